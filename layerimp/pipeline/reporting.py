@@ -16,14 +16,13 @@ from layerimp.report.document import Failure, Results
 from layerimp.report.results.comparison import Design
 from layerimp.report.results.data import distinct
 from layerimp.report.results.models import ReachedTarget, Target
-from layerimp.report.rows import Pruned
+from layerimp.report.rows import Left, Pruned
 from layerimp.report.words import asked, got
 from layerimp.steps import named
 
 if TYPE_CHECKING:
     from layerimp.metric import Metric
     from layerimp.pipeline.run import Run, StageResults
-    from layerimp.report.build import Left
     from layerimp.report.results.comparison import ModelResults
     from layerimp.report.results.models import Amount
     from layerimp.report.results.scores import Scored

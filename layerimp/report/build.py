@@ -7,19 +7,18 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from layerimp.report.notes import above_the_intact, collapsed, missing_fidelity, not_as_asked, unknown
 from layerimp.report.results.comparison import Design, ModelResults
 from layerimp.report.results.contenders import Contender
 from layerimp.report.results.models import Amount, PrunedModel, Removal
 from layerimp.report.results.rows import Removable, Row
 from layerimp.report.results.scores import Agreement, Scored, common_steps
-from layerimp.report.rows import Pruned, Rows, counts_of
-from layerimp.report.statistics.comparison import above_the_intact, unknown
+from layerimp.report.rows import Left, Pruned, Rows, counts_of
 from layerimp.report.statistics.intervals import interval, mean_tau, self_tau, stability
 from layerimp.report.statistics.measures import by_task, costs, shares
 from layerimp.report.statistics.retained import Key, Retained, counting, removable, summed_up, worst_by_repeat
 from layerimp.report.tables.numbers import named
-from layerimp.steps import Step, removed_by, simplest
-from layerimp.steps import named as written
+from layerimp.steps import Step, removed_by
 
 if TYPE_CHECKING:
     from layerimp.calibration.sampling import Calibration
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 ONE_DRAW = (
     "one draw of calibration text: the comparison is of the models from this draw, and another draw may give others"
 )
-Left = Mapping[tuple[str, Amount, Contender], Sequence[Pruned]]
-"""The pruned models of contenders, one for each repeat, by pruner, amount and contender."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,11 @@ def model_results(design: Design, label: str, known: Measurements) -> ModelResul
         rows=rows,
         removables=list(_removable(known.left, retained)),
         search=known.search,
-        notes=[*_of_the_intact(known), *_not_as_asked(known.left), *_of_fidelity(known.left)],
+        notes=[
+            *(unknown(known.intact, counting(known.intact.values())) if known.size else ()),
+            *not_as_asked(known.left),
+            *missing_fidelity(known.left),
+        ],
     )
 
 
@@ -180,11 +181,11 @@ def _removal(
     design: Design, key: tuple[str, Amount, Contender], known: Measurements, retained: Retained | None
 ) -> Removal:
     pruner, amount, contender = key
-    models, notes = known.left[key], []
+    models, where = known.left[key], f" at {named(amount)}" if len(design.amounts) > 1 else ""
+    notes = list(collapsed(contender.label + where, models))
     if retained is not None:
-        where = f" at {named(amount)}" if len(design.amounts) > 1 else ""
         tables = [model.metrics for model in models]
-        notes = list(above_the_intact(counting(known.intact.values()), contender.label + where, tables, retained))
+        notes += above_the_intact(counting(known.intact.values()), contender.label + where, tables, retained)
     return Removal(
         pruner=pruner,
         amount=amount,
@@ -195,12 +196,6 @@ def _removal(
         retained=None if retained is None else shares(retained),
         notes=notes,
     )
-
-
-def _of_the_intact(known: Measurements) -> Iterator[str]:
-    """Yield notes on what the metrics of the intact model cannot show."""
-    if known.size is not None:
-        yield from unknown(known.intact, counting(known.intact.values()))
 
 
 def _model(model: Pruned, intact: Mapping[Key, Metric]) -> PrunedModel:
@@ -229,35 +224,3 @@ def _removable(left: Left, retained: Mapping[tuple[str, Amount, Contender], Reta
         measured, levels = removable(list(curves.values()))
         if len(measured) > 1:
             yield Removable(pruner=pruner, label=contender.label, measured=measured, levels=levels)
-
-
-def _not_as_asked(left: Left) -> Iterator[str]:
-    """Yield a note on each healer that, in some models, did at every gap something other than requested, or nothing."""
-    reasons: dict[str, dict[tuple[int, tuple[Step, ...]], list[str]]] = {}
-    for (_, _, contender), models in left.items():
-        for model in models:
-            if model.healing:
-                own = [gap.why for gap in model.healing.gaps]
-                reasons.setdefault(contender.healer, {})[model.draw, tuple(simplest(model.blocks))] = own
-    for healer, by_model in reasons.items():
-        other = [(blocks, own[0]) for (_, blocks), own in by_model.items() if own and all(own)]
-        if other:
-            blocks, why = other[0]
-            yield (
-                f"{healer} did something other than requested, or nothing, at every gap of {len(other)} of "
-                f"{len(by_model)} models, such as without {written(blocks)}: {why}"
-            )
-
-
-def _of_fidelity(left: Left) -> Iterator[str]:
-    """Yield a note on each contender whose texts have collapsed, and on each measure of fidelity that is missing."""
-    missing: dict[str, None] = {}
-    for (_, amount, contender), models in left.items():
-        measured = [model.fidelity for model in models if model.fidelity is not None]
-        collapses = [each for fidelity in measured if fidelity.generation and (each := fidelity.generation.collapse)]
-        if collapses:
-            which = f" ({len(collapses)} of {len(measured)} models collapse)" if len(measured) > 1 else ""
-            yield f"{contender.label} at {named(amount)}: {collapses[0]}{which}"
-        missing |= {f"{name} ({why})": None for fidelity in measured for name, why in fidelity.missing.items()}
-    if missing:
-        yield f"not measured: {'; '.join(missing)}"

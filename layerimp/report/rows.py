@@ -16,7 +16,6 @@ from layerimp.report.results.contenders import Contender
 from layerimp.report.results.measures import Difference, Interval
 from layerimp.report.results.models import Amount, ReachedTarget, Repaired, Size
 from layerimp.report.results.rows import RETAINED, Entry, Row
-from layerimp.report.statistics.comparison import deciding, near
 from layerimp.report.statistics.intervals import holm, interval
 from layerimp.report.statistics.measures import mean_flips, measured
 from layerimp.report.statistics.paired_bootstrap import Estimate, difference, unbeaten
@@ -25,6 +24,10 @@ from layerimp.steps import Step, Sublayer, removed_by
 
 Scale = Callable[[float], float]
 """Maps the scale on which figures are compared to the scale on which they are shown."""
+
+
+FAR = 10.0
+"""A perplexity that exceeds the best one by this factor never counts as equal to it, however few the documents."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,10 @@ class Pruned:
     def blocks(self) -> list[Step]:
         """The removed steps, in order."""
         return self.plan.blocks
+
+
+Left = Mapping[tuple[str, Amount, Contender], Sequence[Pruned]]
+"""The pruned models of contenders, one for each repeat, by pruner, amount and contender."""
 
 
 def counts_of(models: Sequence[Pruned]) -> tuple[int, ...]:
@@ -256,3 +263,28 @@ def _scale(metrics: Sequence[Metric]) -> Scale:
 def _retention(original: Metric, metrics: Sequence[Metric]) -> Interval | None:
     known = [share for share in (retention(original, metric) for metric in metrics) if share is not None]
     return interval(known) if len(known) == len(metrics) else None
+
+
+def deciding(intact: Mapping[Key, Metric]) -> dict[Key, Key]:
+    """Return for each metric the one by which models are compared: for a likelihood, that with the largest unit.
+
+    A likelihood has the same winner in every unit, and a factor is largest in the largest unit.
+    """
+    widest: dict[str, Key] = {}
+    for key, metric in intact.items():
+        if metric.likelihood is not None:
+            first = widest.setdefault(key[0], key)
+            if _units(metric) < _units(intact[first]):
+                widest[key[0]] = key
+    return {key: key if metric.likelihood is None else widest[key[0]] for key, metric in intact.items()}
+
+
+def _units(metric: Metric) -> float:
+    return 0.0 if metric.likelihood is None else sum(metric.likelihood.units)
+
+
+def near(values: Mapping[str, float], *, higher: bool) -> frozenset[str]:
+    """Return the labels of unbeaten values without those that are far worse than the best, as perplexities may be."""
+    if higher or not values:
+        return frozenset(values)
+    return frozenset(label for label, value in values.items() if value < FAR * min(values.values()) or value <= 0)

@@ -1,40 +1,14 @@
-"""How models are compared: by which metric, which values are far off, and notes for a reader."""
+"""Notes for a reader of the numbers: what they cannot show, and what is remarkable about them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from layerimp.metric import Metric
+from layerimp.report.rows import Left, Pruned
 from layerimp.report.statistics.paired_bootstrap import Estimate, difference
 from layerimp.report.statistics.retained import FEW, Key, Retained, why_nothing
-
-FAR = 10.0
-"""A perplexity that exceeds the best one by this factor never counts as equal to it, however few the documents."""
-
-
-def deciding(intact: Mapping[Key, Metric]) -> dict[Key, Key]:
-    """Return for each metric the one by which models are compared: for a likelihood, that with the largest unit.
-
-    A likelihood has the same winner in every unit, and a factor is largest in the largest unit.
-    """
-    widest: dict[str, Key] = {}
-    for key, metric in intact.items():
-        if metric.likelihood is not None:
-            first = widest.setdefault(key[0], key)
-            if _units(metric) < _units(intact[first]):
-                widest[key[0]] = key
-    return {key: key if metric.likelihood is None else widest[key[0]] for key, metric in intact.items()}
-
-
-def _units(metric: Metric) -> float:
-    return 0.0 if metric.likelihood is None else sum(metric.likelihood.units)
-
-
-def near(values: Mapping[str, float], *, higher: bool) -> frozenset[str]:
-    """Return the labels of unbeaten values without those that are far worse than the best, as perplexities may be."""
-    if higher or not values:
-        return frozenset(values)
-    return frozenset(label for label, value in values.items() if value < FAR * min(values.values()) or value <= 0)
+from layerimp.steps import Step, named, simplest
 
 
 def unknown(intact: Mapping[Key, Metric], by_task: Mapping[str, Metric]) -> Iterator[str]:
@@ -83,3 +57,43 @@ def above_the_intact(
             chance = "" if test.p is None else f", {'more' if test.tells else 'no more'} than chance explains"
             p = "" if test.p is None else f" (p = {test.p:.2g})"
             yield f"{label} retains {share.mean:.1%} of {task}: it is better than the intact model{chance}{p}"
+
+
+def not_as_asked(left: Left) -> Iterator[str]:
+    """Yield a note on each healer that, in some models, did at every gap something other than requested, or nothing."""
+    reasons: dict[str, dict[tuple[int, tuple[Step, ...]], list[str]]] = {}
+    for (_, _, contender), models in left.items():
+        for model in models:
+            if model.healing:
+                own = [gap.why for gap in model.healing.gaps]
+                reasons.setdefault(contender.healer, {})[model.draw, tuple(simplest(model.blocks))] = own
+    for healer, by_model in reasons.items():
+        other = [(blocks, own[0]) for (_, blocks), own in by_model.items() if own and all(own)]
+        if other:
+            blocks, why = other[0]
+            yield (
+                f"{healer} did something other than requested, or nothing, at every gap of {len(other)} of "
+                f"{len(by_model)} models, such as without {named(blocks)}: {why}"
+            )
+
+
+def collapsed(label: str, models: Sequence[Pruned]) -> Iterator[str]:
+    """Yield a note if texts of a contender's models have collapsed.
+
+    Args:
+        label: The contender, in words.
+        models: Its models, one for each repeat.
+    """
+    measured = [model.fidelity for model in models if model.fidelity is not None]
+    collapses = [each for fidelity in measured if fidelity.generation and (each := fidelity.generation.collapse)]
+    if collapses:
+        which = f" ({len(collapses)} of {len(measured)} models collapse)" if len(measured) > 1 else ""
+        yield f"{label}: {collapses[0]}{which}"
+
+
+def missing_fidelity(left: Left) -> Iterator[str]:
+    """Yield a note on the measures of fidelity that are missing, with the reasons."""
+    records = [model.fidelity for models in left.values() for model in models if model.fidelity is not None]
+    missing = dict.fromkeys(f"{name} ({why})" for record in records for name, why in record.missing.items())
+    if missing:
+        yield f"not measured: {'; '.join(missing)}"
