@@ -106,7 +106,7 @@ def summaries(compared: Compared) -> list[Table]:
     tables = []
     for model in compared.models.values():
         known = sorted(
-            (record for record in model_records(model) if record.task == RETAINED),
+            (record for record in model_records(compared.design, model) if record.task == RETAINED),
             key=lambda record: record.removed_blocks or 0,
         )
         for pruner in dict.fromkeys(row.pruner for row in model.headlines):

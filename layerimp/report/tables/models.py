@@ -69,7 +69,7 @@ def side_by_side(compared: Compared, model: ModelResults) -> Table:
     removed (`SIZE`), and time and space (`COST`).
     """
     removals = pruned(model)
-    known = pivoted(model_records(model), lambda each: (each.pruner, each.amount, each.label), _kind)
+    known = pivoted(model_records(compared.design, model), lambda each: (each.pruner, each.amount, each.label), _kind)
     places = [("", None, ORIGINAL), *((each.pruner, each.amount, each.label) for each in removals)]
     lines = [known.get(place, {}) for place in places]
     columns = [Column("model", [intact_name(compared, model), *(removal.label for removal in removals)], "left")]

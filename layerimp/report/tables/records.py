@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from layerimp._table import Cell
 from layerimp.defaults import ORIGINAL
 from layerimp.report import words
-from layerimp.report.results.comparison import Compared, ModelResults
+from layerimp.report.results.comparison import Compared, Design, ModelResults
 from layerimp.report.results.contenders import Contender
 from layerimp.report.results.measures import Interval, Measured
 from layerimp.report.results.models import Amount, Removal
@@ -107,7 +107,7 @@ def records(compared: Compared) -> Iterator[Record]:
         for label, scored in model.scored.items():
             for step, mean in zip(scored.steps, scored.means, strict=True):
                 yield Record(model=model.label, scorer=label, kind="score", metric="score", step=step, **_mean(mean))
-        yield from model_records(model)
+        yield from model_records(compared.design, model)
         for removable in model.removables:
             who = compared.design.contenders[removable.label]
             names: dict[str, Any] = {
@@ -120,7 +120,7 @@ def records(compared: Compared) -> Iterator[Record]:
                 yield Record(kind="removable", metric=f"{share:.0%} retained", **names, **_mean(level.mean))
 
 
-def model_records(model: ModelResults) -> Iterator[Record]:
+def model_records(design: Design, model: ModelResults) -> Iterator[Record]:
     """Yield what is known of an intact model, and then of what was pruned from it: its quality, size and cost."""
     for task, metrics in model.metrics.items():
         for name, metric in metrics.items():
@@ -133,7 +133,7 @@ def model_records(model: ModelResults) -> Iterator[Record]:
     for row in model.rows:
         for label, entry in row.entries.items():
             removal = removals[row.pruner, row.amount, label]
-            yield Record(**_pruned(model, removal), **_compared(row, entry, removal))
+            yield Record(**_pruned(model, removal), **_compared(row, entry, removal if design.repeats == 1 else None))
     for removal in model.removals:
         yield from _size_and_cost(model, removal)
 
@@ -174,9 +174,15 @@ def _pruned(model: ModelResults, removal: Removal) -> dict[str, Any]:
     }
 
 
-def _compared(row: Row, entry: Entry, removal: Removal) -> dict[str, Any]:
-    """Return a metric, or what is retained. The error of a single model is that of its own metric."""
-    single = removal.models[0].metrics.get(row.task, {}).get(row.metric) if len(removal.models) == 1 else None
+def _compared(row: Row, entry: Entry, removal: Removal | None) -> dict[str, Any]:
+    """Return a metric, or what is retained. Without repeats the error is that of the metric itself.
+
+    Args:
+        row: The row of the results.
+        entry: The contender.
+        removal: What the contender removed; None if there are repeats.
+    """
+    single = removal.models[0].metrics.get(row.task, {}).get(row.metric) if removal else None
     return {
         "kind": QUALITY,
         "task": row.task,

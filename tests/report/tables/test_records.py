@@ -136,6 +136,9 @@ def test_results_have_a_row_for_each_metric_of_each_contender(grid: Results) -> 
     rows = [(row, entry) for row in grid.models["one"].rows for entry in row.entries.values()]
     assert frame["mean"].tolist() == [entry.value.mean for _, entry in rows]
     assert frame["task"].tolist() == [row.task for row, _ in rows]
+    ends = [entry.ends or (math.nan, math.nan) for _, entry in rows]  # with repeats, also of what has a single model
+    assert frame["error_low"].tolist() == pytest.approx([low for low, _ in ends], nan_ok=True, rel=1e-12)
+    assert frame["error_high"].tolist() == pytest.approx([high for _, high in ends], nan_ok=True, rel=1e-12)
     assert set(frame["healer"]) == {"", "rescale"}
     one = frame.query("task == 'mood' and scorer == 'avss' and healer == '' and amount == 1").iloc[0]
     assert (one["model"], one["metric"], one["original"], one["n"]) == ("one", "acc", 0.9, 2)
