@@ -123,6 +123,13 @@ class ModelResults(Part):
         return [removal.label for removal in sorted(self.removals, key=rank)]
 
     @property
+    def inner(self) -> set[str]:
+        """The tasks within a group that is itself averaged in another group, as those of BLiMP in a selection."""
+        members = {task: {name for each in own.values() for name in each.members} for task, own in self.metrics.items()}
+        averaged = set().union(*members.values())
+        return set().union(*(names for task, names in members.items() if task in averaged))
+
+    @property
     def documents(self) -> dict[str, int | None]:
         """The number of documents of each task; None if not known."""
         return {row.task: row.original.documents for row in self.rows if row.original is not None}

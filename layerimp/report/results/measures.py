@@ -81,6 +81,14 @@ class Measured(Part):
         description="How many documents it was measured on; null if the evaluator does not say."
     )
     higher_is_better: bool = Field(description="The direction.")
+    floor: Known = Field(default=None, description="The value of a model that knows nothing; null if not known.")
+    at_floor: bool = Field(
+        default=False,
+        description="Whether it is less than two standard errors better than a model that knows nothing.",
+    )
+    members: list[str] = Field(
+        default=[], description="For the average of several tasks that are also measured, the names of these."
+    )
     flips: Flips | None = Field(
         default=None,
         description="How many answers are others than the intact model's; null for the intact model, and if documents "

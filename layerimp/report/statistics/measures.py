@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from layerimp.metric import Metric, mean_and_error
 from layerimp.report.results.measures import Cost, Flips, Measured, Retained, Share
 from layerimp.report.statistics.intervals import times_stderr
+from layerimp.report.statistics.retained import at_floor
 
 if TYPE_CHECKING:
     from layerimp.report.statistics import retained
@@ -27,6 +28,9 @@ def measured(metric: Metric, intact: Metric | None = None) -> Measured:
         high=high,
         documents=metric.count,
         higher_is_better=metric.higher_is_better,
+        floor=metric.floor,
+        at_floor=at_floor(metric),
+        members=list(metric.members),
         flips=None if intact is None else flips(intact, metric),
     )
 

@@ -77,6 +77,24 @@ def kind_of(metric: Metric) -> Kind:
     return "accuracy" if metric.likelihood is None else "likelihood"
 
 
+def at_floor(metric: Metric) -> bool:
+    """Whether a model is less than `NOISE` standard errors better than one that knows nothing; no if not known."""
+    if (likelihood := metric.likelihood) is not None:
+        if likelihood.unigram is None or len(likelihood.totals) < 2:
+            return False
+        gains = np.array(likelihood.totals) - np.array(likelihood.unigram)
+        if not np.isfinite(gains).all():
+            return True
+        return not (gains.sum() > 0 and gains.sum() >= NOISE * math.sqrt(len(gains)) * gains.std(ddof=1))
+    if not metric.higher_is_better or metric.floor is None or metric.count == 1:
+        return False
+    gain, error = metric.value - metric.floor, metric.stderr or 0.0
+    if metric.documents and set(metric.documents) <= {0.0, 1.0} and metric.floor < 1:
+        least = math.sqrt(metric.floor * (1 - metric.floor) / len(metric.documents))
+        error = max(error, least)  # 0 if all answers are right
+    return not (gain > 0 and gain >= NOISE * error)
+
+
 def why_nothing(intact: Metric) -> str:
     """Tell why nothing can be retained of the intact model's metric; empty if something can."""
     what = f"{intact.task}: nothing can be retained of {intact.name}, for "
@@ -84,24 +102,15 @@ def why_nothing(intact: Metric) -> str:
     if (likelihood := intact.likelihood) is not None:
         if likelihood.unigram is None:
             return f"{what}the evaluator gives no likelihood of a model that knows nothing"
-        gains = np.array(likelihood.totals) - np.array(likelihood.unigram)
-        if len(gains) < 2:
+        if len(likelihood.totals) < 2:
             return f"{what}one document says nothing of its error"
-        known = False
-        if np.isfinite(gains).all():
-            known = gains.sum() > 0 and gains.sum() >= NOISE * math.sqrt(len(gains)) * gains.std(ddof=1)
-        return "" if known else f"{what}{above} a model that only knows how frequent each token is"
+        return f"{what}{above} a model that only knows how frequent each token is" if at_floor(intact) else ""
     if not intact.higher_is_better:
         return f"{what}lower is better, and the evaluator gives no likelihood"
     if intact.count == 1:
         return f"{what}one document says nothing of its error"
     floor = intact.floor or 0.0
-    gain, error = intact.value - floor, intact.stderr or 0.0
-    if intact.documents and set(intact.documents) <= {0.0, 1.0} and floor < 1:
-        error = max(error, math.sqrt(floor * (1 - floor) / len(intact.documents)))  # 0 if all answers are right
-    if gain > 0 and gain >= NOISE * error:
-        return ""
-    return f"{what}{above} what chance gives ({floor:.3g})"
+    return f"{what}{above} what chance gives ({floor:.3g})" if at_floor(replace(intact, floor=floor)) else ""
 
 
 def retained(intact: Metric, pruned: Sequence[Metric]) -> Estimate:
