@@ -18,6 +18,7 @@ from layerimp.recipe import Recipe
 from layerimp.report import words
 from layerimp.report.results.data import by_folder, documents_asked
 from layerimp.report.results.measures import Measured, Share
+from layerimp.report.tables.models import AT_FLOOR, MARK
 from layerimp.report.tables.numbers import measured, share_cell
 from layerimp.report.words import beside, recovery
 
@@ -211,7 +212,8 @@ def _sources(plan: PrunePlan) -> Iterator[str]:
 def _measured(checkpoint: _Checkpoint) -> Iterator[str]:
     """Yield what the evaluators measured, beside the source; nothing if nothing was measured."""
     design, removal, search = checkpoint.results.design, checkpoint.removal, checkpoint.model.search
-    both = [(task, name, metric, intact) for task, name, metric, intact in checkpoint.measured if intact is not None]
+    inner = checkpoint.model.inner
+    both = [(*key, metric, intact) for *key, metric, intact in checkpoint.measured if intact and key[0] not in inner]
     if not both:
         return
     yield from ("", RESULTS, "")
@@ -220,14 +222,17 @@ def _measured(checkpoint: _Checkpoint) -> Iterator[str]:
     for task, name, metric, intact in both:
         kept = checkpoint.retained(task, name)
         shown = measured(intact), measured(metric), "" if kept is None else str(share_cell(kept))
-        yield f"| {escaped(task)} | {escaped(name)} | {metric.documents or ''} | {' | '.join(shown)} |"
+        mark = f" {MARK}" if intact.at_floor else ""
+        yield f"| {escaped(task)}{mark} | {escaped(name)} | {metric.documents or ''} | {' | '.join(shown)} |"
     yield from ("", "Retained: 100 % is the source, 0 % a model that knows nothing. Errors (±) are standard errors.")
     if notes := [*checkpoint.model.notes, *removal.notes]:
         yield from ("", *(f"- {escaped(without_folders(note))}" for note in notes))
+    if any(intact.at_floor for *_, intact in both):
+        yield from ("", AT_FLOOR)
     if search is not None and search.keep_of == "quality":
         yield from ("", f"The search for {search.keep:.4g} of what the source knows did not use these documents.")
     if asked := documents_asked(design.limit, design.limits):
-        yield from ("", f"Measured on {escaped(asked)}.")
+        yield from ("", f"Measured of each task: {escaped(asked)}.")
     yield from _rows_read(checkpoint.results.data_files)
 
 

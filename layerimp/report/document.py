@@ -111,7 +111,8 @@ class Results(Compared, Versioned):
           direction (`higher_is_better`); `size` and `cost`, with the `metric`; `removable`, how many blocks may be
           removed; and `score`, with the `step`, which is a block or a seam;
         - `mean`, `low`, `high` and `n`: the mean over the repeats, for perplexities the geometric mean, with its 95 %
-          interval; `documents`, their number; `error_low` and `error_high`, the mean minus and plus one standard error
+          interval; `documents`, their number; `at_floor`, whether the intact model is less than two standard errors
+          better than one that knows nothing; `error_low` and `error_high`, the mean minus and plus one standard error
           (over the documents; of the cost of a single model over its measurements);
         - `original`, the same of the intact model; `retained`, what is retained of the task; and `best`, whether no
           other is better (see `Entry`);

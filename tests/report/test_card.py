@@ -130,7 +130,21 @@ def test_the_card_says_which_rows_were_read_and_how_many() -> None:
     ]
     results = report(limit=20, limits={"blimp": 670}).results()
     card = model_card(results.model_copy(update={"data_files": files}), "paper")
-    assert "Measured on the first 20 documents of each task; 670 of blimp." in card
+    assert "Measured of each task: first 20 documents; 670 of blimp." in card
     assert f"| boolq/test.jsonl | 1,600 | `{'ab' * 32}` | CC-BY |" in card
     assert f"| a\\_b/test.jsonl | 7 | `{'cd' * 32}` | not stated |" in card
     assert "SHA-256" not in model_card(results, "paper")
+
+
+def test_the_card_marks_tasks_at_their_floor_and_leaves_out_those_of_a_group_within_a_group() -> None:
+    metrics = [
+        Metric("all", "accuracy", 0.8, 0.01, floor=0.5, members=("group", "near", "ant")),
+        Metric("group", "acc", 0.9, 0.01, floor=0.5, members=("ant",)),
+        Metric("near", "acc", 0.51, 0.01, floor=0.5),
+        Metric("ant", "acc", 0.9, 0.01, floor=0.5),
+    ]
+    made = report()
+    made.metrics = {"original": metrics, "paper": metrics}
+    results = model_card(made.results(), "paper").partition("## Results")[2]
+    assert re.findall(r"^\| ([\w †]+) \| acc", results, re.MULTILINE) == ["all", "group", "near †"]
+    assert "†: the intact model is less than two standard errors better" in results

@@ -54,6 +54,6 @@ def by_folder(files: Iterable[DataFile]) -> list[Read]:
 
 def documents_asked(limit: int | None, limits: Mapping[str, int]) -> str:
     """Say how many documents of each task were asked for; empty if all were."""
-    most = [f"the first {limit} documents of each task"] if limit is not None else []
+    most = [f"first {limit} documents"] if limit is not None else []
     most += [f"{count} of {name}" for name, count in limits.items()]
     return "; ".join(most)

@@ -11,9 +11,9 @@ from layerimp.report.results.comparison import Compared
 from layerimp.report.results.models import Amount
 from layerimp.report.results.rows import RETAINED
 from layerimp.report.statistics.retained import LEVELS
-from layerimp.report.tables.models import MISSING, better, intact_name, notes_on, pivoted
+from layerimp.report.tables.models import MISSING, better, intact_name, marked, notes_on, pivoted
 from layerimp.report.tables.numbers import asked, between, measured_on, named, parameters, percentage, removable_at
-from layerimp.report.tables.records import QUALITY, Record, model_records, records
+from layerimp.report.tables.records import QUALITY, Record, model_records, shown
 
 _DECIDING = (0.95, 0.9, 0.99)
 """The levels by which scorers are ordered, the most important first."""
@@ -29,7 +29,8 @@ def quality(compared: Compared) -> list[Table]:
     The rows are metrics, the columns the intact model and the contenders: the layout of the AVSS paper's table 1.
     Models without other numbers of blocks stand beside each other.
     """
-    known = [record for record in records(compared) if record.kind == QUALITY]
+    models = compared.models.values()
+    known = [each for model in models for each in shown(compared.design, model) if each.kind == QUALITY]
     pruners = {label: number for number, label in enumerate(compared.design.pruners)}
     known.sort(key=lambda record: (pruners.get(record.pruner, -1), record.removed_blocks or 0))
     places: dict[tuple[str, Amount | None], list[Record]] = {}
@@ -77,7 +78,7 @@ def _subject(compared: Compared) -> str:
 def _naming(compared: Compared, firsts: Sequence[Record]) -> Iterator[Column]:
     """Yield the columns that name the rows: the data set, the model if there are several, and the metric."""
     counts = ["" if first.documents is None else f" (n = {first.documents:,})" for first in firsts]
-    yield Column("data set", [f"{first.task}{count}" for first, count in zip(firsts, counts, strict=True)], "left")
+    yield Column("data set", [f"{marked(first)}{count}" for first, count in zip(firsts, counts, strict=True)], "left")
     if len(compared.models) > 1:
         yield Column("model", [first.model for first in firsts], "left")
     yield Column("metric", [better(first) for first in firsts], "left")

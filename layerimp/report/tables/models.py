@@ -12,9 +12,11 @@ from layerimp.models.origin import model_name
 from layerimp.pruner import counted
 from layerimp.report import words
 from layerimp.report.results.comparison import Compared, Design, ModelResults
+from layerimp.report.results.data import documents_asked
+from layerimp.report.results.measures import Measured
 from layerimp.report.results.models import Removal
 from layerimp.report.results.rows import RETAINED
-from layerimp.report.tables.records import COST, QUALITY, SIZE, Record, model_records
+from layerimp.report.tables.records import COST, QUALITY, SIZE, Record, shown
 
 REMOVED = "removed"
 """The kind of the columns for the removed blocks and the share of the parameters."""
@@ -33,6 +35,9 @@ _BEST = (
     "bold: not beaten by any other with as many blocks removed; compared document by document over all pairs, with "
     "Holm's correction, and best if it is the only one"
 )
+MARK = "†"
+"""The mark of a task on which the intact model hardly does better than knowing nothing."""
+AT_FLOOR = f"{MARK}: the intact model is less than two standard errors better than a model that knows nothing"
 _RETAINED = (
     "retained: 100 % is the intact model, 0 % a model that knows nothing; worst: the lower of likelihood and accuracy"
 )
@@ -69,7 +74,7 @@ def side_by_side(compared: Compared, model: ModelResults) -> Table:
     removed (`SIZE`), and time and space (`COST`).
     """
     removals = pruned(model)
-    known = pivoted(model_records(compared.design, model), lambda each: (each.pruner, each.amount, each.label), _kind)
+    known = pivoted(shown(compared.design, model), lambda each: (each.pruner, each.amount, each.label), _kind)
     places = [("", None, ORIGINAL), *((each.pruner, each.amount, each.label) for each in removals)]
     lines = [known.get(place, {}) for place in places]
     columns = [Column("model", [intact_name(compared, model), *(removal.label for removal in removals)], "left")]
@@ -96,7 +101,8 @@ def _title(design: Design, model: ModelResults, removals: Sequence[Removal]) -> 
     """Say of what the table is, and how much was removed."""
     whole, plans = model.num_blocks, [removal.models[0].blocks for removal in removals]
     counts = sorted(set(map(len, plans)))
-    limit = f", first {design.limit} documents" if design.limit else ""
+    asked = documents_asked(design.limit, design.limits)
+    limit = f", {asked}" if asked else ""
     if not plans:
         return f"{model.label}, {counted(whole)}{limit}"
     if model.search is not None:
@@ -121,7 +127,12 @@ def _column(line: Sequence[Record | None], *, kind: str, first: bool) -> Column:
     if known.task == RETAINED:
         return Column(f"retained\n{known.metric}", [Cell(), *cells[1:]], kind=kind, drawn="axis" if first else None)
     count = "" if known.documents is None else f"\n{known.documents:,} documents"
-    return Column(f"{known.task}\n{better(known)}{count}", cells, kind=kind)
+    return Column(f"{marked(known)}\n{better(known)}{count}", cells, kind=kind)
+
+
+def marked(record: Record) -> str:
+    """Return the name of a task, with a mark if the intact model hardly does better than knowing nothing."""
+    return f"{record.task} {MARK}" if record.at_floor else record.task
 
 
 def better(record: Record) -> str:
@@ -165,6 +176,11 @@ def targets(model: ModelResults) -> Iterator[Table]:
         yield Table(columns, f"target {words.asked(quantity, target)}")
 
 
+def _outer(model: ModelResults) -> Iterator[Measured]:
+    """Yield the intact model's metrics that tables show."""
+    yield from (one for task, metrics in model.metrics.items() if task not in model.inner for one in metrics.values())
+
+
 def notes_on(compared: Compared) -> Iterator[str]:
     """Yield the lines that explain tables of quality."""
     yield _REPEATS if compared.design.repeats > 1 else _ONE_REPEAT
@@ -176,6 +192,11 @@ def notes_on(compared: Compared) -> Iterator[str]:
         yield "no model is significantly better by what it retains"
     if headlines:
         yield _RETAINED
+    measures = [measure for model in compared.models.values() for measure in _outer(model)]
+    if any(measure.at_floor for measure in measures):
+        yield AT_FLOOR
+    if inner := sum(len(model.inner) for model in compared.models.values()):
+        yield f"the {inner} tasks of groups within a group are in the CSV and in JSON documents alone"
     if baselines := [label for label in compared.design.baselines if any(label in row.entries for row in rows)]:
         yield f"baselines: {', '.join(baselines)}; a scorer that does not beat them has shown nothing"
     if compared.design.healers:

@@ -49,6 +49,7 @@ class Record:
     high: float | None = None
     n: int = 1
     documents: int | None = None
+    at_floor: bool | None = None
     error_low: float | None = None
     error_high: float | None = None
     original: float | None = None
@@ -138,6 +139,12 @@ def model_records(design: Design, model: ModelResults) -> Iterator[Record]:
         yield from _size_and_cost(model, removal)
 
 
+def shown(design: Design, model: ModelResults) -> Iterator[Record]:
+    """Yield the same without the tasks of a group within a group, such as those of BLiMP in a selection."""
+    inner = model.inner
+    yield from (record for record in model_records(design, model) if record.task not in inner)
+
+
 def _mean(value: Interval) -> dict[str, Any]:
     return {"mean": value.mean, "low": value.low, "high": value.high, "n": value.count}
 
@@ -155,6 +162,7 @@ def _measured(metric: Measured) -> dict[str, Any]:
     return {
         "mean": metric.value,
         "documents": metric.documents,
+        "at_floor": metric.at_floor,
         "higher_is_better": metric.higher_is_better,
         **_ends(metric.ends),
     }
@@ -190,6 +198,7 @@ def _compared(row: Row, entry: Entry, removal: Removal | None) -> dict[str, Any]
         "higher_is_better": row.higher_is_better,
         **_mean(entry.value),
         "documents": row.original and row.original.documents,
+        "at_floor": row.original and row.original.at_floor,
         **_ends(single.ends if single else entry.ends),
         "original": row.original and row.original.value,
         "retained": entry.retained and entry.retained.mean,

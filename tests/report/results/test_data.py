@@ -30,6 +30,6 @@ def test_a_folder_with_many_files_is_one_line_whose_digest_is_of_all_of_them() -
 
 def test_limits_of_single_tasks_are_named_beside_that_of_the_others() -> None:
     assert documents_asked(None, {}) == ""
-    assert documents_asked(200, {}) == "the first 200 documents of each task"
-    assert documents_asked(200, {"blimp": 670}) == "the first 200 documents of each task; 670 of blimp"
+    assert documents_asked(200, {}) == "first 200 documents"
+    assert documents_asked(200, {"blimp": 670}) == "first 200 documents; 670 of blimp"
     assert documents_asked(None, {"blimp": 670}) == "670 of blimp"

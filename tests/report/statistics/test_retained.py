@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerimp.evaluator import Likelihood, Metric, Stratum, mean_and_error
-from layerimp.report.statistics.retained import counting, retained, summed_up, why_nothing
+from layerimp.report.statistics.retained import at_floor, counting, retained, summed_up, why_nothing
 
 UNIGRAM = (-90.0, -60.0, -45.0)
 
@@ -202,3 +202,21 @@ def test_an_average_retains_a_ratio_of_means_with_the_error_within_its_tasks() -
     parts = zip(weights, np.split(left, [60]), strict=True)
     error = math.sqrt(sum(w**2 * own.var(ddof=1) / len(own) for w, own in parts)) / (mean(intact) - 0.4)
     assert found.error == pytest.approx(error, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        (Metric("t", "acc", 0.53, 0.02, floor=0.5), True),
+        (Metric("t", "acc", 0.55, 0.02, floor=0.5), False),
+        (Metric("t", "acc", 0.4, 0.02, floor=0.5), True),
+        (Metric("t", "acc", 0.53, 0.02), False),  # nobody knows the floor
+        (Metric("t", "ter", 0.53, 0.02, higher_is_better=False, floor=0.5), False),
+        (Metric("t", "acc", 1.0, floor=0.5, documents=(1.0,) * 4), False),
+        (Metric("t", "acc", 1.0, floor=0.5, documents=(1.0,) * 3), True),  # by chance in one of eight
+        (likelihood(-40.0, -30.0, -25.0), False),
+        (likelihood(*UNIGRAM), True),
+    ],
+)
+def test_a_model_is_at_the_floor_within_two_standard_errors(metric: Metric, expected: bool) -> None:
+    assert at_floor(metric) is expected

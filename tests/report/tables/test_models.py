@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from support.grids import findings, harming
-from support.reports import report, with_a_seam
+from support.reports import MadeUpRun, report, with_a_seam
 
 from layerimp._table import Table
+from layerimp.metric import Metric
 from layerimp.pruner import PrunePlan
 from layerimp.report import words
 from layerimp.report.document import Results
@@ -158,3 +159,48 @@ def test_a_model_alone_has_its_own_name(tmp_path: Path) -> None:
         assert shown_in(beside(made.results()), "model") == [name]
         assert beside(made.results()).title == f"{name.split('/')[-1]}, 4 blocks"
         assert set(made.results().model.metrics) == {"sst2", "wikitext"}, "a program finds it in the same place"
+
+
+def a_selection() -> MadeUpRun:
+    """A run measured on a group of one task near its floor, one that is not, and a group of two."""
+
+    def metrics(*values: float) -> list[Metric]:
+        near, far, ant, bee = values
+        parts = [
+            Metric("near", "acc", near, 0.02, floor=0.5),
+            Metric("far", "acc", far, 0.02, floor=0.5),
+            Metric("pairs", "acc", (ant + bee) / 2, 0.02, floor=0.5, members=("ant", "bee")),
+            Metric("ant", "acc", ant, 0.02, floor=0.5),
+            Metric("bee", "acc", bee, 0.02, floor=0.5),
+        ]
+        mean = sum(metric.value for metric in parts[:3]) / 3
+        inside = ("near", "far", "pairs", "ant", "bee")
+        return [Metric("selection", "accuracy", mean, 0.01, floor=0.5, members=inside), *parts]
+
+    made = report(limit=200, limits={"pairs": 20})
+    made.metrics = {"original": metrics(0.53, 0.9, 0.8, 0.7), "paper": metrics(0.5, 0.7, 0.6, 0.6)}
+    return made
+
+
+def test_a_selection_stands_first_and_the_tasks_of_a_group_within_it_are_left_out() -> None:
+    results = a_selection().results()
+    table, (whole,) = beside(results), quality(results)
+    assert table.heads[3:8] == ["retained accuracy", "selection accuracy ↑", "near † acc ↑", "far acc ↑", "pairs acc ↑"]
+    assert [str(row[0]) for row in whole.rows] == ["selection", "near †", "far", "pairs", "retained"]
+    assert table.title.endswith("removed, first 200 documents; 20 of pairs")
+    assert [note for note in table.notes if note.startswith(("†", "the 2 tasks"))] == [
+        "†: the intact model is less than two standard errors better than a model that knows nothing",
+        "the 2 tasks of groups within a group are in the CSV and in JSON documents alone",
+    ]
+    known = results.to_pandas()
+    assert {"ant", "bee"} <= set(known.task)
+    assert set(known[known.at_floor == True].task) == {"near"}  # noqa: E712
+    assert results.model.metrics["near"]["acc"].floor == 0.5
+
+
+def test_without_a_group_within_a_group_every_task_is_shown() -> None:
+    made = a_selection()
+    made.metrics = {label: metrics[3:] for label, metrics in made.metrics.items()}
+    table = beside(made.results())
+    assert table.heads[4:7] == ["pairs acc ↑", "ant acc ↑", "bee acc ↑"]
+    assert not [note for note in table.notes if note.startswith(("†", "the "))]
