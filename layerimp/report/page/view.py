@@ -19,6 +19,7 @@ from layerimp.report.results.measures import Difference, Interval
 from layerimp.report.results.rows import Entry, Row
 from layerimp.report.statistics.intervals import interval, times_stderr
 from layerimp.report.tables.comparison import quality
+from layerimp.report.tables.models import remarks
 from layerimp.report.tables.numbers import both_shares, measured_on, named, number, percent
 from layerimp.report.words import always
 
@@ -282,6 +283,11 @@ class View:
         known = {line.label for place in self.places for line in place.lines}
         contenders = self.results.design.contenders.items()
         return [label for label, each in contenders if each.scorer in self.model.scored and label not in known]
+
+    @property
+    def remarks(self) -> list[str]:
+        """The lines that explain the marks of tasks, and what tables leave out."""
+        return list(remarks([self.model]))
 
     @cached_property
     def quality(self) -> list[Table]:

@@ -181,6 +181,15 @@ def _outer(model: ModelResults) -> Iterator[Measured]:
     yield from (one for task, metrics in model.metrics.items() if task not in model.inner for one in metrics.values())
 
 
+def remarks(models: Iterable[ModelResults]) -> Iterator[str]:
+    """Yield the lines that explain the mark, and what tables leave out."""
+    models = list(models)
+    if any(measure.at_floor for model in models for measure in _outer(model)):
+        yield AT_FLOOR
+    if count := sum(len(model.inner) for model in models):
+        yield f"the {count} tasks of groups within a group are in the CSV and in JSON documents alone"
+
+
 def notes_on(compared: Compared) -> Iterator[str]:
     """Yield the lines that explain tables of quality."""
     yield _REPEATS if compared.design.repeats > 1 else _ONE_REPEAT
@@ -192,11 +201,7 @@ def notes_on(compared: Compared) -> Iterator[str]:
         yield "no model is significantly better by what it retains"
     if headlines:
         yield _RETAINED
-    measures = [measure for model in compared.models.values() for measure in _outer(model)]
-    if any(measure.at_floor for measure in measures):
-        yield AT_FLOOR
-    if inner := sum(len(model.inner) for model in compared.models.values()):
-        yield f"the {inner} tasks of groups within a group are in the CSV and in JSON documents alone"
+    yield from remarks(compared.models.values())
     if baselines := [label for label in compared.design.baselines if any(label in row.entries for row in rows)]:
         yield f"baselines: {', '.join(baselines)}; a scorer that does not beat them has shown nothing"
     if compared.design.healers:

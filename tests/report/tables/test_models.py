@@ -14,6 +14,7 @@ from layerimp.metric import Metric
 from layerimp.pruner import PrunePlan
 from layerimp.report import words
 from layerimp.report.document import Results
+from layerimp.report.page import page
 from layerimp.report.tables import as_latex, as_markdown, notes
 from layerimp.report.tables.comparison import quality, summaries
 from layerimp.report.tables.models import REMOVED, pruned, side_by_side
@@ -192,6 +193,8 @@ def test_a_selection_stands_first_and_the_tasks_of_a_group_within_it_are_left_ou
         "†: the intact model is less than two standard errors better than a model that knows nothing",
         "the 2 tasks of groups within a group are in the CSV and in JSON documents alone",
     ]
+    assert "The 2 tasks of groups within a group are in the CSV" in page(results)
+    assert "†: the intact model is less than two standard errors better" in page(results)
     known = results.to_pandas()
     assert {"ant", "bee"} <= set(known.task)
     assert set(known[known.at_floor == True].task) == {"near"}  # noqa: E712
