@@ -212,8 +212,12 @@ def _sources(plan: PrunePlan) -> Iterator[str]:
 def _measured(checkpoint: _Checkpoint) -> Iterator[str]:
     """Yield what the evaluators measured, beside the source; nothing if nothing was measured."""
     design, removal, search = checkpoint.results.design, checkpoint.removal, checkpoint.model.search
-    inner = checkpoint.model.inner
-    both = [(*key, metric, intact) for *key, metric, intact in checkpoint.measured if intact and key[0] not in inner]
+    within = checkpoint.model.inner
+    both = [
+        (task, name, metric, intact)
+        for task, name, metric, intact in checkpoint.measured
+        if intact is not None and task not in within
+    ]
     if not both:
         return
     yield from ("", RESULTS, "")
@@ -227,7 +231,7 @@ def _measured(checkpoint: _Checkpoint) -> Iterator[str]:
     yield from ("", "Retained: 100 % is the source, 0 % a model that knows nothing. Errors (±) are standard errors.")
     if notes := [*checkpoint.model.notes, *removal.notes]:
         yield from ("", *(f"- {escaped(without_folders(note))}" for note in notes))
-    if any(intact.at_floor for *_, intact in both):
+    if any(intact.at_floor for _, _, _, intact in both):
         yield from ("", AT_FLOOR)
     if search is not None and search.keep_of == "quality":
         yield from ("", f"The search for {search.keep:.4g} of what the source knows did not use these documents.")
