@@ -23,8 +23,9 @@ from layerimp.evaluation.selection import (
     reads_tasks,
 )
 from layerimp.evaluator import Evaluator
+from layerimp.models.configuration import configuration, stored_in
 from layerimp.models.dtypes import dtype_named, name_of
-from layerimp.models.loading import configuration, float32_stands_in, stored_in
+from layerimp.models.loading import float32_stands_in
 from layerimp.pipeline.healing import healers_of
 from layerimp.pipeline.resolve import anywhere, create_pruner
 from layerimp.pipeline.resolve import resolve as resolve_recipe

@@ -29,10 +29,10 @@ from layerimp.blocks.memory import free_bytes
 from layerimp.blocks.modes import quiet
 from layerimp.checkpoint.staging import staged
 from layerimp.errors import CheckpointError, OutputError, cause, one_line
+from layerimp.models.configuration import auto_class
 from layerimp.models.discovery import blocks_of, find_blocks
 from layerimp.models.dtypes import converted, stored_dtype
 from layerimp.models.failures import unfit_keys
-from layerimp.models.loading import auto_class
 from layerimp.models.unsupported import refuse_unfit
 from layerimp.recipe import checked_size
 

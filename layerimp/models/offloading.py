@@ -20,13 +20,13 @@ from layerimp._paths import expanded
 from layerimp.blocks.modes import quiet
 from layerimp.defaults import STARTER
 from layerimp.errors import ModelError, OptionError, one_line
+from layerimp.models.configuration import auto_class, configuration, source_of, stored_in
 from layerimp.models.copy_ahead import CopyAhead
 from layerimp.models.devices import device_named
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import dtype_named, emulation_note, is_native, note_stored
 from layerimp.models.failures import check_weights, unloadable
 from layerimp.models.finite import refuse_non_finite_weights
-from layerimp.models.loading import auto_class, configuration, source_of, stored_in
 from layerimp.models.read_ahead import Ahead, ReadAhead
 from layerimp.models.stored_weights import StoredWeights
 from layerimp.models.unsupported import refuse_config

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from layerimp.errors import OptionError
-from layerimp.models.loading import blocks_stated, count_blocks
+from layerimp.models.configuration import blocks_stated, count_blocks
 from layerimp.pipeline.resolve import default_ratio
 from layerimp.pruner import Budget, PrunePlan
 

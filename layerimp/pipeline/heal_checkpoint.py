@@ -16,7 +16,7 @@ from layerimp.defaults import HEALER
 from layerimp.errors import InputError, ModelError
 from layerimp.healer import Healer
 from layerimp.healing.engine import Healed, heal_beside
-from layerimp.models.loading import auto_class
+from layerimp.models.configuration import auto_class
 from layerimp.models.origin import CARD, origin_of
 from layerimp.pipeline.ahead import check_ahead
 from layerimp.pipeline.healing import check_heal_text, configured, repaired

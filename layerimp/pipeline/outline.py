@@ -17,11 +17,12 @@ from layerimp.blocks.memory import free_bytes
 from layerimp.blocks.middle import Halves, Whole
 from layerimp.blocks.modes import quiet
 from layerimp.errors import SurgeryError
+from layerimp.models.configuration import auto_class, configuration, stored_in
 from layerimp.models.devices import device_named
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import dtype_named, note_stored
 from layerimp.models.failures import unloadable
-from layerimp.models.loading import auto_class, configuration, float32_stands_in, stored_in
+from layerimp.models.loading import float32_stands_in
 from layerimp.models.safetensors_files import Headers, read_headers
 from layerimp.models.sizing import ledger_of
 from layerimp.models.unsupported import refuse_config

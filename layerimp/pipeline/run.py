@@ -12,7 +12,7 @@ from layerimp.defaults import ORIGINAL
 from layerimp.evaluation.comparing import comparer_of
 from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting, is_requested, without_comparers
-from layerimp.models.loading import auto_class
+from layerimp.models.configuration import auto_class
 from layerimp.models.origin import model_name
 from layerimp.models.sizing import shapes_only
 from layerimp.pipeline.healing import HealerSet, check_text

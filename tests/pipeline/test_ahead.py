@@ -19,7 +19,7 @@ import layerimp
 from layerimp.bench import engine
 from layerimp.checkpoint.record import FILE
 from layerimp.errors import OptionError, OutputError, UnknownNameError
-from layerimp.models.loading import blocks_stated, count_blocks
+from layerimp.models.configuration import blocks_stated, count_blocks
 from layerimp.pipeline import ahead
 from layerimp.pipeline.ahead import check_ahead
 from layerimp.pipeline.commands import score_model
