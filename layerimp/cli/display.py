@@ -24,8 +24,9 @@ from layerimp.progress import span
 from layerimp.report import words
 from layerimp.report.document import PAGE
 from layerimp.report.tables import models, notes
-from layerimp.report.tables.comparison import quality, removables, summaries
-from layerimp.report.tables.records import COST, SIZE
+from layerimp.report.tables.comparison import fidelity, quality, removables, summaries
+from layerimp.report.tables.distances import continued
+from layerimp.report.tables.records import COST, FIDELITY, SIZE
 from layerimp.report.tables.scores import removable, scores
 from layerimp.report.words import gap_line, recovery
 
@@ -104,6 +105,7 @@ class Screen:
             self._print_explained(removable(model.search, model.num_blocks))
             self.out.print()
         self._show_measured(results, model)
+        self._show_fidelity(results)
         for table in models.targets(model):
             self.print_table(table)
         plans = [removal.models[0].blocks for removal in models.pruned(model)]
@@ -111,7 +113,7 @@ class Screen:
             self.out.print(shown(line))
         for removal in model.removals:
             self._show_healing(removal)
-        if model.metrics:
+        if model.metrics or model.all_notes:
             self._print_notes(model.all_notes)
             self.out.print()
         self._show_output(results, model)
@@ -126,13 +128,28 @@ class Screen:
                 self.out.print(f"quality was not measured: {why}")
             self.print_table(beside.of(COST, title="footprint"))
         if model.metrics and len(pruned) > 1:
-            self._print_explained(beside.without(SIZE, COST))
+            self._print_explained(beside.without(SIZE, COST, FIDELITY))
             return
         if model.metrics:
             self._print_explained(*quality(results))
             self.out.print("\n" * bool(pruned), end="")
         if pruned:
             self.print_table(beside.of(models.REMOVED, SIZE, title="removed"))
+
+    def _show_fidelity(self, results: Results) -> None:
+        """Show how far pruned models are from the intact one, and how they continue a few prompts."""
+        if tables := fidelity(results):
+            self.out.print()
+            self._print_explained(*tables)
+        for model in results.models.values():
+            for each in continued(model, results.design.added):
+                self.out.print(
+                    shown(f"\n{'message' if each.chat else 'prompt'}: {' '.join(each.prompt.split())}", style="bold")
+                )
+                for label, text in each.texts.items():
+                    self.out.print(shown(f"{label}: {' '.join(text.split()) or '(nothing)'}"), soft_wrap=True)
+        if tables:
+            self.out.print()
 
     def _show_healing(self, removal: Removal) -> None:
         """Show what a healer did: a line for the model, and one for each of its gaps."""
@@ -147,6 +164,7 @@ class Screen:
             self.print_json(results.model_copy(update={"output": str(directory.absolute())}))
             return
         self._print_explained(*quality(results), *summaries(results), *removables(results))
+        self._show_fidelity(results)
         if not any(model.rows for model in results.models.values()):
             self.out.print("nothing is evaluated")
         for note in results.all_notes:

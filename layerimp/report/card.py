@@ -18,8 +18,9 @@ from layerimp.recipe import Recipe
 from layerimp.report import words
 from layerimp.report.results.data import by_folder, documents_asked
 from layerimp.report.results.measures import Measured, Share
+from layerimp.report.tables.distances import FIGURES, SHARES
 from layerimp.report.tables.models import AT_FLOOR, MARK
-from layerimp.report.tables.numbers import measured, share_cell
+from layerimp.report.tables.numbers import measured, number, percentage, share_cell
 from layerimp.report.words import beside, recovery
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ def model_card(results: Results, label: str, origin: Origin | None = None, *, co
     lines = [
         *_summary(checkpoint, origin),
         *_measured(checkpoint),
+        *_distance(checkpoint),
         *_sources(plan),
         *use(loader),
         *_made_again(checkpoint, origin, command),
@@ -238,6 +240,30 @@ def _measured(checkpoint: _Checkpoint) -> Iterator[str]:
     if asked := documents_asked(design.limit, design.limits):
         yield from ("", f"Measured of each task: {escaped(asked)}.")
     yield from _rows_read(checkpoint.results.data_files)
+
+
+def _distance(checkpoint: _Checkpoint) -> Iterator[str]:
+    """Yield how far the checkpoint is from its source, with continuations of both; empty if that was not measured."""
+    fidelity = checkpoint.pruned.fidelity
+    if fidelity is None:
+        return
+    yield from ("", "## How far from the source", "", "| | source | this model |", "|---|---:|---:|")
+    for name, figure in FIGURES.items():
+        shown = percentage if name in SHARES else number
+        value, intact = figure.of(fidelity), figure.intact(fidelity)
+        if value is not None:
+            yield f"| {name} | {'' if intact is None else shown(intact)} | {shown(value)} |"
+    if fidelity.generation is None:
+        return
+    if fidelity.generation.collapse:
+        yield from ("", f"**Warning:** {fidelity.generation.collapse}.")
+    for sample in fidelity.generation.samples:
+        yield from (
+            "",
+            f"{'Message' if sample.chat else 'Prompt'}, and the continuations of the source and of this model:",
+        )
+        for text in (sample.prompt, sample.intact, sample.text):
+            yield from ("", *fenced("text", text.strip() or "(nothing)"))
 
 
 def _rows_read(files: Sequence[DataFile]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import random
 from pathlib import Path
@@ -13,10 +14,14 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig
 
 import layerimp
 from layerimp.calibration.sampling import document_hash, load_calibration
+from layerimp.cli.display import Screen
 from layerimp.errors import ModelError, OptionError
 from layerimp.fidelity import Intact
 from layerimp.progress import SILENT
 from layerimp.report.document import Results
+from layerimp.report.tables import FORMATS
+from layerimp.report.tables.distances import continued
+from layerimp.report.tables.numbers import number
 
 FEW = {"fidelity": {"options": {"prompts": 3, "new_tokens": 8, "rows": 4}}}
 
@@ -207,3 +212,42 @@ def test_a_collapse_is_noted(recipe: dict[str, Any], monkeypatch: pytest.MonkeyP
 def test_what_cannot_be_measured_is_noted(recipe: dict[str, Any]) -> None:
     (model,) = run(recipe).models.values()
     assert "not measured: generation (a prompt and 64 tokens more are beyond the model's 64 positions)" in model.notes
+
+
+def test_every_output_shows_the_same_figures_and_texts(
+    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    results = run(recipe | {"evaluators": FEW, "healers": ["linear"], "output": str(out)})
+    healed = fidelities(results)["avss+linear"]
+    sample = healed.generation.samples[0]
+    frame = results.to_pandas()
+    mine = frame[(frame.kind == "fidelity") & (frame.healer == "linear")].set_index("metric")
+    assert mine["mean"].to_dict() == {
+        "divergence": healed.divergence.mean,
+        "divergence p99": healed.divergence.p99,
+        "agreement": healed.agreement,
+        "copying": healed.copying.accuracy,
+        "same tokens": healed.generation.same_tokens,
+        "empty": healed.generation.empty,
+        "loops": healed.generation.loops,
+    }
+    assert mine.original["copying"] == healed.copying.intact
+    assert mine.error_high["divergence"] - mine["mean"]["divergence"] == pytest.approx(healed.divergence.stderr)
+    shown = number(healed.divergence.mean)
+    Screen(json=False).show(results)
+    printed = capsys.readouterr().out
+    card = (out / "checkpoints" / "avss+linear" / "README.md").read_text()
+    page = (out / "report.html").read_text()
+    for text in (printed, card, page, results._repr_html_(), FORMATS["markdown"](results)):
+        assert shown in text
+    for text in (printed, card, html.unescape(page)):
+        for words in (sample.prompt, sample.intact, sample.text):
+            assert " ".join(words.split()) in " ".join(text.split())
+
+
+def test_texts_of_baselines_that_nobody_named_are_not_shown(recipe: dict[str, Any]) -> None:
+    results = run(recipe | {"scorers": ["avss", "depth"], "evaluators": FEW})
+    (model,) = results.models.values()
+    assert [list(each.texts) for each in continued(model)] == [["original", "avss", "depth"]] * 2
+    assert [list(each.texts) for each in continued(model, ["depth"])] == [["original", "avss"]] * 2

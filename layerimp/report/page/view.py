@@ -18,7 +18,8 @@ from layerimp.report.results.contenders import Contender
 from layerimp.report.results.measures import Difference, Interval
 from layerimp.report.results.rows import Entry, Row
 from layerimp.report.statistics.intervals import interval, times_stderr
-from layerimp.report.tables.comparison import quality
+from layerimp.report.tables.comparison import fidelity, quality
+from layerimp.report.tables.distances import Continued, continued
 from layerimp.report.tables.models import remarks
 from layerimp.report.tables.numbers import both_shares, measured_on, named, number, percent
 from layerimp.report.words import always
@@ -296,6 +297,16 @@ class View:
             return []
         unnamed = self.model.model_copy(update={"label": ""})
         return quality(self.results.model_copy(update={"models": {"": unnamed}}))
+
+    @cached_property
+    def fidelity(self) -> list[Table]:
+        """How far pruned models are from the intact one."""
+        return fidelity(self.results.model_copy(update={"models": {self.model.label: self.model}}))
+
+    @cached_property
+    def continued(self) -> list[Continued]:
+        """Continuations of the same prompts, side by side."""
+        return continued(self.model, self.results.design.added)
 
 
 def question(results: Results) -> str:

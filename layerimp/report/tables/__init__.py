@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from layerimp._table import Table, escaped_for_latex
-from layerimp.report.tables.comparison import quality, removables, summaries
+from layerimp.report.tables.comparison import fidelity, quality, removables, summaries
 from layerimp.report.tables.models import side_by_side
 from layerimp.report.tables.records import as_csv
 from layerimp.report.tables.scores import scores
@@ -54,7 +54,7 @@ def as_latex(compared: Compared) -> str:
 
 
 def _for_papers(compared: Compared) -> list[Table]:
-    return [*quality(compared), *removables(compared)]
+    return [*quality(compared), *fidelity(compared), *removables(compared)]
 
 
 FORMATS: Mapping[str, Callable[[Compared], str]] = {"markdown": as_markdown, "latex": as_latex, "csv": as_csv}

@@ -11,15 +11,20 @@ from layerimp.report.results.comparison import Compared
 from layerimp.report.results.models import Amount
 from layerimp.report.results.rows import RETAINED
 from layerimp.report.statistics.retained import LEVELS
-from layerimp.report.tables.models import MISSING, better, intact_name, marked, notes_on, pivoted
+from layerimp.report.tables.models import MISSING, better, intact_figure, intact_name, marked, notes_on, pivoted
 from layerimp.report.tables.numbers import asked, between, measured_on, named, parameters, percentage, removable_at
-from layerimp.report.tables.records import QUALITY, Record, model_records, shown
+from layerimp.report.tables.records import FIDELITY, QUALITY, Record, model_records, records, shown
 
 _DECIDING = (0.95, 0.9, 0.99)
 """The levels by which scorers are ordered, the most important first."""
 _REMOVABLE = (
     "removable: the largest measured number of blocks such that it and all smaller measured numbers retain the share, "
     "by the worst; mean ± half of its 95 % interval over the repeats; ≥ if in some repeat all measured numbers do"
+)
+
+_FIDELITY = (
+    "divergence: from the intact model's predictions, in nats; agreement: the same top token; copying: tokens of "
+    "repeated text predicted right; same tokens, empty, loops: of texts that are generated"
 )
 
 
@@ -100,6 +105,33 @@ def _reduction(line: Iterable[Record]) -> str:
 def _parameters(smaller: Iterable[Record]) -> str:
     ends = ((each.removed_parameters_low, each.removed_parameters_high) for each in smaller)
     return parameters(end or 0 for both in ends for end in both)
+
+
+def fidelity(compared: Compared) -> list[Table]:
+    """Return how far pruned models are from the intact one, a table per model, pruner and amount."""
+    known = [record for record in records(compared) if record.kind == FIDELITY]
+    tables = []
+    for (name, pruner, amount), lines in _by_place(known).items():
+        metrics = dict.fromkeys(metric for line in lines.values() for metric in line)
+        first = {metric: next(line[metric] for line in lines.values() if metric in line) for metric in metrics}
+        columns = [Column("model", [ORIGINAL, *lines], "left")]
+        for metric, record in first.items():
+            repeated = compared.design.repeats > 1
+            cells = [line[metric].cell(repeated=repeated) if metric in line else MISSING for line in lines.values()]
+            columns.append(Column(better(record), [intact_figure(record), *cells]))
+        place = ", ".join(filter(None, (pruner, named(amount or 0))))
+        title = f"fidelity: how far from the intact {name or 'model'} ({place})"
+        tables.append(Table(columns, title, notes=[_FIDELITY]))
+    return tables
+
+
+def _by_place(known: Iterable[Record]) -> dict[tuple[str, str, Amount | None], dict[str, dict[str, Record]]]:
+    """Return records by model, pruner and amount, and there by contender and metric."""
+    places: dict[tuple[str, str, Amount | None], dict[str, dict[str, Record]]] = {}
+    for record in known:
+        here = places.setdefault((record.model, record.pruner, record.amount), {})
+        here.setdefault(record.label, {})[record.metric] = record
+    return places
 
 
 def summaries(compared: Compared) -> list[Table]:

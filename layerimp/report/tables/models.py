@@ -16,11 +16,13 @@ from layerimp.report.results.data import documents_asked
 from layerimp.report.results.measures import Measured
 from layerimp.report.results.models import Removal
 from layerimp.report.results.rows import RETAINED
-from layerimp.report.tables.records import COST, QUALITY, SIZE, Record, shown
+from layerimp.report.tables.distances import SHARES
+from layerimp.report.tables.numbers import number, percentage
+from layerimp.report.tables.records import COST, FIDELITY, QUALITY, SIZE, Record, shown
 
 REMOVED = "removed"
 """The kind of the columns for the removed blocks and the share of the parameters."""
-_KINDS = (REMOVED, QUALITY, SIZE, COST)
+_KINDS = (REMOVED, QUALITY, SIZE, COST, FIDELITY)
 """The kinds of the columns of a table with a row for each model, in their order."""
 MISSING = Cell(text="-")
 """What a model lacks that others have."""
@@ -71,7 +73,7 @@ def side_by_side(compared: Compared, model: ModelResults) -> Table:
     """Return a table with a row for the intact model, and one for each model pruned from it in a single repeat.
 
     Its columns, by kind: what was removed (`REMOVED`), what is retained and other metrics (`QUALITY`), how much was
-    removed (`SIZE`), and time and space (`COST`).
+    removed (`SIZE`), time and space (`COST`), and how far the model is from the intact one (`FIDELITY`).
     """
     removals = pruned(model)
     known = pivoted(shown(compared.design, model), lambda each: (each.pruner, each.amount, each.label), _kind)
@@ -124,6 +126,8 @@ def _column(line: Sequence[Record | None], *, kind: str, first: bool) -> Column:
     if kind == COST:
         return Column(known.metric, [_cost(record, intact) for record in line], kind=kind)
     cells = [MISSING if record is None else record.cell() for record in line]
+    if kind == FIDELITY:
+        return Column(better(known), [intact_figure(known), *cells[1:]], kind=kind)
     if known.task == RETAINED:
         return Column(f"retained\n{known.metric}", [Cell(), *cells[1:]], kind=kind, drawn="axis" if first else None)
     count = "" if known.documents is None else f"\n{known.documents:,} documents"
@@ -138,6 +142,13 @@ def marked(record: Record) -> str:
 def better(record: Record) -> str:
     """Return the name of a metric, with an arrow for the direction in which it gets better."""
     return f"{record.metric} {'↑' if record.higher_is_better else '↓'}"
+
+
+def intact_figure(record: Record) -> Cell:
+    """Show the intact model's own value of a figure of fidelity; empty if it has none."""
+    if record.original is None:
+        return Cell()
+    return Cell(record.original, (percentage if record.metric in SHARES else number)(record.original))
 
 
 def _gone(size: Record | None) -> Cell:

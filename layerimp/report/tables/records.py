@@ -15,13 +15,14 @@ from layerimp.report.results.measures import Interval, Measured
 from layerimp.report.results.models import Amount, Removal
 from layerimp.report.results.rows import RETAINED, Entry, Row
 from layerimp.report.statistics.intervals import interval
+from layerimp.report.tables.distances import FIGURES, SHARES
 from layerimp.report.tables.numbers import Ends, number, percentage, to_either_side, two_digits
 from layerimp.steps import Step
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-QUALITY, COST, SIZE = "quality", "cost", "size"
+QUALITY, COST, SIZE, FIDELITY = "quality", "cost", "size", "fidelity"
 """The kinds of numbers that intact and pruned models have."""
 
 _DTYPES: Mapping[str, Any] = {"amount": "object", "step": "object", "documents": "Int64"}
@@ -80,7 +81,8 @@ class Record:
         Args:
             repeated: Whether ± is the interval over repeats, and the standard error over documents in brackets.
         """
-        show, show_error = (percentage, percentage) if self.task == RETAINED else (number, two_digits)
+        is_share = self.task == RETAINED or (self.kind == FIDELITY and self.metric in SHARES)
+        show, show_error = (percentage, percentage) if is_share else (number, two_digits)
         error = to_either_side(self.mean, self.ends, show_error)
         if repeated:
             over_repeats = to_either_side(self.mean, (self.low, self.high), show_error)
@@ -137,6 +139,7 @@ def model_records(design: Design, model: ModelResults) -> Iterator[Record]:
             yield Record(**_pruned(model, removal), **_compared(row, entry, removal if design.repeats == 1 else None))
     for removal in model.removals:
         yield from _size_and_cost(model, removal)
+        yield from _fidelity(model, removal)
 
 
 def shown(design: Design, model: ModelResults) -> Iterator[Record]:
@@ -223,3 +226,24 @@ def _size_and_cost(model: ModelResults, removal: Removal) -> Iterator[Record]:
             error = _with_error(costs[0].value, costs[0].stderr) if len(costs) == 1 else {}
             values = error | _mean(interval([cost.value for cost in costs]))
             yield Record(**pruned, kind=COST, metric=name, original=before.value, **values)
+
+
+def _fidelity(model: ModelResults, removal: Removal) -> Iterator[Record]:
+    """Yield how far the models are from the intact one, as far as it is known in every repeat."""
+    known = [each.fidelity for each in removal.models if each.fidelity is not None]
+    if len(known) < len(removal.models):
+        return
+    for name, figure in FIGURES.items():
+        values = [value for each in known if (value := figure.of(each)) is not None]
+        intact = [value for each in known if (value := figure.intact(each)) is not None]
+        if len(values) == len(known):
+            single = known[0].divergence if len(known) == 1 and name == "divergence" else None
+            error = {} if single is None else _with_error(single.mean, single.stderr)
+            yield Record(
+                **_pruned(model, removal),
+                kind=FIDELITY,
+                metric=name,
+                higher_is_better=figure.higher_is_better,
+                original=sum(intact) / len(intact) if intact else None,
+                **error | _mean(interval(values)),
+            )
