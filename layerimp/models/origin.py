@@ -1,4 +1,4 @@
-"""The source of a checkpoint as a model card may name it: without local paths, and with its licence."""
+"""The source of a checkpoint as a model card may name it, with its licence, and the metadata that the Hub reads."""
 
 from __future__ import annotations
 
@@ -15,12 +15,27 @@ from layerimp._paths import expanded, last_name
 from layerimp.registry.assets import assets, located
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from huggingface_hub import EvalResult, ModelCardData
 
 CARD = "README.md"
 """The file name of a model card."""
 _LICENCE = re.compile(r"(licen[cs]e|copying|notice)[\w.-]*", re.IGNORECASE)
 """The file names of licences. Other files are not copied, whatever a card names."""
+
+TAGS = ("layerimp", "pruned", "depth-pruning")
+"""The tags of every pruned checkpoint."""
+
+PIPELINES = {
+    "AutoModelForCausalLM": "text-generation",
+    "AutoModelForSequenceClassification": "text-classification",
+    "AutoModelForMaskedLM": "fill-mask",
+    "AutoModel": "feature-extraction",
+}
+"""The Hub's names of the tasks of models, by the stock class that loads the model."""
+
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -137,3 +152,40 @@ def _ids(value: Any) -> tuple[str, ...]:
 def _text(value: Any) -> str | None:
     """Return a value if it is a text of one line; else None."""
     return value.strip() if isinstance(value, str) and value.strip() and len(value.splitlines()) == 1 else None
+
+
+def metadata(
+    origin: Origin, loader: str, tags: Iterable[str | None] = (), results: Sequence[EvalResult] = (), name: str = ""
+) -> ModelCardData:
+    """Return the metadata of a checkpoint's card.
+
+    The relation to the base is `finetune`: the Hub has no word for pruning, and uses this one for derived models that
+    are not quantised, not adapters, and not merged from several.
+
+    Args:
+        origin: The source of the checkpoint.
+        loader: The stock `Auto` class that loads the checkpoint.
+        tags: Further tags, such as the scorer; texts that cannot be tags are left out.
+        results: The results of the evaluation.
+        name: The name of the checkpoint beside these results.
+    """
+    from huggingface_hub import ModelCardData
+
+    base: Any = list(origin.base_model) if len(origin.base_model) > 1 else next(iter(origin.base_model), None)
+    return ModelCardData(
+        base_model=base,
+        base_model_relation="finetune" if base else None,
+        library_name="transformers",
+        pipeline_tag=PIPELINES.get(loader),
+        license=origin.license,
+        license_name=origin.license_name,
+        license_link=origin.license_link,
+        tags=[*TAGS, *(tag for tag in tags if tag and _TAG.fullmatch(tag))],
+        model_name=name if results else None,
+        eval_results=list(results) or None,
+    )
+
+
+def front_matter(data: ModelCardData) -> str:
+    """Return the metadata as text for the head of a card."""
+    return f"---\n{data.to_yaml()}\n---\n"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerimp._paths import last_part, tree_without_folders, without_folders
 from layerimp._version import __version__
-from layerimp.models.origin import Origin
+from layerimp.models.origin import PIPELINES, Origin, front_matter, metadata
 from layerimp.pruner import counted
 from layerimp.recipe import Recipe
 from layerimp.report import words
@@ -24,9 +24,9 @@ from layerimp.report.tables.numbers import measured, number, percentage, share_c
 from layerimp.report.words import beside, recovery
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from huggingface_hub import EvalResult, ModelCardData
+    from huggingface_hub import EvalResult
 
     from layerimp.evaluator import DataFile
     from layerimp.pruner import PrunePlan
@@ -38,21 +38,8 @@ if TYPE_CHECKING:
 RESULTS = "## Results"
 """The heading of what the evaluators measured."""
 
-TAGS = ("layerimp", "pruned", "depth-pruning")
-"""The tags of every pruned checkpoint."""
-
-_PIPELINES = {
-    "AutoModelForCausalLM": "text-generation",
-    "AutoModelForSequenceClassification": "text-classification",
-    "AutoModelForMaskedLM": "fill-mask",
-    "AutoModel": "feature-extraction",
-}
-"""The Hub's names of the tasks of models, by the stock class that loads the model."""
-
 _METRICS = {"acc": "accuracy", "word_perplexity": "perplexity", "byte_perplexity": "perplexity"}
 """The Hub's names of metrics, where lm-evaluation-harness has other names."""
-
-_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def escaped(text: str) -> str:
@@ -152,7 +139,7 @@ def _for_the_hub(checkpoint: _Checkpoint) -> list[EvalResult]:
         if math.isfinite(metric.value):
             metrics.append(
                 EvalResult(
-                    task_type=_PIPELINES.get(str(checkpoint.model.loader), "other"),
+                    task_type=PIPELINES.get(str(checkpoint.model.loader), "other"),
                     dataset_type=task,
                     dataset_name=task,
                     metric_type=_METRICS.get(name, name),
@@ -313,43 +300,6 @@ def as_json(document: Mapping[str, Any]) -> str:
 def fenced(language: str, text: str) -> Iterator[str]:
     """Yield the lines of a code block; no line of `text` may begin with a fence."""
     yield from (f"```{language}", *text.splitlines(), "```")
-
-
-def metadata(
-    origin: Origin, loader: str, tags: Iterable[str | None] = (), results: Sequence[EvalResult] = (), name: str = ""
-) -> ModelCardData:
-    """Return the metadata of a checkpoint's card.
-
-    The relation to the base is `finetune`: the Hub has no word for pruning, and uses this one for derived models that
-    are not quantised, not adapters, and not merged from several.
-
-    Args:
-        origin: The source of the checkpoint.
-        loader: The stock `Auto` class that loads the checkpoint.
-        tags: Further tags, such as the scorer; texts that cannot be tags are left out.
-        results: The results of the evaluation.
-        name: The name of the checkpoint beside these results.
-    """
-    from huggingface_hub import ModelCardData
-
-    base: Any = list(origin.base_model) if len(origin.base_model) > 1 else next(iter(origin.base_model), None)
-    return ModelCardData(
-        base_model=base,
-        base_model_relation="finetune" if base else None,
-        library_name="transformers",
-        pipeline_tag=_PIPELINES.get(loader),
-        license=origin.license,
-        license_name=origin.license_name,
-        license_link=origin.license_link,
-        tags=[*TAGS, *(tag for tag in tags if tag and _TAG.fullmatch(tag))],
-        model_name=name if results else None,
-        eval_results=list(results) or None,
-    )
-
-
-def front_matter(data: ModelCardData) -> str:
-    """Return the metadata as text for the head of a card."""
-    return f"---\n{data.to_yaml()}\n---\n"
 
 
 def _says(value: Any) -> bool:

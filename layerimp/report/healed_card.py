@@ -12,7 +12,8 @@ import yaml
 
 from layerimp._paths import last_part, tree_without_folders
 from layerimp._version import __version__
-from layerimp.report.card import RESULTS, escaped, fenced, front_matter, metadata, use
+from layerimp.models.origin import front_matter, metadata
+from layerimp.report.card import RESULTS, escaped, fenced, use
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
