@@ -79,7 +79,9 @@ def side_by_side(compared: Compared, model: ModelResults) -> Table:
     known = pivoted(shown(compared.design, model), lambda each: (each.pruner, each.amount, each.label), _kind)
     places = [("", None, ORIGINAL), *((each.pruner, each.amount, each.label) for each in removals)]
     lines = [known.get(place, {}) for place in places]
-    columns = [Column("model", [intact_name(compared, model), *(removal.label for removal in removals)], "left")]
+    labels = [removal.label for removal in removals]
+    names = [f"{each.label} ({each.pruner})" if labels.count(each.label) > 1 else each.label for each in removals]
+    columns = [Column("model", [intact_name(compared, model), *names], "left")]
     if removals:
         plans = [removal.models[0].blocks for removal in removals]
         several = len(set(map(len, plans))) > 1

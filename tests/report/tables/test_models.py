@@ -15,7 +15,7 @@ from layerimp.pruner import PrunePlan
 from layerimp.report import words
 from layerimp.report.document import Results
 from layerimp.report.page import page
-from layerimp.report.tables import as_latex, as_markdown, notes
+from layerimp.report.tables import as_latex, as_markdown, first, notes
 from layerimp.report.tables.comparison import quality, summaries
 from layerimp.report.tables.models import REMOVED, pruned, side_by_side
 from layerimp.report.tables.records import COST, SIZE
@@ -207,3 +207,21 @@ def test_without_a_group_within_a_group_every_task_is_shown() -> None:
     table = beside(made.results())
     assert table.heads[4:7] == ["pairs acc ↑", "ant acc ↑", "bee acc ↑"]
     assert not [note for note in table.notes if note.startswith(("†", "the "))]
+
+
+def test_a_grid_of_one_is_shown_as_a_run(tmp_path: Path) -> None:
+    """Without repeats and with one amount, the models stand side by side; those of two pruners have different names."""
+    found = findings(tmp_path, repeats=1, counts=[2], ratios=[], pruners=["lowest", "window"], scorers=["avss"])
+    (table,) = first(found)
+    names = [str(row[0]) for row in table.rows]
+    assert len(set(names)) == len(names)
+    assert {"original", "avss (lowest)", "avss (window)"} <= set(names)
+    by_name = {str(row[0]): row for row in table.rows}
+    for removal in found.model.removals:
+        if removal.label == "avss":
+            row = by_name[f"avss ({removal.pruner})"]
+            assert str(row[1]) == words.ranges(removal.models[0].blocks)
+            assert (
+                row[table.heads.index("mood acc ↑ 100 documents")].value
+                == removal.models[0].metrics["mood"]["acc"].value
+            )
