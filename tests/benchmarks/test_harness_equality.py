@@ -1,0 +1,54 @@
+"""What counts as another answer in the comparison with lm_eval, and what the stored comparison says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness_equality import BOUND, answers, leading
+
+STORED = Path(__file__).parents[2] / "benchmarks" / "results" / "harness_equality.jsonl"
+
+
+def sample(*scores: float, endings: tuple[str, ...] = ("aa", "bb")) -> dict[str, Any]:
+    return {
+        "resps": [[(score, False)] for score in scores],
+        "arguments": [("", ending) for ending in endings],
+    }
+
+
+def test_the_lead_is_over_the_second_best() -> None:
+    assert leading([-3.0, -1.0, -2.5]) == (1, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ((-1.0, -2.0), (-1.0, -2.0), (False, False)),
+        ((-1.0, -2.0), (-2.0, -1.0), (True, True)),
+        ((-1.0, -1.00005), (-1.0001, -1.0), (True, False)),
+    ],
+)
+def test_another_answer_counts_where_the_lead_exceeds_the_bound(
+    one: tuple[float, ...], other: tuple[float, ...], expected: tuple[bool, bool]
+) -> None:
+    assert answers("t", sample(*one), sample(*other)) == expected
+
+
+def test_an_answer_by_length_counts_as_well() -> None:
+    """By the sum the first one is the better on both sides; by letter the second one is, on one side."""
+    endings = ("aa", "bbbb")
+    assert answers("t", sample(-2.0, -4.1, endings=endings), sample(-2.0, -3.9, endings=endings)) == (True, True)
+
+
+def test_what_is_stored_holds_no_text_of_rows_and_no_other_answer() -> None:
+    lines = [json.loads(line) for line in STORED.read_text(encoding="utf-8").splitlines()]
+    assert {line["model"] for line in lines} == {"smollm2", "gemma"}
+    assert not any(line["other_answers_beyond_the_margin"] for line in lines)
+    worst = [request for line in lines for request in line["worst"]]
+    assert {key for request in worst for key in request} == {
+        *("task", "document", "tokens", "float64", "lm_eval", "layerimp"),
+    }
+    assert max(abs(each["lm_eval"] - each["layerimp"]) / each["tokens"] for each in worst) < BOUND
