@@ -20,6 +20,7 @@ __all__ = [
     "Pruner",
     "Recipe",
     "Scorer",
+    "compare",
     "evaluate",
     "find_blocks",
     "heal",
@@ -45,6 +46,7 @@ _HOME = {
     "Pruner": "pruner",
     "Recipe": "recipe",
     "Scorer": "scorer",
+    "compare": "pipeline.comparing",
     "evaluate": "pipeline.commands",
     "find_blocks": "models.discovery",
     "heal": "pipeline.healing",
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
     from layerimp.models.discovery import find_blocks
     from layerimp.models.loading import load
     from layerimp.pipeline.commands import evaluate, run
+    from layerimp.pipeline.comparing import compare
     from layerimp.pipeline.healing import heal
     from layerimp.pruner import PrunePlan, Pruner
     from layerimp.recipe import Recipe

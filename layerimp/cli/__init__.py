@@ -16,7 +16,7 @@ from typing import Any
 import typer
 
 from layerimp._version import __version__
-from layerimp.cli import bench, cache, heal, inspection, plans, plugins, runs, schema
+from layerimp.cli import bench, cache, compare, heal, inspection, plans, plugins, runs, schema
 from layerimp.cli.heartbeat import beating
 from layerimp.cli.help import CommandList, GroupedCommand
 from layerimp.cli.streams import for_results_alone, stdout_apart
@@ -54,7 +54,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
-_MODELS = (inspection.inspect, runs.run, runs.score, runs.prune, heal.heal, runs.evaluate, plans.plan)
+_MODELS = (inspection.inspect, runs.run, runs.score, runs.prune, heal.heal, runs.evaluate, compare.compare, plans.plan)
 _LISTS = (plugins.plugins, plugins.scorers, plugins.pruners, plugins.healers, plugins.evaluators, plugins.tasks)
 for command in (*_MODELS, bench.bench, bench.report, *_LISTS, schema.schema, cache.cache):
     app.command(cls=GroupedCommand)(_telling_interrupts(for_results_alone(beating(command))))

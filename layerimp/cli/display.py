@@ -23,7 +23,7 @@ from layerimp.cli.tables import BEST, parts, shown
 from layerimp.progress import span
 from layerimp.report import words
 from layerimp.report.document import PAGE
-from layerimp.report.tables import models, notes
+from layerimp.report.tables import compared, models, notes
 from layerimp.report.tables.comparison import fidelity, quality, removables, summaries
 from layerimp.report.tables.distances import continued
 from layerimp.report.tables.records import COST, FIDELITY, SIZE
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from layerimp._table import Table
     from layerimp.progress import Advance
     from layerimp.report.document import Results
+    from layerimp.report.results.compared import ModelComparison
     from layerimp.report.results.comparison import ModelResults
     from layerimp.report.results.models import Removal
 
@@ -176,6 +177,28 @@ class Screen:
         counts = ", ".join(f"{count} {state}" for state, count in results.cells.items() if count)
         self.out.print(shown(f"\ncells: {counts or 'none'}; {span(results.seconds)} of work"))
         self._show_page(directory)
+
+    def show_comparison(self, comparison: ModelComparison) -> int:
+        """Show how far models are from an intact one, and return the exit code: 1 if an evaluator failed."""
+        if self.json:
+            self.print_json(comparison)
+        else:
+            self._print_explained(*compared.tables(comparison))
+            self._show_texts(compared.texts(comparison))
+            self._print_notes(comparison.notes)
+            if comparison.output:
+                self.out.print(shown(f"results: {comparison.output}", style="bold"), soft_wrap=True)
+                self._show_page(Path(comparison.output))
+        for label, why in comparison.failures.items():
+            self.err.print(shown(f"failed: {label}: {why}", style="red"), soft_wrap=True)
+        return 1 if comparison.failures else 0
+
+    def _show_texts(self, texts: Table) -> None:
+        """Show continuations prompt by prompt, one below the other, each in one line."""
+        for row in texts.rows:
+            for head, cell in zip(texts.heads, row, strict=True):
+                indent = "  " * (head != texts.heads[0])
+                self.out.print(shown(f"{indent}{head}: {' '.join(str(cell).split())}"), soft_wrap=True)
 
     def _print_explained(self, *explained: Table) -> None:
         """Print tables, and then the lines that explain them."""

@@ -26,6 +26,7 @@ DESCRIBED = {
     "plans": "recipe.plans:PlanFile",
     "checkpoint": "checkpoint.record:Record",
     "healing": "report.results.healing:HealingReport",
+    "comparison": "report.results.compared:ModelComparison",
     "inspection": "pipeline.inspection:Inspection",
     "forecast": "pipeline.forecast:Forecast",
     "healing-forecast": "pipeline.heal_forecast:HealingForecast",

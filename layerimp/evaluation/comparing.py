@@ -46,7 +46,7 @@ class Comparing:
         tokenizer: PreTrainedTokenizerBase,
         progress: Progress,
     ) -> None:
-        self._label, self._comparer = label, comparer
+        self.label, self._comparer = label, comparer
         self._intact, self._tokenizer, self._progress = intact, tokenizer, progress
         self._compare: Comparison | None = None
         self.failed: str | None = None
@@ -79,7 +79,7 @@ class Comparing:
             if not error.names_plugin:
                 raise
             self.failed = str(error)
-            self._progress.note(f"the evaluator {self._label} is left out: {error}")
+            self._progress.note(f"the evaluator {self.label} is left out: {error}")
             return None
         return fidelity
 
@@ -88,7 +88,7 @@ class Comparing:
         """A context in which a failure names the comparer, and which leaves no trace on a model."""
         kind = type(self._comparer)
         with (
-            leaving_no_trace(model, self._progress, named("evaluator", self._label, kind)),
-            attributing("evaluator", self._label, kind, where),
+            leaving_no_trace(model, self._progress, named("evaluator", self.label, kind)),
+            attributing("evaluator", self.label, kind, where),
         ):
             yield

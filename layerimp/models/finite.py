@@ -89,8 +89,14 @@ def _state(test: Callable[[Tensor], Tensor], tensor: Tensor) -> tuple[object, ..
 
 
 def _extremes(test: Callable[[Tensor], Tensor], tensor: Tensor) -> bool:
-    """Whether the lowest and the highest number of a tensor pass a test; if any number is a NaN, both are NaN."""
-    return all(bool(test(extreme)) for extreme in tensor.detach().aminmax())
+    """Whether the lowest and the highest number of a tensor pass a test; if any number is a NaN, both are NaN.
+
+    Quantised weights may not offer this; then only what they predict is checked.
+    """
+    try:
+        return all(bool(test(extreme)) for extreme in tensor.detach().aminmax())
+    except NotImplementedError:
+        return True
 
 
 def _is_number(value: Tensor) -> Tensor:

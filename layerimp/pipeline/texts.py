@@ -130,6 +130,58 @@ def text_for_fidelity_again(
     return for_fidelity(corpus, rows, without=drawn.documents)
 
 
+def text_for_comparison(
+    recipe: Recipe,
+    loaded: Loaded,
+    known: Mapping[str, ReservedText],
+    *,
+    named: bool,
+    permissions: Permissions,
+    progress: Progress,
+) -> tuple[CalibrationSet, frozenset[str]]:
+    """Draw the text on which models of any origin are compared with an intact one.
+
+    It is the text that the runs which made the models kept for that, if their records say so.
+
+    Args:
+        recipe: A settled recipe of the intact model. Its calibration text is the text, if the user names one.
+        loaded: The intact model.
+        known: By label of a model, the text in the record of its checkpoint, if there is one.
+        named: Whether the user names the text.
+        permissions: Which code that came with data may run.
+        progress: Where to report progress.
+
+    Returns:
+        The text, and the labels of the models that have certainly not been made with it.
+
+    Raises:
+        CalibrationError: the text cannot be read, or fills no row.
+    """
+    source, rows = text_asked(recipe), rows_asked(recipe)
+    if source is None and named:
+        source = source_anywhere(str(recipe.calibration.source))
+    first = next((each.source for each in known.values() if source in (None, each.source)), None)
+    kept = {label: frozenset(each.documents) for label, each in known.items() if each.source == first}
+    if kept:
+        try:
+            corpus = _other(recipe, loaded, str(first), permissions, progress)
+            text = for_fidelity(corpus, rows, only=frozenset.intersection(*kept.values()))
+        except (CalibrationError, TaskError) as error:
+            if source is not None:
+                raise
+            progress.note(f"the text in the record of {', '.join(kept)} cannot be read: {error}")
+        else:
+            if text.rows:
+                return text, frozenset(kept)
+    corpus = _other(recipe, loaded, source or str(recipe.calibration.source), permissions, progress)
+    text = for_fidelity(corpus, rows)
+    if not text.rows:
+        raise CalibrationError(
+            f"{text.source} fills no row of {corpus.max_length} tokens; name other text, or shorter rows (--max-length)"
+        )
+    return text, frozenset()
+
+
 def reserved(text: CalibrationSet) -> ReservedText | None:
     """Return what the record of a checkpoint says of the text for fidelity; None if there is no such text."""
     if not text.rows:

@@ -43,6 +43,7 @@ PRINTED = [
     (f"heal --model PRUNED {SMALL} --output OUT", "healing"),
     (f"heal --model PRUNED {SMALL} --output OUT --dry-run", "healing-forecast"),
     ("evaluate --model MODEL --tasks TASK --output OUT", "results"),
+    ("compare MODEL PRUNED --text TEXT --max-length 40 --set fidelity.rows=2 --tasks TASK --output OUT", "comparison"),
     ("plan --plan PLAN", "plans"),
     (f"{BENCH} --repeats 2 --heal rescale --workers 0", "results"),
     (f"{BENCH} --dry-run", "grid-forecast"),

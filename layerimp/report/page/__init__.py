@@ -13,10 +13,13 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from layerimp._paths import last_part, tree_without_folders, without_folders, write_whole
 from layerimp.errors import OutputError
+from layerimp.models.origin import model_name
 from layerimp.report.document import PAGE, Results, movable
 from layerimp.report.page.curves import curves, drawn, looks, sample
 from layerimp.report.page.view import Lead, View, question, subject
+from layerimp.report.results.compared import ModelComparison
 from layerimp.report.results.data import by_folder, documents_asked
+from layerimp.report.tables import compared
 from layerimp.report.tables.numbers import amounts, number, percent
 from layerimp.report.tables.records import as_csv
 
@@ -47,6 +50,23 @@ def page(results: Results) -> str:
             looks=styles,
             downloads=downloads,
             command=command,
+        )
+    )
+
+
+def comparison_page(comparison: ModelComparison) -> str:
+    """Return a comparison of models as one HTML document, which shows no local folders."""
+    data = comparison.model_copy(update={"output": None}).model_dump(mode="json")
+    cut = {part: tree_without_folders(value) for part, value in data.items() if part != "fidelity"}  # texts stay whole
+    return (
+        _environment()
+        .get_template("comparison.html.jinja")
+        .render(
+            comparison=comparison,
+            name=model_name(comparison.intact.model),
+            tables=compared.tables(comparison),
+            texts=compared.texts(comparison),
+            download=_data_uri("application/json", json.dumps({**data, **cut}).encode()),
         )
     )
 

@@ -71,21 +71,23 @@ def _numbers(scored: Scored) -> Mapping[str, Sequence[float]]:
 def removable(search: QualitySearch, num_blocks: int) -> Table:
     """Return how many blocks may be removed, from the most to the fewest, and what is then retained."""
     most = [search.removable[label] for label in search.order]
+    what = "retained" if search.keep_of == "quality" else "agreement"
     columns = [
         Column("model", search.order, "left"),
         Column("removable\nblocks", [each.count for each in most]),
-        Column("retained\nsearched", [share_cell(each.retained) for each in most]),
-        Column("retained\nconfirmed", [share_cell(each.confirmed) for each in most]),
+        Column(f"{what}\nsearched", [share_cell(each.retained) for each in most]),
+        Column(f"{what}\nconfirmed", [share_cell(each.confirmed) for each in most]),
         Column("tried", [", ".join(str(model.count) for model in each.tried) for each in most], "left"),
     ]
-    title = f"removable blocks (of {num_blocks}) while {100 * search.keep:.4g} % is retained"
+    kept = f"{100 * search.keep:.4g} % {'is retained' if what == 'retained' else 'of the predictions agree'}"
+    title = f"removable blocks (of {num_blocks}) while {kept}"
     return Table(columns, title, notes=list(_notes(search)))
 
 
 def _notes(search: QualitySearch) -> Iterator[str]:
     what = "rows of held-out calibration text" if search.held_out else f"documents of {', '.join(search.measured_on)}"
     yield f"searched: on the half of the {what} used by the search"
-    yield "confirmed: on the other half, as are all figures below"
+    yield f"confirmed: on the other half{', as are all figures below' * (search.keep_of == 'quality')}"
     for label in search.order:
         reached = search.removable[label]
         if reached.before_confirmation > reached.count:

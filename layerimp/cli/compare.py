@@ -1,0 +1,82 @@
+"""`layerimp compare`: how far models of any origin are from an intact one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from layerimp.cli import options as o
+from layerimp.cli.completion import names
+from layerimp.cli.requests import permissions, recipe_from
+from layerimp.cli.streams import after_writing
+from layerimp.defaults import FIDELITY, HARNESS
+from layerimp.errors import OptionError
+from layerimp.recipe import CalibrationSpec
+
+_SOURCE = CalibrationSpec.model_fields["source"]
+_OWN: dict[str, Any] = {
+    "models": Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="INTACT SMALL [MORE ...]",
+            help="The intact model, then the models that are compared with it: MODEL, or LABEL=MODEL.",
+            autocompletion=names("model"),
+        ),
+    ],
+    "text": Annotated[
+        str | None,
+        typer.Option(
+            help="Text to measure fidelity on, from any source of calibration text. Default: what the records of the "
+            "models keep apart for it, else the default calibration text.",
+            autocompletion=names("text"),
+        ),
+    ],
+    "tasks": Annotated[
+        list[str] | None,
+        typer.Option(
+            help="lm-evaluation-harness tasks, comma-separated: names or YAML paths; repeatable. Default: none.",
+            autocompletion=names("task", "none", after=","),
+        ),
+    ],
+    "evaluator": o.labelled("evaluator", f"Evaluator, or LABEL=EVALUATOR; repeatable. Default: {HARNESS}, {FIDELITY}."),
+    "set_": Annotated[list[str] | None, typer.Option("--set", help="EVALUATOR.OPTION=VALUE; repeatable.")],
+    "output": Annotated[str | None, typer.Option(help="Directory for the results and a page; must not exist.")],
+}
+
+
+@o.taking(
+    f"models text tasks output evaluator set_ field packing max_length batch_size seed {o.TASKS} {o.MODEL} overwrite "
+    "json",
+    **_OWN,
+)
+def compare(*, models: list[str] | None, text: str | None, json: bool, **given: Any) -> int:
+    """Compare models with an intact one that has the same tokenizer: how far their predictions and texts are from it.
+
+    Example: layerimp compare INTACT SMALL --tasks arc_easy --data-dir DIR --limit 200 --output OUT
+    """
+    if models is None or len(models) < 2:
+        raise OptionError("name the intact model and at least one other: layerimp compare INTACT SMALL")
+    intact, *others = models
+    given["evaluator"] = given["evaluator"] or [HARNESS, FIDELITY]
+    recipe, allowed = recipe_from(model=intact, calibration=text, **given), permissions(**given)
+    from layerimp.cli.display import Screen
+    from layerimp.pipeline.comparing import compare as compare_models
+
+    screen = Screen(json=json)
+    comparison = compare_models(recipe, _by_label(others), permissions=allowed, progress=screen)
+    with after_writing(recipe.output):
+        return screen.show_comparison(comparison)
+
+
+def _by_label(models: list[str]) -> dict[str, str] | list[str]:
+    """Return models by label if any has one; a path may hold an equals sign."""
+    from layerimp._paths import expanded, last_name
+
+    parted = [("", model) if expanded(model).exists() else tuple(model.rpartition("=")[::2]) for model in models]
+    if not any(label for label, _ in parted):
+        return models
+    labels = [label or last_name(model) for label, model in parted]
+    if twice := next((label for label in labels if labels.count(label) > 1), None):
+        raise OptionError(f"two models are called {twice!r}; give them other labels")
+    return {label: model for label, (_, model) in zip(labels, parted, strict=True)}
