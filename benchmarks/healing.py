@@ -30,7 +30,7 @@ from rich.table import Table
 import layerimp
 from layerimp.blocks.stack import BlockStack
 from layerimp.calibration.sampling import CalibrationSet, load_calibration
-from layerimp.cli.requests import setting
+from layerimp.cli.set_options import setting
 from layerimp.healing.engine import heal_beside
 from layerimp.healing.loss import HeldOutLoss
 from layerimp.models.discovery import find_blocks

@@ -36,7 +36,7 @@ import layerimp
 from layerimp.blocks.stack import BlockStack
 from layerimp.calibration.further_text import FurtherText
 from layerimp.calibration.sampling import CalibrationSet, load_calibration
-from layerimp.cli.requests import setting
+from layerimp.cli.set_options import setting
 from layerimp.evaluator import unigram
 from layerimp.healer import Case, Loss, Repair
 from layerimp.healing import replace, trying
