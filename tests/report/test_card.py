@@ -15,6 +15,7 @@ from layerimp import __version__
 from layerimp.evaluator import DataFile, Metric
 from layerimp.pruner import PrunePlan
 from layerimp.report.card import escaped, model_card
+from layerimp.scorer import Importance
 
 HOSTILE = [
     "[click](http://evil.example)",
@@ -148,3 +149,15 @@ def test_the_card_marks_tasks_at_their_floor_and_leaves_out_those_of_a_group_wit
     results = model_card(made.results(), "paper").partition("## Results")[2]
     assert re.findall(r"^\| ([\w †]+) \| acc", results, re.MULTILINE) == ["all", "group", "near †"]
     assert "†: the intact model is less than two standard errors better" in results
+
+
+def test_a_card_says_nothing_of_other_models() -> None:
+    made = report()
+    made.importance["other"], made.sizes["other"] = Importance([0.1, 0.2, 0.3, 0.4]), made.sizes["paper"]
+    made.plans["other"] = PrunePlan(num_blocks=4, blocks=[0, 1], scorer="depth", pruner="lowest")
+    made.metrics["other"] = [Metric("sst2", "acc", 0.9, 0.01)]
+    results = made.results()
+    (note,) = results.model.removals[1].notes
+    assert note.startswith("other retains 112.5% of sst2: it is better than the intact model")
+    assert escaped(note) in model_card(results, "other")
+    assert "other" not in model_card(results, "paper")
