@@ -16,7 +16,8 @@ from layerimp.errors import OutputError
 from layerimp.models.origin import model_name
 from layerimp.report.document import PAGE, Results, movable
 from layerimp.report.page.curves import curves, drawn, looks, sample
-from layerimp.report.page.view import Lead, View, question, subject
+from layerimp.report.page.places import Lead
+from layerimp.report.page.view import View, question, subject
 from layerimp.report.results.compared import ModelComparison
 from layerimp.report.results.data import by_folder, documents_asked
 from layerimp.report.tables import compared

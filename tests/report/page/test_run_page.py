@@ -18,7 +18,7 @@ from layerimp.evaluator import Metric
 from layerimp.pruner import PrunePlan
 from layerimp.report.document import Results
 from layerimp.report.page import page
-from layerimp.report.page.view import Contrast, _contrast
+from layerimp.report.page.places import Contrast, contrast_of
 from layerimp.report.results.measures import Difference
 from layerimp.report.results.models import Size
 from layerimp.report.results.search import MostBlocks, QualitySearch
@@ -247,5 +247,5 @@ def test_an_infinite_difference_can_be_significant(mean: float, verdict: str) ->
     perplexity = Metric("t", "ppl", 3.0, 0.1, False)
     (row,) = (one for one in next(iter(findings(report()).models.values())).rows if one.original is not None)
     lower = row.model_copy(update={"original": measured_as(perplexity), "higher_is_better": False})
-    assert _contrast(Difference(mean=mean, p=0.0), lower) == Contrast(f"{'−' if mean < 0 else '+'}∞", "", verdict)
-    assert _contrast(Difference(mean=mean), lower) == Contrast(f"{'−' if mean < 0 else '+'}∞", "", "unknown")
+    assert contrast_of(Difference(mean=mean, p=0.0), lower) == Contrast(f"{'−' if mean < 0 else '+'}∞", "", verdict)
+    assert contrast_of(Difference(mean=mean), lower) == Contrast(f"{'−' if mean < 0 else '+'}∞", "", "unknown")
