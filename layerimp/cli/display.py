@@ -144,11 +144,7 @@ class Screen:
             self._print_explained(*tables)
         for model in results.models.values():
             for each in continued(model, results.design.added):
-                self.out.print(
-                    shown(f"\n{'message' if each.chat else 'prompt'}: {' '.join(each.prompt.split())}", style="bold")
-                )
-                for label, text in each.texts.items():
-                    self.out.print(shown(f"{label}: {' '.join(text.split()) or '(nothing)'}"), soft_wrap=True)
+                self.out.print(shown("\n" + "\n".join(each.lines)), soft_wrap=True)
         if tables:
             self.out.print()
 

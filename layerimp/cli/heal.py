@@ -99,10 +99,16 @@ def _options(settings: list[str], healer: str) -> dict[str, Any]:
 
 def _lines(report: HealingReport) -> list[str]:
     """Return the lines that say what was done."""
+    from layerimp.report.tables.distances import figures, texts_of
     from layerimp.report.words import gap_line, recovery
 
     text = report.calibration
     lines = [f"{report.healer}: {text.tokens:,} tokens of {text.source}"]
     lines += [f"  {gap_line(gap)}" for gap in report.gaps]
     lines.append(recovery(report.loss, report.accuracy, report.recovered))
-    return [*lines, f"checkpoint: {report.output}"]
+    lines += [f"{label}: {figures(fidelity)}" for label, fidelity in report.fidelity.items()]
+    collapses = (each.generation and each.generation.collapse for each in report.fidelity.values())
+    lines += [f"note: {label}: {each}" for label, each in zip(report.fidelity, collapses, strict=True) if each]
+    for each in texts_of(report.fidelity):
+        lines += ["", *each.lines]
+    return [*lines, *([""] if report.fidelity else []), f"checkpoint: {report.output}"]

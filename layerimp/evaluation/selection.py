@@ -71,6 +71,20 @@ def prepared(recipe: Recipe, permissions: Permissions, progress: Progress) -> di
     return evaluators
 
 
+def prepared_comparer(recipe: Recipe, permissions: Permissions, progress: Progress) -> tuple[str, Comparer] | None:
+    """Make and prepare the comparer of a recipe, with its label; None if there is none.
+
+    Raises:
+        InputError: an option is wrong.
+    """
+    for label, spec in recipe.evaluators.items():
+        if issubclass(registry().get("evaluator", spec.name), Comparer):
+            comparer = prepared_for(label, label, recipe, permissions, progress)
+            assert isinstance(comparer, Comparer)
+            return label, comparer
+    return None
+
+
 def prepared_for(label: str, task: str, recipe: Recipe, permissions: Permissions, progress: Progress) -> Evaluator:
     """Make and prepare one of a recipe's evaluators, for one of its tasks if the evaluator measures tasks.
 

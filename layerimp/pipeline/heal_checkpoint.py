@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,8 @@ from layerimp.checkpoint.record import Record, read_record
 from layerimp.checkpoint.saving import write
 from layerimp.defaults import HEALER
 from layerimp.errors import InputError, ModelError
+from layerimp.evaluation.comparing import Comparing
+from layerimp.evaluation.selection import prepared_comparer
 from layerimp.healer import Healer
 from layerimp.healing.engine import Healed, heal_beside
 from layerimp.models.configuration import auto_class
@@ -32,8 +34,11 @@ from layerimp.report.words import recovery
 from layerimp.steps import Step, checked_steps, simplest
 
 if TYPE_CHECKING:
-    from layerimp.calibration.sampling import Calibration
+    from transformers import PreTrainedModel
+
+    from layerimp.calibration.sampling import Calibration, CalibrationSet
     from layerimp.evaluator import Evaluator
+    from layerimp.fidelity.record import Fidelity
     from layerimp.pipeline.stages import Loaded
     from layerimp.recipe import Permissions, Recipe
 
@@ -124,19 +129,42 @@ def heal_checkpoint(request: HealingRequest, *, permissions: Permissions, progre
         drawn = corpus.draw(recipe.calibration.samples, recipe.seed, without=known.documents if known else ())
         measured = text_for_fidelity_again(recipe, ours, known, drawn, permissions, progress)
         further = further_text(recipe, ours, drawn.documents | measured.documents, permissions, progress) or ()
+        compare = _comparison(recipe, theirs, measured, permissions, progress)
+        fidelity = {"pruned": compare(ours.model, "the pruned model")}
         healed = heal_beside(
             *(theirs.stack, ours.stack, record.removed, drawn, prepared.healer),
             further=further,
             unfinished=unfinished,
             progress=progress,
         )
+        fidelity |= {"healed": compare(healed.model, "the healed model")}
+        document = _document(prepared, record, healed, drawn.description, fidelity)
         with progress.stage("save"):
-            _save(prepared, healed, ours, record, drawn.description, stage)
-    return _document(prepared, record, healed, drawn.description)
+            _save(prepared, healed, ours, record, document, stage)
+    return document
+
+
+def _comparison(
+    recipe: Recipe, theirs: Loaded, text: CalibrationSet, permissions: Permissions, progress: Progress
+) -> Callable[[PreTrainedModel, str], Fidelity | None]:
+    """Return what compares models with the intact one. If that is impossible it returns None, and a line says so."""
+    comparer = prepared_comparer(recipe, permissions, progress)
+    if comparer is None:
+        return lambda _model, _who: None
+    try:
+        comparer[1].check(theirs.model)
+        why = "" if text.rows else f"{text.source} holds no text that the calibration set leaves over"
+    except ModelError as error:
+        why = str(error)
+    if why:
+        progress.note(f"{comparer[0]} is left out: {why}")
+        return lambda _model, _who: None
+    comparing = Comparing(*comparer, theirs.model, theirs.tokenizer, progress)
+    return lambda model, who: comparing.of(model, text, who)
 
 
 def _save(
-    prepared: PreparedHealing, healed: Healed, ours: Loaded, record: Record, text: Calibration, stage: Path
+    prepared: PreparedHealing, healed: Healed, ours: Loaded, record: Record, document: HealingReport, stage: Path
 ) -> None:
     """Write the healed model, with a card and a record that name the healer, and the intact model's licence."""
     recipe, healer = prepared.recipe, prepared.healer
@@ -156,7 +184,8 @@ def _save(
                 healer=healer,
                 repairs=healed.repairs,
                 recovered=recovery(healed.loss, healed.accuracy, healed.recovered),
-                text=text,
+                text=document.calibration,
+                fidelity=document.fidelity.get("healed"),
             ),
         ),
         record=record.model_copy(update={"healers": (*record.healers, healer.name)}),
@@ -192,7 +221,13 @@ def _record_of(model: str, teacher: str | None, removed: Sequence[Step] | None) 
     return known.model_copy(update=changed)
 
 
-def _document(prepared: PreparedHealing, record: Record, healed: Healed, text: Calibration) -> HealingReport:
+def _document(
+    prepared: PreparedHealing,
+    record: Record,
+    healed: Healed,
+    text: Calibration,
+    fidelity: Mapping[str, Fidelity | None],
+) -> HealingReport:
     """Return the document that says what was done."""
     done = repaired(healed)
     return HealingReport(
@@ -203,6 +238,7 @@ def _document(prepared: PreparedHealing, record: Record, healed: Healed, text: C
         options=prepared.healer.config.model_dump(mode="json"),
         calibration=text,
         changed=list(healed.changed),
+        fidelity={label: each for label, each in fidelity.items() if each is not None},
         output=str(expanded(prepared.recipe.output or "").absolute()),
         **dict(done),
     )

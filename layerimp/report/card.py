@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
     from layerimp.evaluator import DataFile
+    from layerimp.fidelity.record import Fidelity
     from layerimp.pruner import PrunePlan
     from layerimp.report.document import Results
     from layerimp.report.results.comparison import ModelResults
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 RESULTS = "## Results"
 """The heading of what the evaluators measured."""
+DISTANCE = "## How far from the source"
+"""The heading of the fidelity."""
 
 _METRICS = {"acc": "accuracy", "word_perplexity": "perplexity", "byte_perplexity": "perplexity"}
 """The Hub's names of metrics, where lm-evaluation-harness has other names."""
@@ -106,7 +109,7 @@ def model_card(results: Results, label: str, origin: Origin | None = None, *, co
     lines = [
         *_summary(checkpoint, origin),
         *_measured(checkpoint),
-        *_distance(checkpoint),
+        *distance(checkpoint.pruned.fidelity),
         *_sources(plan),
         *use(loader),
         *_made_again(checkpoint, origin, command),
@@ -229,12 +232,11 @@ def _measured(checkpoint: _Checkpoint) -> Iterator[str]:
     yield from _rows_read(checkpoint.results.data_files)
 
 
-def _distance(checkpoint: _Checkpoint) -> Iterator[str]:
-    """Yield how far the checkpoint is from its source, with continuations of both; empty if that was not measured."""
-    fidelity = checkpoint.pruned.fidelity
+def distance(fidelity: Fidelity | None) -> Iterator[str]:
+    """Yield how far a checkpoint is from its source, with continuations of both; nothing if that was not measured."""
     if fidelity is None:
         return
-    yield from ("", "## How far from the source", "", "| | source | this model |", "|---|---:|---:|")
+    yield from ("", DISTANCE, "", "| | source | this model |", "|---|---:|---:|")
     for name, figure in FIGURES.items():
         shown = percentage if name in SHARES else number
         value, intact = figure.of(fidelity), figure.intact(fidelity)

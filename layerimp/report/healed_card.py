@@ -13,12 +13,13 @@ import yaml
 from layerimp._paths import last_part, tree_without_folders
 from layerimp._version import __version__
 from layerimp.models.origin import front_matter, metadata
-from layerimp.report.card import RESULTS, escaped, fenced, use
+from layerimp.report.card import DISTANCE, RESULTS, distance, escaped, fenced, use
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from layerimp.calibration.sampling import Calibration
+    from layerimp.fidelity.record import Fidelity
     from layerimp.healer import Healer, Repair
     from layerimp.models.origin import Origin
     from layerimp.recipe import Recipe
@@ -36,6 +37,7 @@ class HealedCheckpoint:
         repairs: The repairs, one for each gap.
         recovered: What came back, as `recovery` says it.
         text: The text that was drawn.
+        fidelity: How far the checkpoint is from the intact model; None if that was not measured.
     """
 
     origin: Origin
@@ -45,6 +47,7 @@ class HealedCheckpoint:
     repairs: Sequence[Repair]
     recovered: str
     text: Calibration
+    fidelity: Fidelity | None = None
 
 
 def healed_card(before: str, checkpoint: HealedCheckpoint) -> str:
@@ -73,10 +76,13 @@ def healed_card(before: str, checkpoint: HealedCheckpoint) -> str:
         f"- **Recovered:** {escaped(checkpoint.recovered)}",
         *("", "Made from the checkpoint before by", ""),
         *fenced("bash", " ".join(map(shlex.quote, _command(checkpoint.recipe, healer)))),
+        *distance(checkpoint.fidelity),
         "",
         "",
     ]
-    summary, rest = _divided(body.replace(f"\n{RESULTS}\n", f"\n{RESULTS} before healing by {escaped(healer.name)}\n"))
+    for heading in (RESULTS, DISTANCE):
+        body = body.replace(f"\n{heading}\n", f"\n{heading} before healing by {escaped(healer.name)}\n")
+    summary, rest = _divided(body)
     return front_matter(data) + "\n".join([summary.rstrip(), "", *section]) + rest
 
 

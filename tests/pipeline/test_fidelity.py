@@ -17,7 +17,9 @@ from layerimp.calibration.sampling import document_hash, load_calibration
 from layerimp.cli.display import Screen
 from layerimp.errors import ModelError, OptionError
 from layerimp.fidelity import Intact
+from layerimp.pipeline.heal_checkpoint import HealingRequest, heal_checkpoint
 from layerimp.progress import SILENT
+from layerimp.recipe import Permissions
 from layerimp.report.document import Results
 from layerimp.report.tables import FORMATS
 from layerimp.report.tables.distances import continued
@@ -64,6 +66,16 @@ def fidelities(results: Results) -> dict[str, Any]:
     return {removal.label: removal.models[0].fidelity for removal in model.removals}
 
 
+@torch.no_grad()
+def naive(intact: Any, other: Any, rows: list[torch.Tensor]) -> float:
+    """The mean divergence, row by row in float64."""
+    total, count = 0.0, 0
+    for row in rows:
+        p, q = (each(input_ids=row[None]).logits[0, :-1].double().log_softmax(dim=-1) for each in (intact, other))
+        total, count = total + float((p.exp() * (p - q)).sum()), count + len(row) - 1
+    return total / count
+
+
 def test_a_run_measures_fidelity_by_default(recipe: dict[str, Any]) -> None:
     results = run(recipe | {"healers": ["linear"]})
     found = fidelities(results)
@@ -96,15 +108,10 @@ def test_what_is_measured_is_the_divergence_on_text_that_nothing_else_reads(
     rows = read[:4]
     intact, tokenizer = layerimp.load(recipe["model"])
     other = layerimp.prune(layerimp.load(recipe["model"])[0], removed)
-    total, count = 0.0, 0
-    with torch.no_grad():
-        for row in rows:
-            p, q = (each(input_ids=row[None]).logits[0, :-1].double().log_softmax(dim=-1) for each in (intact, other))
-            total += float((p.exp() * (p - q)).sum())
-            count += len(row) - 1
     assert fidelity is not None
-    assert fidelity.predictions == count
-    assert fidelity.divergence.mean == pytest.approx(total / count, rel=1e-4)
+    assert fidelity.divergence is not None
+    assert fidelity.predictions == sum(len(row) - 1 for row in rows)
+    assert fidelity.divergence.mean == pytest.approx(naive(intact, other, rows), rel=1e-4)
     calibration = load_calibration(recipe["calibration"]["source"], tokenizer, samples=4, max_length=40)
     texts = [json.loads(line)["text"] for line in Path(recipe["calibration"]["source"]).read_text().splitlines()]
     for row in rows:
@@ -251,3 +258,40 @@ def test_texts_of_baselines_that_nobody_named_are_not_shown(recipe: dict[str, An
     (model,) = results.models.values()
     assert [list(each.texts) for each in continued(model)] == [["original", "avss", "depth"]] * 2
     assert [list(each.texts) for each in continued(model, ["depth"])] == [["original", "avss"]] * 2
+
+
+def test_healing_a_checkpoint_compares_it_before_and_after(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(recipe | {"evaluators": FEW, "output": str(tmp_path / "out")})
+    pruned, output = tmp_path / "out" / "checkpoints" / "avss", tmp_path / "healed"
+    read: list[torch.Tensor] = []
+    original = Intact.__init__
+
+    def noting(self: Any, stack: Any, batches: Any, **options: Any) -> None:
+        for batch in batches:
+            read.extend(ids[mask.bool()] for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True))
+        original(self, stack, batches, **options)
+
+    monkeypatch.setattr(Intact, "__init__", noting)
+    asked = recipe | {"model": str(pruned), "evaluators": FEW, "output": str(output)}
+    del asked["ratio"]
+    request = HealingRequest(layerimp.Recipe.model_validate(asked), options={"ridges": [0.1]})
+    report = heal_checkpoint(request, permissions=Permissions())
+    models = {"pruned": layerimp.load(str(pruned))[0], "healed": layerimp.load(str(output))[0]}
+    assert report.fidelity.keys() == models.keys()
+    intact, _ = layerimp.load(recipe["model"])
+    for label, model in models.items():
+        total, count = 0.0, 0
+        for row in read[:4]:
+            with torch.no_grad():
+                p, q = (
+                    each(input_ids=row[None]).logits[0, :-1].double().log_softmax(dim=-1) for each in (intact, model)
+                )
+            total, count = total + float((p.exp() * (p - q)).sum()), count + len(row) - 1
+        measured = report.fidelity[label].divergence
+        assert measured is not None
+        assert measured.mean == pytest.approx(total / count, rel=1e-4)
+    card = (output / "README.md").read_text()
+    assert card.count("## How far from the source\n") == 1
+    assert card.count("## How far from the source before healing by linear\n") == 1

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from layerimp.calibration.sampling import Calibration
 from layerimp.component import versioned
+from layerimp.fidelity.record import Fidelity
 from layerimp.report.results.models import Repaired
 from layerimp.report.results.part import Versioned
 from layerimp.steps import Step
@@ -26,4 +27,8 @@ class HealingReport(Repaired, Versioned):
     options: dict[str, Any] = Field(description="The healer's options.")
     calibration: Calibration = Field(description="The text that drove healing.")
     changed: list[str] = Field(description="The parameters that were replaced.")
+    fidelity: dict[str, Fidelity] = Field(
+        default={},
+        description="How far the `pruned` and the `healed` model are from the intact one; empty if that is not known.",
+    )
     output: str = Field(description="The healed checkpoint.")

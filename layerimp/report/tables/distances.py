@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from layerimp.defaults import ORIGINAL
 from layerimp.fidelity.record import Fidelity
+from layerimp.report.tables.numbers import number, percentage
 
 if TYPE_CHECKING:
     from layerimp.report.results.comparison import ModelResults
@@ -33,11 +34,11 @@ class Figure:
 def _of(part: str, name: str) -> Number:
     """Return what gives a number in a part of a fidelity; None if the part was not measured."""
 
-    def number(fidelity: Fidelity) -> float | None:
+    def value_of(fidelity: Fidelity) -> float | None:
         measured = getattr(fidelity, part)
         return None if measured is None else float(getattr(measured, name))
 
-    return number
+    return value_of
 
 
 FIGURES: Mapping[str, Figure] = {
@@ -54,6 +55,17 @@ SHARES = frozenset({"agreement", "copying", "empty", "loops"})
 """The figures that are shares."""
 
 
+def figures(fidelity: Fidelity) -> str:
+    """Show all figures in a line, with the intact model's in brackets."""
+    parts = []
+    for name, figure in FIGURES.items():
+        show = percentage if name in SHARES else number
+        value, intact = figure.of(fidelity), figure.intact(fidelity)
+        if value is not None:
+            parts.append(f"{name} {show(value)}" + ("" if intact is None else f" (intact {show(intact)})"))
+    return ", ".join(parts)
+
+
 @dataclass(frozen=True)
 class Continued:
     """A prompt, and how models continue it.
@@ -68,6 +80,12 @@ class Continued:
     chat: bool
     texts: Mapping[str, str]
 
+    @property
+    def lines(self) -> list[str]:
+        """The prompt and the texts, each in one line."""
+        prompt = f"{'message' if self.chat else 'prompt'}: {' '.join(self.prompt.split())}"
+        return [prompt, *(f"{label}: {' '.join(text.split()) or '(nothing)'}" for label, text in self.texts.items())]
+
 
 def continued(model: ModelResults, without: Collection[str] = ()) -> list[Continued]:
     """Return the continuations side by side, of the first model of each contender.
@@ -76,11 +94,15 @@ def continued(model: ModelResults, without: Collection[str] = ()) -> list[Contin
         model: The results for a model.
         without: The labels of scorers that are not shown.
     """
+    shown = {each.label: each.models[0].fidelity for each in model.removals if each.scorer not in without}
+    return texts_of({label: fidelity for label, fidelity in shown.items() if fidelity is not None})
+
+
+def texts_of(fidelities: Mapping[str, Fidelity]) -> list[Continued]:
+    """Return the continuations of models, by label, side by side."""
     by_prompt: dict[tuple[str, bool], dict[str, str]] = {}
-    for removal in model.removals:
-        fidelity = removal.models[0].fidelity
-        if fidelity is not None and fidelity.generation is not None and removal.scorer not in without:
-            for sample in fidelity.generation.samples:
-                texts = by_prompt.setdefault((sample.prompt, sample.chat), {ORIGINAL: sample.intact})
-                texts.setdefault(removal.label, sample.text)
+    for label, fidelity in fidelities.items():
+        for sample in fidelity.generation.samples if fidelity.generation else ():
+            texts = by_prompt.setdefault((sample.prompt, sample.chat), {ORIGINAL: sample.intact})
+            texts.setdefault(label, sample.text)
     return [Continued(prompt, chat, texts) for (prompt, chat), texts in by_prompt.items()]
