@@ -81,7 +81,7 @@ def test_a_grid_from_a_recipe_to_all_reports(layerimp_command: Run, grid: Path, 
     output = tmp_path / "out"
     code, out, err = layerimp_command("bench", "--recipe", grid, "--output", output, "--workers", 0)
     assert code == 0, err
-    for said in ("lowest, 1 block", "lowest, 50%", "block-influence", "mood (n = ", "report.html"):
+    for said in ("lowest, 1 block", "lowest, 50%", "block-influence", "mood † (n = ", "report.html"):
         assert said in out
     assert "failed" not in err
     before = cells(output)
