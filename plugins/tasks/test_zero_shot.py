@@ -59,6 +59,7 @@ def test_the_mean_is_that_of_the_tasks_without_examples(group: str, parts: dict[
     assert len(harness._tasks().tasks) == len(parts) - 1 + 67
     assert list(counting(metrics)) == [group], "the tasks count through the mean"
     assert mean.task in harness.reported()
+    assert harness._tasks().names == [group], "progress names the group alone"
 
 
 def test_the_files_name_what_is_measured() -> None:

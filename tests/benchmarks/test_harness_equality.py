@@ -47,7 +47,7 @@ def test_what_is_stored_holds_no_text_of_rows_and_no_other_answer() -> None:
     lines = [json.loads(line) for line in STORED.read_text(encoding="utf-8").splitlines()]
     assert {line["model"] for line in lines} == {"smollm2", "gemma"}
     assert not any(line["other_answers_beyond_the_margin"] for line in lines)
-    worst = [request for line in lines for request in line["worst"]]
+    worst = [request for line in lines for request in line.get("worst", [])]
     assert {key for request in worst for key in request} == {
         *("task", "document", "tokens", "float64", "lm_eval", "layerimp"),
     }

@@ -177,7 +177,9 @@ class Harness(Evaluator):
         def requests() -> int:
             return sum(len(task.instances) for task in loaded.tasks.values())
 
-        stage = LazyStage(self.progress, f"evaluate {', '.join(loaded.tasks)}", requests)
+        with contained(config.seed):  # lm-eval draws a random number whenever it tells the name of a task
+            names = ", ".join(loaded.names)
+        stage = LazyStage(self.progress, f"evaluate {names}", requests)
         with (
             contained(config.seed, model.device, sandbox=not config.allow_task_code),
             in_eval_mode(model),

@@ -48,22 +48,23 @@ def check_names(built: Mapping[str, Sequence[Any]], limits: Mapping[str, int]) -
 
 def _names(item: Any) -> Iterator[str]:
     """Yield the name of a task, or those of a group and everything in it."""
-    yield _name(item)
+    yield name_of(item)
     if not hasattr(item, "task_name"):
         for member in item:
             yield from _names(member)
 
 
-def _name(item: Any) -> str:
+def name_of(item: Any) -> str:
+    """Return the name of a task or a group as lm-eval built it."""
     return str(item.task_name if hasattr(item, "task_name") else item.name)
 
 
 def _shares(item: Any, inherited: int | None, limits: Mapping[str, int]) -> dict[str, int | None]:
-    own = limits.get(_name(item), inherited)
+    own = limits.get(name_of(item), inherited)
     if hasattr(item, "task_name"):
-        return {_name(item): own}
+        return {name_of(item): own}
     members, shares = list(item), dict[str, int | None]()
-    for member, share in zip(members, _spread(_name(item), own, len(members)), strict=True):
+    for member, share in zip(members, _spread(name_of(item), own, len(members)), strict=True):
         shares |= _shares(member, share, limits)
     return shares
 

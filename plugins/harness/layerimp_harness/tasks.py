@@ -19,7 +19,7 @@ from layerimp_harness.attribution import explained
 from layerimp_harness.building import GuardedFactory
 from layerimp_harness.builtin import entries, members, missing
 from layerimp_harness.deferred import load_all
-from layerimp_harness.limits import limits_by_task
+from layerimp_harness.limits import limits_by_task, name_of
 from layerimp_harness.metrics import Saturating
 
 if TYPE_CHECKING:
@@ -57,6 +57,11 @@ class TaskSet:
             some.files += part.files
             some.built |= part.built
         return some
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the tasks and groups that were asked for, without those inside a group."""
+        return [name_of(item) for items in self.built.values() for item in items]
 
     def data_files(self) -> list[DataFile]:
         """Return the local files of rows that were read so far."""
