@@ -95,7 +95,7 @@ def test_a_grid_from_a_recipe_to_all_reports(layerimp_command: Run, grid: Path, 
     _, markdown, _ = layerimp_command("report", output, "--format", "markdown")
     assert "| data set | metric | original | avss | lrp | random | depth | block-influence |" in markdown
     _, latex, _ = layerimp_command("report", output, "--format", "latex")
-    assert latex.count(r"\begin{tabular}") == latex.count(r"\bottomrule") == 2
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\bottomrule") == 4, "quality and fidelity at two amounts"
     _, text, _ = layerimp_command("report", output, "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(text)))
     assert {row["task"] for row in rows if row["kind"] == "quality"} == {"mood"}  # which a random model does not know
