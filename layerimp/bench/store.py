@@ -18,7 +18,7 @@ from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.errors import OutputError
 
 FILE, LOCK = "bench.sqlite", "bench.lock"
-FORMAT = 3
+FORMAT = 4
 """The version of the tables and of the cells' keys and results."""
 
 _TABLES = """

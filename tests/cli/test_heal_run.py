@@ -64,6 +64,13 @@ def test_healed_models_stand_beside_the_unhealed_ones(
     assert "**Healed:** by ls" in (out / "checkpoints" / "block-influence+ls" / "README.md").read_text()
 
 
+def without_flips(metrics: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """The metrics without the comparison of answers with the intact model's, which a model by itself lacks."""
+    return {
+        task: {name: metric | {"flips": None} for name, metric in of_task.items()} for task, of_task in metrics.items()
+    }
+
+
 def test_what_is_measured_is_what_is_written(layerimp_command: Run, command: tuple[Any, ...], tmp_path: Path) -> None:
     """The healed checkpoint, evaluated by itself, has the metrics of the run; the unhealed one is left as it was."""
     out = tmp_path / "out"
@@ -75,7 +82,7 @@ def test_what_is_measured_is_what_is_written(layerimp_command: Run, command: tup
     for label in ("block-influence", "block-influence+linear"):
         model = ("--model", out / "checkpoints" / label, "--tasks", command[command.index("--tasks") + 1])
         _, alone, _ = layerimp_command("evaluate", *model, "--evaluator", "harness", "--json")
-        assert by_label(alone)["metrics"]["original"] == metrics[label]
+        assert by_label(alone)["metrics"]["original"] == without_flips(metrics[label])
     first, second = (
         AutoModelForCausalLM.from_pretrained(where / "checkpoints" / "block-influence") for where in (plain, out)
     )
