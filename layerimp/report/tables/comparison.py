@@ -11,7 +11,16 @@ from layerimp.report.results.comparison import Compared
 from layerimp.report.results.models import Amount
 from layerimp.report.results.rows import RETAINED
 from layerimp.report.statistics.retained import LEVELS
-from layerimp.report.tables.models import MISSING, better, intact_figure, intact_name, marked, notes_on, pivoted
+from layerimp.report.tables.models import (
+    MISSING,
+    better,
+    distance,
+    intact_figure,
+    intact_name,
+    marked,
+    notes_on,
+    pivoted,
+)
 from layerimp.report.tables.numbers import asked, between, measured_on, named, parameters, percentage, removable_at
 from layerimp.report.tables.records import FIDELITY, QUALITY, Record, model_records, records, shown
 
@@ -24,7 +33,8 @@ _REMOVABLE = (
 
 _FIDELITY = (
     "divergence: from the intact model's predictions, in nats; agreement: the same top token; copying: tokens of "
-    "repeated text predicted right; same tokens, empty, loops: of texts that are generated"
+    "repeated text predicted right; same tokens, empty, loops: of texts that are generated; flips: answers to a task "
+    "that are others than the intact model's, and how many went from right to wrong and back"
 )
 
 
@@ -118,7 +128,7 @@ def fidelity(compared: Compared) -> list[Table]:
         for metric, record in first.items():
             repeated = compared.design.repeats > 1
             cells = [line[metric].cell(repeated=repeated) if metric in line else MISSING for line in lines.values()]
-            columns.append(Column(better(record), [intact_figure(record), *cells]))
+            columns.append(Column(distance(record), [intact_figure(record), *cells]))
         place = ", ".join(filter(None, (pruner, named(amount or 0))))
         title = f"fidelity: how far from the intact {name or 'model'} ({place})"
         tables.append(Table(columns, title, notes=[_FIDELITY]))
@@ -130,7 +140,7 @@ def _by_place(known: Iterable[Record]) -> dict[tuple[str, str, Amount | None], d
     places: dict[tuple[str, str, Amount | None], dict[str, dict[str, Record]]] = {}
     for record in known:
         here = places.setdefault((record.model, record.pruner, record.amount), {})
-        here.setdefault(record.label, {})[record.metric] = record
+        here.setdefault(record.label, {})[f"{record.task} {record.metric}"] = record
     return places
 
 

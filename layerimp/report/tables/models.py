@@ -129,11 +129,16 @@ def _column(line: Sequence[Record | None], *, kind: str, first: bool) -> Column:
         return Column(known.metric, [_cost(record, intact) for record in line], kind=kind)
     cells = [MISSING if record is None else record.cell() for record in line]
     if kind == FIDELITY:
-        return Column(better(known), [intact_figure(known), *cells[1:]], kind=kind)
+        return Column(distance(known), [intact_figure(known), *cells[1:]], kind=kind)
     if known.task == RETAINED:
         return Column(f"retained\n{known.metric}", [Cell(), *cells[1:]], kind=kind, drawn="axis" if first else None)
     count = "" if known.documents is None else f"\n{known.documents:,} documents"
     return Column(f"{marked(known)}\n{better(known)}{count}", cells, kind=kind)
+
+
+def distance(record: Record) -> str:
+    """Return the head of a column of fidelity, or of flips, which are those of a task."""
+    return f"{record.task}\n{better(record)}".lstrip()
 
 
 def marked(record: Record) -> str:

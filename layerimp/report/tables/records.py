@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 QUALITY, COST, SIZE, FIDELITY = "quality", "cost", "size", "fidelity"
 """The kinds of numbers that intact and pruned models have."""
 
+FLIPS, TO_WRONG, TO_RIGHT = "flips", "right to wrong", "wrong to right"
+"""The share of the answers that are others than the intact model's, and how many of these are losses and gains."""
+
 _DTYPES: Mapping[str, Any] = {"amount": "object", "step": "object", "documents": "Int64"}
 """The dtypes of columns in which whole numbers stay whole where others are missing."""
 
@@ -81,7 +84,9 @@ class Record:
         Args:
             repeated: Whether ± is the interval over repeats, and the standard error over documents in brackets.
         """
-        is_share = self.task == RETAINED or (self.kind == FIDELITY and self.metric in SHARES)
+        if self.metric in (TO_WRONG, TO_RIGHT):
+            return Cell(self.mean, f"{self.mean:g}")
+        is_share = self.task == RETAINED or (self.kind == FIDELITY and self.metric in SHARES | {FLIPS})
         show, show_error = (percentage, percentage) if is_share else (number, two_digits)
         error = to_either_side(self.mean, self.ends, show_error)
         if repeated:
@@ -140,12 +145,17 @@ def model_records(design: Design, model: ModelResults) -> Iterator[Record]:
     for removal in model.removals:
         yield from _size_and_cost(model, removal)
         yield from _fidelity(model, removal)
+        yield from _flips(model, removal)
 
 
 def shown(design: Design, model: ModelResults) -> Iterator[Record]:
-    """Yield the same without the tasks of a group within a group, such as those of BLiMP in a selection."""
+    """Yield the same without what tables side by side have no room for.
+
+    These are the tasks of a group within a group, such as those of BLiMP in a selection, and the counts of flips.
+    """
     inner = model.inner
-    yield from (record for record in model_records(design, model) if record.task not in inner)
+    known = (record for record in model_records(design, model) if record.task not in inner)
+    yield from (record for record in known if record.metric not in (TO_WRONG, TO_RIGHT))
 
 
 def _mean(value: Interval) -> dict[str, Any]:
@@ -247,3 +257,21 @@ def _fidelity(model: ModelResults, removal: Removal) -> Iterator[Record]:
                 original=sum(intact) / len(intact) if intact else None,
                 **error | _mean(interval(values)),
             )
+
+
+def _flips(model: ModelResults, removal: Removal) -> Iterator[Record]:
+    """Yield how many answers to each task are others than the intact model's, by the first metric that says so."""
+    seen: set[str] = set()
+    for row in model.rows:
+        entry = row.entries.get(removal.label)
+        same_place = (row.pruner, row.amount) == (removal.pruner, removal.amount)
+        if not same_place or entry is None or entry.flips is None or row.task in seen | model.inner:
+            continue
+        seen.add(row.task)
+        flips = entry.flips
+        about = _pruned(model, removal) | {"kind": FIDELITY, "task": row.task, "n": len(removal.models)}
+        about |= {"documents": row.original and row.original.documents, "higher_is_better": False}
+        if flips.share is not None:
+            yield Record(**about, metric=FLIPS, **_with_error(flips.share, flips.stderr))
+        yield Record(**about, metric=TO_WRONG, mean=flips.to_wrong)
+        yield Record(**about | {"higher_is_better": True}, metric=TO_RIGHT, mean=flips.to_right)

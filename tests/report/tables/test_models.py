@@ -16,7 +16,7 @@ from layerimp.report import words
 from layerimp.report.document import Results
 from layerimp.report.page import page
 from layerimp.report.tables import as_latex, as_markdown, first, notes
-from layerimp.report.tables.comparison import quality, summaries
+from layerimp.report.tables.comparison import fidelity, quality, summaries
 from layerimp.report.tables.models import REMOVED, pruned, side_by_side
 from layerimp.report.tables.records import COST, SIZE
 
@@ -39,7 +39,8 @@ def test_the_tables_have_the_layout_of_the_paper(found: Results) -> None:
     assert [cell.best for cell in table.columns[3].cells] == [entry.best for entry in entries]
     markdown = as_markdown(found)
     assert markdown.count("\n| mood ") == 1
-    assert as_latex(found).count("&") == 6 * (len(table.heads) - 1)
+    shown = [table, *fidelity(found)]
+    assert as_latex(found).count("&") == sum((len(each.rows) + 1) * (len(each.heads) - 1) for each in shown)
 
 
 def test_several_models_have_a_column(tmp_path: Path) -> None:
