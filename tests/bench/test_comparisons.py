@@ -1,0 +1,109 @@
+"""Fidelity as cells of a grid: one for each pruned model, none for the intact one, and healed models stay together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.grids import BLOCKS, computed, layout
+from support.mood import mood
+
+import layerimp
+from layerimp.bench.cell_graph import Layout, Measure
+from layerimp.bench.cells import Cell, Result
+from layerimp.fidelity import Intact
+from layerimp.recipe import validated
+
+COMPARISON = Measure(evaluator="fidelity", task="fidelity", tag="1", optional=True)
+
+
+def with_comparison(**changes: Any) -> Layout:
+    plain = layout(**changes)
+    models = {label: each.model_copy(update={"comparison": COMPARISON}) for label, each in plain.models.items()}
+    return plain.model_copy(update={"models": models})
+
+
+def keys(one: Layout) -> dict[str, Cell]:
+    """All cells of a grid that is computed to the end."""
+    known: dict[str, Result] = {}
+    found: dict[str, Cell] = {}
+    while fresh := {key: cell for key, cell in one.cells(known.get, "one").items() if key not in known}:
+        found |= fresh
+        for key, cell in fresh.items():
+            if cell.kind == "planning":
+                scores = known[cell.content["scoring"]]["scores"]
+                ranked = sorted(range(BLOCKS), key=lambda block: scores[block])
+                known[key] = {"blocks": ranked[: cell.content["count"]]}
+            else:
+                known[key] = computed(cell)
+    return found
+
+
+def test_every_pruned_model_is_compared_and_other_cells_stay() -> None:
+    without, compared = keys(layout(healers=["linear"])), keys(with_comparison(healers=["linear"]))
+    assert without.keys() < compared.keys()
+    added = [cell for key, cell in compared.items() if key not in without]
+    assert {cell.content["evaluator"] for cell in added} == {"fidelity"}
+    pruned = {
+        (tuple(cell.content["blocks"]), cell.healer, cell.seed if cell.healer else 0)
+        for cell in without.values()
+        if cell.kind == "evaluation" and cell.content["blocks"]
+    }
+    assert {(tuple(cell.content["blocks"]), cell.healer, cell.seed if cell.healer else 0) for cell in added} == pruned
+
+
+def test_other_text_makes_other_cells() -> None:
+    one, other = with_comparison(repeats=2), with_comparison(repeats=3)
+    cell, same = (each.evaluation("one", (1,), COMPARISON) for each in (one, one))
+    assert cell.key == same.key != other.evaluation("one", (1,), COMPARISON).key
+
+
+@pytest.fixture
+def values(model_dir: Path, calibration_file: Path, tmp_path: Path) -> dict[str, Any]:
+    return {
+        "models": {"tiny": str(model_dir)},
+        "scorers": ["avss"],
+        "baselines": ["depth"],
+        "counts": [1],
+        "repeats": 2,
+        "tasks": [str(mood(tmp_path))],
+        "calibration": {"source": str(calibration_file), "samples": 4, "max_length": 16},
+    }
+
+
+def test_a_grid_measures_fidelity_and_generates_nothing_unless_asked(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[int] = []
+    original = Intact.__init__
+
+    def noting(self: Any, stack: Any, batches: Any, **options: Any) -> None:
+        batches = list(batches)
+        runs.extend([1] * bool(batches))
+        original(self, stack, batches, **options)
+
+    monkeypatch.setattr(Intact, "__init__", noting)
+    results = layerimp.run_grid(validated(layerimp.Grid, values), tmp_path / "out", workers=0, device="cpu")
+    (model,) = results.models.values()
+    fidelities = [each.fidelity for removal in model.removals for each in removal.models]
+    assert fidelities
+    for fidelity in fidelities:
+        assert fidelity is not None
+        assert fidelity.divergence is not None
+        assert fidelity.generation is None
+        assert "generation" not in fidelity.missing
+    assert len(runs) == 1  # the intact model: rows of 16 tokens are too short to be repeated
+
+
+def test_a_model_is_compared_alike_in_a_run_and_in_a_grid(values: dict[str, Any], tmp_path: Path) -> None:
+    one = values | {"repeats": 1, "scorers": ["depth"], "baselines": []}
+    grid = layerimp.run_grid(validated(layerimp.Grid, one), tmp_path / "out", workers=0, device="cpu")
+    shared = {name: one[name] for name in ("scorers", "baselines", "tasks", "calibration")}
+    run = layerimp.run(layerimp.Recipe.model_validate({"model": values["models"]["tiny"], "count": 1, **shared}))
+    (here,), (there,) = grid.models.values(), run.models.values()
+    found, expected = (each.removals[0].models[0].fidelity for each in (here, there))
+    assert found is not None
+    assert expected is not None
+    assert found.divergence == expected.divergence
+    assert found.agreement == expected.agreement
