@@ -192,10 +192,10 @@ def test_every_format_has_both(tmp_path: Path) -> None:
     assert table.heads[3:7] == ["avss", "avss+linear", "avss+rescale", "gbis"]
     (summary,) = summaries(found)
     assert {line[0].value for line in summary.rows} == set(found.design.contenders)
-    frame = found.to_pandas().query("scorer == 'avss' and healer == 'linear' and task == 'mood'")
+    frame = found.to_pandas().query("kind == 'quality' and scorer == 'avss' and healer == 'linear' and task == 'mood'")
     assert frame["mean"].tolist() == [row(found).entries["avss+linear"].value.mean]
     assert "SCORER+HEALER: " in as_markdown(found)
-    assert as_latex(found).count("avss+rescale") == 1
+    assert as_latex(found).count("avss+rescale") == 2, "quality, and flips"
     assert "HEALER" not in as_markdown(findings(tmp_path / "none", healers=[])[0])
     document = found.model_dump(mode="json")
     model = checked(json.dumps(document))["models"]["one"]

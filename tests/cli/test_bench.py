@@ -102,7 +102,8 @@ def test_a_grid_from_a_recipe_to_all_reports(layerimp_command: Run, grid: Path, 
     _, document, _ = layerimp_command("report", output, "--format", "json")
     found = json.loads(document)
     (row,) = [row for row in found["models"]["tiny"]["rows"] if row["task"] == "mood" and row["amount"] == 1]
-    (line,) = [line for line in rows if (line["task"], line["amount"], line["scorer"]) == ("mood", "1", "avss")]
+    measured = [line for line in rows if line["kind"] == "quality"]
+    (line,) = [line for line in measured if (line["task"], line["amount"], line["scorer"]) == ("mood", "1", "avss")]
     assert float(line["mean"]) == row["entries"]["avss"]["value"]["mean"]
     code, said, _ = layerimp_command("report", output, "--format", "html")
     assert Path(said.strip()).read_text().startswith("<!doctype html>")
