@@ -39,7 +39,7 @@ HEALING_ROWS = 3
 """The least rows of text to heal on: one to fit, one to choose by, and one to measure on."""
 ROWS = 64
 """The number of rows of calibration text."""
-FIDELITY_ROWS = 16
+FIDELITY_ROWS = 8
 """The number of rows of text that fidelity is measured on."""
 LENGTH = 256
 """The number of tokens in a row of calibration text, unless the model's limit is lower."""

@@ -39,7 +39,7 @@ class FidelityEvaluator(Comparer):
             description="Another text than documents of the calibration text: a file, a text that a plugin ships, a "
             "data set on the hub, or task:NAME.",
         )
-        rows: int = Field(16, ge=1, description="The number of rows of text; fewer if there is less text.")
+        rows: int = Field(8, ge=1, description="The number of rows of text; fewer if there is less text.")
         prompts: int = Field(24, ge=0, description="The number of prompts that are continued; 0 for none.")
         new_tokens: int = Field(64, ge=1, description="The number of tokens that are generated for each prompt.")
 

@@ -98,7 +98,10 @@ def test_a_group_sums_up_the_floors_of_its_tasks(folder, model, tokenizer):
     assert found["all", "acc"].floor == pytest.approx(sum(always) / 2)
     assert found["all", "acc"].members[:2] == ("choice", "three")
     assert found["three", "acc"].members == ()
-    assert found["all", "acc"].documents is None, "the mean of the documents is not that of the tasks"
+    mean = found["all", "acc"]
+    assert [(part.documents, part.weight) for part in mean.strata] == [(9, 0.5), (5, 0.5)]
+    of_tasks = sum(mean.documents[:9]) / 9, sum(mean.documents[9:]) / 5
+    assert mean.value == pytest.approx(sum(of_tasks) / 2), "each task counts alike, whatever its number of documents"
     (folder / "all.yaml").write_text("group: all\ntask: [choice, three]\naggregate_metric_list: [{metric: acc}]\n")
     found = named(harness(folder, "all").evaluate(model, tokenizer))
     assert found["all", "acc"].count == 14

@@ -251,7 +251,7 @@ def test_every_command_and_option_has_its_place() -> None:
             assert parameter.help, f"{parameter.name} of {name}"
             argument = parameter.metavar or parameter.name.upper()
             option = parameter.opts[0] if parameter.param_type_name == "option" else argument
-            assert re.search(rf"^\| `\[?{option}\b", table, re.MULTILINE), option
+            assert re.search(rf"^\| `\[?{re.escape(option)}(?!\w)", table, re.MULTILINE), option
 
 
 def test_every_field_has_its_place() -> None:
