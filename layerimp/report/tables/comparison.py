@@ -22,7 +22,16 @@ from layerimp.report.tables.models import (
     pivoted,
 )
 from layerimp.report.tables.numbers import asked, between, measured_on, named, parameters, percentage, removable_at
-from layerimp.report.tables.records import FIDELITY, QUALITY, Record, model_records, records, shown
+from layerimp.report.tables.records import (
+    FIDELITY,
+    QUALITY,
+    TO_RIGHT,
+    TO_WRONG,
+    Record,
+    model_records,
+    records,
+    shown,
+)
 
 _DECIDING = (0.95, 0.9, 0.99)
 """The levels by which scorers are ordered, the most important first."""
@@ -33,8 +42,11 @@ _REMOVABLE = (
 
 _FIDELITY = (
     "divergence: from the intact model's predictions, in nats; agreement: the same top token; copying: tokens of "
-    "repeated text predicted right; same tokens, empty, loops: of texts that are generated; flips: answers to a task "
-    "that are others than the intact model's, and how many went from right to wrong and back"
+    "repeated text predicted right; same tokens, empty, loops: of texts that are generated"
+)
+_FLIPS = (
+    "flips: answers to a task that are others than the intact model's; to wrong / back: how many went from right to "
+    "wrong, and from wrong to right"
 )
 
 
@@ -122,25 +134,38 @@ def fidelity(compared: Compared) -> list[Table]:
     known = [record for record in records(compared) if record.kind == FIDELITY]
     tables = []
     for (name, pruner, amount), lines in _by_place(known).items():
-        metrics = dict.fromkeys(metric for line in lines.values() for metric in line)
-        first = {metric: next(line[metric] for line in lines.values() if metric in line) for metric in metrics}
+        keys = dict.fromkeys(key for line in lines.values() for key in line if key[1] != TO_RIGHT)
         columns = [Column("model", [ORIGINAL, *lines], "left")]
-        for metric, record in first.items():
-            repeated = compared.design.repeats > 1
-            cells = [line[metric].cell(repeated=repeated) if metric in line else MISSING for line in lines.values()]
-            columns.append(Column(distance(record), [intact_figure(record), *cells]))
+        for task, metric in keys:
+            first = next(line[task, metric] for line in lines.values() if (task, metric) in line)
+            if metric == TO_WRONG:
+                cells = [_to_and_fro(line.get((task, TO_WRONG)), line.get((task, TO_RIGHT))) for line in lines.values()]
+                columns.append(Column(f"{task}\nto wrong / back", [Cell(), *cells]))
+                continue
+            repeated, here = compared.design.repeats > 1, [line.get((task, metric)) for line in lines.values()]
+            cells = [MISSING if record is None else record.cell(repeated=repeated) for record in here]
+            columns.append(Column(distance(first), [intact_figure(first), *cells]))
         place = ", ".join(filter(None, (pruner, named(amount or 0))))
-        title = f"fidelity: how far from the intact {name or 'model'} ({place})"
-        tables.append(Table(columns, title, notes=[_FIDELITY]))
+        notes = [_FIDELITY] * any(not task for task, _ in keys) + [_FLIPS] * any(task for task, _ in keys)
+        tables.append(Table(columns, f"fidelity: how far from the intact {name or 'model'} ({place})", notes=notes))
     return tables
 
 
-def _by_place(known: Iterable[Record]) -> dict[tuple[str, str, Amount | None], dict[str, dict[str, Record]]]:
-    """Return records by model, pruner and amount, and there by contender and metric."""
-    places: dict[tuple[str, str, Amount | None], dict[str, dict[str, Record]]] = {}
+def _to_and_fro(to_wrong: Record | None, to_right: Record | None) -> Cell:
+    """Show how many answers went from right to wrong, and how many the other way."""
+    if to_wrong is None or to_right is None:
+        return MISSING
+    return Cell(to_wrong.mean, f"{to_wrong.mean:g} / {to_right.mean:g}")
+
+
+def _by_place(
+    known: Iterable[Record],
+) -> dict[tuple[str, str, Amount | None], dict[str, dict[tuple[str, str], Record]]]:
+    """Return records by model, pruner and amount, and there by contender, and by task and metric."""
+    places: dict[tuple[str, str, Amount | None], dict[str, dict[tuple[str, str], Record]]] = {}
     for record in known:
         here = places.setdefault((record.model, record.pruner, record.amount), {})
-        here.setdefault(record.label, {})[f"{record.task} {record.metric}"] = record
+        here.setdefault(record.label, {})[record.task, record.metric] = record
     return places
 
 

@@ -124,7 +124,8 @@ def _column(line: Sequence[Record | None], *, kind: str, first: bool) -> Column:
     """Return the column of a number of each model, the intact one first; the first of those retained has an axis."""
     intact, known = line[0], next(record for record in line if record is not None)
     if kind in (REMOVED, SIZE):
-        return Column(f"{known.metric}\nremoved", [Cell(), *map(_gone, line[1:])], kind=kind)
+        head = "number of\nblocks" if known.metric == "blocks" else f"{known.metric}\nremoved"
+        return Column(head, [Cell(), *map(_gone, line[1:])], kind=kind)
     if kind == COST:
         return Column(known.metric, [_cost(record, intact) for record in line], kind=kind)
     cells = [MISSING if record is None else record.cell() for record in line]

@@ -84,8 +84,6 @@ class Record:
         Args:
             repeated: Whether ± is the interval over repeats, and the standard error over documents in brackets.
         """
-        if self.metric in (TO_WRONG, TO_RIGHT):
-            return Cell(self.mean, f"{self.mean:g}")
         is_share = self.task == RETAINED or (self.kind == FIDELITY and self.metric in SHARES | {FLIPS})
         show, show_error = (percentage, percentage) if is_share else (number, two_digits)
         error = to_either_side(self.mean, self.ends, show_error)

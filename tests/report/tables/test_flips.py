@@ -30,6 +30,6 @@ def test_a_run_shows_the_flips_of_each_task(layerimp_command: Run, scoring: list
     (table,) = fidelity(results)
     shown = dict(zip(table.heads, table.rows[1], strict=True))
     assert str(shown["mood flips ↓"]).startswith(f"{flips.share:.1%}")
-    assert str(shown["mood right to wrong ↓"]) == f"{flips.to_wrong:g}"
+    assert str(shown["mood to wrong / back"]) == f"{flips.to_wrong:g} / {flips.to_right:g}"
     assert "mood flips ↓" in table.markdown()
-    assert "right to wrong" in page(results)
+    assert "to wrong / back" in page(results)

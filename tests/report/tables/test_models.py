@@ -110,7 +110,7 @@ def test_a_run_has_its_models_side_by_side() -> None:
     assert table.heads == [
         *("model", "removed blocks", "parameters removed"),
         *("retained accuracy", "sst2 acc ↑", "wikitext word_perplexity ↓"),
-        *("blocks removed", "bytes removed", "bytes"),
+        *("number of blocks", "bytes removed", "bytes"),
     ]
     assert [str(cell) for cell in table.rows[0]] == ["original", "", "", "", "0.8000 ± 0.010", "20.00", "", "", "4,000"]
     assert [str(cell) for cell in table.rows[1]] == [
@@ -118,7 +118,7 @@ def test_a_run_has_its_models_side_by_side() -> None:
         *("2 (50.00%)", "1,600 (40.00%)", "2,400 (×0.60)"),
     ]
     removed = table.of(REMOVED, SIZE, title="removed")
-    assert removed.heads == ["model", "removed blocks", "parameters removed", "blocks removed", "bytes removed"]
+    assert removed.heads == ["model", "removed blocks", "parameters removed", "number of blocks", "bytes removed"]
     assert [row[0].value for row in removed.rows] == ["paper"], "a row that has nothing is left out"
     assert table.of(COST, title="footprint").heads == ["model", "bytes"]
     assert table.without(SIZE, COST).heads == table.heads[:6]
