@@ -13,7 +13,8 @@ from typing import Protocol
 from layerimp.bench.cell_graph import Layout, Measure
 from layerimp.bench.cells import Cell, Outcome
 from layerimp.bench.executors.base import Assignment, Executor, WorkerError
-from layerimp.bench.executors.worker import Shard, as_importance, failure, from_bytes, planned, scored
+from layerimp.bench.executors.outcomes import Shard, failure, from_bytes, scored
+from layerimp.bench.executors.worker import as_importance, planned
 from layerimp.bench.store import Store
 from layerimp.bench.work_queue import Tally, WorkQueue
 from layerimp.errors import LayerimpError

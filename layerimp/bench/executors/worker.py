@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from layerimp.bench.cells import Cell, Outcome, Result
+from layerimp.bench.executors.outcomes import as_bytes, failure, scored
 from layerimp.blocks.forward import run
 from layerimp.cache.unfinished import Unfinished
 from layerimp.calibration.splits import read_by
 from layerimp.calibration.validation import Checked
 from layerimp.defaults import ORIGINAL
-from layerimp.errors import LayerimpError, ModelError, one_line
+from layerimp.errors import ModelError
 from layerimp.evaluation.comparing import Comparing, comparer_of
 from layerimp.evaluation.packing import packed
 from layerimp.evaluation.runner import Evaluation
@@ -36,7 +36,7 @@ from layerimp.recipe import ComponentSpec
 from layerimp.registry.attribution import attributing, create
 from layerimp.report.results.models import Size
 from layerimp.scorer import Importance
-from layerimp.scoring.engine import Filled, fill, finished, measure
+from layerimp.scoring.engine import Filled, fill, measure
 from layerimp.scoring.selection import Selection
 from layerimp.steps import candidates
 from layerimp.surgery.removal import prepare
@@ -326,38 +326,6 @@ def _together_or_alone(
         yield from filled.items()
         if len(group) > 1:
             return
-
-
-Shard = tuple[Filled, Mapping[str, Any]]
-"""A scorer that has seen a shard, and the other fields of its result."""
-
-
-def scored(key: str, label: str, shards: Sequence[Shard]) -> Outcome:
-    """Return the outcome of a scoring from all of its shards."""
-    try:
-        importance = finished(label, [filled for filled, _ in shards])
-    except Exception as error:
-        return failure(key, error)
-    return Outcome(key, {**asdict(importance), **shards[0][1]})
-
-
-def as_bytes(filled: Filled, shared: Mapping[str, Any]) -> bytes:
-    """Pickle a shard, to send it to the process that merges the shards."""
-    file = io.BytesIO()
-    torch.save((filled, dict(shared)), file)
-    return file.getvalue()
-
-
-def from_bytes(content: bytes) -> Shard:
-    """Unpickle a shard that one of this grid's workers sent, onto the CPU."""
-    shard: Shard = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
-    return shard
-
-
-def failure(key: str, error: BaseException) -> Outcome:
-    """Return the outcome of a failed cell. Only errors that layerimp raises deliberately are sure to recur."""
-    ours = isinstance(error, LayerimpError)
-    return Outcome(key, error=" ".join(str(error).split()) if ours else one_line(error), lasting=ours)
 
 
 def _blind(cell: Cell) -> bool:
