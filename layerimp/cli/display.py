@@ -25,8 +25,8 @@ from layerimp.report import words
 from layerimp.report.document import PAGE
 from layerimp.report.tables import compared, models, notes
 from layerimp.report.tables.comparison import fidelity, quality, removables, summaries
+from layerimp.report.tables.data_frame import COST, FIDELITY, SIZE
 from layerimp.report.tables.distances import continued
-from layerimp.report.tables.records import COST, FIDELITY, SIZE
 from layerimp.report.tables.scores import removable, scores
 from layerimp.report.words import gap_line, recovery
 

@@ -13,6 +13,7 @@ from layerimp._paths import expanded
 from layerimp.component import versioned
 from layerimp.errors import SurgeryError
 from layerimp.pipeline.ahead import budget_of
+from layerimp.pipeline.blocks_for_size import LATENCY, Goal
 from layerimp.pipeline.checkpoints import checkpoint_path
 from layerimp.pipeline.durations import Durations
 from layerimp.pipeline.forecast_parts import ROUGHLY, MemoryForecast, PassForecast, Range, WrittenFile
@@ -20,7 +21,6 @@ from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.output import PLANS, RECIPE
 from layerimp.pipeline.resolve import create_pruner, row_length
 from layerimp.pipeline.scores import scorers_of
-from layerimp.pipeline.targets import LATENCY, Goal
 from layerimp.pruner import Budget
 from layerimp.report.document import PAGE, RESULTS
 from layerimp.report.results.part import Known, Part, Versioned

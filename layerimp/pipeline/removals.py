@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from layerimp.checkpoint.saving import check_memory
 from layerimp.errors import OutputError
 from layerimp.pipeline.ahead import budget_of, check_plans
+from layerimp.pipeline.blocks_for_size import Goal
 from layerimp.pipeline.resolve import create_pruner, model_anywhere
 from layerimp.pipeline.run import PrunedModel
 from layerimp.pipeline.scores import rescoring, score_blocks
-from layerimp.pipeline.targets import Goal
 from layerimp.pruner import Budget, PrunePlan
 from layerimp.recipe import check_label
 from layerimp.registry.attribution import attributing

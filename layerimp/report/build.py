@@ -14,9 +14,10 @@ from layerimp.report.results.models import Amount, PrunedModel, Removal
 from layerimp.report.results.rows import Removable, Row
 from layerimp.report.results.scores import Agreement, Scored, common_steps
 from layerimp.report.rows import Left, Pruned, Rows, counts_of
-from layerimp.report.statistics.intervals import interval, mean_tau, self_tau, stability
+from layerimp.report.statistics.agreement import mean_tau, self_tau, stability
 from layerimp.report.statistics.measures import by_task, costs, shares
 from layerimp.report.statistics.retained import Key, Retained, counting, removable, summed_up, worst_by_repeat
+from layerimp.report.statistics.significance import interval
 from layerimp.report.tables.numbers import named
 from layerimp.steps import Step, removed_by
 

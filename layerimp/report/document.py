@@ -119,7 +119,7 @@ class Results(Compared, Versioned):
         - `removed_blocks`, a share, and the lowest and the highest share of the parameters, since blocks may differ in
           size: `removed_parameters_low` and `removed_parameters_high`.
         """
-        from layerimp.report.tables.records import frame
+        from layerimp.report.tables.data_frame import frame
 
         return frame(self)
 

@@ -14,10 +14,10 @@ from layerimp.report.document import PAGE, write_json
 from layerimp.report.notes import above_the_intact, unknown
 from layerimp.report.page import comparison_page
 from layerimp.report.results.compared import ComparedModel, MeasuredModel, ModelComparison
-from layerimp.report.statistics.intervals import holm
 from layerimp.report.statistics.measures import by_task, shares
 from layerimp.report.statistics.paired_bootstrap import Estimate, difference
 from layerimp.report.statistics.retained import counting, summed_up
+from layerimp.report.statistics.significance import holm
 
 if TYPE_CHECKING:
     from layerimp.calibration.sampling import Calibration

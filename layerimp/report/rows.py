@@ -16,10 +16,10 @@ from layerimp.report.results.contenders import Contender
 from layerimp.report.results.measures import Difference, Interval
 from layerimp.report.results.models import Amount, ReachedTarget, Repaired, Size
 from layerimp.report.results.rows import RETAINED, Entry, Row
-from layerimp.report.statistics.intervals import holm, interval
 from layerimp.report.statistics.measures import mean_flips, measured
 from layerimp.report.statistics.paired_bootstrap import Estimate, difference, unbeaten
 from layerimp.report.statistics.retained import Key, Retained, counting
+from layerimp.report.statistics.significance import holm, interval
 from layerimp.steps import Step, Sublayer, removed_by
 
 Scale = Callable[[float], float]

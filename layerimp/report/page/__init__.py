@@ -21,8 +21,8 @@ from layerimp.report.page.view import View, question, subject
 from layerimp.report.results.compared import ModelComparison
 from layerimp.report.results.data import by_folder, documents_asked
 from layerimp.report.tables import compared
+from layerimp.report.tables.data_frame import as_csv
 from layerimp.report.tables.numbers import amounts, number, percent
-from layerimp.report.tables.records import as_csv
 
 
 def page(results: Results) -> str:

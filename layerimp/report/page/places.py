@@ -10,7 +10,7 @@ from layerimp.report.page.charts import MINUS, signed
 from layerimp.report.results.contenders import Contender
 from layerimp.report.results.measures import Difference, Interval
 from layerimp.report.results.rows import Entry, Row
-from layerimp.report.statistics.intervals import times_stderr
+from layerimp.report.statistics.significance import times_stderr
 from layerimp.report.tables.numbers import number
 
 _MOST = 700.0  # of which floating point has an exponential

@@ -16,7 +16,7 @@ from layerimp.report.page.places import Line, Place, contrast_of, with_error
 from layerimp.report.results.comparison import ModelResults
 from layerimp.report.results.contenders import Contender
 from layerimp.report.results.rows import Entry, Row
-from layerimp.report.statistics.intervals import interval
+from layerimp.report.statistics.significance import interval
 from layerimp.report.tables.comparison import fidelity, quality
 from layerimp.report.tables.distances import Continued, continued
 from layerimp.report.tables.models import remarks

@@ -11,8 +11,8 @@ import numpy as np
 
 from layerimp.metric import Metric, Stratum
 from layerimp.report.results.rows import Level
-from layerimp.report.statistics.intervals import interval
 from layerimp.report.statistics.paired_bootstrap import DRAWS, Array, Estimate, drawable, resampled, scales
+from layerimp.report.statistics.significance import interval
 
 Key = tuple[str, str]
 """A task and a metric."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from layerimp._table import Table, escaped_for_latex
 from layerimp.report.tables.comparison import fidelity, quality, removables, summaries
+from layerimp.report.tables.data_frame import as_csv
 from layerimp.report.tables.models import side_by_side
-from layerimp.report.tables.records import as_csv
 from layerimp.report.tables.scores import scores
 
 if TYPE_CHECKING:

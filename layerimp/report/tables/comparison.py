@@ -11,6 +11,16 @@ from layerimp.report.results.comparison import Compared
 from layerimp.report.results.models import Amount
 from layerimp.report.results.rows import RETAINED
 from layerimp.report.statistics.retained import LEVELS
+from layerimp.report.tables.data_frame import (
+    FIDELITY,
+    QUALITY,
+    TO_RIGHT,
+    TO_WRONG,
+    Record,
+    model_records,
+    records,
+    shown,
+)
 from layerimp.report.tables.models import (
     MISSING,
     better,
@@ -22,16 +32,6 @@ from layerimp.report.tables.models import (
     pivoted,
 )
 from layerimp.report.tables.numbers import asked, between, measured_on, named, parameters, percentage, removable_at
-from layerimp.report.tables.records import (
-    FIDELITY,
-    QUALITY,
-    TO_RIGHT,
-    TO_WRONG,
-    Record,
-    model_records,
-    records,
-    shown,
-)
 
 _DECIDING = (0.95, 0.9, 0.99)
 """The levels by which scorers are ordered, the most important first."""

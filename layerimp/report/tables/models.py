@@ -16,9 +16,9 @@ from layerimp.report.results.data import documents_asked
 from layerimp.report.results.measures import Measured
 from layerimp.report.results.models import Removal
 from layerimp.report.results.rows import RETAINED
+from layerimp.report.tables.data_frame import COST, FIDELITY, QUALITY, SIZE, Record, shown
 from layerimp.report.tables.distances import SHARES
 from layerimp.report.tables.numbers import number, percentage
-from layerimp.report.tables.records import COST, FIDELITY, QUALITY, SIZE, Record, shown
 
 REMOVED = "removed"
 """The kind of the columns for the removed blocks and the share of the parameters."""

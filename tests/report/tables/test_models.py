@@ -17,8 +17,8 @@ from layerimp.report.document import Results
 from layerimp.report.page import page
 from layerimp.report.tables import as_latex, as_markdown, first, notes
 from layerimp.report.tables.comparison import fidelity, quality, summaries
+from layerimp.report.tables.data_frame import COST, SIZE
 from layerimp.report.tables.models import REMOVED, pruned, side_by_side
-from layerimp.report.tables.records import COST, SIZE
 
 
 @pytest.fixture
