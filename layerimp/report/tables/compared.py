@@ -76,9 +76,7 @@ def _divergence(fidelity: Fidelity | None) -> Cell:
 
 
 _DISTANCES: Mapping[str, tuple[str, Callable[[float], str]]] = {
-    "divergence\nmedian": ("divergence.median", number),
-    "divergence\n99 %": ("divergence.p99", number),
-    "divergence\nmax": ("divergence.max", number),
+    "divergence\np99": ("divergence.p99", number),
     "agreement": ("agreement", percentage),
     "same\ntokens": ("generation.same_tokens", number),
 }
