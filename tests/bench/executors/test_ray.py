@@ -61,21 +61,24 @@ def run(grid: Grid, output: Path, watcher: Watching, **how: Any) -> Results:
     return pipeline.run_grid(grid, output, permissions=Permissions(), progress=SILENT, watcher=watcher, **how)
 
 
-def without_times(found: Results) -> dict[str, Any]:
+def without_time_and_place(found: Results) -> dict[str, Any]:
     document = found.model_dump(mode="json")
-    del document["seconds"]
+    del document["seconds"], document["output"]
     for scored in document["models"]["tiny"]["scored"].values():
         del scored["cost"]
     return document
 
 
-def close(one: Any, other: Any) -> bool:
-    """Whether two documents are equal, numbers to rounding: shards are summed in another order."""
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(close(one[key], other[key]) for key in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(close, one, other))
-    return bool(one == pytest.approx(other, rel=1e-6, abs=1e-9)) if isinstance(one, float) else bool(one == other)
+def differences(one: Any, other: Any, place: str = "") -> list[str]:
+    """The places where two documents differ, numbers by more than rounding: shards are summed in another order."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        return [each for key in one for each in differences(one[key], other[key], f"{place}/{key}")]
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return [
+            each for n, pair in enumerate(zip(one, other, strict=True)) for each in differences(*pair, f"{place}/{n}")
+        ]
+    equal = one == pytest.approx(other, rel=1e-6, abs=1e-9) if isinstance(one, float) else one == other
+    return [] if equal else [f"{place}: {one} and {other}"]
 
 
 class Killing(Watching):
@@ -100,7 +103,7 @@ def test_a_node_dies_and_the_tables_are_those_of_one_machine(cluster: Any, grid:
     assert watcher.killed
     assert watcher.failures == []
     alone = run(grid, tmp_path / "alone", Watching(), workers=0)
-    assert close(without_times(found), without_times(alone))
+    assert differences(without_time_and_place(found), without_time_and_place(alone)) == []
     with sqlite3.connect(tmp_path / "ray" / FILE) as connection:
         assert connection.execute("SELECT max(attempts) FROM cells").fetchone() == (1,)
     assert found.cells["open"] == 0
