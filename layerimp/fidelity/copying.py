@@ -42,7 +42,7 @@ def repeated(
     for batch in batches:
         rows, masks = [], []
         for ids, mask in zip(batch["input_ids"], batch["attention_mask"].bool(), strict=True):
-            start, own = own_tokens(ids[mask], special)
+            start, own = _own_tokens(ids[mask], special)
             room = len(start) + len(own) if longest is None else min(longest, len(start) + len(own))
             half = own[: (room - len(start)) // 2]
             if len(half) < SHORTEST:
@@ -57,7 +57,7 @@ def repeated(
             yield {"input_ids": ids, "attention_mask": real}, pad_sequence(masks, batch_first=True)
 
 
-def own_tokens(row: Tensor, special: Collection[int]) -> tuple[Tensor, Tensor]:
+def _own_tokens(row: Tensor, special: Collection[int]) -> tuple[Tensor, Tensor]:
     """Return the special tokens at the beginning of a row [token], and its tokens that are not special."""
     is_special = torch.isin(row, torch.tensor(sorted(special), dtype=row.dtype, device=row.device))
     leading = int(is_special.long().cumprod(dim=0).sum())

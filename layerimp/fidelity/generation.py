@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby, takewhile, zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,6 @@ from transformers import GenerationConfig
 
 from layerimp.blocks.modes import in_eval_mode, quiet
 from layerimp.errors import LayerimpError, ModelError, one_line
-from layerimp.fidelity.copying import own_tokens
 from layerimp.fidelity.record import Generation, Sample
 
 if TYPE_CHECKING:
@@ -52,30 +52,34 @@ class Prompt:
 def prompts(batches: Iterable[Batch], tokenizer: PreTrainedTokenizerBase, count: int = PROMPTS) -> list[Prompt]:
     """Cut prompts from text: from every row once before any row gives another one.
 
-    The last `CHAT_PROMPTS` of `PROMPTS`, and of another number the same share, are in the tokenizer's chat template if
-    it has one; messages that give prompts of the same length are preferred. There are fewer prompts if the text is too
-    short.
+    A prompt lies within one document, as far as special tokens tell where a document ends. The last `CHAT_PROMPTS` of
+    `PROMPTS`, and of another number the same share, are in the tokenizer's chat template if it has one; messages that
+    give prompts of the same length are preferred. There are fewer prompts if the text is too short.
 
     Args:
         batches: Batches of text.
         tokenizer: The tokenizer of the text.
         count: The number of prompts.
     """
-    rows = [
-        own_tokens(ids[mask], tokenizer.all_special_ids)
+    by_row = [
+        _pieces(ids[mask], tokenizer)
         for batch in batches
         for ids, mask in zip(batch["input_ids"].cpu(), batch["attention_mask"].bool().cpu(), strict=True)
     ]
-    pieces: list[Prompt] = []
-    for place in range(max((len(own) // PROMPT_TOKENS for _, own in rows), default=0)):
-        part = slice(place * PROMPT_TOKENS, (place + 1) * PROMPT_TOKENS)
-        for start, own in rows:
-            if len(own) >= part.stop:
-                ids = own[part].tolist()
-                pieces.append(Prompt((*start.tolist(), *ids), str(tokenizer.decode(ids))))
+    pieces = [piece for in_turn in zip_longest(*by_row) for piece in in_turn if piece is not None]
     chats = min(count, len(pieces)) * CHAT_PROMPTS // PROMPTS if tokenizer.chat_template else 0
     plain = pieces[: min(count, len(pieces)) - chats]
     return plain + _messages(pieces[len(plain) :], tokenizer, chats)
+
+
+def _pieces(row: Tensor, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
+    """Cut the documents of a row [token] into prompts, each after the special tokens that the row begins with."""
+    ids: list[int] = row.tolist()
+    special = frozenset(tokenizer.all_special_ids)
+    begins = list(takewhile(special.__contains__, ids))
+    runs = [list(run) for is_special, run in groupby(ids, special.__contains__) if not is_special]
+    cuts = [run[start : start + PROMPT_TOKENS] for run in runs for start in range(0, len(run), PROMPT_TOKENS)]
+    return [Prompt((*begins, *cut), str(tokenizer.decode(cut))) for cut in cuts if len(cut) == PROMPT_TOKENS]
 
 
 def _messages(pieces: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, count: int) -> list[Prompt]:

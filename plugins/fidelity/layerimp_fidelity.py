@@ -128,7 +128,7 @@ class FidelityEvaluator(Comparer):
         if not stack.model.can_generate():
             raise UnmeasuredError(f"{type(stack.model).__name__} does not generate text")
         if not asked:
-            raise UnmeasuredError("all rows are too short for a prompt")
+            raise UnmeasuredError("all documents are too short for a prompt")
         longest = longest_row(stack.model)
         if longest is not None and max(len(prompt.ids) for prompt in asked) + new > longest:
             raise UnmeasuredError(f"a prompt and {new} tokens more are beyond the model's {longest} positions")

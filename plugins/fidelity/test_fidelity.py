@@ -119,7 +119,7 @@ def test_short_rows_are_said_to_be_short():
     assert found.divergence.mean > 0
     assert found.missing == {
         "copying": "all rows are too short to be repeated",
-        "generation": "all rows are too short for a prompt",
+        "generation": "all documents are too short for a prompt",
     }
 
 

@@ -96,6 +96,14 @@ def test_prompts_are_cut_from_every_row_once_before_any_gives_another() -> None:
     assert [prompt.ids for prompt in found] == [tuple(rows[n][:33]) for n in (0, 2, 3, 0)]
 
 
+def test_a_prompt_lies_within_one_document() -> None:
+    text, tokenizer = batch(1, 110), tiny_tokenizer()
+    text["input_ids"].clamp_(min=4)
+    text["input_ids"][0, [0, 30, 75]] = 1  # documents of 29, 44 and 34 tokens
+    row = text["input_ids"][0].tolist()
+    assert [prompt.ids for prompt in prompts([text], tokenizer)] == [(1, *row[31:63]), (1, *row[76:108])]
+
+
 def test_a_third_of_the_prompts_are_in_the_chat_template() -> None:
     tokenizer = tiny_tokenizer()
     text = [batch(24, 40)]
