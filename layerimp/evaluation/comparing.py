@@ -30,12 +30,19 @@ def comparer_of(evaluators: Mapping[str, Evaluator]) -> tuple[str, Comparer] | N
 class Comparing:
     """Compares models with the intact one. A comparer that fails is not run again, and a line says so.
 
+    A model whose predictions are not numbers is left out alone, and the comparer goes on.
+
     Args:
         label: The comparer's label.
         comparer: The comparer.
         intact: The intact model; it has to be intact whenever a model is compared.
         tokenizer: The tokenizer of all models.
         progress: Where to report progress.
+
+    Attributes:
+        label: The comparer's label.
+        failed: Why the comparer failed; None while it works.
+        reason: Why the last model was not compared; None if it was.
     """
 
     def __init__(
@@ -50,9 +57,10 @@ class Comparing:
         self._intact, self._tokenizer, self._progress = intact, tokenizer, progress
         self._compare: Comparison | None = None
         self.failed: str | None = None
+        self.reason: str | None = None
 
     def of(self, model: PreTrainedModel, text: CalibrationSet, who: str) -> Fidelity | None:
-        """Return how far a model is from the intact one; None if the comparer failed.
+        """Return how far a model is from the intact one; None if the comparer failed, or the model is broken.
 
         The intact model runs when this is called for the first time.
 
@@ -66,6 +74,7 @@ class Comparing:
         """
         if self.failed is not None:
             return None
+        self.reason = None
         try:
             if self._compare is None:
                 with self._watching(self._intact, "on the intact model"):
@@ -78,7 +87,11 @@ class Comparing:
         except (PluginError, NonFiniteError) as error:
             if not error.names_plugin:
                 raise
-            self.failed = str(error)
+            self.reason = str(error)
+            if self._compare is not None and isinstance(error, NonFiniteError):
+                self._progress.note(f"{who} is not compared with the intact model: {error}")
+                return None
+            self.failed = self.reason
             self._progress.note(f"the evaluator {self.label} is left out: {error}")
             return None
         return fidelity

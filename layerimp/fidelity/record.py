@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from layerimp.component import Plain
 
@@ -15,7 +15,13 @@ COLLAPSE = 0.25
 """So much greater a share of continuations that are empty or loop is a collapse."""
 
 
-class Spread(Plain):
+class Record(Plain):
+    """Base of these records: JSON has no NaN and no infinity, so that none is taken."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class Spread(Record):
     """The divergence over all predictions."""
 
     mean: float = Field(description="The mean per prediction, in nats.")
@@ -32,7 +38,7 @@ class Spread(Plain):
         return cls(mean=divergence.mean, stderr=divergence.stderr, median=median, p90=p90, p99=p99, max=most)
 
 
-class Copying(Plain):
+class Copying(Record):
     """The predictions in the second half of rows that hold the same tokens twice."""
 
     accuracy: float = Field(description="The share of the tokens that the model predicts right.")
@@ -51,7 +57,7 @@ class Copying(Plain):
         )
 
 
-class Sample(Plain):
+class Sample(Record):
     """One prompt, and how both models continue it."""
 
     prompt: str = Field(description="The prompt, or the message if the model is asked in its chat template.")
@@ -60,7 +66,7 @@ class Sample(Plain):
     text: str = Field(description="The model's continuation.")
 
 
-class Generation(Plain):
+class Generation(Record):
     """Greedy continuations of the same prompts by both models."""
 
     same_tokens: float = Field(description="The mean number of tokens until the continuations first differ.")
@@ -86,7 +92,7 @@ class Generation(Plain):
         return f"of the texts it generates, {' and '.join(parts)}"
 
 
-class Fidelity(Plain):
+class Fidelity(Record):
     """How far a model is from the intact one. What was not measured is null."""
 
     predictions: int | None = Field(default=None, description="The number of predictions of the divergence.")

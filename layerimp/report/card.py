@@ -252,7 +252,7 @@ def distance(fidelity: Fidelity | None) -> Iterator[str]:
             f"{'Message' if sample.chat else 'Prompt'}, and the continuations of the source and of this model:",
         )
         for text in (sample.prompt, sample.intact, sample.text):
-            yield from ("", *fenced("text", text.strip() or "(nothing)"))
+            yield from ("", *fenced("text", " ".join(text.split()) or "(nothing)"))
 
 
 def _rows_read(files: Sequence[DataFile]) -> Iterator[str]:
@@ -300,8 +300,9 @@ def as_json(document: Mapping[str, Any]) -> str:
 
 
 def fenced(language: str, text: str) -> Iterator[str]:
-    """Yield the lines of a code block; no line of `text` may begin with a fence."""
-    yield from (f"```{language}", *text.splitlines(), "```")
+    """Yield the lines of a code block, whose fence is longer than any that a line of the text begins with."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall(r"^\s*(`{3,})", text, re.MULTILINE)), default=0))
+    yield from (f"{fence}{language}", *text.splitlines(), fence)
 
 
 def _says(value: Any) -> bool:

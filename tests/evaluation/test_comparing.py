@@ -11,7 +11,7 @@ from support.broken_comparers import Agreement, Bare
 
 import layerimp
 from layerimp.calibration.sampling import CalibrationSet
-from layerimp.errors import NonFiniteError, PluginError
+from layerimp.errors import PluginError
 from layerimp.evaluation.comparing import Comparing, comparer_of
 from layerimp.fidelity import Fidelity
 from layerimp.progress import SILENT
@@ -43,7 +43,9 @@ class Twice(Agreement):
 
 
 class Failing(Agreement):
-    """Fails on the second model."""
+    """Fails on the second model with an error."""
+
+    error: Exception = RuntimeError("no more")
 
     def comparison(self, intact: Any, tokenizer: Any, text: Any) -> Any:
         compare, calls = super().comparison(intact, tokenizer, text), []
@@ -51,7 +53,7 @@ class Failing(Agreement):
         def fail(model: Any) -> Fidelity:
             calls.append(model)
             if len(calls) > 1:
-                raise NonFiniteError("the divergence is a NaN")
+                raise self.error
             return compare(model)
 
         return fail
@@ -89,7 +91,7 @@ def test_the_intact_model_is_run_once_when_it_is_needed() -> None:
 
 @pytest.mark.parametrize(
     ("comparer", "expected", "said"),
-    [(Failing(), [True, False, False], "the divergence is a NaN"), (Bare(), [False, False, False], "no Fidelity")],
+    [(Failing(), [True, False, False], "no more"), (Bare(), [False, False, False], "no Fidelity")],
 )
 def test_a_comparer_that_fails_is_left_out_with_a_line(comparer: Any, expected: list[bool], said: str) -> None:
     heard = Heard()
@@ -101,6 +103,21 @@ def test_a_comparer_that_fails_is_left_out_with_a_line(comparer: Any, expected: 
     assert said in heard.lines[0]
     assert ready.failed
     assert said in ready.failed
+
+
+def test_a_model_that_predicts_nan_is_left_out_alone() -> None:
+    heard = Heard()
+    ready, (good, broken) = comparing(registry().get("evaluator", "fidelity")(), heard)
+    with torch.no_grad():
+        broken.get_output_embeddings().weight.fill_(torch.nan)
+    assert ready.of(good, TEXT, "good") is not None
+    assert ready.of(broken, TEXT, "broken") is None
+    assert ready.reason
+    assert "NaN" in ready.reason
+    assert ready.failed is None
+    assert ready.of(good, TEXT, "good") is not None
+    assert ready.reason is None
+    assert [line for line in heard.lines if line.startswith("broken is not compared with the intact model: ")]
 
 
 def test_a_comparer_that_changes_a_model_is_not_trusted() -> None:

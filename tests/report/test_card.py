@@ -13,8 +13,9 @@ from support.reports import report, with_a_seam
 
 from layerimp import __version__
 from layerimp.evaluator import DataFile, Metric
+from layerimp.fidelity import Fidelity, Generation, Sample
 from layerimp.pruner import PrunePlan
-from layerimp.report.card import escaped, model_card
+from layerimp.report.card import distance, escaped, model_card
 from layerimp.scorer import Importance
 
 HOSTILE = [
@@ -161,3 +162,15 @@ def test_a_card_says_nothing_of_other_models() -> None:
     assert note.startswith("other retains 112.5% of sst2: it is better than the intact model")
     assert escaped(note) in model_card(results, "other")
     assert "other" not in model_card(results, "paper")
+
+
+def test_a_continuation_stays_text() -> None:
+    """A model that writes Markdown, with fences and headings, changes nothing in the card."""
+    evil = "```python\nprint(1)\n```\n<img src=x> [click](http://evil.example)\n## Results"
+    sample = Sample(prompt=evil, chat=False, intact=evil, text=evil)
+    generation = Generation(same_tokens=1, empty=0, loops=0, intact_empty=0, intact_loops=0, samples=[sample])
+    lines = "\n".join(distance(Fidelity(generation=generation)))
+    parsed = MarkdownIt("commonmark", {"html": True}).enable("table").parse(lines)
+    assert [one.content.split() for one in parsed if one.type == "fence"] == [evil.split()] * 3
+    assert sum(one.type == "heading_open" for one in parsed) == 1
+    assert not any("html" in one.type for one in parsed)

@@ -249,7 +249,7 @@ class Worker:
             self._comparing = compared, Comparing(label, comparer, loaded.model, loaded.tokenizer, SILENT)
         fidelity = self._comparing[1].of(model, self._text_for_fidelity(assignment), str(assignment.cells[0]))
         if fidelity is None:
-            raise ModelError(self._comparing[1].failed or "")
+            raise ModelError(self._comparing[1].reason or "")
         return {"fidelity": fidelity.model_dump(mode="json")}
 
     @contextmanager
