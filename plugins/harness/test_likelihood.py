@@ -11,9 +11,9 @@ import pytest
 import torch
 from layerimp_harness.batches import Batches
 from layerimp_harness.isolation import contained
-from layerimp_harness.likelihood import Likelihoods
+from layerimp_harness.likelihood import Answers, Likelihoods
 from layerimp_harness.rows import rows_of
-from layerimp_harness.trees import Forest, trees_of
+from layerimp_harness.trees import Forest, Tree, trees_of
 from lm_eval.models.huggingface import HFLM
 from support.tiny import DECODERS, tiny
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -79,11 +79,23 @@ def stock(model: PreTrainedModel, requests: list[Any], longest: int = LONGEST) -
     return answers
 
 
+class Noting(Likelihoods):
+    """Notes, for each trial of trees, whether they gave the answers of whole rows."""
+
+    trials: list[bool]
+
+    def _tried(self, trees: list[Tree], greedy: bool) -> Answers | None:
+        answers = super()._tried(trees, greedy)
+        self.trials.append(answers is not None)
+        return answers
+
+
 def ours(
     model: PreTrainedModel, requests: list[Any], *, rows: int = 3, longest: int = LONGEST, **options: bool
-) -> tuple[list[tuple[float, bool]], Likelihoods]:
-    """What is said here, and the object that says it."""
-    likelihoods = Likelihoods(model, Batches(rows, model.device), max_length=longest, vocabulary=VOCAB)
+) -> tuple[list[tuple[float, bool]], list[bool]]:
+    """What is said here, and the outcomes of the trials."""
+    likelihoods = Noting(model, Batches(rows, model.device), max_length=longest, vocabulary=VOCAB)
+    likelihoods.trials = []
     found: dict[int, tuple[float, bool]] = {}
 
     def done(number: int, value: float, greedy: bool) -> None:
@@ -91,7 +103,7 @@ def ours(
         found[number] = value, greedy
 
     likelihoods.answer(requests, done, **({"sharing": True, "greedy": True} | options))
-    return [found[number] for number in range(len(requests))], likelihoods
+    return [found[number] for number in range(len(requests))], likelihoods.trials
 
 
 def assert_equal(found: list[tuple[float, bool]], expected: list[tuple[float, bool]]) -> None:
@@ -124,9 +136,9 @@ def test_shared_contexts_give_the_values_of_lm_eval(name: str) -> None:
     architecture, changes = ORDINARY[name]
     model, requests = tiny(architecture, **changes), questions()
     before = Snapshot.of(model)
-    found, likelihoods = ours(model, requests)
+    found, trials = ours(model, requests)
     assert_equal(found, stock(model, requests))
-    assert likelihoods._shares
+    assert trials == [True]
     now = Snapshot.of(model)
     assert not before.traces(now)
     assert not before.damage(now)
@@ -135,16 +147,16 @@ def test_shared_contexts_give_the_values_of_lm_eval(name: str) -> None:
 @pytest.mark.parametrize("name", _STATES)
 def test_a_model_in_which_every_token_leaves_a_state_is_run_without_trees(name: str) -> None:
     model, requests = stateful(name), questions()
-    found, likelihoods = ours(model, requests)
+    found, trials = ours(model, requests)
     assert_equal(found, stock(model, requests))
-    assert not likelihoods._shares
+    assert True not in trials
 
 
 def test_positions_that_cannot_be_given_are_not_shared() -> None:
     model, requests = tiny("bloom"), questions()
-    found, likelihoods = ours(model, requests)
+    found, trials = ours(model, requests)
     assert_equal(found, stock(model, requests))
-    assert likelihoods._shares is None
+    assert trials == []
 
 
 @pytest.mark.parametrize("rows", [1, 2, 64])
@@ -159,8 +171,8 @@ def test_the_batch_changes_nothing(rows: int, sharing: bool) -> None:
 
 def test_double_precision_stays_double() -> None:
     model, requests = tiny(dtype=torch.float64), questions()
-    found, likelihoods = ours(model, requests)
-    assert likelihoods._shares
+    found, trials = ours(model, requests)
+    assert trials == [True]
     assert [value for value, _ in found] == pytest.approx([value for value, _ in stock(model, requests)], rel=1e-6)
     for request, (value, _greedy) in zip(requests, found, strict=True):
         assert value == pytest.approx(direct(model, request), rel=1e-10)
@@ -206,8 +218,8 @@ def test_windows_of_rolled_texts() -> None:
 def test_a_context_is_computed_once() -> None:
     model, requests = tiny(), questions(lengths=(40,) * 8)
     with tokens_run(model) as shapes:
-        _, likelihoods = ours(model, requests, rows=8)
-    assert likelihoods._shares
+        _, trials = ours(model, requests, rows=8)
+    assert trials == [True]
     rows = rows_of(requests, LONGEST)
     tails = sum(len(row.tokens) - 40 for row in rows)
     trial, padding = 3 * 47, 2 * 32
@@ -275,8 +287,8 @@ def test_a_model_that_answers_differently_in_a_tree_is_run_without(
     usual = Forest._forward
     monkeypatch.setattr(Forest, "_forward", lambda *args: change(usual(*args)))
     model, requests = tiny(), questions()
-    found, likelihoods = ours(model, requests)
-    assert likelihoods._shares is False
+    found, trials = ours(model, requests)
+    assert trials == [False]
     assert_equal(found, stock(model, requests))
 
 
@@ -292,8 +304,8 @@ def test_a_model_that_does_not_heed_what_it_is_given_is_run_without(ignored: str
 
     model.forward = forward
     requests = questions(lengths)
-    found, likelihoods = ours(model, requests, longest=32)
-    assert likelihoods._shares is False
+    found, trials = ours(model, requests, longest=32)
+    assert trials == [False]
     assert_equal(found, stock(model, requests, 32))
 
 
@@ -306,8 +318,8 @@ def test_a_model_that_takes_no_mask_is_run_without() -> None:
         def forward(self, input_ids: torch.Tensor) -> Any:
             return model(input_ids)
 
-    found, likelihoods = ours(Bare(), requests)  # type: ignore[arg-type]
-    assert likelihoods._shares is None
+    found, trials = ours(Bare(), requests)  # type: ignore[arg-type]
+    assert trials == []
     assert_equal(found, stock(model, requests))
 
 
@@ -320,9 +332,9 @@ def test_memory_that_runs_out_on_trees_makes_smaller_batches(most: int) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
 
     handle = model.register_forward_pre_hook(hook)
-    found, likelihoods = ours(model, requests, rows=8)
+    found, trials = ours(model, requests, rows=8)
     handle.remove()
-    assert likelihoods._shares
+    assert trials == [True]
     assert_equal(found, stock(model, requests))
 
 

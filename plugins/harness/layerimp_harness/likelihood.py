@@ -75,7 +75,6 @@ class Likelihoods:
         # In 16 bits the sum over a window is off by up to 0.4 %, and a perplexity by more.
         self._softmax_dtype = torch.float32 if model.dtype.itemsize < 4 else None
         self._forest = Forest(model)
-        self._shares: bool | None = None
 
     def answer(self, requests: Sequence[TokenRequest], done: Done, *, sharing: bool, greedy: bool) -> None:
         """Answer every request.
@@ -97,20 +96,19 @@ class Likelihoods:
 
         rows = rows_of(requests, self._max_length)
         trees: list[Tree] = []
-        if sharing and self._shares is not False and self._forest.possible:
+        if sharing and self._forest.possible:
             made = trees_of(rows, self._max_length)
             trees = [tree for tree in made if len(tree.rows) > 1]
             rows = [tree.rows[0] for tree in made if len(tree.rows) == 1]
-        if trees and self._shares is None:
+        if trees:
             chosen = _telling(trees)
             tried = self._tried(chosen, greedy)
-            self._shares = tried is not None
-            if tried is not None:
+            if tried is None:
+                rows = sorted([*rows, *(row for tree in trees for row in tree.rows)], key=lambda row: -len(row.tokens))
+                trees = []
+            else:
                 tell(tried)
                 trees = [tree for tree in trees if not any(tree is other for other in chosen)]
-        if trees and not self._shares:
-            rows = sorted([*rows, *(row for tree in trees for row in tree.rows)], key=lambda row: -len(row.tokens))
-            trees = []
         self._run_trees(trees, tell, greedy)
         self._run_rows(rows, tell, greedy)
 
@@ -137,7 +135,7 @@ class Likelihoods:
 
     def _positions(self, rows: Sequence[Row]) -> list[int]:
         """Return, for each row, the number of positions with logits in a batch that begins with the row."""
-        if "logits_to_keep" not in self._accepted:
+        if not self._forest.slices:
             return [len(row.tokens) for row in rows]
         starts = [row.start for row in rows]
         most = self._batches.most
