@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from layerimp_harness.batches import Batches
 from layerimp_harness.isolation import contained
 from layerimp_harness.likelihood import Answers, Likelihoods
@@ -233,6 +235,20 @@ def test_a_tree_has_each_common_beginning_once() -> None:
     assert [tree.tokens for tree in trees] == [[1, 2, 3, 4, 5, 6, 7], [8, 9]]
     assert trees[0].paths == [[0, 1, 2, 3, 4], [0, 1, 2, 3, 5], [0, 1, 6]]
     assert (trees[0].start, trees[0].depth) == (1, 5)
+
+
+@settings(derandomize=True, max_examples=100, deadline=None, database=None)
+@given(st.lists(st.lists(st.integers(1, 3), min_size=2, max_size=12), min_size=1, max_size=12))
+def test_a_token_attends_to_those_before_it_in_its_rows(texts: list[list[int]]) -> None:
+    for tree in trees_of(rows_of([(None, text[:1], text[1:]) for text in texts], LONGEST), LONGEST):
+        beginnings: list[tuple[int, ...]] = [()] * len(tree.tokens)
+        for row, path in zip(tree.rows, tree.paths, strict=True):
+            for depth, place in enumerate(path):
+                beginnings[place] = row.tokens[: depth + 1]
+        assert [beginning[-1] for beginning in beginnings] == tree.tokens
+        assert [len(beginning) - 1 for beginning in beginnings] == tree.depths().tolist()
+        naive = [[one[: len(other)] == other for other in beginnings] for one in beginnings]
+        assert naive == tree.attends().tolist()
 
 
 def test_a_tree_needs_the_memory_of_two_rows_and_a_worthwhile_beginning() -> None:

@@ -7,6 +7,7 @@ by itself (tree attention, as in Miao et al. 2024, arXiv:2305.09781).
 from __future__ import annotations
 
 import inspect
+from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ class Tree:
 
     Attributes:
         rows: The rows.
-        paths: For each row, the places of its tokens in the tree.
+        paths: For each row, the places of its tokens in the tree: those of an earlier row, then its own, without gaps.
         tokens: The tokens of the tree; each comes after those that it follows.
     """
 
@@ -52,6 +53,26 @@ class Tree:
     def depth(self) -> int:
         """The length of the longest row."""
         return max(map(len, self.paths))
+
+    def depths(self) -> Tensor:
+        """Return the number of tokens before each token in its rows [place]."""
+        depths = torch.zeros(len(self.tokens), dtype=torch.long)
+        for path in self.paths:
+            depths[path] = torch.arange(len(path))
+        return depths
+
+    def attends(self) -> Tensor:
+        """Return whether a token attends to another: to itself, and those before it in its rows [place, place]."""
+        attends = torch.zeros(len(self.tokens), len(self.tokens), dtype=torch.bool)
+        first = 0
+        for path in self.paths:
+            common = bisect_left(path, first)  # what an earlier row holds already
+            own = slice(first, first + len(path) - common)
+            if common:
+                attends[own] = attends[path[common - 1]]
+            attends[own, own] = torch.ones(len(path) - common, len(path) - common, dtype=torch.bool).tril()
+            first = own.stop
+        return attends
 
     def takes(self, row: Row, common: int, limit: int) -> bool:
         """Whether it is worth while to add a row.
@@ -134,10 +155,8 @@ class Forest:
         for number, tree in enumerate(trees):
             padding = longest - len(tree.tokens)
             ids[number, padding:] = torch.tensor(tree.tokens)
-            for path in tree.paths:
-                places = torch.tensor(path) + padding
-                positions[number, places] = torch.arange(len(path))
-                sees[number, places[:, None], places] |= torch.ones(len(path), len(path), dtype=torch.bool).tril()
+            positions[number, padding:] = tree.depths()
+            sees[number, padding:, padding:] = tree.attends()
         kept = max(len(tree.tokens) - tree.start for tree in trees)
         output = self._forward(ids, positions, sees, kept)
         first = longest - output.shape[1]
