@@ -1,9 +1,10 @@
-"""The mean accuracy of a group whose tasks are measured by different metrics, as papers report it."""
+"""The metrics of groups: lm-eval's own aggregations, and the mean accuracy over different metrics of papers."""
 
 from __future__ import annotations
 
 import math
 from itertools import chain, groupby
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from layerimp.evaluator import Metric, Stratum, mean_and_error
@@ -49,6 +50,39 @@ def averages(groups: Mapping[str, Any], metrics: Sequence[Metric]) -> Iterator[M
         )
 
 
+def details_of(
+    group: Any,
+    key: str,
+    values: Mapping[str, Any],
+    floors: Mapping[str, Any],
+    rows: Mapping[str, Mapping[str, Any]],
+    measured: Mapping[tuple[str, str], Metric],
+) -> dict[str, Any]:
+    """Return a group metric's floor, members and documents; no documents if the metric is no mean of its tasks'.
+
+    Args:
+        group: lm-eval's group.
+        key: lm-eval's name of the metric, with the filter.
+        values: The metrics of the group.
+        floors: The floors of the group.
+        rows: lm-eval's results of each task.
+        measured: The metrics of tasks, by task and key.
+    """
+    inside = [task.task_name for task in group.get_all_tasks()]
+    parts = [metric for (task, own), metric in measured.items() if own == key and task in inside]
+    groups_inside = tuple(inner.name for inner in group.get_all_groups())
+    details: dict[str, Any] = {"members": (*(part.task for part in parts), *groups_inside)}
+    value, floor = values[key], floors.get(key)
+    if isinstance(floor, Real) and not math.isnan(floor):
+        details["floor"] = float(floor)
+    if parts and isinstance(value, Real):
+        weights = _weights(group, key, [rows[part.task]["sample_len"] for part in parts])
+        mean = math.fsum(weight * part.value for weight, part in zip(weights, parts, strict=True))
+        if math.isclose(mean, value, abs_tol=1e-9):
+            details |= stratified(parts, weights)
+    return details
+
+
 def stratified(parts: Sequence[Metric], weights: Sequence[float]) -> dict[str, Any]:
     """Return the documents of an average, in strata, with their hashes; nothing unless they are known of every part.
 
@@ -87,11 +121,19 @@ def _with_pairs(strata: Iterable[Stratum]) -> tuple[Stratum, ...]:
     return tuple(joined)
 
 
-def weighted(parts: Sequence[Metric], value: float) -> list[float] | None:
-    """Return the weights by which the average of tasks is the given value: equal, or by documents; None if neither."""
-    counts = [part.count or 0 for part in parts]
-    for weights in ([1 / len(parts)] * len(parts), [count / max(sum(counts), 1) for count in counts]):
-        mean = math.fsum(weight * part.value for weight, part in zip(weights, parts, strict=True))
-        if math.isclose(mean, value, abs_tol=1e-9):
-            return weights
-    return None
+def _weights(group: Any, key: str, sizes: Sequence[int]) -> list[float]:
+    """Return the weight of each task in a group's metric: equal or by documents, as the group's configuration says.
+
+    Args:
+        group: lm-eval's group.
+        key: lm-eval's name of the metric, with the filter.
+        sizes: The number of documents of each task that has the metric.
+    """
+    name, _, chosen = key.rpartition(",")
+    *_, last = (  # of two entries for the same metric, lm-eval keeps the result of the last one
+        entry
+        for entry in group.aggregate_metric_list
+        if entry.metric == name and (entry.filter_list is None or chosen in entry.filter_list)
+    )
+    counts = sizes if last.weight_by_size else [1] * len(sizes)
+    return [count / sum(counts) for count in counts]

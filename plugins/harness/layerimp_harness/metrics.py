@@ -16,7 +16,7 @@ import numpy as np
 from layerimp.errors import NonFiniteError
 from layerimp.evaluator import Likelihood, Metric, unigram
 from layerimp_harness.answered import answers
-from layerimp_harness.averages import averages, stratified, weighted
+from layerimp_harness.averages import averages, details_of
 from layerimp_harness.floors import chance
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def collect(
     directions = results["higher_is_better"]
     rows: dict[str, dict[str, Any]] = {name: dict(results["results"][name]) for name in tasks}
     floors: dict[str, dict[str, Any]] = {name: dict(row) for name, row in rows.items()}
-    metrics = []
+    measured: dict[tuple[str, str], Metric] = {}  # by task and lm-eval's key
     for name, task in tasks.items():
         aggregations, samples = task.aggregation(), results["samples"][name]
         details: dict[str, dict[str, Any]] = {}
@@ -93,30 +93,16 @@ def collect(
             documents = _by_document(aggregation, items, nothing, [metric in sample["metrics"] for sample in every])
             given = answers(task, metric, own)
             details[f"{metric},{chosen}"] = {"floor": floor, "hashes": hashes, "answers": given, **documents}
-        metrics += _row_metrics(name, rows[name], directions.get(name) or {}, details)
+        own_metrics = _row_metrics(name, rows[name], directions.get(name) or {}, details)
+        measured |= {(name, key): metric for key, metric in own_metrics.items()}
+    metrics = list(measured.values())
     for name, group in groups.items():
         if group.has_aggregation:
             # lm-eval aggregated without the standard errors. Repeat that with them, and again for the floors.
-            summed, least = group.aggregate(rows), group.aggregate(floors)
-            inside = [task.task_name for task in group.get_all_tasks()]
-            leaves = [metric for metric in metrics if metric.task in inside]
-            details = {key: _of_group(key, value, least.get(key), leaves) for key, value in summed.items()}
-            groups_inside = tuple(inner.name for inner in group.get_all_groups())
-            for detail in details.values():
-                detail["members"] += groups_inside
-            metrics += _row_metrics(name, summed, directions.get(name) or {}, details)
+            values, least = group.aggregate(rows), group.aggregate(floors)
+            details = {key: details_of(group, key, values, least, rows, measured) for key in values}
+            metrics += _row_metrics(name, values, directions.get(name) or {}, details).values()
     return [*averages(groups, metrics), *metrics]
-
-
-def _of_group(key: str, value: Any, floor: Any, tasks: Sequence[Metric]) -> dict[str, Any]:
-    """Return a group metric's floor, members and documents; no documents if the metric is no mean of its tasks'."""
-    own = [metric for metric in tasks if metric.name == key.partition(",")[0]]
-    details: dict[str, Any] = {"members": tuple(metric.task for metric in own)}
-    if isinstance(floor, Real) and not math.isnan(floor):
-        details["floor"] = float(floor)
-    if isinstance(value, Real) and own and (weights := weighted(own, float(value))):
-        details |= stratified(own, weights)
-    return details
 
 
 @dataclass
@@ -259,8 +245,9 @@ def _row_metrics(
     row: Mapping[str, Any],
     directions: Mapping[str, bool | None],
     details: Mapping[str, Mapping[str, Any]],
-) -> list[Metric]:
-    by_label: dict[str, Metric] = {}
+) -> dict[str, Metric]:
+    """Return the metrics in lm-eval's results of a task or group, by its key."""
+    metrics: dict[str, Metric] = {}
     for key, value in row.items():
         name, comma, chosen = key.rpartition(",")
         if not comma or name.endswith("_stderr") or not isinstance(value, Real):
@@ -269,13 +256,13 @@ def _row_metrics(
             raise NonFiniteError(f"metric {name!r} of task {task!r} is NaN")
         error = row.get(f"{name}_stderr,{chosen}")
         better = directions.get(name)
-        label = f"{name}[{chosen}]" if name in by_label else name
-        by_label[label] = Metric(
+        first = all(metric.name != name for metric in metrics.values())
+        metrics[key] = Metric(
             task=task,
-            name=label,
+            name=name if first else f"{name}[{chosen}]",
             value=float(value),
             stderr=float(error) if isinstance(error, Real) else None,
             higher_is_better=True if better is None else bool(better),
             **details.get(key, {}),
         )
-    return list(by_label.values())
+    return metrics
