@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from layerimp.blocks.snapshot import leaving_no_trace
-from layerimp.errors import NonFiniteError, PluginError
+from layerimp.errors import ModelError, NonFiniteError, PluginError
 from layerimp.fidelity.comparer import Comparer
 from layerimp.fidelity.record import Fidelity
 from layerimp.progress import About, Progress
@@ -62,6 +62,8 @@ class Comparing:
     def of(self, model: PreTrainedModel, text: CalibrationSet, who: str) -> Fidelity | None:
         """Return how far a model is from the intact one; None if the comparer failed, or the model is broken.
 
+        A comparer that cannot compare the intact model, or not with this text, has failed.
+
         The intact model runs when this is called for the first time.
 
         Args:
@@ -71,6 +73,7 @@ class Comparing:
 
         Raises:
             PluginError: the comparer changed a model.
+            ModelError: this model cannot be compared with the intact one.
         """
         if self.failed is not None:
             return None
@@ -84,8 +87,9 @@ class Comparing:
                 fidelity = self._compare(model)
                 if not isinstance(fidelity, Fidelity):
                     raise PluginError("its comparison gives no Fidelity")
-        except (PluginError, NonFiniteError) as error:
-            if not error.names_plugin:
+        except (PluginError, NonFiniteError, ModelError) as error:
+            refused = isinstance(error, ModelError) and self._compare is None
+            if not error.names_plugin and not refused:
                 raise
             self.reason = str(error)
             if self._compare is not None and isinstance(error, NonFiniteError):

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -97,7 +97,7 @@ def _below_top(scores: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass
 class Divergence:
-    """Divergences and agreement over a text, as sums per row and the values of all predictions. It can be merged.
+    """Divergences and agreement over a text, as sums per row and the values of all predictions.
 
     Attributes:
         totals: The sum of the divergences in each row that predicts something, in nats [row].
@@ -133,11 +133,6 @@ class Divergence:
         for sums, same in ((self.agreed, intact == own), (self.intact_hits, intact == ids), (self.hits, own == ids)):
             sums += map(int, by_row(same))
         self.values.append(divergences.float())
-
-    def merge(self, other: Self) -> None:
-        """Absorb the rows of another part of the text."""
-        for own, others in zip(vars(self).values(), vars(other).values(), strict=True):
-            own += others
 
     @property
     def count(self) -> int:

@@ -60,6 +60,9 @@ def prompts(batches: Iterable[Batch], tokenizer: PreTrainedTokenizerBase, count:
         batches: Batches of text.
         tokenizer: The tokenizer of the text.
         count: The number of prompts.
+
+    Raises:
+        ModelError: the chat template fails.
     """
     by_row = [
         _pieces(ids[mask], tokenizer)
@@ -91,9 +94,11 @@ def _messages(pieces: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, coun
 
 def _message(text: str, tokenizer: PreTrainedTokenizerBase) -> Prompt:
     """Make a prompt of a message to a chat model."""
-    asked = tokenizer.apply_chat_template(
-        [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-    )
+    message = [{"role": "user", "content": text}]
+    try:
+        asked = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    except Exception as error:
+        raise ModelError(f"the tokenizer's chat template fails: {one_line(error)}") from error
     return Prompt(tuple(tokenizer(asked, add_special_tokens=False)["input_ids"]), text, chat=True)
 
 
@@ -190,10 +195,11 @@ def compare_texts(
     tokenizer: PreTrainedTokenizerBase,
     new_tokens: int = NEW_TOKENS,
 ) -> Generation:
-    """Compare the continuations of two models, prompt by prompt."""
+    """Compare the continuations of two models, prompt by prompt. Too few tokens cannot loop, and are not counted."""
     texts = [[str(tokenizer.decode(list(each), skip_special_tokens=True)) for each in model] for model in (intact, own)]
     empty = [sum(not text.strip() for text in model) / len(asked) for model in texts]
-    looping = [sum(map(loops, model)) / len(asked) for model in (intact, own)]
+    long = new_tokens >= LOOP_TOKENS
+    looping = [sum(map(loops, model)) / len(asked) if long else None for model in (intact, own)]
     equal = [same_tokens(*pair, new_tokens) for pair in zip(intact, own, strict=True)]
     shown = dict.fromkeys([0, next((n for n, prompt in enumerate(asked) if prompt.chat), min(1, len(asked) - 1))])
     return Generation(

@@ -71,22 +71,25 @@ class Generation(Record):
 
     same_tokens: float = Field(description="The mean number of tokens until the continuations first differ.")
     empty: float = Field(description="The share of continuations without text.")
-    loops: float = Field(description="The share of continuations that end in a loop.")
+    loops: float | None = Field(
+        description="The share of continuations that end in a loop; null if they have fewer than 32 tokens."
+    )
     intact_empty: float = Field(description="The intact model's share of continuations without text.")
-    intact_loops: float = Field(description="The intact model's share of continuations that end in a loop.")
+    intact_loops: float | None = Field(description="The intact model's share of continuations that end in a loop.")
     samples: list[Sample] = Field(description="A few of the continuations.")
 
     @property
     def collapse(self) -> str | None:
         """What is wrong with the continuations, in words; None if they are not much worse than the intact model's."""
-        if self.empty + self.loops - self.intact_empty - self.intact_loops < COLLAPSE:
+        shares = [
+            (self.empty, self.intact_empty, "are empty"),
+            (self.loops or 0.0, self.intact_loops or 0.0, "end in a loop"),
+        ]
+        if sum(share - intact for share, intact, _ in shares) < COLLAPSE:
             return None
         parts = [
             f"{share:.0%} {what} ({intact:.0%} of the intact model's)"
-            for share, intact, what in (
-                (self.empty, self.intact_empty, "are empty"),
-                (self.loops, self.intact_loops, "end in a loop"),
-            )
+            for share, intact, what in shares
             if share > intact
         ]
         return f"of the texts it generates, {' and '.join(parts)}"

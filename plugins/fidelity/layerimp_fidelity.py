@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from layerimp import Evaluator
     from layerimp.blocks import BlockStack
-    from layerimp.fidelity import Comparison, Copying, Fidelity, Generation
+    from layerimp.fidelity import Comparison, Continuation, Copying, Fidelity, Generation
     from layerimp.sweep import Batch
 
 
@@ -41,7 +41,11 @@ class FidelityEvaluator(Comparer):
         )
         rows: int = Field(8, ge=1, description="The number of rows of text; fewer if there is less text.")
         prompts: int = Field(24, ge=0, description="The number of prompts that are continued; 0 for none.")
-        new_tokens: int = Field(64, ge=1, description="The number of tokens that are generated for each prompt.")
+        new_tokens: int = Field(
+            64,
+            ge=1,
+            description="The number of tokens generated for each prompt; with fewer than 32, loops are not counted.",
+        )
 
     config: Config
 
@@ -57,7 +61,7 @@ class FidelityEvaluator(Comparer):
         """Run the intact model, and return what compares other models with it; see `layerimp.fidelity.Comparer`.
 
         Raises:
-            ModelError: the intact model predicts neither the next token nor a label.
+            ModelError: the intact model predicts neither the next token nor a label, or nothing in this text.
         """
         from layerimp.fidelity import Fidelity, Intact, Spread
 
@@ -73,6 +77,8 @@ class FidelityEvaluator(Comparer):
         missing: dict[str, str] = {}
         with self.progress.stage("predict with the intact model"):
             known = Intact(stack, batches, classes=classes)
+            if not len(known):
+                raise UnmeasuredError("the text has nothing to predict: every row is a single token")
             for name, way in ways.items():
                 try:
                     parts[name] = way()
@@ -129,12 +135,16 @@ class FidelityEvaluator(Comparer):
             raise UnmeasuredError(f"{type(stack.model).__name__} does not generate text")
         if not asked:
             raise UnmeasuredError("all documents are too short for a prompt")
-        longest = longest_row(stack.model)
-        if longest is not None and max(len(prompt.ids) for prompt in asked) + new > longest:
-            raise UnmeasuredError(f"a prompt and {new} tokens more are beyond the model's {longest} positions")
         ends = end_tokens(stack.model, tokenizer)
-        intact = continuations(stack, asked, ends, new)
-        return lambda other: compare_texts(asked, intact, continuations(other, asked, ends, new), tokenizer, new)
+
+        def written(writer: BlockStack) -> list[Continuation]:
+            longest = longest_row(writer.model)
+            if longest is not None and max(len(prompt.ids) for prompt in asked) + new > longest:
+                raise UnmeasuredError(f"a prompt and {new} tokens more are beyond the model's {longest} positions")
+            return continuations(writer, asked, ends, new)
+
+        intact = written(stack)
+        return lambda other: compare_texts(asked, intact, written(other), tokenizer, new)
 
 
 @hookimpl

@@ -129,6 +129,22 @@ def test_texts_beyond_the_model_s_positions_are_not_generated():
     assert found.missing == {"generation": "a prompt and 64 tokens more are beyond the model's 64 positions"}
 
 
+def test_texts_beyond_the_other_model_s_positions_are_not_generated():
+    model, short = tiny_model("gpt2"), tiny_model("gpt2", max_position_embeddings=48)
+    found = fidelity(model, short)
+    assert found.divergence.mean > 0
+    assert found.missing == {"generation": "a prompt and 20 tokens more are beyond the model's 48 positions"}
+
+
+def test_a_chat_template_that_fails_takes_only_the_texts():
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    tokenizer.chat_template = "{{ raise_exception('no user here') }}"
+    found = fidelity(model, pruned(model, 1), tokenizer)
+    assert found.divergence.mean > 0
+    assert found.copying is not None
+    assert "no user here" in found.missing["generation"]
+
+
 def test_a_model_that_fails_to_generate_is_still_compared():
     model = tiny_model()
     other = pruned(model, 1)

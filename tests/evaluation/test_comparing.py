@@ -120,6 +120,14 @@ def test_a_model_that_predicts_nan_is_left_out_alone() -> None:
     assert [line for line in heard.lines if line.startswith("broken is not compared with the intact model: ")]
 
 
+def test_text_without_a_prediction_leaves_fidelity_out_with_a_line() -> None:
+    heard = Heard()
+    ready, (other, _) = comparing(registry().get("evaluator", "fidelity")(), heard)
+    assert ready.of(other, CalibrationSet(((5,), (7,)), 2, "a text"), "other") is None
+    assert ready.failed == "the text has nothing to predict: every row is a single token"
+    assert heard.lines == [f"the evaluator mine is left out: {ready.failed}"]
+
+
 def test_a_comparer_that_changes_a_model_is_not_trusted() -> None:
     ready, (other, _) = comparing(Rounding())
     with pytest.raises(PluginError, match=r"changed .*no number after that could be trusted"):

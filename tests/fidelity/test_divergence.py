@@ -220,15 +220,6 @@ def test_hits_are_top_tokens_that_equal_the_target() -> None:
     assert (divergence.intact_hits, divergence.hits) == ([2, 0], [1, 1])
 
 
-def test_parts_of_a_text_are_merged() -> None:
-    intact, text = tiny(), [batch(2, 9), padded_batch((12, 5, 9))]
-    other = without_blocks(intact, 1)
-    whole, first, rest = (measured(intact, other, part) for part in (text, text[:1], text[1:]))
-    first.merge(rest)
-    assert (first.totals, first.counts, first.agreed) == (whole.totals, whole.counts, whole.agreed)
-    assert first.quantiles(0.9) == whole.quantiles(0.9)
-
-
 def test_the_standard_error_is_clustered_by_row() -> None:
     """For rows of equal length it is that of the mean of the rows' means."""
     found = Divergence(totals=[1.0, 2.5, 0.5, 4.0], counts=[10, 10, 10, 10])

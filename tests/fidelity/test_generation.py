@@ -117,6 +117,14 @@ def test_a_third_of_the_prompts_are_in_the_chat_template() -> None:
     assert found[23].ids == (1, he, *own, she)
 
 
+def test_a_chat_template_that_fails_is_told_in_a_line() -> None:
+    tokenizer, text = tiny_tokenizer(), [batch(24, 40)]
+    text[0]["input_ids"].clamp_(min=4)
+    tokenizer.chat_template = "{{ raise_exception('no user here') }}"
+    with pytest.raises(ModelError, match=r"the tokenizer's chat template fails: .*no user here"):
+        prompts(text, tokenizer)
+
+
 def test_messages_of_one_length_are_preferred() -> None:
     """They run together; the template says more of every third message here."""
     tokenizer = tiny_tokenizer()
@@ -186,6 +194,16 @@ def test_what_is_said_of_continuations() -> None:
         "of the texts it generates, 25% are empty (0% of the intact model's) and 50% end in a loop (25% of the intact "
         "model's)"
     )
+
+
+@pytest.mark.parametrize(("new_tokens", "expected"), [(31, None), (32, 0.5)])
+def test_continuations_too_short_to_loop_are_not_counted(new_tokens: int, expected: float | None) -> None:
+    asked = [Prompt((1, n), "") for n in range(2)]
+    own = [(4,) * new_tokens, tuple(range(5, 5 + new_tokens))]
+    found = compare_texts(asked, [own[1], own[1]], own, tiny_tokenizer(), new_tokens)
+    assert found.loops == expected
+    assert found.intact_loops == (None if expected is None else 0.0)
+    assert bool(found.collapse) == (expected is not None)
 
 
 def test_a_model_that_loops_as_the_intact_one_has_not_collapsed() -> None:

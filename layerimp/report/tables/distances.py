@@ -32,11 +32,11 @@ class Figure:
 
 
 def _of(part: str, name: str) -> Number:
-    """Return what gives a number in a part of a fidelity; None if the part was not measured."""
+    """Return what gives a number in a part of a fidelity; None if it was not measured."""
 
     def value_of(fidelity: Fidelity) -> float | None:
-        measured = getattr(fidelity, part)
-        return None if measured is None else float(getattr(measured, name))
+        value = getattr(getattr(fidelity, part), name, None)
+        return None if value is None else float(value)
 
     return value_of
 
