@@ -26,7 +26,7 @@ from layerimp.report.document import PAGE
 from layerimp.report.tables import compared, models, notes
 from layerimp.report.tables.comparison import fidelity, quality, removables, summaries
 from layerimp.report.tables.data_frame import COST, FIDELITY, SIZE
-from layerimp.report.tables.distances import continued
+from layerimp.report.tables.distances import continued, texts_of
 from layerimp.report.tables.scores import removable, scores
 from layerimp.report.words import gap_line, recovery
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from layerimp.report.results.compared import ModelComparison
     from layerimp.report.results.comparison import ModelResults
     from layerimp.report.results.models import Removal
+    from layerimp.report.tables.distances import Continued
 
 WIDTH_WITHOUT_TERMINAL = 120
 
@@ -143,8 +144,7 @@ class Screen:
             self.out.print()
             self._print_explained(*tables)
         for model in results.models.values():
-            for each in continued(model, results.design.added):
-                self.out.print(shown("\n" + "\n".join(each.lines)), soft_wrap=True)
+            self._show_texts(continued(model, results.design.added))
         if tables:
             self.out.print()
 
@@ -180,7 +180,7 @@ class Screen:
             self.print_json(comparison)
         else:
             self._print_explained(*compared.tables(comparison))
-            self._show_texts(compared.texts(comparison))
+            self._show_texts(texts_of(comparison.fidelity))
             self._print_notes(comparison.notes)
             if comparison.output:
                 self.out.print(shown(f"results: {comparison.output}", style="bold"), soft_wrap=True)
@@ -189,12 +189,10 @@ class Screen:
             self.err.print(shown(f"failed: {label}: {why}", style="red"), soft_wrap=True)
         return 1 if comparison.failures else 0
 
-    def _show_texts(self, texts: Table) -> None:
+    def _show_texts(self, texts: Iterable[Continued]) -> None:
         """Show continuations prompt by prompt, one below the other, each in one line."""
-        for row in texts.rows:
-            for head, cell in zip(texts.heads, row, strict=True):
-                indent = "  " * (head != texts.heads[0])
-                self.out.print(shown(f"{indent}{head}: {' '.join(str(cell).split())}"), soft_wrap=True)
+        for each in texts:
+            self.out.print(shown("\n" + "\n".join(each.lines)), soft_wrap=True)
 
     def _print_explained(self, *explained: Table) -> None:
         """Print tables, and then the lines that explain them."""

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,16 @@ from layerimp.report.results.compared import ModelComparison
 from layerimp.testing import tiny_tokenizer
 
 PART = ("--max-length", 48, "--set", "fidelity.rows=4", "--set", "fidelity.new_tokens=4", "--set", "fidelity.prompts=3")
+
+
+@pytest.fixture(scope="module")
+def calibration_file(calibration_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Documents that are long enough for a prompt: each joins two of those that other tests use."""
+    lines = [json.loads(line)["text"] for line in calibration_file.read_text().splitlines()]
+    path = tmp_path_factory.mktemp("long") / "calibration.jsonl"
+    joined = (json.dumps({"text": f"{one} {other}"}) for one, other in pairwise(lines))
+    path.write_text("".join(f"{line}\n" for line in joined))
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +131,7 @@ def test_tasks_are_compared_document_by_document(
     assert difference.mean == pytest.approx(after.value - before.value)
     assert after.flips is not None
     assert after.flips.to_right - after.flips.to_wrong == pytest.approx(difference.mean * 12)
-    for word in ("how far from tiny-llama", "divergence", "copying", "flips", "less: ", "tiny-llama: "):
+    for word in ("how far from tiny-llama", "divergence", "copying", "flips", "less: ", "original: "):
         assert word in printed
     page = (out / "report.html").read_text()
     assert "What they write" not in page

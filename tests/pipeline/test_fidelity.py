@@ -209,6 +209,7 @@ def test_a_comparer_that_fails_is_named_and_the_run_goes_on(
 
 def test_a_collapse_is_noted(recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     looped = iter([False, False, False, True, True, False])
+    monkeypatch.setattr("layerimp.fidelity.generation.LOOP_TOKENS", 8)
     monkeypatch.setattr("layerimp.fidelity.generation.loops", lambda continuation: next(looped))
     (model,) = run(recipe | {"evaluators": FEW}).models.values()
     (note,) = [note for note in model.all_notes if "loop" in note]
@@ -222,8 +223,9 @@ def test_what_cannot_be_measured_is_noted(recipe: dict[str, Any]) -> None:
 
 
 def test_every_output_shows_the_same_figures_and_texts(
-    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("layerimp.fidelity.generation.LOOP_TOKENS", 8)
     out = tmp_path / "out"
     results = run(recipe | {"evaluators": FEW, "healers": ["linear"], "output": str(out)})
     healed = fidelities(results)["avss+linear"]

@@ -22,6 +22,7 @@ from layerimp.report.results.compared import ModelComparison
 from layerimp.report.results.data import by_folder, documents_asked
 from layerimp.report.tables import compared
 from layerimp.report.tables.data_frame import as_csv
+from layerimp.report.tables.distances import texts_of
 from layerimp.report.tables.numbers import amounts, number, percent
 
 
@@ -66,7 +67,7 @@ def comparison_page(comparison: ModelComparison) -> str:
             comparison=comparison,
             name=model_name(comparison.intact.model),
             tables=compared.tables(comparison),
-            texts=compared.texts(comparison),
+            texts=texts_of(comparison.fidelity),
             download=_data_uri("application/json", json.dumps({**data, **cut}).encode()),
         )
     )

@@ -1,15 +1,15 @@
-"""The tables of `layerimp compare`: how far models are from the intact one, their tasks, and what they write."""
+"""The tables of `layerimp compare`: how far models are from the intact one, and their tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 from layerimp._table import Cell, Column, Table
 from layerimp.fidelity import Fidelity
 from layerimp.models.origin import model_name
 from layerimp.report.results.compared import ModelComparison
 from layerimp.report.results.measures import Difference, Flips, Measured
+from layerimp.report.tables.distances import FIGURES, SHARES
 from layerimp.report.tables.numbers import number, percentage, share_cell, to_either_side, two_digits
 
 _NOTHING = Cell(text="-")
@@ -29,14 +29,10 @@ _TASKS = (
 )
 
 
-_NAMING = ("task", "metric", "model")
-_VALUES = ("value", "to intact", "p", "flips", "right to\nwrong", "wrong to\nright", "retained")
-
-
 def tables(comparison: ModelComparison) -> list[Table]:
     """Return the tables of a comparison: fidelity, and tasks if there are any."""
-    found = [fidelity_table(comparison)] if comparison.fidelity else []
-    return [*found, task_table(comparison)] if comparison.intact.metrics else found
+    fidelity = [fidelity_table(comparison)] if comparison.fidelity else []
+    return [*fidelity, task_table(comparison)] if comparison.intact.metrics else fidelity
 
 
 def fidelity_table(comparison: ModelComparison) -> Table:
@@ -55,46 +51,21 @@ def fidelity_table(comparison: ModelComparison) -> Table:
 
 
 def fidelity_columns(known: Sequence[Fidelity | None]) -> Iterator[Column]:
-    """Yield the columns of fidelity: first the intact model's own shares, then a row for each other model."""
-    yield Column("divergence\nmean", [Cell(), *map(_divergence, known)])
-    for head, (place, show) in _DISTANCES.items():
-        values = [_at(each, place) for each in known]
-        if any(value is not None for value in values):
-            yield Column(head, [Cell(), *(_shown(value, show) for value in values)])
-    for head, (place, own) in _SHARES.items():
-        shares = [_at(each, place) for each in known]
-        if any(share is not None for share in shares):
-            intact = next(share for share in (_at(each, own) for each in known) if share is not None)
-            yield Column(head, [_shown(share, percentage) for share in (intact, *shares)])
+    """Yield the columns of fidelity: first the intact model's own figures, then a row for each other model."""
+    measured = [fidelity for fidelity in known if fidelity is not None]
+    for name, figure in FIGURES.items():
+        if all(figure.of(fidelity) is None for fidelity in measured):
+            continue
+        show = percentage if name in SHARES else number
+        own = next((value for each in measured if (value := figure.intact(each)) is not None), None)
+        cells = [Cell() if each is None else _cell(figure.of(each), show, figure.stderr(each)) for each in known]
+        yield Column(f"{name} {'↑' if figure.higher_is_better else '↓'}", [_cell(own, show), *cells])
 
 
-def _divergence(fidelity: Fidelity | None) -> Cell:
-    if fidelity is None or fidelity.divergence is None:
+def _cell(value: float | None, show: Callable[[float], str], stderr: float | None = None) -> Cell:
+    if value is None:
         return Cell()
-    mean, error = fidelity.divergence.mean, fidelity.divergence.stderr
-    return Cell(mean, number(mean), "" if error is None else f"± {two_digits(error)}", error)
-
-
-_DISTANCES: Mapping[str, tuple[str, Callable[[float], str]]] = {
-    "divergence\np99": ("divergence.p99", number),
-    "agreement": ("agreement", percentage),
-    "same\ntokens": ("generation.same_tokens", number),
-}
-"""By head, the figures that the intact model does not have: their place, and how they are shown."""
-_SHARES = {
-    "copying": ("copying.accuracy", "copying.intact"),
-    "empty": ("generation.empty", "generation.intact_empty"),
-    "loops": ("generation.loops", "generation.intact_loops"),
-}
-"""By head, the places of the shares of a model, and of the intact model's."""
-
-
-def _at(fidelity: Fidelity | None, place: str) -> float | None:
-    """Return the figure at a place, such as `divergence.mean`; None if it was not measured."""
-    value: Any = fidelity
-    for name in place.split("."):
-        value = None if value is None else getattr(value, name)
-    return None if value is None else float(value)
+    return Cell(value, show(value), "" if stderr is None else f"± {two_digits(stderr)}", stderr)
 
 
 def _fidelity_notes(known: Sequence[Fidelity | None]) -> Iterator[str]:
@@ -103,10 +74,6 @@ def _fidelity_notes(known: Sequence[Fidelity | None]) -> Iterator[str]:
         yield _COPYING
     if any(each and each.generation for each in known):
         yield _GENERATION
-
-
-def _shown(value: float | None, show: Callable[[float], str]) -> Cell:
-    return Cell() if value is None else Cell(value, show(value))
 
 
 def task_table(comparison: ModelComparison) -> Table:
@@ -173,19 +140,3 @@ def _flips(flips: Flips | None) -> list[Cell]:
         return [Cell()] * 3
     share = Cell(text="-") if flips.share is None else Cell(flips.share, percentage(flips.share))
     return [share, *(Cell(count, f"{count:g}") for count in (flips.to_wrong, flips.to_right))]
-
-
-def texts(comparison: ModelComparison) -> Table:
-    """Return continuations of the same prompts: a row for each prompt, and a column for each model."""
-    generated = {label: each.generation for label, each in comparison.fidelity.items() if each.generation is not None}
-    by_prompt: dict[Cell, dict[str, str]] = {}
-    for label, generation in generated.items():
-        for one in generation.samples:
-            prompt = Cell(f"{one.prompt}{' (in the chat template)' * one.chat}")
-            by_prompt.setdefault(prompt, {"": one.intact})[label] = one.text
-    heads = {"": model_name(comparison.intact.model), **{label: label for label in generated}}
-    columns = [
-        Column(head, [Cell(line.get(key, "").strip() or "(nothing)") for line in by_prompt.values()], "left")
-        for key, head in heads.items()
-    ]
-    return Table([Column("prompt", list(by_prompt), "left"), *columns], "what they write")

@@ -24,11 +24,13 @@ class Figure:
         of: Returns it; None if it was not measured.
         higher_is_better: The direction.
         intact: Returns the same number of the intact model.
+        stderr: Returns the standard error; None if it is not known.
     """
 
     of: Number
     higher_is_better: bool
     intact: Number = lambda fidelity: None
+    stderr: Number = lambda fidelity: None
 
 
 def _of(part: str, name: str) -> Number:
@@ -42,7 +44,7 @@ def _of(part: str, name: str) -> Number:
 
 
 FIGURES: Mapping[str, Figure] = {
-    "divergence": Figure(_of("divergence", "mean"), higher_is_better=False),
+    "divergence": Figure(_of("divergence", "mean"), higher_is_better=False, stderr=_of("divergence", "stderr")),
     "divergence p99": Figure(_of("divergence", "p99"), higher_is_better=False),
     "agreement": Figure(lambda fidelity: fidelity.agreement, higher_is_better=True),
     "copying": Figure(_of("copying", "accuracy"), higher_is_better=True, intact=_of("copying", "intact")),

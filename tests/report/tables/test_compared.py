@@ -1,0 +1,36 @@
+"""The columns that say how far models of any origin are from an intact one."""
+
+from __future__ import annotations
+
+from layerimp.fidelity import Copying, Fidelity, Generation, Spread
+from layerimp.report.tables.compared import fidelity_columns
+from layerimp.report.tables.distances import FIGURES
+
+SPREAD = Spread(mean=0.25, stderr=0.0123, median=0.1, p90=0.5, p99=1.5, max=3.0)
+COPYING = Copying(accuracy=0.5, intact=0.75, divergence=0.3, agreement=0.5)
+
+
+def measured(loops: float | None) -> Fidelity:
+    generation = Generation(same_tokens=5, empty=0, loops=loops, intact_empty=0.25, intact_loops=loops, samples=[])
+    return Fidelity(predictions=8, divergence=SPREAD, agreement=0.875, copying=COPYING, generation=generation)
+
+
+def test_every_figure_is_a_column_with_the_intact_model_s_first() -> None:
+    columns = {column.head[:-2]: [str(cell) for cell in column.cells] for column in fidelity_columns([measured(0.5)])}
+    assert columns == {
+        "divergence": ["", "0.2500 ± 0.012"],
+        "divergence p99": ["", "1.500"],
+        "agreement": ["", "87.5%"],
+        "copying": ["75.0%", "50.0%"],
+        "same tokens": ["", "5.000"],
+        "empty": ["25.0%", "0.0%"],
+        "loops": ["50.0%", "50.0%"],
+    }
+    assert columns.keys() == FIGURES.keys()
+
+
+def test_what_no_model_has_is_no_column() -> None:
+    heads = [column.head for column in fidelity_columns([None, measured(None)])]
+    assert "loops ↓" not in heads
+    assert len(heads) == len(FIGURES) - 1
+    assert [column.head for column in fidelity_columns([Fidelity(agreement=0.5)])] == ["agreement ↑"]
