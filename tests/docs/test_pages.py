@@ -212,6 +212,16 @@ def test_bars_may_be_drawn_otherwise_and_numbers_may_not() -> None:
     assert not pages.same(shown, text.format("0.0197", "███▉", "···├─●─┤·"))
 
 
+def test_generated_text_and_the_numbers_of_fidelity_may_differ_and_what_stands_beside_them_may_not() -> None:
+    shown = (
+        "fidelity: how far\n\n  model  divergence  empty\n  a      0.7019      0.0%\n         ± 0.05\n\n"
+        "a: divergence 0.7, loops 0.0%\n\nprompt: Ann saw\noriginal: a cat\na: a dog\n\nprompt: Bob\na: ran\n\nrows 12\n"
+    )
+    assert pages.same(shown, shown.replace("0.7", "0.9").replace("a dog", "a dog and a cat"))
+    assert not pages.same(shown, shown.replace("empty", "loops"))
+    assert not pages.same(shown, shown.replace("rows 12", "rows 13"))
+
+
 def test_outputs_are_regenerated(tmp_path: Path) -> None:
     page = 'a\n\n```bash\nlayerimp --version\n```\n\n```text title="Output"\nlayerimp 7\n```\n\nb\n'
     assert regenerate.current(page, tmp_path) == page.replace("layerimp 7", f"layerimp {layerimp.__version__}")
