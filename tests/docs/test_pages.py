@@ -215,7 +215,7 @@ def test_bars_may_be_drawn_otherwise_and_numbers_may_not() -> None:
 def test_generated_text_and_the_numbers_of_fidelity_may_differ_and_what_stands_beside_them_may_not() -> None:
     shown = (
         "fidelity: how far\n\n  model  divergence  empty\n  a      0.7019      0.0%\n         ± 0.05\n\n"
-        "a: divergence 0.7, loops 0.0%\n\nprompt: Ann saw\noriginal: a cat\na: a dog\n\nprompt: Bob\na: ran\n\nrows 12\n"
+        "a: divergence 0.7, loops 0.0%\n\nprompt: Ann\noriginal: a cat\na: a dog\n\nprompt: Bob\na: ran\n\nrows 12\n"
     )
     assert pages.same(shown, shown.replace("0.7", "0.9").replace("a dog", "a dog and a cat"))
     assert not pages.same(shown, shown.replace("empty", "loops"))
