@@ -11,10 +11,45 @@ from typing import Any
 
 import pytest
 from layerimp_harness import lm_eval_names
-from layerimp_harness.lm_eval_names import HOMES, MEMBERS
+from layerimp_harness.lm_eval_names import HOMES
 
 PACKAGE = Path(__file__).parent / "layerimp_harness"
 ADAPTER = "layerimp_harness.lm_eval_names"
+
+MEMBERS = {
+    "ConfigurableTask": ("download", "eval_docs", "fewshot_context", "fewshot_docs"),
+    "Entry": ("cfg", "kind", "name", "yaml_path"),
+    "HFLM": (
+        "_create_model",
+        "_encode_pair",
+        "_loglikelihood_tokens",
+        "generate_until",
+        "get_model_info",
+        "loglikelihood",
+        "loglikelihood_rolling",
+        "tok_batch_encode",
+        "tok_decode",
+        "tok_encode",
+    ),
+    "Kind": ("GROUP", "TASK"),
+    "LM": ("generate_until", "loglikelihood", "loglikelihood_rolling"),
+    "TaskFactory": ("_load_full_config", "build"),
+    "TaskIndex": ("_kind_of", "process_cfg"),
+    "TaskManager": ("load", "task_index"),
+    "_factory": ("ConfigurableTask",),
+    "metrics": (
+        "acc_all",
+        "acc_all_stderr",
+        "bits_per_byte",
+        "mean",
+        "mean_stderr",
+        "perplexity",
+        "weighted_mean",
+        "weighted_perplexity",
+    ),
+    "utils": ("env",),
+}
+"""The members of these names that the plugin calls, overrides or replaces."""
 
 
 def imports(source: str) -> list[tuple[str, str]]:
