@@ -17,16 +17,6 @@ from lm_eval.models.huggingface import HFLM
 
 Side = Literal["lm_eval", "layerimp"]
 
-LIMITS = {
-    "hellaswag": 50,
-    "arc_easy": 50,
-    "arc_challenge": 50,
-    "winogrande": 50,
-    "boolq": 50,
-    "lambada_openai": 50,
-    "blimp": 3,
-}
-"""The tasks of `zero-shot`, and how many documents are measured of each; of BLiMP, of each of its 67 files."""
 LONGEST = 2048
 """The maximum number of tokens in a row."""
 

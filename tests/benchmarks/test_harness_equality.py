@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness_equality import BOUND, answers, leading
+from harness_equality import BOUND, LIMITS, answers, leading
 
 STORED = Path(__file__).parents[2] / "benchmarks" / "results" / "harness_equality.jsonl"
 
@@ -34,19 +34,21 @@ def test_the_lead_is_over_the_second_best() -> None:
 def test_another_answer_counts_where_the_lead_exceeds_the_bound(
     one: tuple[float, ...], other: tuple[float, ...], expected: tuple[bool, bool]
 ) -> None:
-    assert answers("t", sample(*one), sample(*other)) == expected
+    assert answers(sample(*one), sample(*other)) == expected
 
 
 def test_an_answer_by_length_counts_as_well() -> None:
     """By the sum the first one is the better on both sides; by letter the second one is, on one side."""
     endings = ("aa", "bbbb")
-    assert answers("t", sample(-2.0, -4.1, endings=endings), sample(-2.0, -3.9, endings=endings)) == (True, True)
+    assert answers(sample(-2.0, -4.1, endings=endings), sample(-2.0, -3.9, endings=endings)) == (True, True)
 
 
-def test_what_is_stored_holds_no_text_of_rows_and_no_other_answer() -> None:
+def test_what_is_stored_is_of_the_usual_documents_without_text_of_rows_or_another_answer() -> None:
     lines = [json.loads(line) for line in STORED.read_text(encoding="utf-8").splitlines()]
     assert {line["model"] for line in lines} == {"smollm2", "gemma"}
-    assert not any(line["other_answers_beyond_the_margin"] for line in lines)
+    assert not any(line["other_answers"] or line["other_texts"] for line in lines)
+    for model in ("smollm2", "gemma"):
+        assert {line["name"]: line["limit"] for line in lines if line["model"] == model}.items() >= LIMITS.items()
     worst = [request for line in lines for request in line.get("worst", [])]
     assert {key for request in worst for key in request} == {
         *("task", "document", "tokens", "float64", "lm_eval", "layerimp"),
