@@ -57,8 +57,8 @@ def measured(recipe: dict[str, Any]) -> dict[str, Fidelity]:
     finally:
         commands.measure_fidelity = original
     found = {removal.label: removal.models[0].fidelity for removal in results.model.removals}
-    intact, tokenizer = layerimp.load(recipe["model"], dtype=recipe.get("dtype"))
-    other = rounded(layerimp.load(recipe["model"], dtype=recipe.get("dtype"))[0])
+    intact, tokenizer = layerimp.load(recipe["model"])
+    other = rounded(copy.deepcopy(intact))
     comparer = registry().create("evaluator", "fidelity", {})
     comparing = Comparing("fidelity", comparer, intact, tokenizer, SILENT)  # type: ignore[arg-type]
     found["int8 weights"] = comparing.of(other, text[0], "int8 weights")
