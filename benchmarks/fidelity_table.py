@@ -11,6 +11,7 @@ largest magnitude / 127, rounded and multiplied back, which is what weight-only 
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Annotated, Any
