@@ -15,7 +15,7 @@ from layerimp.report.results.rows import Removable, Row
 from layerimp.report.results.scores import Agreement, Scored, common_steps
 from layerimp.report.rows import Left, Pruned, Rows, counts_of
 from layerimp.report.statistics.agreement import mean_tau, self_tau, stability
-from layerimp.report.statistics.measures import by_task, costs, shares
+from layerimp.report.statistics.measures import by_task, costs, flips_by_task, shares
 from layerimp.report.statistics.retained import Key, Retained, counting, removable, summed_up, worst_by_repeat
 from layerimp.report.statistics.significance import interval
 from layerimp.report.tables.numbers import named
@@ -195,6 +195,7 @@ def _removal(
         models=[_model(model, known.intact) for model in models],
         stability=None if contender.healer else stability([removed_by(model.blocks) for model in models]),
         retained=None if retained is None else shares(retained),
+        flips=flips_by_task(known.intact, [model.metrics for model in models]),
         notes=notes,
     )
 

@@ -16,7 +16,7 @@ from layerimp.report.results.contenders import Contender
 from layerimp.report.results.measures import Difference, Interval
 from layerimp.report.results.models import Amount, ReachedTarget, Repaired, Size
 from layerimp.report.results.rows import RETAINED, Entry, Row
-from layerimp.report.statistics.measures import mean_flips, measured
+from layerimp.report.statistics.measures import measured
 from layerimp.report.statistics.paired_bootstrap import Estimate, difference, unbeaten
 from layerimp.report.statistics.retained import Key, Retained, counting
 from layerimp.report.statistics.significance import holm, interval
@@ -167,7 +167,6 @@ class Rows:
                 ends=_ends(estimate, scale),
                 retention=_retention(original, metrics) if original else None,
                 retained=self._retained(original, label) if original else None,
-                flips=mean_flips(original, metrics) if original else None,
                 to_random=to_random.get(label),
                 to_baseline=to_baseline.get(label),
                 to_unhealed=to_unhealed.get(label),

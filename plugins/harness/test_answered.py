@@ -59,7 +59,8 @@ def test_flips_are_those_of_a_recount(tmp_path, models, tokenizer, metric):
     assert [list(one.answers) for one in measured] == recount
     right = [[given == doc["label"] for given, doc in zip(one, docs, strict=True)] for one in recount]
     assert [list(map(bool, one.documents)) for one in measured] == right
-    found = flips(*measured)
+    before, after = measured
+    found = flips(before, [after])
     differ = sum(ours != theirs for ours, theirs in zip(*recount, strict=True))
     assert found.share == pytest.approx(differ / 24)
     assert found.stderr == pytest.approx((differ / 24 * (1 - differ / 24) / 23) ** 0.5)
@@ -79,7 +80,8 @@ def test_generated_answers_are_compared_after_the_filter(folder, models, tokeniz
     task = (folder / "generate.yaml").read_text()
     (folder / "filtered.yaml").write_text(task.replace("task: generate", "task: filtered") + textwrap.dedent(filters))
     measured = [named(harness(folder, "generate", "filtered").evaluate(model, tokenizer)) for model in models]
-    whole, first = (flips(*(each[name, "exact_match"] for each in measured)) for name in ("generate", "filtered"))
+    one, other = measured
+    whole, first = (flips(one[name, "exact_match"], [other[name, "exact_match"]]) for name in ("generate", "filtered"))
     assert 0 < first.share < whole.share <= 1
 
 
@@ -96,9 +98,9 @@ def test_answers_that_are_not_known_are_not_made_up(folder, models, tokenizer):
         """,
     )
     before, after = (named(harness(folder, "cloze", "choice").evaluate(model, tokenizer)) for model in models)
-    cloze = flips(before["cloze", "acc"], after["cloze", "acc"])
+    cloze = flips(before["cloze", "acc"], [after["cloze", "acc"]])
     assert cloze.share is cloze.stderr is None
     lost = zip(before["cloze", "acc"].documents, after["cloze", "acc"].documents, strict=True)
     assert cloze.to_wrong == sum(was > now for was, now in lost)
-    assert flips(before["cloze", "perplexity"], after["cloze", "perplexity"]) is None
-    assert flips(before["choice", "f1"], after["choice", "f1"]) is None
+    assert flips(before["cloze", "perplexity"], [after["cloze", "perplexity"]]) is None
+    assert flips(before["choice", "f1"], [after["choice", "f1"]]) is None

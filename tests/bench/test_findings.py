@@ -215,3 +215,27 @@ def test_repeats_that_read_the_same_text_are_said(tmp_path: Path) -> None:
     note = findings(tmp_path / "little", little, repeats=3).notes[0]
     assert "3 draws of calibration text gave 2 different ones" in note
     assert findings(tmp_path / "enough", little, repeats=2).notes == []
+
+
+def test_flips_of_repeats_have_an_interval_and_an_error_over_the_documents(tmp_path: Path) -> None:
+    def answered(cell: Cell) -> Result:
+        result = computed(cell)
+        if cell.kind != "evaluation" or cell.content["task"] != "mood":
+            return result
+        metrics = [replace(one, answers=tuple(map(int, one.documents or ()))) for one in unpacked(result)]
+        return result | packed(metrics)
+
+    found = findings(tmp_path, answered, repeats=3)
+    values = row(found, "mood").entries["avss"].values
+    assert len(set(values)) > 1
+    known = frame(found).query("kind == 'fidelity' and task == 'mood' and scorer == 'avss'").set_index("metric")
+    share, to_wrong, to_right = known.loc["flips"], known.loc["right to wrong"], known.loc["wrong to right"]
+    shares = [0.9 - value for value in values]  # of two answers one is right, and no model is right more often
+    assert (share["mean"], share["n"], share["documents"]) == (pytest.approx(sum(shares) / 3), 3, DOCUMENTS)
+    over_repeats = interval(shares)
+    assert (share["low"], share["high"]) == pytest.approx((over_repeats.low, over_repeats.high))
+    each = np.array([np.arange(DOCUMENTS) < round(100 * value) for value in (0.9, *values)])
+    over_documents = (each[1:] != each[0]).mean(axis=0).std(ddof=1) / math.sqrt(DOCUMENTS)
+    assert (share["error_high"] - share["error_low"]) / 2 == pytest.approx(over_documents)
+    assert to_wrong["mean"] == pytest.approx(share["mean"] * DOCUMENTS)
+    assert to_right["mean"] == 0

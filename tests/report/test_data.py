@@ -108,6 +108,7 @@ def test_the_document_has_the_promised_shape() -> None:
             "accuracy": share,
             "worst": share,
         },
+        "flips": {},
         "notes": [],
     }
     assert pruned == {

@@ -55,7 +55,7 @@ class Flips(Part):
         "tasks the average of their shares. Null if answers are not known, but only whether they are right."
     )
     stderr: Known = Field(
-        description="The standard error of the share over the documents; null if not known, and for several repeats."
+        description="The standard error of the share over the documents, which the repeats share; null if not known."
     )
     to_wrong: Number = Field(description="How many documents went from right to wrong; the mean over the repeats.")
     to_right: Number = Field(description="How many documents went from wrong to right; the mean over the repeats.")

@@ -10,7 +10,7 @@ from layerimp.fidelity.record import Fidelity
 from layerimp.models.dtypes import stored_bytes
 from layerimp.pruner import PrunePlan
 from layerimp.report.results.contenders import Contender
-from layerimp.report.results.measures import Cost, Measured, Retained
+from layerimp.report.results.measures import Cost, Flips, Measured, Retained
 from layerimp.report.results.part import Known, Number, Part
 from layerimp.sizes.targets import UNITS, Reached
 from layerimp.steps import Step
@@ -160,6 +160,10 @@ class Removal(Part):
         description="How far the repeats removed the same; null for a single repeat, and for healed models."
     )
     retained: Retained | None = Field(description="What the models retain; null if none is measured.")
+    flips: dict[str, dict[str, Flips]] = Field(
+        description="By task and metric, how many answers are others than the intact model's, on average over the "
+        "models; without metrics whose documents are not simply right or wrong."
+    )
     notes: list[str] = Field(description="Notes for a reader of the numbers of these models.")
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from layerimp.report.results.contenders import Contender
-from layerimp.report.results.measures import Difference, Flips, Interval, Measured
+from layerimp.report.results.measures import Difference, Interval, Measured
 from layerimp.report.results.models import Amount
 from layerimp.report.results.part import Number, Part
 
@@ -30,11 +30,6 @@ class Entry(Part):
     )
     retained: Interval | None = Field(
         description="What is retained of the task; null if the task does not count by this metric."
-    )
-    flips: Flips | None = Field(
-        default=None,
-        description="How many answers are others than the intact model's; null if documents are not simply right or "
-        "wrong.",
     )
     to_random: Difference | None = Field(
         description="The difference to the scorer `random`, healed by the same healer if any; null without `random`, "

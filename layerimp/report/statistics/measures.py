@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from types import MappingProxyType
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from layerimp.metric import Metric, mean_and_error
 from layerimp.report.results.measures import Cost, Flips, Measured, Retained, Share
-from layerimp.report.statistics.retained import at_floor
+from layerimp.report.statistics.retained import Key, at_floor
 from layerimp.report.statistics.significance import times_stderr
 
 if TYPE_CHECKING:
@@ -31,12 +32,12 @@ def measured(metric: Metric, intact: Metric | None = None) -> Measured:
         floor=metric.floor,
         at_floor=at_floor(metric),
         members=list(metric.members),
-        flips=None if intact is None else flips(intact, metric),
+        flips=None if intact is None else flips(intact, [metric]),
     )
 
 
 def by_task(
-    metrics: Iterable[Metric], intact: Mapping[tuple[str, str], Metric] = MappingProxyType({})
+    metrics: Iterable[Metric], intact: Mapping[Key, Metric] = MappingProxyType({})
 ) -> dict[str, dict[str, Measured]]:
     """Return metrics by task and name.
 
@@ -70,47 +71,40 @@ def shares(estimates: retained.Retained) -> Retained:
     )
 
 
-def flips(intact: Metric, model: Metric) -> Flips | None:
-    """Compare the answers of a model with those of the intact one, document by document.
+def flips(intact: Metric, models: Sequence[Metric]) -> Flips | None:
+    """Compare the answers of models with those of the intact one, document by document, and average over the models.
 
     Source: Dutta et al. 2024, arXiv 2407.09141.
 
     Args:
         intact: A metric of the intact model.
-        model: The same metric of the model.
+        models: The same metric of each model, such as one for each repeat.
 
     Returns:
         The flips; None if a document is not simply right or wrong, or the documents are not the same.
     """
-    before, after = intact.documents, model.documents
-    if not before or not after or len(before) != len(after) or intact.hashes != model.hashes:
+    before, known = intact.documents, [model.documents for model in models if model.documents]
+    if not before or not known or len(known) < len(models):
         return None
-    if not {*before, *after} <= {0.0, 1.0}:
+    if any(model.hashes != intact.hashes for model in models) or any(len(after) != len(before) for after in known):
+        return None
+    if not {*before}.union(*known) <= {0.0, 1.0}:
         return None
     share = error = None
-    if intact.answers is not None and model.answers is not None:
-        differ = [float(ours != theirs) for ours, theirs in zip(model.answers, intact.answers, strict=True)]
+    answers = [model.answers for model in models if model.answers is not None]
+    if intact.answers is not None and len(answers) == len(models):
+        differ = [fmean(one != was for one in now) for was, *now in zip(intact.answers, *answers, strict=True)]
         share, error = mean_and_error(differ, intact.strata)
-    return Flips(
-        share=share,
-        stderr=error,
-        to_wrong=sum(was > now for was, now in zip(before, after, strict=True)),
-        to_right=sum(was < now for was, now in zip(before, after, strict=True)),
-    )
+    fell, rose = (fmean(sum(map(changed, before, after)) for after in known) for changed in (operator.gt, operator.lt))
+    to_wrong, to_right = (fell, rose) if intact.higher_is_better else (rose, fell)
+    return Flips(share=share, stderr=error, to_wrong=to_wrong, to_right=to_right)
 
 
-def mean_flips(intact: Metric, repeats: Sequence[Metric]) -> Flips | None:
-    """Return the flips of the models of all repeats, on average; None if those of a model are not known."""
-    each = [flips(intact, model) for model in repeats]
-    known = [one for one in each if one is not None]
-    if not known or len(known) < len(each):
-        return None
-    if len(known) == 1:
-        return known[0]
-    shares = [one.share for one in known if one.share is not None]
-    return Flips(
-        share=fmean(shares) if len(shares) == len(known) else None,
-        stderr=None,
-        to_wrong=fmean(one.to_wrong for one in known),
-        to_right=fmean(one.to_right for one in known),
-    )
+def flips_by_task(intact: Mapping[Key, Metric], models: Sequence[Mapping[Key, Metric]]) -> dict[str, dict[str, Flips]]:
+    """Return the flips of models by task and name of the metric, of all metrics of which they are known."""
+    tasks: dict[str, dict[str, Flips]] = {}
+    for key, metric in intact.items():
+        measured = [model[key] for model in models if key in model]
+        if len(measured) == len(models) and (known := flips(metric, measured)) is not None:
+            tasks.setdefault(metric.task, {})[metric.name] = known
+    return tasks

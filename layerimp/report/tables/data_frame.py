@@ -259,17 +259,17 @@ def _fidelity(model: ModelResults, removal: Removal) -> Iterator[Record]:
 
 def _flips(model: ModelResults, removal: Removal) -> Iterator[Record]:
     """Yield how many answers to each task are others than the intact model's, by the first metric that says so."""
-    seen: set[str] = set()
-    for row in model.rows:
-        entry = row.entries.get(removal.label)
-        same_place = (row.pruner, row.amount) == (removal.pruner, removal.amount)
-        if not same_place or entry is None or entry.flips is None or row.task in seen | model.inner:
+    pruned, inner = _pruned(model, removal), model.inner
+    for task, by_metric in removal.flips.items():
+        if task in inner:
             continue
-        seen.add(row.task)
-        flips = entry.flips
-        about = _pruned(model, removal) | {"kind": FIDELITY, "task": row.task, "n": len(removal.models)}
-        about |= {"documents": row.original and row.original.documents, "higher_is_better": False}
-        if flips.share is not None:
-            yield Record(**about, metric=FLIPS, **_with_error(flips.share, flips.stderr))
-        yield Record(**about, metric=TO_WRONG, mean=flips.to_wrong)
-        yield Record(**about | {"higher_is_better": True}, metric=TO_RIGHT, mean=flips.to_right)
+        name, mean = next(iter(by_metric.items()))
+        each = [known for one in removal.models if (known := one.metrics[task][name].flips) is not None]
+        about = pruned | {"kind": FIDELITY, "task": task, "documents": model.metrics[task][name].documents}
+        shares = [one.share for one in each if one.share is not None]
+        if mean.share is not None:
+            error = _with_error(mean.share, mean.stderr)
+            yield Record(**about | error | _mean(interval(shares)), metric=FLIPS, higher_is_better=False)
+        to_wrong, to_right = (interval([getattr(one, way) for one in each]) for way in ("to_wrong", "to_right"))
+        yield Record(**about, **_mean(to_wrong), metric=TO_WRONG, higher_is_better=False)
+        yield Record(**about, **_mean(to_right), metric=TO_RIGHT, higher_is_better=True)
