@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -59,13 +59,23 @@ def without_folders(text: str) -> str:
     return _FOLDERS.sub("", text)
 
 
-def tree_without_folders(data: Any, cut: Callable[[str], str] = without_folders) -> Any:
-    """Return plain data with every text in it cut by a function of this module."""
+def tree_without_folders(
+    data: Any, cut: Callable[[str], str] = without_folders, whole: Collection[str] | None = None
+) -> Any:
+    """Return plain data with every text in it cut by a function of this module.
+
+    Args:
+        data: The data.
+        cut: The function.
+        whole: The keys of those mappings in it that stay as they are.
+    """
     if isinstance(data, str):
         return cut(data)
     if isinstance(data, Mapping):
-        return {name: tree_without_folders(value, cut) for name, value in data.items()}
-    return [tree_without_folders(value, cut) for value in data] if isinstance(data, Sequence) else data
+        if whole and data.keys() == set(whole):
+            return data
+        return {name: tree_without_folders(value, cut, whole) for name, value in data.items()}
+    return [tree_without_folders(value, cut, whole) for value in data] if isinstance(data, Sequence) else data
 
 
 def last_part(path: str) -> str:

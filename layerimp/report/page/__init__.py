@@ -10,9 +10,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
+from pydantic import BaseModel
 
 from layerimp._paths import last_part, tree_without_folders, without_folders, write_whole
 from layerimp.errors import OutputError
+from layerimp.fidelity.record import Sample
 from layerimp.models.origin import model_name
 from layerimp.report.document import PAGE, Results, movable
 from layerimp.report.page.curves import curves, drawn, looks, sample
@@ -29,7 +31,6 @@ from layerimp.report.tables.numbers import amounts, number, percent
 def page(results: Results) -> str:
     """Return the results of a run or a grid as one HTML document, which shows no local folders."""
     command = "bench" if results.cells else "run"
-    data = tree_without_folders(movable(results).model_dump(mode="json"))
     design = results.design
     styles = looks(list(design.scorers), design.baselines, design.healers)
     views = {
@@ -38,7 +39,7 @@ def page(results: Results) -> str:
     }
     downloads = {
         f"{command}.csv": _data_uri("text/csv", as_csv(results).encode()),
-        f"{command}.json": _data_uri("application/json", json.dumps(data).encode()),
+        f"{command}.json": _json_uri(movable(results)),
     }
     return (
         _environment()
@@ -58,8 +59,6 @@ def page(results: Results) -> str:
 
 def comparison_page(comparison: ModelComparison) -> str:
     """Return a comparison of models as one HTML document, which shows no local folders."""
-    data = comparison.model_copy(update={"output": None}).model_dump(mode="json")
-    cut = {part: tree_without_folders(value) for part, value in data.items() if part != "fidelity"}  # texts stay whole
     return (
         _environment()
         .get_template("comparison.html.jinja")
@@ -68,7 +67,7 @@ def comparison_page(comparison: ModelComparison) -> str:
             name=model_name(comparison.intact.model),
             tables=compared.tables(comparison),
             texts=texts_of(comparison.fidelity),
-            download=_data_uri("application/json", json.dumps({**data, **cut}).encode()),
+            download=_json_uri(comparison.model_copy(update={"output": None})),
         )
     )
 
@@ -112,6 +111,12 @@ def write_page(results: Results, directory: Path) -> Path:
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
     return path
+
+
+def _json_uri(document: BaseModel) -> str:
+    """Return a document without local folders, in which what models are given and write stays whole."""
+    data = tree_without_folders(document.model_dump(mode="json"), whole=Sample.model_fields)
+    return _data_uri("application/json", json.dumps(data).encode())
 
 
 def _data_uri(kind: str, content: bytes) -> str:

@@ -8,6 +8,7 @@ import re
 import pytest
 from support.made_up_grids import downloads, found_of, part, pictures, words
 
+from layerimp.fidelity.record import Fidelity, Generation, Sample
 from layerimp.recipe import ComponentSpec
 from layerimp.report.document import Failure, Results
 from layerimp.report.page import page
@@ -137,6 +138,22 @@ def test_no_folder_of_this_machine_is_shown(found: Results) -> None:
     data = downloads(document)["bench.json"].decode()  # a page is sent to others, and so are its data
     assert "x.bin" in data
     assert "/home/ann" not in data
+
+
+def test_what_models_write_stays_whole(found: Results) -> None:
+    written = {"prompt": "either/or", "chat": False, "intact": "the /etc/hosts file", "text": "km/h /usr/bin/env"}
+    generation = Generation(
+        same_tokens=1, empty=0, loops=0, intact_empty=0, intact_loops=0, samples=[Sample.model_validate(written)]
+    )
+    fidelity = Fidelity(generation=generation, missing={"copying": "no /home/ann/text.jsonl"})
+    tiny = found.models["tiny"]
+    first, *others = tiny.removals
+    models = [first.models[0].model_copy(update={"fidelity": fidelity}), *first.models[1:]]
+    tiny = tiny.model_copy(update={"removals": [first.model_copy(update={"models": models}), *others]})
+    document = page(found.model_copy(update={"models": found.models | {"tiny": tiny}}))
+    stored = json.loads(downloads(document)["bench.json"])["models"]["tiny"]["removals"][0]["models"][0]["fidelity"]
+    assert stored["generation"]["samples"] == [written]
+    assert stored["missing"] == {"copying": "no text.jsonl"}
 
 
 def test_the_document_is_always_the_same(found: Results, document: str) -> None:
