@@ -6,12 +6,11 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from layerimp._table import Column, Table, Tabular
 from layerimp.component import Component
-from layerimp.errors import NonFiniteError, PluginError, listing
+from layerimp.errors import NonFiniteError, PluginError, listing, unknown_name
 from layerimp.steps import Step, sublayers_of
 from layerimp.ties import weakest_first
 
@@ -152,11 +151,6 @@ class Scorer(Component):
         self.num_blocks = num_blocks
         self.steps: Sequence[Step] = range(num_blocks)
 
-    @property
-    def scores_seams(self) -> bool:
-        """Whether this instance scores seams rather than blocks."""
-        return bool(self.steps) and sublayers_of(self.steps[0])[0].part == "mlp"
-
     def refusal(self, kind: Kind) -> str | None:
         """Why this scorer, with its options, cannot score seams, or attention and MLP apart; None if it can.
 
@@ -190,12 +184,9 @@ class Scorer(Component):
         if isinstance(observed, str):
             return f"{cls.__name__}.observes is a text; write frozenset({{{observed!r}}})"
         offered: frozenset[str] = getattr(sweep, "sites", frozenset())
-        if offered and isinstance(observed, Set):
-            for site in sorted(observed - offered):
-                near = get_close_matches(site, offered, n=1)
-                hint = f", did you mean {near[0]!r}?" if near else ""
-                offer = f"{type(sweep).__name__} does not offer{hint} ({listing(offered)})"
-                return f"{cls.__name__} observes {site!r}, which the sweep {offer}"
+        if offered and isinstance(observed, Set) and (unknown := sorted(observed - offered)):
+            wrong = unknown_name("site", unknown[0], offered, of=f"the sweep {type(sweep).__name__}")
+            return f"{cls.__name__} observes an {wrong}"
         return None
 
     @abstractmethod

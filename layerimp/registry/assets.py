@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
 from layerimp._paths import expanded
 from layerimp.assets import Assets
-from layerimp.errors import LayerimpError, PluginError
-from layerimp.registry.loader import PluginHost, cause_of, host
+from layerimp.errors import PluginError
+from layerimp.registry.loader import PluginHost, host
 
 
 def collected(plugins: PluginHost) -> Assets:
@@ -18,27 +18,19 @@ def collected(plugins: PluginHost) -> Assets:
     models: dict[str, Path] = {}
     texts: dict[str, Path] = {}
     tasks: tuple[Path, ...] = ()
-    for implementation in plugins.manager.hook.layerimp_assets.get_hookimpls():
-        plugin = implementation.plugin_name
-        try:
-            with plugins.record(plugin).at_work():
-                own = _checked(implementation.function(), models, texts)
-        except LayerimpError as error:
-            plugins.fail(plugin, f"layerimp_assets: {cause_of(error)}")
-            continue
+    for _plugin, own in plugins.answers("layerimp_assets", partial(_checked, models, texts)):
         models |= own.models
         texts |= own.texts
         tasks += own.tasks
     return Assets(models, texts, tasks)
 
 
-def _checked(returned: object, models: Mapping[str, Path], texts: Mapping[str, Path]) -> Assets:
+def _checked(models: Mapping[str, Path], texts: Mapping[str, Path], returned: object) -> Assets:
     if not isinstance(returned, Assets):
         raise PluginError(f"returns {type(returned).__name__}, not Assets")
     for kind, own, taken in (("model", returned.models, models), ("text", returned.texts, texts)):
-        for name in own:
-            if name in taken:
-                raise PluginError(f"the {kind} name {name!r} is taken by another plugin")
+        if both := sorted(own.keys() & taken.keys()):
+            raise PluginError(f"the {kind} name {both[0]!r} is taken by another plugin")
     for path in (*returned.models.values(), *returned.texts.values(), *returned.tasks):
         if not path.exists():
             raise PluginError(f"{path} does not exist")

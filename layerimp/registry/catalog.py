@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
-from layerimp.errors import (
-    LayerimpError,
-    OptionError,
-    PluginError,
-    UnknownNameError,
-    first_problem,
-    listing,
-    unknown_name,
-)
+from layerimp.errors import OptionError, PluginError, UnknownNameError, first_problem, listing, unknown_name
 from layerimp.evaluator import Evaluator
 from layerimp.healer import Healer
 from layerimp.pruner import Pruner
-from layerimp.registry.loader import DISABLE_VARIABLE, PluginHost, cause_of, host
+from layerimp.registry.loader import DISABLE_VARIABLE, PluginHost, host
 from layerimp.scorer import Scorer
 
 if TYPE_CHECKING:
@@ -36,6 +29,16 @@ _CONTRACTS: dict[Kind, type[Component]] = {
     "healer": Healer,
     "evaluator": Evaluator,
 }
+"""The base class of each kind."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What a name stands for: a class of a plugin, and the options that the name presets if it is that of a variant."""
+
+    cls: type[Component]
+    plugin: str
+    preset: Mapping[str, Any] | None = None
 
 
 class Registry:
@@ -43,86 +46,67 @@ class Registry:
 
     def __init__(self, plugins: PluginHost) -> None:
         self.plugins = plugins
-        self._classes: dict[Kind, dict[str, type[Component]]] = {kind: {} for kind in _CONTRACTS}
-        self._origin: dict[tuple[Kind, str], str] = {}
-        self._presets: dict[tuple[Kind, str], Mapping[str, Any]] = {}
-        for kind, contract in _CONTRACTS.items():
-            for implementation in getattr(plugins.manager.hook, f"layerimp_{kind}s").get_hookimpls():
-                plugin = implementation.plugin_name
-                try:
-                    with plugins.record(plugin).at_work():
-                        classes = self._checked(kind, contract, implementation.function())
-                except LayerimpError as error:
-                    plugins.fail(plugin, f"layerimp_{kind}s: {cause_of(error)}")
-                    self._forget(plugin)
-                    continue
-                self._classes[kind] |= classes
-                self._origin |= {(kind, name): plugin for name in classes}
-                self._presets |= {
-                    (kind, name): preset for cls in classes.values() for name, preset in _own_variants(cls).items()
-                }
+        self._entries: dict[Kind, dict[str, _Entry]] = {kind: {} for kind in _CONTRACTS}
+        for kind, entries in self._entries.items():
+            for plugin, classes in plugins.answers(f"layerimp_{kind}s", partial(self._checked, kind)):
+                for cls in classes:
+                    presets: dict[str, Mapping[str, Any] | None] = {cls.name: None, **_own_variants(cls)}
+                    entries |= {name: _Entry(cls, plugin, preset) for name, preset in presets.items()}
+        failed = {record.name for record in plugins.records if record.error and record.hooks}
+        for kind, entries in self._entries.items():  # a plugin that fails late leaves nothing
+            self._entries[kind] = {name: entry for name, entry in entries.items() if entry.plugin not in failed}
 
-    def _checked(self, kind: Kind, contract: type[Component], classes: object) -> dict[str, type[Component]]:
-        checked: dict[str, type[Component]] = {}
+    def _checked(self, kind: Kind, classes: object) -> list[type[Component]]:
+        contract, taken = _CONTRACTS[kind], self._entries[kind]
         if not isinstance(classes, list | tuple):
             raise PluginError(f"returns {type(classes).__name__}, not a list of {contract.__name__} classes")
+        names: set[str] = set()
         for cls in classes:
             if not (isinstance(cls, type) and issubclass(cls, contract)):
                 raise PluginError(f"{cls!r} is no {contract.__name__} class")
             if fault := cls.fault():
                 raise PluginError(fault)
             for name in (cls.name, *_own_variants(cls)):
-                if name in checked:
+                if name in names:
                     raise PluginError(f"two {kind}s are named {name!r}")
-                if name in self._classes[kind]:
-                    raise PluginError(f"the {kind} name {name!r} is taken by the plugin {self._origin[kind, name]!r}")
-                checked[name] = cls
+                if name in taken:
+                    raise PluginError(f"the {kind} name {name!r} is taken by the plugin {taken[name].plugin!r}")
+                names.add(name)
             for name, preset in _own_variants(cls).items():
                 _configured(cls, preset, f"{kind} {name!r}")
-        return checked
-
-    def _forget(self, plugin: str) -> None:
-        """Remove the components that a plugin gave before it failed."""
-        for kind, name in [key for key, origin in self._origin.items() if origin == plugin]:
-            del self._classes[kind][name], self._origin[kind, name]
-            self._presets.pop((kind, name), None)
+        return list(classes)
 
     def names(self, kind: Kind) -> list[str]:
         """Return the names of all components of a kind, sorted; those of variants are in `summaries`."""
-        return sorted(name for name in self._classes[kind] if (kind, name) not in self._presets)
+        return sorted(name for name, entry in self._entries[kind].items() if entry.preset is None)
 
     def summaries(self, kind: Kind) -> dict[str, str]:
         """Return every name of a kind that users can type, sorted, with what it means in one line."""
-        return {name: self._summary(kind, name) for name in sorted(self._classes[kind])}
+        entries = sorted(self._entries[kind].items())
+        return {
+            name: entry.cls.summary() if entry.preset is None else f"{entry.cls.name} with {settings(entry.preset)}"
+            for name, entry in entries
+        }
 
-    def variants(self, kind: Kind, name: str) -> dict[str, Mapping[str, Any]]:
+    def variants(self, kind: Kind, name: str) -> Mapping[str, Mapping[str, Any]]:
         """Return the variants of a component, each with the options that it presets; none of a variant."""
-        of = None if (kind, name) in self._presets else self._classes[kind][name]
-        own = {variant: preset for (k, variant), preset in self._presets.items() if k == kind}
-        return {variant: preset for variant, preset in own.items() if self._classes[kind][variant] is of}
-
-    def _summary(self, kind: Kind, name: str) -> str:
-        cls, preset = self._classes[kind][name], self._presets.get((kind, name))
-        return cls.summary() if preset is None else f"{cls.name} with {settings(preset)}"
+        entry = self._entries[kind][name]
+        return _own_variants(entry.cls) if entry.preset is None else {}
 
     def origin(self, kind: Kind, name: str) -> str:
         """Return the name of the plugin that a component comes from."""
-        return self._origin[kind, name]
+        return self._entries[kind][name].plugin
 
     def components_of(self, plugin: str) -> dict[str, list[str]]:
         """Return the names of a plugin's components by kind; kinds of which it has none, and variants, are left out."""
-        names: dict[str, list[str]] = {}
-        for (kind, name), origin in sorted(self._origin.items()):
-            if origin == plugin and (kind, name) not in self._presets:
-                names.setdefault(kind, []).append(name)
-        return names
+        names = {kind: [n for n in self.names(kind) if self.origin(kind, n) == plugin] for kind in sorted(_CONTRACTS)}
+        return {kind: own for kind, own in names.items() if own}
 
     def source(self, cls: type[Component]) -> str:
         """Return the distribution of a class and its version, or its module if no plugin registered the class."""
-        for (kind, name), plugin in self._origin.items():
-            if self._classes[kind].get(name) is cls:
-                return self.plugins.record(plugin).source
-        return f"of the module {cls.__module__}"
+        every = (entry for entries in self._entries.values() for entry in entries.values())
+        plugin = next((entry.plugin for entry in every if entry.cls is cls), None)
+        return f"of the module {cls.__module__}" if plugin is None else self.plugins.record(plugin).source
 
     def get(self, kind: Kind, name: str, *, otherwise: str = "") -> type[Component]:
         """Return the class registered under `name`, which may be the name of a variant.
@@ -139,16 +123,16 @@ class Registry:
         """
         if not isinstance(name, str):
             raise OptionError(f"a {kind} is given by its name, or as a configured {kind.capitalize()}, got {name!r}")
-        classes = self._classes[kind]
-        if name in classes:
-            return classes[name]
+        entries = self._entries[kind]
+        if name in entries:
+            return entries[name].cls
         for record in self.plugins.records:
             source = f"{kind} {name!r}: its plugin ({record.source})"
             if record.name == name and record.blocked:
                 raise PluginError(f"{source} is disabled by {DISABLE_VARIABLE}")
             if record.name == name and record.error:
                 raise PluginError(f"{source} failed: {record.error}")
-        error = unknown_name(kind, name, classes, otherwise=otherwise)
+        error = unknown_name(kind, name, entries, otherwise=otherwise)
         if failed := [f"{record.name} ({record.source})" for record in self.plugins.records if record.error]:
             error = UnknownNameError(f"{error} Plugins that failed: {listing(failed)}; layerimp plugins says why.")
         raise error
@@ -197,7 +181,7 @@ class Registry:
             OptionError: an option has a value of the wrong type.
         """
         cls = self.get(kind, name)
-        preset = self._presets.get((kind, name), {})
+        preset = self._entries[kind][name].preset or {}
         return _configured(cls, {**preset, **values}, f"{kind} {name!r}")
 
 

@@ -9,25 +9,24 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from warnings import warn
 
 import pluggy
 
 from layerimp import hookspecs
-from layerimp.errors import LayerimpError, PluginError, PluginWarning, one_line
+from layerimp.errors import LayerimpError, PluginError, PluginWarning, one_line, unknown_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+Answer = TypeVar("Answer")
 
 DISABLE_VARIABLE = "LAYERIMP_DISABLE_PLUGINS"
-SLOW = 2.0
-"""The time in seconds that the import of a plugin may take without a warning."""
 SHARED = ("layerimp.stats", "layerimp.sweep")
 """A module that most scorers import, and that imports torch. Its time counts for no plugin."""
 
@@ -111,43 +110,39 @@ class PluginHost:
             record.blocked = True
             return
         if self.manager.has_plugin(point.name):
-            other = next(r for r in self.records if r.name == point.name and not r.error)
-            record.error = f"the name {point.name!r} is taken by the plugin of {other.source}"
+            record.error = f"the name {point.name!r} is taken by the plugin of {self.record(point.name).source}"
             return
-        start = perf_counter()
         try:
             with record.at_work():
+                start = perf_counter()
                 plugin = point.load()
                 record.seconds = perf_counter() - start
                 self.manager.register(plugin, name=point.name)
+            record.hooks = _checked_hooks(point, self.manager.get_hookcallers(plugin) or [])
         except LayerimpError as error:
-            record.error = cause_of(error)
-            self._forget(point.name)
-            return
-        callers = self.manager.get_hookcallers(plugin) or []
-        try:
-            self.manager.check_pending()
-        except pluggy.PluginValidationError:
-            known = [name for name in dir(hookspecs) if name.startswith("layerimp_")]
-            wrong = next(caller.name for caller in callers if not caller.spec)
-            near = get_close_matches(wrong, known, n=1)
-            record.error = f"unknown hook {wrong!r}" + (f", did you mean {near[0]!r}?" if near else "")
-            self._forget(point.name)
-            return
-        record.hooks = sorted(caller.name for caller in callers)
-        if record.seconds > SLOW:
-            slow = f"the plugin {point.name!r} ({record.source}) took {record.seconds:.1f} s to import"
-            ways = (
-                f"let it import what is slow inside its functions, or keep it out with {DISABLE_VARIABLE}={point.name}"
-            )
-            warn(f"{slow}; {ways}", PluginWarning, stacklevel=2)
-        if not record.hooks:
-            record.error = f"{point.value} holds no hook; mark its functions with @layerimp.hookimpl"
+            record.error = _cause(error)
             self._forget(point.name)
 
     def _forget(self, name: str) -> None:
         if self.manager.has_plugin(name):
             self.manager.unregister(name=name)
+
+    def answers(self, hook: str, check: Callable[[Any], Answer]) -> Iterator[tuple[str, Answer]]:
+        """Yield what the plugins return for a hook, by the plugin's name. A plugin that fails is left out.
+
+        Args:
+            hook: The name of the hook, which takes no arguments.
+            check: Checks what a plugin returns, and fails if that breaks the contract.
+        """
+        for implementation in getattr(self.manager.hook, hook).get_hookimpls():
+            name = implementation.plugin_name
+            try:
+                with self.record(name).at_work():
+                    answer = check(implementation.function())
+            except LayerimpError as error:
+                self.fail(name, f"{hook}: {_cause(error)}")
+            else:
+                yield name, answer
 
     def fail(self, name: str, cause: str) -> None:
         """Record that the plugin `name` broke its contract, and remove the plugin."""
@@ -175,7 +170,21 @@ def installed_points() -> list[EntryPoint]:
     return sorted(entry_points(group=hookspecs.PROJECT), key=_order)
 
 
-def cause_of(error: LayerimpError) -> str:
+def _checked_hooks(point: EntryPoint, callers: Sequence[pluggy.HookCaller]) -> list[str]:
+    """Return the names of a plugin's hooks.
+
+    Raises:
+        PluginError: there are none, or one does not exist.
+    """
+    if not callers:
+        raise PluginError(f"{point.value} holds no hook; mark its functions with @layerimp.hookimpl")
+    known = [name for name in dir(hookspecs) if name.startswith("layerimp_")]
+    if unknown := [caller.name for caller in callers if not caller.spec]:
+        raise PluginError(str(unknown_name("hook", unknown[0], known)))
+    return sorted(caller.name for caller in callers)
+
+
+def _cause(error: LayerimpError) -> str:
     """Tell in one line why a plugin failed; errors that the plugin itself raised are named with their class."""
     return str(error) if isinstance(error, PluginError) else one_line(error)
 

@@ -18,13 +18,11 @@ from layerimp.registry.catalog import registry
 from layerimp.registry.loader import PluginHost
 
 
-def test_a_slow_plugin_is_named(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_has_the_time_of_the_import(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([0.0, 0.1, 10.0, 13.5])
     monkeypatch.setattr(loader, "perf_counter", lambda: next(ticks))
     points = [install("quick", layerimp_scorers=lambda: []), install("slow", layerimp_scorers=lambda: [Step])]
-    with pytest.warns(PluginWarning, match=r"^the plugin 'slow' \(layerimp-slow 1.2\) took 3.5 s to import; ") as told:
-        host = PluginHost(points, blocked=())
-    assert len(told) == 1
+    host = PluginHost(points, blocked=())
     assert [(record.status, record.seconds) for record in host.records] == [("ok", 0.1), ("ok", 3.5)]
 
 

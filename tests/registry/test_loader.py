@@ -50,7 +50,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "exits on import": ({"source": "raise SystemExit(3)"}, "SystemExit"),
     "misspelt hook": (
         {"layerimp_scorer": returning([])},
-        "unknown hook 'layerimp_scorer', did you mean 'layerimp_scorers'?",
+        "unknown hook 'layerimp_scorer'. Did you mean 'layerimp_scorers'",
     ),
     "strange hook": ({"layerimp_zzz": returning([])}, "unknown hook 'layerimp_zzz'"),
     "wrong argument": ({"layerimp_scorers": lambda model: []}, "PluginValidationError.*model"),

@@ -326,7 +326,7 @@ class Indexed(Norms):
 
 def louder(self: Norms, trace: Any) -> Any:
     """Ten times as much for a seam."""
-    return Norms.norms(self, trace) * (10 if self.scores_seams else 1)
+    return Norms.norms(self, trace) * (10 if isinstance(self.steps[0], str) else 1)
 
 
 WRONG_SCORERS: list[tuple[type[Scorer], str, str]] = [

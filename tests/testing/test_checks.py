@@ -98,7 +98,7 @@ def test_what_cannot_run_is_told_once() -> None:
         ({"observes": "block_in"}, r"Fault.observes is a text; write frozenset\(\{'block_in'\}\)"),
         (
             {"observes": {"blok_in"}},
-            r"Fault observes 'blok_in', which the sweep Forward does not offer, did you mean 'block_in'",
+            r"Fault observes an unknown site 'blok_in' of the sweep Forward. Did you mean 'block_in'",
         ),
     ],
 )
@@ -106,7 +106,7 @@ def test_a_class_that_is_not_whole_is_told_at_once(body: dict[str, Any], said: s
     with pytest.raises(ContractError, match=said):
         checks_of(type("Fault", (Step,), body))
     with pytest.raises(PluginError, match=said):
-        Registry(PluginHost([], blocked=()))._checked("scorer", Scorer, [type("Fault", (Step,), body)])
+        Registry(PluginHost([], blocked=()))._checked("scorer", [type("Fault", (Step,), body)])
 
 
 def test_a_refusal_is_no_breach() -> None:
