@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import ConfigDict, Field
 
@@ -11,6 +11,8 @@ from layerimp.component import Plain
 if TYPE_CHECKING:
     from layerimp.fidelity.divergence import Divergence
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Nats = Annotated[float, Field(ge=0)]
 COLLAPSE = 0.25
 """So much greater a share of continuations that are empty or loop is a collapse."""
 
@@ -24,12 +26,12 @@ class Record(Plain):
 class Spread(Record):
     """The divergence over all predictions."""
 
-    mean: float = Field(description="The mean per prediction, in nats.")
+    mean: Nats = Field(description="The mean per prediction, in nats.")
     stderr: float | None = Field(description="Its standard error, clustered by row; null for a single row.")
-    median: float = Field(description="The median over the predictions, in nats.")
-    p90: float = Field(description="The 90th percentile.")
-    p99: float = Field(description="The 99th percentile.")
-    max: float = Field(description="The largest value.")
+    median: Nats = Field(description="The median over the predictions, in nats.")
+    p90: Nats = Field(description="The 90th percentile.")
+    p99: Nats = Field(description="The 99th percentile.")
+    max: Nats = Field(description="The largest value.")
 
     @classmethod
     def of(cls, divergence: Divergence) -> Spread:
@@ -41,10 +43,10 @@ class Spread(Record):
 class Copying(Record):
     """The predictions in the second half of rows that hold the same tokens twice."""
 
-    accuracy: float = Field(description="The share of the tokens that the model predicts right.")
-    intact: float = Field(description="The share that the intact model predicts right.")
-    divergence: float = Field(description="The mean divergence there, in nats.")
-    agreement: float = Field(description="The share of these predictions with the same top token.")
+    accuracy: Share = Field(description="The share of the tokens that the model predicts right.")
+    intact: Share = Field(description="The share that the intact model predicts right.")
+    divergence: Nats = Field(description="The mean divergence there, in nats.")
+    agreement: Share = Field(description="The share of these predictions with the same top token.")
 
     @classmethod
     def of(cls, divergence: Divergence) -> Copying:
@@ -70,12 +72,12 @@ class Generation(Record):
     """Greedy continuations of the same prompts by both models."""
 
     same_tokens: float = Field(description="The mean number of tokens until the continuations first differ.")
-    empty: float = Field(description="The share of continuations without text.")
-    loops: float | None = Field(
+    empty: Share = Field(description="The share of continuations without text.")
+    loops: Share | None = Field(
         description="The share of continuations that end in a loop; null if they have fewer than 32 tokens."
     )
-    intact_empty: float = Field(description="The intact model's share of continuations without text.")
-    intact_loops: float | None = Field(description="The intact model's share of continuations that end in a loop.")
+    intact_empty: Share = Field(description="The intact model's share of continuations without text.")
+    intact_loops: Share | None = Field(description="The intact model's share of continuations that end in a loop.")
     samples: list[Sample] = Field(description="A few of the continuations.")
 
     @property
@@ -102,7 +104,7 @@ class Fidelity(Record):
     divergence: Spread | None = Field(
         default=None, description="The Kullback-Leibler divergence from the intact model's predictions, in nats."
     )
-    agreement: float | None = Field(
+    agreement: Share | None = Field(
         default=None, description="The share of predictions with the same top token, or of rows with the same label."
     )
     copying: Copying | None = Field(default=None, description="How well text is copied.")

@@ -8,7 +8,7 @@
         check()
 
 Each check is a separate test, named after the contract. A failure says which contract was broken, how, and where the
-documentation explains it. Outside pytest, `check_scorer(Step)` runs all checks.
+documentation explains it. Outside pytest, `check_component(Step)` runs all checks.
 
 Give a component as its class, or as an instance to check it with the options of that instance.
 """
@@ -16,10 +16,7 @@ Give a component as its class, or as an instance to check it with the options of
 from layerimp.testing.checks import (
     Check,
     ContractError,
-    check_evaluator,
-    check_healer,
-    check_pruner,
-    check_scorer,
+    check_component,
     checks_of,
     parametrize,
 )
@@ -31,10 +28,7 @@ __all__ = [
     "Check",
     "ContractError",
     "batch",
-    "check_evaluator",
-    "check_healer",
-    "check_pruner",
-    "check_scorer",
+    "check_component",
     "checks_of",
     "padded_batch",
     "parametrize",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from unittest import SkipTest
@@ -15,18 +15,25 @@ from layerimp.fidelity.comparer import Comparer
 from layerimp.healer import Healer
 from layerimp.pruner import Pruner
 from layerimp.scorer import Scorer
-from layerimp.testing.assertions import BrokenError
-from layerimp.testing.comparers import comparer_contracts
-from layerimp.testing.components import CONTRACTS
-from layerimp.testing.evaluators import evaluator_contracts
-from layerimp.testing.healers import healer_contracts
-from layerimp.testing.pruners import pruner_contracts
-from layerimp.testing.scorers import scorer_contracts
+from layerimp.testing.comparers import ComparerContracts
+from layerimp.testing.contracts import BrokenError, Contracts, named
+from layerimp.testing.evaluators import EvaluatorContracts
+from layerimp.testing.healers import HealerContracts
+from layerimp.testing.pruners import PrunerContracts
+from layerimp.testing.scorers import ScorerContracts
 from layerimp.testing.tiny import BLOCKS
 
 if TYPE_CHECKING:
     import pytest
 
+KINDS: Mapping[type[Component], type[Contracts[Any]]] = {
+    Scorer: ScorerContracts,
+    Pruner: PrunerContracts,
+    Healer: HealerContracts,
+    Comparer: ComparerContracts,
+    Evaluator: EvaluatorContracts,
+}
+"""The contracts for each kind of component. A comparer is an evaluator with contracts of its own."""
 PAGE = "Conformance checks"
 """The page of the documentation that explains each contract under a heading of the same name."""
 
@@ -48,7 +55,7 @@ class Check:
 
     component: Component
     name: str
-    judge: Callable[[Any], None]
+    judge: Callable[[], None]
     base: Check | None = None
 
     def __call__(self) -> None:
@@ -61,7 +68,7 @@ class Check:
         if self.base is not None and not self.base.kept:
             raise SkipTest(f"not checked, since {self.component.name!r} breaks the contract {self.base.name!r}")
         try:
-            self.judge(self.component)
+            self.judge()
         except BrokenError as error:
             raise self._broken(str(error)) from None
         except Exception as error:
@@ -77,7 +84,7 @@ class Check:
         return True
 
     def _broken(self, how: str) -> ContractError:
-        who = f"{_kind(self.component)} {self.component.name!r}"
+        who = f"{_kind(self.component).__name__.lower()} {self.component.name!r}"
         return ContractError(f"{who} breaks the contract {self.name!r}: {how} ({self.where})")
 
     @property
@@ -101,45 +108,20 @@ def checks_of(component: Component | type[Component]) -> list[Check]:
     if fault := (component if isinstance(component, type) else type(component)).fault():
         raise ContractError(fault)
     instance = _instance(component)
-    checks = [Check(instance, name, judge) for name, judge in CONTRACTS.items()]
-    if isinstance(instance, Scorer):
-        base, *others = scorer_contracts(instance).items()
-    elif isinstance(instance, Pruner):
-        base, *others = pruner_contracts(instance).items()
-    elif isinstance(instance, Healer):
-        base, *others = healer_contracts().items()
-    elif isinstance(instance, Comparer):
-        base, *others = comparer_contracts().items()
-    elif isinstance(instance, Evaluator):
-        base, *others = evaluator_contracts().items()
-    else:
-        return checks
-    works = Check(instance, *base)
-    return [*checks, works, *(Check(instance, name, judge, works) for name, judge in others)]
+    contracts = KINDS[_kind(instance)](instance)
+    checks = [Check(instance, name, judge) for name, judge in named(contracts).items()]
+    first = len(named(Contracts(instance)))
+    return [*checks[: first + 1], *(replace(check, base=checks[first]) for check in checks[first + 1 :])]
 
 
-def check_scorer(scorer: Scorer | type[Scorer]) -> None:
-    """Run all checks on a scorer.
+def check_component(component: Component | type[Component]) -> None:
+    """Run all checks on a component.
 
     Raises:
-        ContractError: the scorer breaks a contract; the error describes the first check that failed.
+        ContractError: the component breaks a contract; the error describes the first check that failed.
     """
-    _check(scorer)
-
-
-def check_pruner(pruner: Pruner | type[Pruner]) -> None:
-    """Run all checks on a pruner; see `check_scorer`."""
-    _check(pruner)
-
-
-def check_healer(healer: Healer | type[Healer]) -> None:
-    """Run all checks on a healer; see `check_scorer`."""
-    _check(healer)
-
-
-def check_evaluator(evaluator: Evaluator | type[Evaluator]) -> None:
-    """Run all checks on an evaluator; see `check_scorer`."""
-    _check(evaluator)
+    for check in checks_of(component):
+        check()
 
 
 def parametrize(*components: Component | type[Component]) -> pytest.MarkDecorator:
@@ -149,17 +131,11 @@ def parametrize(*components: Component | type[Component]) -> pytest.MarkDecorato
     return pytest.mark.parametrize("check", [check for each in components for check in checks_of(each)], ids=str)
 
 
-def _check(component: Component | type[Component]) -> None:
-    for check in checks_of(component):
-        check()
-
-
 def _instance(component: Component | type[Component]) -> Component:
     cls, config = (component, None) if isinstance(component, type) else (type(component), component.config)
     make: Callable[[Any], Component] = partial(cls, BLOCKS) if issubclass(cls, Scorer) else cls
     return make(config)
 
 
-def _kind(component: Component) -> str:
-    kinds = {Scorer: "scorer", Pruner: "pruner", Healer: "healer", Evaluator: "evaluator"}
-    return next((name for kind, name in kinds.items() if isinstance(component, kind)), "component")
+def _kind(component: Component) -> type[Component]:
+    return next(kind for kind in KINDS if isinstance(component, kind))

@@ -3,44 +3,32 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from layerimp.errors import LayerimpError, OptionError
+from layerimp.errors import LayerimpError, OptionError, PluginError
 from layerimp.pruner import Budget, PrunePlan, Pruner
 from layerimp.scorer import Importance
-from layerimp.steps import Cuts, Step, candidates, checked_steps, sublayers_of, touched_by
-from layerimp.testing.assertions import require
+from layerimp.steps import Cuts, Step, candidates, checked_steps, removed_by, sublayers_of, touched_by
+from layerimp.testing.contracts import Contracts, named, only_if, require
 
 NUM_BLOCKS = 6
 SCORES = (5.0, 1.0, 3.0, 2.0, 4.0, 0.5)
 SEAM = 0.05
 """The score of a seam exceeds that of the weaker block beside it by this amount, so that weak steps overlap."""
-BUDGETS = (
-    Budget.exactly(1, NUM_BLOCKS),
-    Budget.exactly(2, NUM_BLOCKS),
-    Budget.exactly(NUM_BLOCKS - 1, NUM_BLOCKS),
-    Budget.exactly(2, NUM_BLOCKS, protect=(0, 5)),
-    Budget.exactly(3, NUM_BLOCKS, forced=(0,)),
-    Budget.exactly(3, NUM_BLOCKS, protect=(1,), forced=(4,)),
-    Budget.exactly(3, NUM_BLOCKS, forced=("1/2",)),
-    Budget.exactly(NUM_BLOCKS - 1, NUM_BLOCKS, forced=(0, "4/5")),
+BUDGETS: tuple[dict[str, Any], ...] = (
+    {"count": 1},
+    {"count": 2},
+    {"count": NUM_BLOCKS - 1},
+    {"count": 2, "protect": (0, 5)},
+    {"count": 4, "protect": (2,)},
+    {"count": 3, "forced": (0,)},
+    {"count": 3, "protect": (1,), "forced": (4,)},
+    {"count": 3, "forced": ("1/2",)},
+    {"count": NUM_BLOCKS - 1, "forced": (0, "4/5")},
 )
-
-
-SEAM_BUDGETS = (
-    *(Budget.exactly(budget.count, NUM_BLOCKS, forced=budget.forced, cuts="all") for budget in BUDGETS[:3]),
-    Budget.exactly(2, NUM_BLOCKS, protect=(0, 5), cuts="all"),
-    Budget.exactly(4, NUM_BLOCKS, protect=(2,), cuts="all"),
-    Budget.exactly(3, NUM_BLOCKS, protect=(1,), forced=(4,), cuts="all"),
-    Budget.exactly(3, NUM_BLOCKS, forced=("1/2",), cuts="all"),
-    Budget.exactly(NUM_BLOCKS - 1, NUM_BLOCKS, forced=(0, "4/5"), cuts="all"),
-)
-CASES: Mapping[Cuts, Sequence[Budget]] = {"blocks": BUDGETS, "all": SEAM_BUDGETS}
-"""The budgets to try, if only blocks or also seams are scored."""
 
 
 class _Scoring:
@@ -54,15 +42,12 @@ class _Scoring:
     def __call__(self, removed: Sequence[Step]) -> Importance:
         self.asked.append(tuple(removed))
         touched = touched_by(removed)
-        steps = sorted((step for series in candidates(removed, NUM_BLOCKS, self.cuts) for step in series), key=_depth)
+        steps = [step for series in candidates(removed, NUM_BLOCKS, self.cuts) for step in series]
+        steps.sort(key=lambda step: min(removed_by([step])))
         scores = [_score(step) + 0.25 * sum(other < sublayers_of(step)[0].block for other in touched) for step in steps]
         importance = Importance(scores=scores, blocks=steps)
         self.given.append((importance, copy.deepcopy(importance)))
         return importance
-
-
-def _depth(step: Step) -> int:
-    return sublayers_of(step)[0].depth
 
 
 def _score(step: Step) -> float:
@@ -70,57 +55,78 @@ def _score(step: Step) -> float:
     return first if isinstance(step, int) else min(first, second) + SEAM
 
 
-def _plan(pruner: Pruner, budget: Budget, scoring: _Scoring) -> PrunePlan | None:
-    """Return a plan, or None if the pruner says that no plan exists."""
-    try:
-        plan = type(pruner)(pruner.config).plan(scoring, budget)
-    except LayerimpError as error:
-        easy = not budget.forced and not budget.protected and budget.count < 3
-        require(not easy, f"it refuses to remove {budget.count} of {NUM_BLOCKS} blocks: {error}")
+class PrunerContracts(Contracts[Pruner]):
+    """The contracts of a pruner, if it may take blocks alone, or seams as well."""
+
+    def __init__(self, pruner: Pruner, cuts: Cuts = "blocks") -> None:
+        super().__init__(pruner)
+        self._cuts = cuts
+
+    def _budgets(self) -> list[Budget]:
+        return [Budget.exactly(num_blocks=NUM_BLOCKS, cuts=self._cuts, **budget) for budget in BUDGETS]
+
+    def _plan(self, budget: Budget, scoring: _Scoring | None = None) -> PrunePlan | None:
+        """Return a plan, or None if the pruner says that no plan exists."""
+        try:
+            return self._fresh().within_budget(scoring or _Scoring(self._cuts), budget)
+        except PluginError:
+            raise
+        except LayerimpError as error:
+            easy = not budget.forced and not budget.protected and budget.count < 3
+            require(not easy, f"it refuses to remove {budget.count} of {NUM_BLOCKS} blocks: {error}")
         return None
-    require(isinstance(plan, PrunePlan), f"plan() gives {type(plan).__name__}, not a PrunePlan")
-    return plan
 
+    def _scorings(self) -> Iterator[tuple[Budget, _Scoring]]:
+        """Yield each budget, with the scoring that the pruner has used to plan for it."""
+        for budget in self._budgets():
+            scoring = _Scoring(self._cuts)
+            self._plan(budget, scoring)
+            yield budget, scoring
 
-def budget_is_kept(pruner: Pruner, cuts: Cuts) -> None:
-    """A plan has as many steps as the budget says, all forced steps among them, and no other protected blocks."""
-    for budget in CASES[cuts]:
-        if (plan := _plan(pruner, budget, _Scoring(cuts))) is None:
-            continue
-        require(plan.num_blocks == NUM_BLOCKS, f"the plan is for {plan.num_blocks} blocks, the model has {NUM_BLOCKS}")
-        taken, chosen = plan.blocks, set(plan.blocks).difference(budget.forced)
-        require(len(taken) == budget.count, f"{len(taken)} blocks go where the budget says {budget.count}")
-        kept = budget.protected.isdisjoint(touched_by(chosen))
-        require(kept, f"a block goes that the budget protects: {_listed(taken)}")
-        require(set(taken).issuperset(budget.forced), f"a block stays that the budget forces out: {_listed(taken)} go")
+    def the_budget_is_kept(self) -> None:
+        """A plan has as many steps as the budget says, all forced steps among them, and no other protected blocks."""
+        for budget in self._budgets():
+            if (plan := self._plan(budget)) is not None:
+                blocks = plan.num_blocks
+                require(blocks == NUM_BLOCKS, f"the plan is for {blocks} blocks, the model has {NUM_BLOCKS}")
 
+    def plans_are_repeatable(self) -> None:
+        """The same scores and budget give the same plan."""
+        for budget in self._budgets():
+            first, second = self._plan(budget), self._plan(budget)
+            require(first == second, f"removing {budget.count} blocks it plans {second} after {first}")
 
-def plans_are_repeatable(pruner: Pruner, cuts: Cuts) -> None:
-    """The same scores and budget give the same plan."""
-    for budget in CASES[cuts][:3]:
-        first, second = (_plan(pruner, budget, _Scoring(cuts)) for _ in range(2))
-        require(first == second, f"removing {budget.count} blocks it plans {second} after {first}")
+    def scores_stay_as_they_are(self) -> None:
+        """The scores that a scoring returned are not changed, since the report shows them."""
+        for _, scoring in self._scorings():
+            for given, copied in scoring.given:
+                require(given == copied, f"the scores {copied.scores} have become {given.scores}")
 
+    def scoring_is_asked_soundly(self) -> None:
+        """A scoring is asked only for steps that exist, that may be removed, and that leave a model."""
+        for budget, scoring in self._scorings():
+            for removed in scoring.asked:
+                without = f"without the blocks {_listed(removed)} of {NUM_BLOCKS}"
+                require(_is_sound(removed), f"it asks for the scores {without}")
+                kept = budget.protected.isdisjoint(touched_by(set(removed).difference(budget.forced)))
+                require(kept, f"it asks for scores without a protected block: {_listed(removed)}")
 
-def scores_stay(pruner: Pruner, cuts: Cuts) -> None:
-    """The scores that a scoring returned are not changed, since the report shows them."""
-    for budget in CASES[cuts][:3]:
-        scoring = _Scoring(cuts)
-        _plan(pruner, budget, scoring)
-        for given, copied in scoring.given:
-            require(given == copied, f"the scores {copied.scores} have become {given.scores}")
+    @only_if(lambda pruner: pruner.nested)
+    def plans_are_nested(self) -> None:
+        """If the pruner declares `nested`, a plan for fewer blocks is the start of a plan for more."""
+        for forced in ((), (4,), ("1/2",)):
+            counts = range(1, NUM_BLOCKS)
+            budgets = [Budget.exactly(count, NUM_BLOCKS, forced=forced, cuts=self._cuts) for count in counts]
+            orders = [plan.blocks for plan in map(self._plan, budgets) if plan is not None]
+            for fewer, more in pairwise(orders):
+                require(more[: len(fewer)] == fewer, f"the plan {more} does not begin with the plan {fewer}")
 
-
-def scoring_is_asked_soundly(pruner: Pruner, cuts: Cuts) -> None:
-    """A scoring is asked only for steps that exist, that may be removed, and that leave a model."""
-    for budget in CASES[cuts]:
-        scoring = _Scoring(cuts)
-        _plan(pruner, budget, scoring)
-        for removed in scoring.asked:
-            require(_is_sound(removed), f"it asks for the scores without the blocks {_listed(removed)} of {NUM_BLOCKS}")
-            chosen = set(removed).difference(budget.forced)
-            kept = budget.protected.isdisjoint(touched_by(chosen))
-            require(kept, f"it asks for scores without a protected block: {_listed(removed)}")
+    @only_if(lambda pruner: pruner.cuts_seams)
+    def seams_are_cut(self) -> None:
+        """If the pruner declares `cuts_seams`, all contracts also hold if seams can be taken."""
+        for name, contract in named(PrunerContracts(self.component, "all")).items():
+            if name != "seams are cut":
+                contract()
 
 
 def _is_sound(removed: Sequence[Step]) -> bool:
@@ -132,46 +138,3 @@ def _is_sound(removed: Sequence[Step]) -> bool:
 
 def _listed(steps: Iterable[Step]) -> str:
     return f"[{', '.join(map(str, steps))}]"
-
-
-def plans_are_nested(pruner: Pruner, cuts: Cuts) -> None:
-    """If the pruner declares `nested`, a plan for fewer blocks is the start of a plan for more."""
-    for forced in ((), (4,), ("1/2",)):
-        budgets = [Budget.exactly(count, NUM_BLOCKS, forced=forced, cuts=cuts) for count in range(1, NUM_BLOCKS)]
-        plans = [_plan(pruner, budget, _Scoring(cuts)) for budget in budgets]
-        orders = [plan.blocks for plan in plans if plan is not None]
-        for fewer, more in pairwise(orders):
-            require(more[: len(fewer)] == fewer, f"the plan {more} does not begin with the plan {fewer}")
-
-
-def seams_are_cut(pruner: Pruner) -> None:
-    """If the pruner declares `cuts_seams`, all contracts also hold if seams can be taken."""
-    for contract in _contracts(pruner).values():
-        contract(pruner, "all")
-
-
-def _contracts(pruner: Pruner) -> dict[str, Callable[[Pruner, Cuts], None]]:
-    """Return the contracts that hold for blocks as well as for seams."""
-    chosen: dict[str, Callable[[Pruner, Cuts], None]] = {
-        "the budget is kept": budget_is_kept,
-        "plans are repeatable": plans_are_repeatable,
-        "scores stay as they are": scores_stay,
-        "scoring is asked soundly": scoring_is_asked_soundly,
-    }
-    if pruner.nested:
-        chosen["plans are nested"] = plans_are_nested
-    return chosen
-
-
-def _on_blocks(contract: Callable[[Pruner, Cuts], None], pruner: Pruner) -> None:
-    contract(pruner, "blocks")
-
-
-def pruner_contracts(pruner: Pruner) -> dict[str, Callable[[Any], None]]:
-    """Return the contracts that a pruner has to keep, by name."""
-    named: dict[str, Callable[[Any], None]] = {
-        name: partial(_on_blocks, contract) for name, contract in _contracts(pruner).items()
-    }
-    if pruner.cuts_seams:
-        named["seams are cut"] = seams_are_cut
-    return named

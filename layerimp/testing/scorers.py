@@ -11,222 +11,39 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from layerimp.blocks.snapshot import Snapshot
 from layerimp.errors import LayerimpError, PluginError
 from layerimp.models.discovery import find_blocks
 from layerimp.progress import Silent
 from layerimp.scorer import Importance, Scorer
 from layerimp.scoring.engine import Filled, fill, finished, measure
 from layerimp.sweep import Trace
-from layerimp.testing.assertions import leaving_the_generator, require, require_same, require_unharmed
+from layerimp.testing.contracts import Contracts, only_if, require, unharmed
 from layerimp.testing.tiny import BLOCKS, VOCAB, batch, padded_batch, tiny_classifier, tiny_model
 
 if TYPE_CHECKING:
     from layerimp.blocks.stack import Batch
 
 LENGTHS = (12, 5, 9, 7)
-PADDING = {"input_ids": VOCAB - 1, "attention_mask": 0}
+TEXT = (padded_batch(LENGTHS),)
+ROUNDING = 1e-8
+"""The tolerance relative to a scorer's largest number. Two ways to add up the same float64 numbers differ by less."""
 SILENT_PROJECTIONS = ("self_attn.o_proj", "mlp.down_proj")
 """The projections through which a block of the tiny decoder adds to the residual stream."""
-
-
-def _fresh(scorer: Scorer) -> Scorer:
-    return type(scorer)(scorer.num_blocks, scorer.config)
 
 
 def _model() -> Any:
     return tiny_model(dtype=torch.float64)
 
 
-def _rows() -> list[Batch]:
-    """Return the rows of the calibration set, one by one and without padding."""
-    whole = padded_batch(LENGTHS)
-    return [{name: part[row : row + 1, :length] for name, part in whole.items()} for row, length in enumerate(LENGTHS)]
+def _rows(whole: Batch = TEXT[0]) -> list[Batch]:
+    """Return the rows of a batch, one by one and without padding."""
+    kept = whole["attention_mask"].bool()
+    return [{name: part[row : row + 1, kept[row]] for name, part in whole.items()} for row in range(len(kept))]
 
 
-def _scored(scorer: Scorer, batches: Iterable[Batch], model: Any = None) -> Importance:
+def _scored(scorer: Scorer, batches: Iterable[Batch] = TEXT, model: Any = None) -> Importance:
     importances = measure(find_blocks(_model() if model is None else model), batches, {scorer.name: scorer})
     return importances[scorer.name]
-
-
-def scores_are_whole_and_finite(scorer: Scorer) -> None:
-    """There is one finite score per block, and each column has as many values."""
-    importance = _scored(_fresh(scorer), [padded_batch(LENGTHS)])
-    require(len(importance.scores) == BLOCKS, f"{len(importance.scores)} scores for {BLOCKS} blocks")
-    require(all(map(math.isfinite, importance.scores)), f"the scores are {importance.scores}")
-    require(all(isinstance(note, str) for note in importance.notes), "a note is no text")
-
-
-def computing_changes_nothing(scorer: Scorer) -> None:
-    """`compute` may be called at any time, and again."""
-    used = _fresh(scorer)
-    _scored(used, _rows())
-    first, second = used.compute(), used.compute()
-    require(first == second, f"compute() gives {second.scores} where it gave {first.scores} before")
-
-
-def runs_are_repeatable(scorer: Scorer) -> None:
-    """The same model, text and options give the same scores.
-
-    Nothing is drawn from the global generators, and instances share no state.
-    """
-    runs = []
-    for seed in (1, 2):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            runs.append(_scored(_fresh(scorer), [padded_batch(LENGTHS)]))
-    require_same(runs[1], runs[0], "in a second run")
-
-
-def batch_size_changes_nothing(scorer: Scorer) -> None:
-    """Means are over tokens or rows, never over batches."""
-    whole = padded_batch(LENGTHS)
-    pairs = [{name: part[start : start + 2] for name, part in whole.items()} for start in range(0, len(LENGTHS), 2)]
-    require_same(_scored(_fresh(scorer), pairs), _scored(_fresh(scorer), [whole]), "in batches of two")
-
-
-def padding_changes_nothing(scorer: Scorer) -> None:
-    """Only tokens where `trace.mask` is True count; `trace.rows(site)` gives these."""
-    rows = _rows()
-    alone = _scored(_fresh(scorer), rows)
-    for side in ("left", "right"):
-        together = {name: torch.full((len(rows), max(LENGTHS)), filler) for name, filler in PADDING.items()}
-        for index, (row, length) in enumerate(zip(rows, LENGTHS, strict=True)):
-            where = slice(max(LENGTHS) - length, None) if side == "left" else slice(length)
-            for name, part in row.items():
-                together[name][index, where] = part[0]
-        when = f"with padding on the {side} (trace.rows(site) leaves it out)"
-        require_same(_scored(_fresh(scorer), [together]), alone, when)
-
-
-def shards_merge(scorer: Scorer) -> None:
-    """After `merge`, a scorer is as if it had seen both shards."""
-    stack, rows = find_blocks(_model()), _rows()
-    whole = _scored(_fresh(scorer), rows)
-    for cut in (1, len(rows) - 1):
-        shards: list[Filled] = []
-        for part in (rows[:cut], rows[cut:]):
-            shards += fill(stack, part, {scorer.name: _fresh(scorer)}).values()
-        require_same(finished(scorer.name, shards), whole, "merged from two shards")
-
-
-def order_changes_nothing(scorer: Scorer) -> None:
-    """The blocks of a batch may come in any order."""
-    batches = _recorded(scorer)
-    forwards, backwards = _fresh(scorer), _fresh(scorer)
-    _replay(forwards, batches)
-    _replay(backwards, [batch[::-1] for batch in batches])
-    require_same(backwards.compute(), forwards.compute(), "when the last block comes first")
-
-
-def offloading_changes_nothing(scorer: Scorer) -> None:
-    """Of an offloaded model, all batches pass through a block before any of them reaches the next block."""
-    batches = _recorded(scorer)
-    usual, offloaded = _fresh(scorer), _fresh(scorer)
-    _replay(usual, batches)
-    apart = type(scorer).end_batch is not Scorer.end_batch
-    readers = [_fresh(scorer) if apart else offloaded for _ in batches]
-    traces = [(reader, trace) for reader, batch in zip(readers, batches, strict=True) for trace in batch]
-    with torch.no_grad():
-        for reader, trace in sorted(traces, key=lambda pair: pair[1].block):
-            reader.update(_copied(trace))
-        for reader in readers:
-            reader.end_batch()
-            if apart:
-                offloaded.merge(reader)
-        offloaded.end_sweep()
-    require_same(offloaded.compute(), usual.compute(), "when all batches pass through a block before the next block")
-
-
-def borrowed_tensors_stay(scorer: Scorer) -> None:
-    """The tensors in a trace belong to the model: a scorer neither changes nor keeps them."""
-    batches = _recorded(scorer)
-    careful, robbed = _fresh(scorer), _fresh(scorer)
-
-    def lend(trace: Trace) -> None:
-        lent = _copied(trace)
-        robbed.update(lent)
-        for (what, now), (_, before) in zip(lent.lent(), trace.lent(), strict=True):
-            require(torch.equal(now, before), f"update() changed {what} of block {trace.block}; reduce a copy")
-            now.fill_(True if now.dtype == torch.bool else -7)
-
-    _replay(careful, batches)
-    _replay(robbed, batches, lend)
-    expected, actual = careful.compute(), robbed.compute()
-    require_same(actual, expected, "when its trace is used again after update(): it keeps a tensor")
-    before = len(pickle.dumps(careful))
-    _replay(careful, batches)
-    grown = (len(pickle.dumps(careful)) - before) / max(1, len(batches))
-    lent = min((act.nbytes for traces in batches for trace in traces for act in trace.acts.values()), default=0)
-    require(grown <= lent, f"it grows by {grown:,.0f} bytes with each batch: it keeps what it is shown")
-
-
-def model_stays(scorer: Scorer) -> None:
-    """Weights, hooks, modes, the configuration and the random generators are as before."""
-    model = _model()
-    model.model.layers[1].train()
-    weights = {name: value.clone() for name, value in model.state_dict().items()}
-    snapshot, listener = Snapshot.of(model), _Listener()
-    with leaving_the_generator():
-        measure(find_blocks(model), [padded_batch(LENGTHS)], {scorer.name: _fresh(scorer)}, progress=listener)
-    require_unharmed(model, snapshot, weights)
-    require(not listener.notes, "; ".join(listener.notes))
-
-
-def pickles_when_used(scorer: Scorer) -> None:
-    """A scorer can be pickled after it has seen text: a shard is scored in one process and merged in another."""
-    used = _fresh(scorer)
-    expected = _scored(used, _rows())
-    require_same(pickle.loads(pickle.dumps(used)).compute(), expected, "after pickling")
-
-
-def other_architectures(scorer: Scorer) -> None:
-    """A post-norm encoder with a label is scored, or refused with a `LayerimpError` that says why."""
-    text = padded_batch(LENGTHS) | {"labels": torch.tensor([0, 1, 1, 0])}
-    model = tiny_classifier(dtype=torch.float64)
-    try:
-        importance = _scored(_fresh(scorer), [text], model)
-    except PluginError:
-        raise
-    except LayerimpError:
-        return
-    require(len(importance.scores) == BLOCKS, f"{len(importance.scores)} scores for the {BLOCKS} blocks of an encoder")
-
-
-def identity_scores_least(scorer: Scorer) -> None:
-    """If the scorer declares `identity_scores_least`, a block whose output projections are zero scores least."""
-    for block in (0, BLOCKS - 2):
-        model = _model()
-        for path in SILENT_PROJECTIONS:
-            nn.init.zeros_(model.model.layers[block].get_submodule(path).weight)
-        scores = _scored(_fresh(scorer), [padded_batch(LENGTHS)], model).scores
-        # By magnitude: if harmful blocks score below 0, a block that adds nothing scores 0.
-        least = min(range(BLOCKS), key=lambda index: abs(scores[index]))
-        require(
-            abs(scores[block]) == abs(scores[least]),
-            f"block {block} adds nothing and scores {scores[block]:.6g}, block {least} adds something and scores "
-            f"{scores[least]:.6g}",
-        )
-
-
-def seams_are_scored_like_blocks(scorer: Scorer) -> None:
-    """A seam that adds the same to the same stream as a block gets the same score.
-
-    In the tested model the attention of later blocks adds nothing, so that the seam 1/2 does what block 1 does. The
-    last block adds nothing at all. The first block is not scored; it is whole, so that the halves of a block are found.
-    """
-    last = BLOCKS
-    model = tiny_model(dtype=torch.float64, num_hidden_layers=last + 1)
-    for index, layer in enumerate(model.model.layers[1:], 1):
-        for path in SILENT_PROJECTIONS if index == last else SILENT_PROJECTIONS[:1]:
-            nn.init.zeros_(layer.get_submodule(path).weight)
-    stack, text = find_blocks(model), [padded_batch(LENGTHS)]
-    blocks, seams = (type(scorer)(BLOCKS - 1, scorer.config) for _ in range(2))
-    expected = measure(stack, text, {scorer.name: blocks}, removed=[0, last])[scorer.name]
-    every = {scorer.name: _fresh(scorer)}
-    filled = fill(stack, text, every, seams={scorer.name: seams}, removed=[0])[scorer.name]
-    assert filled.beside is not None
-    require_same(finished(scorer.name, [filled.beside]), expected, "as the seam that does the same")
 
 
 def _takes_seams(scorer: Scorer) -> bool:
@@ -240,29 +57,196 @@ def _takes_seams(scorer: Scorer) -> bool:
     return True
 
 
-def scorer_contracts(scorer: Scorer) -> dict[str, Callable[[Any], None]]:
-    """Return the contracts that a scorer has to keep, by name."""
-    chosen: dict[str, Callable[[Any], None]] = {
-        "scores are whole and finite": scores_are_whole_and_finite,
-        "computing changes nothing": computing_changes_nothing,
-        "runs are repeatable": runs_are_repeatable,
-        "batch size changes nothing": batch_size_changes_nothing,
-        "padding changes nothing": padding_changes_nothing,
-        "order changes nothing": order_changes_nothing,
-        "borrowed tensors stay as they are": borrowed_tensors_stay,
-        "the model stays as it is": model_stays,
-        "it pickles with what it has seen": pickles_when_used,
-        "other architectures are scored or refused": other_architectures,
-    }
-    if scorer.sweep is not None and scorer.sweep.reads_offloaded:
-        chosen["offloading changes nothing"] = offloading_changes_nothing
-    if scorer.sweep is None or not scorer.sweep.whole:
-        chosen["shards merge"] = shards_merge
-    if _takes_seams(scorer):
-        chosen["seams are scored like blocks"] = seams_are_scored_like_blocks
-    if scorer.identity_scores_least:
-        chosen["an identity scores least"] = identity_scores_least
-    return chosen
+class ScorerContracts(Contracts[Scorer]):
+    """The contracts of a scorer."""
+
+    def _fresh(self, num_blocks: int = BLOCKS) -> Scorer:
+        return type(self.component)(num_blocks, self.component.config)
+
+    def scores_are_whole_and_finite(self) -> None:
+        """There is one finite score per block, and each column has as many values."""
+        importance = _scored(self._fresh())
+        require(len(importance.scores) == BLOCKS, f"{len(importance.scores)} scores for {BLOCKS} blocks")
+        require(all(map(math.isfinite, importance.scores)), f"the scores are {importance.scores}")
+        require(all(isinstance(note, str) for note in importance.notes), "a note is no text")
+
+    def computing_changes_nothing(self) -> None:
+        """`compute` may be called at any time, and again."""
+        used = self._fresh()
+        _scored(used, _rows())
+        first, second = used.compute(), used.compute()
+        require(first == second, f"compute() gives {second.scores} where it gave {first.scores} before")
+
+    def runs_are_repeatable(self) -> None:
+        """The same model, text and options give the same scores.
+
+        Nothing is drawn from the global generators, and instances share no state.
+        """
+        runs = []
+        for seed in (1, 2):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                runs.append(_scored(self._fresh()))
+        _require_same(runs[1], runs[0], "in a second run")
+
+    def batch_size_changes_nothing(self) -> None:
+        """Means are over tokens or rows, never over batches."""
+        pairs = [{name: part[rows] for name, part in TEXT[0].items()} for rows in (slice(2), slice(2, None))]
+        _require_same(_scored(self._fresh(), pairs), _scored(self._fresh()), "in batches of two")
+
+    def padding_changes_nothing(self) -> None:
+        """Only tokens where `trace.mask` is True count; `trace.rows(site)` gives these."""
+        for side in ("left", "right"):
+            whole = padded_batch(LENGTHS, left=side == "left")
+            ids = whole["input_ids"].masked_fill(whole["attention_mask"] == 0, VOCAB - 1)
+            together, alone = _scored(self._fresh(), [whole | {"input_ids": ids}]), _scored(self._fresh(), _rows(whole))
+            _require_same(together, alone, f"with padding on the {side} (trace.rows(site) leaves it out)")
+
+    @only_if(lambda scorer: scorer.sweep is None or not scorer.sweep.whole)
+    def shards_merge(self) -> None:
+        """After `merge`, a scorer is as if it had seen both shards."""
+        stack, rows = find_blocks(_model()), _rows()
+        whole = _scored(self._fresh(), rows)
+        for cut in (1, len(rows) - 1):
+            shards: list[Filled] = []
+            for part in (rows[:cut], rows[cut:]):
+                shards += fill(stack, part, {self.component.name: self._fresh()}).values()
+            _require_same(finished(self.component.name, shards), whole, "merged from two shards")
+
+    def order_changes_nothing(self) -> None:
+        """The blocks of a batch may come in any order."""
+        batches = _recorded(self.component)
+        forwards, backwards = self._fresh(), self._fresh()
+        _replay(forwards, batches)
+        _replay(backwards, [batch[::-1] for batch in batches])
+        _require_same(backwards.compute(), forwards.compute(), "when the last block comes first")
+
+    @only_if(lambda scorer: scorer.sweep is not None and scorer.sweep.reads_offloaded)
+    def offloading_changes_nothing(self) -> None:
+        """Of an offloaded model, all batches pass through a block before any of them reaches the next block."""
+        batches = _recorded(self.component)
+        usual, offloaded = self._fresh(), self._fresh()
+        _replay(usual, batches)
+        apart = type(self.component).end_batch is not Scorer.end_batch
+        readers = [self._fresh() if apart else offloaded for _ in batches]
+        traces = [(reader, trace) for reader, batch in zip(readers, batches, strict=True) for trace in batch]
+        with torch.no_grad():
+            for reader, trace in sorted(traces, key=lambda pair: pair[1].block):
+                reader.update(_copied(trace))
+            for reader in readers:
+                reader.end_batch()
+                if apart:
+                    offloaded.merge(reader)
+            offloaded.end_sweep()
+        _require_same(
+            offloaded.compute(), usual.compute(), "when all batches pass through a block before the next block"
+        )
+
+    def borrowed_tensors_stay_as_they_are(self) -> None:
+        """The tensors in a trace belong to the model: a scorer neither changes nor keeps them."""
+        batches = _recorded(self.component)
+        careful, robbed = self._fresh(), self._fresh()
+
+        def lend(trace: Trace) -> None:
+            lent = _copied(trace)
+            robbed.update(lent)
+            for (what, now), (_, before) in zip(lent.lent(), trace.lent(), strict=True):
+                require(torch.equal(now, before), f"update() changed {what} of block {trace.block}; reduce a copy")
+                now.fill_(True if now.dtype == torch.bool else -7)
+
+        _replay(careful, batches)
+        _replay(robbed, batches, lend)
+        expected, actual = careful.compute(), robbed.compute()
+        _require_same(actual, expected, "when its trace is used again after update(): it keeps a tensor")
+        before = len(pickle.dumps(careful))
+        _replay(careful, batches)
+        grown = (len(pickle.dumps(careful)) - before) / max(1, len(batches))
+        lent = min((act.nbytes for traces in batches for trace in traces for act in trace.acts.values()), default=0)
+        require(grown <= lent, f"it grows by {grown:,.0f} bytes with each batch: it keeps what it is shown")
+
+    def the_model_stays_as_it_is(self) -> None:
+        """Weights, hooks, modes, the configuration and the random generators are as before."""
+        model = _model()
+        model.model.layers[1].train()
+        listener = _Listener()
+        with unharmed(model):
+            measure(find_blocks(model), TEXT, {self.component.name: self._fresh()}, progress=listener)
+        require(not listener.notes, "; ".join(listener.notes))
+
+    def it_pickles_with_what_it_has_seen(self) -> None:
+        """A scorer can be pickled after it has seen text: a shard is scored in one process and merged in another."""
+        used = self._fresh()
+        expected = _scored(used, _rows())
+        _require_same(pickle.loads(pickle.dumps(used)).compute(), expected, "after pickling")
+
+    def other_architectures_are_scored_or_refused(self) -> None:
+        """A post-norm encoder with a label is scored, or refused with a `LayerimpError` that says why."""
+        text = padded_batch(LENGTHS) | {"labels": torch.tensor([0, 1, 1, 0])}
+        model = tiny_classifier(dtype=torch.float64)
+        try:
+            importance = _scored(self._fresh(), [text], model)
+        except PluginError:
+            raise
+        except LayerimpError:
+            return
+        require(
+            len(importance.scores) == BLOCKS, f"{len(importance.scores)} scores for the {BLOCKS} blocks of an encoder"
+        )
+
+    @only_if(lambda scorer: scorer.identity_scores_least)
+    def an_identity_scores_least(self) -> None:
+        """If the scorer declares `identity_scores_least`, a block whose output projections are zero scores least."""
+        for block in (0, BLOCKS - 2):
+            model = _model()
+            for path in SILENT_PROJECTIONS:
+                nn.init.zeros_(model.model.layers[block].get_submodule(path).weight)
+            scores = _scored(self._fresh(), TEXT, model).scores
+            # By magnitude: if harmful blocks score below 0, a block that adds nothing scores 0.
+            least = min(range(BLOCKS), key=lambda index: abs(scores[index]))
+            require(
+                abs(scores[block]) == abs(scores[least]),
+                f"block {block} adds nothing and scores {scores[block]:.6g}, block {least} adds something and scores "
+                f"{scores[least]:.6g}",
+            )
+
+    @only_if(_takes_seams)
+    def seams_are_scored_like_blocks(self) -> None:
+        """A seam that adds the same to the same stream as a block gets the same score.
+
+        In the tested model the attention of later blocks adds nothing, so that the seam 1/2 does what block 1 does. The
+        last block adds nothing at all. The first block is not scored; it is whole, so that the halves of a block are
+        found.
+        """
+        last = BLOCKS
+        model = tiny_model(dtype=torch.float64, num_hidden_layers=last + 1)
+        for index, layer in enumerate(model.model.layers[1:], 1):
+            for path in SILENT_PROJECTIONS if index == last else SILENT_PROJECTIONS[:1]:
+                nn.init.zeros_(layer.get_submodule(path).weight)
+        stack = find_blocks(model)
+        blocks, seams = self._fresh(BLOCKS - 1), self._fresh(BLOCKS - 1)
+        expected = measure(stack, TEXT, {self.component.name: blocks}, removed=[0, last])[self.component.name]
+        every = {self.component.name: self._fresh()}
+        filled = fill(stack, TEXT, every, seams={self.component.name: seams}, removed=[0])[self.component.name]
+        assert filled.beside is not None
+        _require_same(finished(self.component.name, [filled.beside]), expected, "as the seam that does the same")
+
+
+def _require_same(actual: Importance, expected: Importance, when: str) -> None:
+    """Require scores and columns that are equal up to rounding."""
+    require(
+        actual.columns.keys() == expected.columns.keys(),
+        f"the columns are {sorted(actual.columns)} {when}, and {sorted(expected.columns)} otherwise",
+    )
+    pairs = {"score": (actual.scores, expected.scores)}
+    pairs |= {f"column {name}": (actual.columns[name], values) for name, values in expected.columns.items()}
+    for part, (ours, theirs) in pairs.items():
+        require(len(ours) == len(theirs), f"{part}: {len(ours)} values {when}, and {len(theirs)} otherwise")
+        scale = max(map(abs, theirs), default=0.0) or 1.0
+        for block, (own, other) in enumerate(zip(ours, theirs, strict=True)):
+            require(
+                abs(own - other) <= ROUNDING * scale,
+                f"the {part} of block {block} is {own:.6g} {when}, and {other:.6g} otherwise",
+            )
 
 
 class _Listener(Silent):

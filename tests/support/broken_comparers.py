@@ -82,7 +82,7 @@ class Tokenizing(Agreement):
 WRONG_COMPARERS: list[tuple[type[Comparer], str, str]] = [
     (Bare, "comparisons are sound", "a comparison gives float, not Fidelity"),
     (Silent, "comparisons are sound", "says nothing"),
-    (Percent, "comparisons are sound", "agreement is [0-9.]+"),
+    (Percent, "comparisons are sound", "agreement Input should be less than or equal to 1"),
     (Strict, "equal models are equal", "agrees with itself in 0.5"),
     (Training, "compared models stay as they are", "the mode of"),
     (Counting, "one comparison serves all models", "by one comparison"),

@@ -14,6 +14,7 @@ class Parameters(Evaluator):
     """Counts the parameters."""
 
     name = "parameters"
+    needs_weights = False
 
     def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
         return [Metric("model", "parameters", sum(p.numel() for p in model.parameters()), higher_is_better=False)]
@@ -127,16 +128,12 @@ class Tokenizing(Parameters):
 class Looking(Parameters):
     """Reads values of weights, and says that it does not."""
 
-    needs_weights = False
-
     def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
         return [Metric("model", "norm", float(next(model.parameters()).norm()))]
 
 
 class Shapeless(Parameters):
     """Measures something else if there are no weights."""
-
-    needs_weights = False
 
     def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
         return [Metric("model", "bytes", 1.0 + (model.device.type == "meta"))]

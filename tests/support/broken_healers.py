@@ -122,7 +122,7 @@ WRONG_HEALERS: list[tuple[type[Healer], str, str]] = [
     (Trusting, "the intact model stays in a failure", "a hook on"),
     (Secretive, "further text is declared", "does not declare reads_further"),
     (Untying, "parameters are replaced", "no longer tied"),
-    (Unchecked, "a NaN is refused", "holds a NaN"),
+    (Unchecked, "nan is refused", "holds a NaN"),
     (Moody, "healing is repeatable", "it says"),
     (Rebuilding, "the result is a stock checkpoint", "roundings off"),
     (Parochial, "other architectures are healed or refused", "AttributeError"),

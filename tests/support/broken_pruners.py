@@ -121,10 +121,10 @@ class Seams(Deepest):
 
 
 WRONG_PRUNERS: list[tuple[type[Pruner], str, str]] = [
-    (Spendthrift, "the budget is kept", "2 blocks go where the budget says 1"),
-    (Reckless, "the budget is kept", "a block goes that the budget protects"),
+    (Spendthrift, "the budget is kept", "it broke its budget: 1 block, got .5, 0."),
+    (Reckless, "the budget is kept", "it broke its budget: 2 blocks, got .5, 4."),
     (Numeric, "the budget is kept", "ValueError.*'1/2'"),
-    (Seamless, "the budget is kept", "a block goes that the budget protects: .1, 5, 4."),
+    (Seamless, "the budget is kept", "it broke its budget: 3 blocks, got .1, 5, 4."),
     (Planless, "the budget is kept", "gives list, not a PrunePlan"),
     (Moody, "plans are repeatable", "it plans"),
     (Sorting, "scores stay as they are", "have become"),

@@ -24,10 +24,7 @@ from layerimp.registry.loader import PluginHost
 from layerimp.sweep import Forward
 from layerimp.testing import (
     ContractError,
-    check_evaluator,
-    check_healer,
-    check_pruner,
-    check_scorer,
+    check_component,
     checks_of,
     parametrize,
 )
@@ -65,17 +62,14 @@ def test_every_check_can_fail_and_is_explained() -> None:
 
 
 def test_all_checks_at_once() -> None:
-    check_scorer(Step)
-    check_pruner(Deepest)
-    check_healer(Idle)
-    check_evaluator(Parameters)
-    check_evaluator(Agreement)
+    for kept in (Step, Deepest, Idle, Parameters, Agreement):
+        check_component(kept)
     with pytest.raises(ContractError, match="'shards merge'"):
-        check_scorer(Forgetful)
+        check_component(Forgetful)
     with pytest.raises(ContractError, match="'the budget is kept'"):
-        check_pruner(Spendthrift())
+        check_component(Spendthrift())
     with pytest.raises(ContractError, match="'metrics are sound'"):
-        check_evaluator(Empty())
+        check_component(Empty())
 
 
 def test_what_cannot_run_is_told_once() -> None:
