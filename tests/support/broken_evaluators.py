@@ -141,9 +141,9 @@ class Shapeless(Parameters):
 
 WRONG_EVALUATORS: list[tuple[type[Evaluator], str, str]] = [
     (Empty, "metrics are sound", "no metrics"),
-    (Numbers, "metrics are sound", "a list with float in it, not Metric"),
+    (Numbers, "metrics are sound", "gives no list of Metric"),
     (NotANumber, "metrics are sound", "parameters of model is NaN"),
-    (Twice, "metrics are sound", "measures parameters of model twice"),
+    (Twice, "metrics are sound", "measures parameters of model a second time"),
     (Training, "the model stays as it is", "the mode of"),
     (Rounding, "the model stays as it is", "the value of"),
     (OtherDocuments, "metrics are sound", "acc of model is 0.5, its documents' mean 0.66"),
