@@ -8,32 +8,6 @@ from typing import TYPE_CHECKING
 
 from layerimp._version import __version__ as __version__
 
-__all__ = [
-    "Evaluator",
-    "Grid",
-    "Healer",
-    "Importance",
-    "LayerimpError",
-    "Likelihood",
-    "Metric",
-    "PrunePlan",
-    "Pruner",
-    "Recipe",
-    "Scorer",
-    "compare",
-    "evaluate",
-    "find_blocks",
-    "heal",
-    "hookimpl",
-    "load",
-    "prune",
-    "read_plans",
-    "run",
-    "run_grid",
-    "save",
-    "score",
-]
-
 _HOME = {
     "Evaluator": "evaluator",
     "Grid": "bench.grid",
@@ -60,26 +34,32 @@ _HOME = {
     "score": "scoring.engine",
 }
 
+__all__ = list(_HOME)
+
 if TYPE_CHECKING:
-    from layerimp.bench.commands import run_grid
-    from layerimp.bench.grid import Grid
-    from layerimp.checkpoint.saving import save
-    from layerimp.errors import LayerimpError
-    from layerimp.evaluator import Evaluator
-    from layerimp.healer import Healer
-    from layerimp.hookspecs import hookimpl
-    from layerimp.metric import Likelihood, Metric
-    from layerimp.models.discovery import find_blocks
-    from layerimp.models.loading import load
-    from layerimp.pipeline.commands import evaluate, run
-    from layerimp.pipeline.comparing import compare
-    from layerimp.pipeline.healing import heal
-    from layerimp.pruner import PrunePlan, Pruner
-    from layerimp.recipe import Recipe
-    from layerimp.recipe.plans import read_plans
-    from layerimp.scorer import Importance, Scorer
-    from layerimp.scoring.engine import score
-    from layerimp.surgery.removal import prune
+    from layerimp.bench.commands import run_grid as run_grid
+    from layerimp.bench.grid import Grid as Grid
+    from layerimp.checkpoint.saving import save as save
+    from layerimp.errors import LayerimpError as LayerimpError
+    from layerimp.evaluator import Evaluator as Evaluator
+    from layerimp.healer import Healer as Healer
+    from layerimp.hookspecs import hookimpl as hookimpl
+    from layerimp.metric import Likelihood as Likelihood
+    from layerimp.metric import Metric as Metric
+    from layerimp.models.discovery import find_blocks as find_blocks
+    from layerimp.models.loading import load as load
+    from layerimp.pipeline.commands import evaluate as evaluate
+    from layerimp.pipeline.commands import run as run
+    from layerimp.pipeline.comparing import compare as compare
+    from layerimp.pipeline.healing import heal as heal
+    from layerimp.pruner import PrunePlan as PrunePlan
+    from layerimp.pruner import Pruner as Pruner
+    from layerimp.recipe import Recipe as Recipe
+    from layerimp.recipe.plans import read_plans as read_plans
+    from layerimp.scorer import Importance as Importance
+    from layerimp.scorer import Scorer as Scorer
+    from layerimp.scoring.engine import score as score
+    from layerimp.surgery.removal import prune as prune
 
 
 def __getattr__(name: str) -> object:

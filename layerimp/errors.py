@@ -19,7 +19,7 @@ The CLI prints an error's one line and exits with its `exit_code`.
 
 from __future__ import annotations
 
-from difflib import SequenceMatcher
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class PluginWarning(UserWarning):
 
 
 _LISTED, _NEAREST = 20, 10
-"""The largest number of names in a full list; with more names, the number of similar names that are listed instead."""
+"""The largest number of names in a full list; with more names, the most similar names that are listed instead."""
 _MISSPELT = 0.8
 """The similarity, from 0 to 1, from which on an unknown name is taken for a known one that is misspelt."""
 
@@ -118,37 +118,15 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, of: str = "", ot
         otherwise: A sentence on what else the user may have meant; left out if the name is a known one misspelt.
     """
     known = sorted(known)
-    ranked = _nearest(name, known)
-    near = [other for similarity, other in ranked[:3] if similarity >= 0.5]
-    hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    nearest = get_close_matches(name, known, n=_NEAREST, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(map(repr, nearest[:3]))}?" if nearest else ""
     owner = f" of {of}" if of else ""
     exists = f"Known: {listing(known)}"
     if len(known) > _LISTED:
-        exists = f"The nearest of {len(known):,}: {', '.join(other for _, other in ranked)}"
-    misspelt = any(similarity >= _MISSPELT for similarity, _ in ranked[:1])
+        exists = f"The nearest of {len(known):,}: {', '.join(nearest) or 'none'}"
+    misspelt = get_close_matches(name, known, n=1, cutoff=_MISSPELT)
     more = f" {otherwise}" if otherwise and not misspelt else ""
     return UnknownNameError(f"unknown {kind} {name!r}{owner}.{hint} {exists}.{more}")
-
-
-def _nearest(name: str, known: Iterable[str]) -> list[tuple[float, str]]:
-    """Return the names that are most similar to `name`, each with its similarity, the most similar first.
-
-    They are those of `difflib.get_close_matches`. Similarities are computed from the largest upper bound downwards, and
-    no further than a name can still be among the nearest: few of thousands of names are compared letter by letter.
-    """
-    matcher = SequenceMatcher()
-    matcher.set_seq2(name)
-    bounded = []
-    for other in known:
-        matcher.set_seq1(other)
-        bounded.append((matcher.quick_ratio(), other))
-    nearest: list[tuple[float, str]] = []
-    for bound, other in sorted(bounded, reverse=True):
-        if len(nearest) == _NEAREST and bound < nearest[-1][0]:
-            break
-        matcher.set_seq1(other)
-        nearest = sorted([*nearest, (matcher.ratio(), other)], reverse=True)[:_NEAREST]
-    return nearest
 
 
 class Problem(NamedTuple):

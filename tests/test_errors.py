@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import random
-from difflib import get_close_matches
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from layerimp.errors import _NEAREST, _nearest, first_problem
+from layerimp.errors import first_problem, unknown_name
 
 
-@pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 200])
-def test_the_nearest_names_are_those_of_difflib(count: int) -> None:
-    rng = random.Random(count)
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("metrik7", "unknown metric 'metrik7'. Did you mean 'metric7'? Known: depth, metric7."),
+        ("zzz", "unknown metric 'zzz'. Known: depth, metric7. Or a label?"),
+    ],
+)
+def test_of_few_names_all_are_listed(name: str, said: str) -> None:
+    assert str(unknown_name("metric", name, ["metric7", "depth"], otherwise="Or a label?")) == said
 
-    def word() -> str:
-        return "_".join("".join(rng.choices("abcdefg", k=rng.randint(1, 5))) for _ in range(rng.randint(1, 3)))
 
-    for _ in range(10):
-        name, known = word(), {word() for _ in range(count)}
-        ranked = _nearest(name, known)
-        assert [other for _, other in ranked] == get_close_matches(name, known, n=_NEAREST, cutoff=0)
-        near = [other for similarity, other in ranked if similarity >= 0.5]
-        assert near == get_close_matches(name, known, n=_NEAREST, cutoff=0.5)
+def test_of_many_names_the_nearest_are_listed() -> None:
+    known = [f"metric{number}" for number in range(30)] + ["depth"]
+    said = str(unknown_name("metric", "metrik12", known, of="the plan"))
+    assert said.startswith("unknown metric 'metrik12' of the plan. Did you mean 'metric12' or ")
+    nearest = said.partition("The nearest of 31: ")[2].removesuffix(".").split(", ")
+    assert (len(nearest), nearest[0]) == (10, "metric12")
+    assert str(unknown_name("metric", "zzz", known)) == "unknown metric 'zzz'. The nearest of 31: none."
 
 
 class Box(BaseModel, extra="forbid"):

@@ -8,9 +8,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 from warnings import warn
 
 import numpy as np
@@ -19,8 +18,7 @@ import torch
 from layerimp.errors import PluginWarning
 
 
-@dataclass(frozen=True)
-class _Part:
+class _Part(NamedTuple):
     """One part of the state.
 
     Attributes:
@@ -42,18 +40,10 @@ class _Part:
         return [self.what]
 
 
-def _flags() -> tuple[Any, ...]:
-    return (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-        torch.backends.cudnn.deterministic,
-        torch.backends.cudnn.benchmark,
-    )
-
-
-def _put_flags(flags: tuple[Any, ...]) -> None:
-    mode, warn_only, torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = flags
-    torch.use_deterministic_algorithms(mode, warn_only=warn_only)
+def _attribute(owner: Any, name: str) -> _Part:
+    """Return the part that is an attribute of a module, under its full name."""
+    what = f"{owner.__name__}.{name}"
+    return _Part(what, lambda: getattr(owner, name), lambda value: setattr(owner, name, value))
 
 
 def _put_default_device(device: torch.device) -> None:
@@ -83,21 +73,13 @@ def _put_filters(filters: tuple[Any, ...]) -> None:
 
 
 def _put_environment(variables: dict[str, str]) -> None:
-    for name in os.environ.keys() - variables.keys():
-        del os.environ[name]
-    for name, value in variables.items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value
+    os.environ.clear()
+    os.environ.update(variables)
 
 
 def _numpy_state() -> tuple[Any, ...]:
     kind, keys, *rest = np.random.get_state()
-    return (kind, np.asarray(keys).tobytes(), *rest)
-
-
-def _put_numpy_state(state: tuple[Any, ...]) -> None:
-    kind, keys, *rest = state
-    np.random.set_state((kind, np.frombuffer(keys, dtype=np.uint32), *rest))
+    return (kind, tuple(np.asarray(keys).tolist()), *rest)
 
 
 def _cuda_states() -> list[bytes] | None:
@@ -115,20 +97,26 @@ _NUMERIC = (
     _Part("whether gradients are computed", torch.is_grad_enabled, torch.set_grad_enabled),
     _Part("autocast", lambda: (torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")), _put_autocast),
     _Part("the number of threads", torch.get_num_threads, torch.set_num_threads),
-    _Part("whether algorithms are deterministic", _flags, _put_flags),
+    _Part(
+        "whether algorithms are deterministic",
+        torch.get_deterministic_debug_mode,
+        torch.set_deterministic_debug_mode,
+    ),
+    _attribute(torch.backends.cudnn, "deterministic"),
+    _attribute(torch.backends.cudnn, "benchmark"),
     _Part("the precision of matrix products", torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
     _Part("the default device", torch.get_default_device, _put_default_device),
 )
 """What changes the numbers that others compute."""
 _ALL = (
     *_NUMERIC,
-    _Part("sys.stdout", lambda: sys.stdout, lambda file: setattr(sys, "stdout", file)),
-    _Part("sys.stderr", lambda: sys.stderr, lambda file: setattr(sys, "stderr", file)),
+    _attribute(sys, "stdout"),
+    _attribute(sys, "stderr"),
     _Part("the working directory", _directory, _put_directory),
     _Part("the filters of warnings", lambda: tuple(warnings.filters), _put_filters),
     _Part("the environment variable {}", lambda: dict(os.environ), _put_environment),
     _Part("Python's random numbers", random.getstate, random.setstate),
-    _Part("numpy's random numbers", _numpy_state, _put_numpy_state),
+    _Part("numpy's random numbers", _numpy_state, np.random.set_state),
     _Part(
         "torch's random numbers",
         lambda: torch.get_rng_state().numpy().tobytes(),

@@ -37,7 +37,7 @@ MISDEEDS: dict[str, tuple[Callable[[], object], str]] = {
     "autocast": (lambda: torch.set_autocast_enabled("cpu", True), "autocast"),
     "threads": (lambda: torch.set_num_threads(torch.get_num_threads() + 1), "the number of threads"),
     "determinism": (lambda: torch.use_deterministic_algorithms(True), "whether algorithms are deterministic"),
-    "cudnn": (lambda: setattr(torch.backends.cudnn, "benchmark", True), "whether algorithms are deterministic"),
+    "cudnn": (lambda: setattr(torch.backends.cudnn, "benchmark", True), "torch.backends.cudnn.benchmark"),
     "precision": (lambda: torch.set_float32_matmul_precision("medium"), "the precision of matrix products"),
     "stdout": (lambda: setattr(sys, "stdout", io.StringIO()), "sys.stdout"),
     "stderr": (lambda: setattr(sys, "stderr", io.StringIO()), "sys.stderr"),
