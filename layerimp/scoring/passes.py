@@ -212,12 +212,12 @@ class Pass:
 
     def _series(self, which: int, units: Sequence[Unit], *, offloaded: bool) -> Series:
         """What the sweep is to read of one series."""
-        bundles = self._bundles(which)
+        keys = [key for key in self._attending() if key[1] == which]
 
         def show(trace: Trace) -> None:
             before, where = trace.versions(), f"at {written([units[trace.block].step])}, batch {trace.batch}"
-            for key in self._attending():
-                if key not in bundles or not bundles[key] <= trace.acts.keys():
+            for key in keys:
+                if key in self.failed:
                     continue
                 with self._setting_aside(key, where):
                     scorer = self._scorer_of_batch(key, trace.batch) if offloaded else self.scorers[key]
@@ -225,8 +225,8 @@ class Pass:
                     if changed := [name for name, version in trace.versions().items() if version != before[name]]:
                         raise HarmfulError(f"it wrote into {changed[0]} {where}, which is borrowed; reduce a copy")
 
-        lookback = max(self.scorers[key].lookback for key in bundles)
-        return Series(units=units, bundles=set(bundles.values()), emit=show, lookback=lookback)
+        sites = {self.renamed[key].get(site, site) for key in keys for site in self.scorers[key].observes}
+        return Series(units, frozenset(sites), show, max(self.scorers[key].lookback for key in keys))
 
     def _scorer_of_batch(self, key: Key, batch: int) -> Scorer:
         """The scorer that sees a batch of an offloaded model.
@@ -240,16 +240,6 @@ class Pass:
         if (key, batch) not in self._of_batch:
             self._of_batch[key, batch] = _anew(scorer)
         return self._of_batch[key, batch]
-
-    def _bundles(self, which: int) -> dict[Key, frozenset[str]]:
-        """For each scorer of a series, the sites that its traces hold: at least those that the scorer observes."""
-        own = {
-            key: frozenset(self.renamed[key].get(site, site) for site in scorer.observes)
-            for key, scorer in self.scorers.items()
-            if key[1] == which
-        }
-        largest = sorted(own.values(), key=lambda sites: (-len(sites), sorted(sites)))
-        return {key: next(other for other in largest if sites <= other) for key, sites in own.items()}
 
     def _attending(self) -> list[Key]:
         """List the scorers that have not failed."""

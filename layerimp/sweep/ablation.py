@@ -15,8 +15,7 @@ from layerimp.blocks.stack import Batch
 from layerimp.errors import CalibrationError, NonFiniteError
 from layerimp.steps import named
 from layerimp.sweep.base import Drive, Sweep, Trace, Work
-from layerimp.sweep.cache import remembered
-from layerimp.sweep.replay import Recorded, Replay
+from layerimp.sweep.replay import Replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -100,7 +99,7 @@ class Ablation(Sweep):
             means = _means(replay, batches, drive) if "mean" in self.probes else {}
             seen = 0
             for number, batch in enumerate(batches):
-                passed = _recorded(replay, batch, number, drive)
+                passed = replay.record(batch, f"in batch {number}", partial(drive.remembered, number))
                 targets = head.targets(batch, passed.output)
                 seen += int(targets.mask.sum())
                 intact = _finite(head.log_probs(passed.output, targets), "the intact model", number)
@@ -121,11 +120,6 @@ class Ablation(Sweep):
             raise CalibrationError("the calibration set holds nothing to predict: every row is a single token")
 
 
-def _recorded(replay: Replay, batch: Batch, number: int, drive: Drive) -> Recorded:
-    """Run the intact model on a batch, except for blocks whose outputs are known already."""
-    return replay.record(batch, f"in batch {number}", partial(remembered, drive.cache, number, drive.middles))
-
-
 def _finite(log_probs: Tensor, what: str, number: int) -> Tensor:
     if not log_probs.isfinite().all():
         raise NonFiniteError(f"{what} puts out a NaN or an infinity in batch {number}")
@@ -138,7 +132,7 @@ def _means(replay: Replay, batches: Iterable[Batch], drive: Drive) -> dict[Unit,
     count = 0
     for number, batch in enumerate(batches):
         mask = batch["attention_mask"].bool()
-        passed = _recorded(replay, batch, number, drive)
+        passed = replay.record(batch, f"in batch {number}", partial(drive.remembered, number))
         for unit in drive.units:
             added = passed.added(unit)
             new = added[mask.to(added.device)].sum(dim=0, dtype=torch.float64)

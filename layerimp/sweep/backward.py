@@ -116,33 +116,36 @@ class Backward(Sweep):
         batches = head.labelled(batches) if drive.removed else batches
         targets_seen = 0
         with ExitStack() as undo, torch.inference_mode(False), torch.enable_grad():
-            undo.enter_context(bypassed(stack, drive.removed, idle=drive.cache is not None and drive.cache.apart))
+            undo.enter_context(bypassed(stack, drive.removed, idle=drive.apart))
             recorder = BackwardRecorder(stack, drive)
             owners = owners_of(stack, drive) if self.parameters else {}
             undo.enter_context(_frozen_but(stack.model, owners))
-            recorder.extras = undo.enter_context(self.rules(stack))
-            recorder.begin_at_the_first_unit(stack, undo)
-            recorder.attach(stack, drive.middles, undo)
-            recorder.take_gradients(owners, undo)
+            extras = undo.enter_context(self.rules(stack))
+            undo.enter_context(recorder.watching())
+            undo.enter_context(recorder.taking_gradients(owners))
             for number, batch in enumerate(batches):
                 for part in _parts(batch):
                     recorder.begin(number, part["attention_mask"].bool())
-                    self._there_and_back(head, part, recorder)
-                    targets_seen += len(recorder.targets)
+                    extras.clear()
+                    recorder.batch.extras = extras
+                    targets_seen += self._there_and_back(head, part, recorder)
                 drive.end_batch()
         if not targets_seen:
             raise CalibrationError("the calibration set holds nothing to predict: every row is a single token")
 
-    def _there_and_back(self, head: Head, batch: Batch, recorder: BackwardRecorder) -> None:
+    def _there_and_back(self, head: Head, batch: Batch, recorder: BackwardRecorder) -> int:
+        """Run a batch through the model and back, and return how many targets it has."""
         output = run(head.backbone, batch)
-        recorder.check_outputs(f"in batch {recorder.number}")
+        recorder.check()
         with torch.no_grad():
             targets = head.targets(batch, output)
-        recorder.targets, slope = head.gradient(output, targets, self.target)
-        if not recorder.targets.isfinite().all():
-            raise NonFiniteError(f"what the model predicts is a NaN or an infinity in batch {recorder.number}")
+        values, slope = head.gradient(output, targets, self.target)
+        if not values.isfinite().all():
+            raise NonFiniteError(f"what the model predicts is a NaN or an infinity in batch {recorder.batch.number}")
+        recorder.batch.targets = values
         torch.autograd.backward([output[name] for name in slope], list(slope.values()))
         recorder.check_gradients()
+        return len(values)
 
 
 def _parts(batch: Batch) -> Iterator[Batch]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from layerimp.steps import left
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import Batch, BlockStack
     from layerimp.steps import Step
     from layerimp.sweep.cache import BlockCache
+    from layerimp.sweep.recorder import Show
     from layerimp.sweep.units import Unit
 
 
@@ -107,22 +109,15 @@ class Series:
 
     Attributes:
         units: The units, in depth order. No two of them share a sublayer. `Trace.block` counts them.
-        bundles: The sets of sites that are read together; no set contains another. A sweep may emit one trace for each
-            bundle as soon as its sites are known, which frees memory earlier; otherwise each trace holds all sites.
-        emit: Takes the traces of a unit in a batch: a single one, or several, each with some rows of the batch or with
-            one bundle.
+        sites: The sites that each trace has to hold.
+        emit: Takes the traces of a unit in a batch: a single one, or several, each with some rows of the batch.
         lookback: How many earlier units' inputs each trace has to hold.
     """
 
     units: Sequence[Unit]
-    bundles: Collection[frozenset[str]]
+    sites: frozenset[str]
     emit: Callable[[Trace], None]
     lookback: int = 0
-
-    @property
-    def sites(self) -> frozenset[str]:
-        """All sites that are read."""
-        return frozenset().union(*self.bundles)
 
 
 @dataclass(frozen=True)
@@ -166,6 +161,20 @@ class Drive:
     def blocks(self, stack: BlockStack) -> list[int]:
         """The indices of the blocks that are not removed completely, in depth order."""
         return sorted({sublayer.block for sublayer in left(self.removed, len(stack))})
+
+    @property
+    def apart(self) -> bool:
+        """Whether it is proved that the blocks read nothing of one another but the hidden states."""
+        return self.cache is not None and self.cache.apart
+
+    def remembered(self, number: int, show: Show) -> AbstractContextManager[None]:
+        """A context in which the backbone runs one batch without the blocks whose outputs are known.
+
+        Args:
+            number: The batch's position in the calibration set.
+            show: Called for each middle of these blocks that has to be read.
+        """
+        return nullcontext() if self.cache is None else self.cache.batch(number, self.middles, show)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from greenlet import getcurrent, greenlet
@@ -19,31 +19,13 @@ from layerimp.blocks.forward import block_input, run
 from layerimp.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from torch import nn
 
     from layerimp.blocks.stack import Batch, BlockStack
-
-
-class Course(Protocol):
-    """Receives the events of each batch during its pass."""
-
-    def begin(self, number: int, batch: Batch) -> None:
-        """Begin a batch."""
-
-    def check(self, number: int) -> None:
-        """Check the outputs of blocks so far for the current batch.
-
-        Raises:
-            NonFiniteError: an output holds a NaN or an infinity.
-        """
-
-    def end(self) -> None:
-        """End the current batch."""
-
-    def left(self) -> Callable[[], None]:
-        """Suspend the current batch, and return a function to call before it continues."""
+    from layerimp.sweep.base import Drive
+    from layerimp.sweep.recorder import Recorder
 
 
 class _Traveller:
@@ -53,31 +35,28 @@ class _Traveller:
         stack: The model's blocks.
         number: The batch's position in the calibration set.
         batch: The batch.
-        course: Receives the events of the batch.
+        recorder: Records the batch.
 
     Attributes:
         before: The block that the batch waits for; None at the end.
     """
 
-    def __init__(self, stack: BlockStack, number: int, batch: Batch, course: Course) -> None:
-        self.number, self._course = number, course
+    before: int | None
+
+    def __init__(self, stack: BlockStack, number: int, batch: Batch, recorder: Recorder[Any]) -> None:
+        recorder.begin(number, batch["attention_mask"].bool())
+        self._recorder, self._recorded = recorder, recorder.batch
         self._pass = greenlet(partial(run, stack.backbone, batch))
         self._pass.gr_context = copy_context()  # a model may store values there while it runs
-        course.begin(number, batch)
-        self._go()
+        self.go_on()
+        if self.before is None:
+            recorder.check()  # no block was called
 
     def go_on(self) -> None:
         """Run until the next call of a block, or to the end."""
-        self._resume()
-        self._go()
-        self._course.check(self.number)
-        if self.before is None:
-            self._course.end()
-
-    def _go(self) -> None:
+        self._recorder.batch = self._recorded
         at = self._pass.switch()
-        self.before: int | None = None if self._pass.dead else at
-        self._resume = self._course.left()
+        self.before = None if self._pass.dead else at
 
     def stop(self) -> None:
         """Abort a pass in progress."""
@@ -85,7 +64,7 @@ class _Traveller:
             self._pass.throw()
 
 
-def block_by_block(stack: BlockStack, batches: Iterable[Batch], course: Course, end_block: Callable[[], None]) -> None:
+def block_by_block(stack: BlockStack, batches: Iterable[Batch], recorder: Recorder[Any], drive: Drive) -> None:
     """Run all batches through an offloaded model, each block for all batches before the next block.
 
     A block that a model runs several times is also read several times.
@@ -93,8 +72,8 @@ def block_by_block(stack: BlockStack, batches: Iterable[Batch], course: Course, 
     Args:
         stack: The model's blocks.
         batches: The calibration set.
-        course: Receives the events of each batch; batches end in order.
-        end_block: Called when all batches have passed through a block.
+        recorder: Records each batch.
+        drive: Is told when a block or a batch is through; batches end in order.
     """
     driver, before = getcurrent(), _modes()
 
@@ -112,19 +91,19 @@ def block_by_block(stack: BlockStack, batches: Iterable[Batch], course: Course, 
     travellers: list[_Traveller] = []
     with ExitStack() as undo:
         for at, block in enumerate(stack):
-            hook = block.register_forward_pre_hook(partial(arrive, at), prepend=True, with_kwargs=True)
-            undo.callback(hook.remove)
+            undo.enter_context(block.register_forward_pre_hook(partial(arrive, at), prepend=True, with_kwargs=True))
         try:
             for number, batch in enumerate(batches):
-                travellers.append(_Traveller(stack, number, batch, course))
-                if travellers[-1].before is None:  # no block was called
-                    course.check(number)
+                travellers.append(_Traveller(stack, number, batch, recorder))
             while (index := _next_block(travellers)) is not None:
                 here = [traveller for traveller in travellers if traveller.before == index]
                 with stack.held(index, then=index + 1 if index + 1 < len(stack) else None):
                     for traveller in here:
                         traveller.go_on()
-                end_block()
+                        recorder.check()
+                        if traveller.before is None:
+                            drive.end_batch()
+                drive.end_block()
         finally:
             for traveller in reversed(travellers):
                 traveller.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,10 +12,11 @@ import torch
 
 from layerimp.blocks.forward import giving_back, hidden_states
 from layerimp.blocks.memory import free_bytes
-from layerimp.blocks.middle import watching_middle
 from layerimp.errors import ModelError, NonFiniteError
 from layerimp.steps import Step, Sublayer, removed_by
-from layerimp.sweep.replay import Replay, Show
+from layerimp.sweep.recorder import Show, watching
+from layerimp.sweep.replay import Replay
+from layerimp.sweep.units import Point
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -84,55 +85,48 @@ class BlockCache:
 
     @contextmanager
     def batch(
-        self, number: int, halves: Mapping[int, Halves] = MappingProxyType({}), show: Show | None = None
+        self,
+        number: int,
+        halves: Mapping[int, Halves] = MappingProxyType({}),
+        show: Show = lambda _point, _hidden: None,
     ) -> Iterator[None]:
         """A context in which the backbone runs one batch without computing the blocks whose outputs are known.
 
         Args:
             number: The batch's position in the calibration set.
             halves: The halves of the blocks whose middle is read, by index.
-            show: Called for each block that is not computed, with its index and its middle [batch, seq, hidden].
+            show: Takes the middles of the blocks that are not computed.
         """
         known = self._known.setdefault(number, {})
         given: dict[nn.Module, Any] = {}
         first: dict[nn.Module, Callable[[], None]] = {}
         for index, kept in known.items():
-            if index not in halves or kept.middle is not None:
-                given[self._stack[index]] = kept.output
-            if index in halves and show is not None and kept.middle is not None:
-                first[self._stack[index]] = partial(show, index, kept.middle)
-        with ExitStack() as undo:
-            undo.enter_context(giving_back(given, first))
-            for index, block in enumerate(self._stack):
-                if block in given or {Sublayer(index, "attn"), Sublayer(index, "mlp")} <= self._removed:
-                    continue
-                middles: list[Tensor] = []
-                if index in halves:
-                    undo.enter_context(watching_middle(block, halves[index], middles.append))
-                remember = partial(self._remember, known, index, middles)
-                undo.callback(block.register_forward_hook(remember).remove)
-            yield
+            block = self._stack[index]
+            if index not in halves:
+                given[block] = kept.output
+            elif kept.middle is not None:
+                given[block], first[block] = kept.output, partial(show, Point(index, "middle"), kept.middle)
+        computed = {
+            index: block
+            for index, block in enumerate(self._stack)
+            if block not in given and not {Sublayer(index, "attn"), Sublayer(index, "mlp")} <= self._removed
+        }
+        last: dict[str, Tensor] = {}
 
-    def _remember(
-        self, known: dict[int, _Known], index: int, middles: list[Tensor], _block: nn.Module, _args: Any, output: Any
-    ) -> None:
-        new = _Known(output, middles.pop() if middles else None)
-        room = self._room + (known[index].nbytes if index in known else 0)
-        if self.apart and new.nbytes <= room:
-            known[index] = new
-            self._room = room - new.nbytes
+        def see(point: Point, hidden: Tensor) -> None:
+            last[point.side] = hidden
+
+        def remember(index: int, output: Any) -> None:
+            new = _Known(output, last.pop("middle", None))
+            room = self._room + (known[index].nbytes if index in known else 0)
+            if self.apart and new.nbytes <= room:
+                known[index] = new
+                self._room = room - new.nbytes
+
+        with giving_back(given, first), watching(computed, halves, see, remember):
+            yield
 
 
 def _free(stack: BlockStack) -> int:
     """The free memory in bytes on the fullest of the model's devices."""
     return min(free_bytes(device) for device in {parameter.device for parameter in stack.model.parameters()})
-
-
-def remembered(
-    cache: BlockCache | None,
-    number: int,
-    halves: Mapping[int, Halves] = MappingProxyType({}),
-    show: Show | None = None,
-) -> AbstractContextManager[None]:
-    """Return `cache.batch`, or an empty context if there is no cache."""
-    return nullcontext() if cache is None else cache.batch(number, halves, show)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +12,17 @@ from layerimp.blocks.forward import block_input, with_input
 from layerimp.blocks.middle import in_mlp
 from layerimp.errors import ModelError, NonFiniteError
 from layerimp.steps import named
-from layerimp.sweep.base import Drive, Series, Trace
-from layerimp.sweep.recorder import Recorder
+from layerimp.sweep.base import Drive, Series
+from layerimp.sweep.recorder import Passing, Reader, Recorder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from torch import Tensor, nn
     from torch.autograd.graph import Node
 
-    from layerimp.blocks.middle import Halves
     from layerimp.blocks.stack import BlockStack
-    from layerimp.sweep.units import Unit
+    from layerimp.sweep.units import Point, Unit
 
 Owners = dict["nn.Parameter", list[tuple[int, int, str]]]
 """For each parameter, the units that it belongs to: the series, the unit's position in it, and the parameter's name."""
@@ -57,7 +56,7 @@ def _parameters(stack: BlockStack, unit: Unit, drive: Drive) -> Iterator[tuple[s
                 yield (name if len(blocks) == 1 else f"{index}.{name}"), parameter
 
 
-class BackwardRecorder(Recorder):
+class BackwardRecorder(Recorder["_Reader"]):
     """Keeps the activations of the forward pass, and emits a unit's trace once the gradient at its input is known.
 
     The memory that the trace held is then free.
@@ -65,76 +64,50 @@ class BackwardRecorder(Recorder):
     Args:
         stack: The model's blocks.
         drive: What the traces have to hold, and where they go.
-
-    Attributes:
-        number: The batch's position in the calibration set.
-        targets: The value of the target for each prediction [target].
-        extras: Further tensors that a sweep provides, by name.
     """
 
-    number: int
-    targets: Tensor
-    extras: dict[str, Tensor]
-
     def __init__(self, stack: BlockStack, drive: Drive) -> None:
-        self._readers = [_Reader(series, self) for series in drive.series]
-        super().__init__(drive.blocks(stack), self._readers)
-        self._first = min(unit.begin.block for unit in drive.units)
-        self._model = type(stack.model).__name__
-        self._nodes: dict[int, list[Node | None]] = {}
+        super().__init__(stack, drive, _Reader)
+        self._model, self._middles = type(stack.model).__name__, drive.middles
+        self._first = self.blocks[min(unit.begin.block for unit in drive.units)]
+        self._nodes: dict[str, Node | None] = {}
         self._proved: set[int] = set()
 
-    def begin(self, number: int, mask: Tensor) -> None:
-        """Begin a batch, or some rows of one."""
-        self.watch(mask)
-        self.number = number
-        for reader in self._readers:
-            reader.begin()
-        self.extras.clear()
-
-    def begin_at_the_first_unit(self, stack: BlockStack, undo: ExitStack) -> None:
-        """Let gradients begin at the input of the first block of which a part is scored."""
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """A context in which the blocks are read; gradients begin at the input of the first block that is scored."""
 
         def enter(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             # Autograd would serve a leaf before the parameters of this block, so the block's input must not be a leaf.
             leaf = block_input(args, kwargs).detach().requires_grad_()
             return with_input(args, kwargs, leaf.view_as(leaf))
 
-        undo.callback(stack[self._first].register_forward_pre_hook(enter, with_kwargs=True).remove)
+        with self._first.register_forward_pre_hook(enter, with_kwargs=True), super().watching():
+            yield
 
-    def attach(self, stack: BlockStack, halves: Mapping[int, Halves], undo: ExitStack) -> None:
-        """Hook the blocks, until `undo` ends; if a block's middle is shown, also note the graph node of its input."""
-
-        def note(index: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._nodes[index] = [block_input(args, kwargs).grad_fn]
-
-        for index in halves:
-            undo.callback(stack[index].register_forward_pre_hook(partial(note, index), with_kwargs=True).remove)
-        super().attach(stack, halves, undo)
-
-    def show_middle(self, index: int, hidden: Tensor) -> None:
-        """Show the middle of a block [batch, seq, hidden]."""
-        self._nodes[index].append(source_of(hidden).grad_fn)
-        super().show_middle(index, hidden)
-
-    def leave(self, index: int, hidden: Tensor) -> None:
-        """Show a block's output [batch, seq, hidden].
+    def show(self, point: Point, hidden: Tensor) -> None:
+        """Show the residual stream [batch, seq, hidden] at a place.
 
         Raises:
-            ModelError: a path from the block's input bypasses its middle, so that the gradient there is incomplete.
+            ModelError: a path from a block's input bypasses its middle, so that the gradient there is incomplete.
         """
-        super().leave(index, hidden)
-        nodes = self._nodes.pop(index, [])
-        if len(nodes) == 2 and index not in self._proved:
-            self._proved.add(index)
-            if leads_past(hidden.grad_fn, *nodes):
-                raise ModelError(
-                    f"the gradient between the attention and the MLP of block {index} of {self._model} cannot be told: "
-                    "the MLP adds to another tensor than it reads"
-                )
+        super().show(point, hidden)
+        index = point.block
+        if index not in self._middles or index in self._proved:
+            return
+        if point.side != "output":
+            self._nodes[point.side] = (hidden if point.side == "input" else source_of(hidden)).grad_fn
+            return
+        self._proved.add(index)
+        if leads_past(hidden.grad_fn, self._nodes.pop("input"), self._nodes.pop("middle")):
+            raise ModelError(
+                f"the gradient between the attention and the MLP of block {index} of {self._model} cannot be told: "
+                "the MLP adds to another tensor than it reads"
+            )
 
-    def take_gradients(self, owners: Owners, undo: ExitStack) -> None:
-        """Move the gradients of parameters into the traces of their units, until `undo` ends.
+    @contextmanager
+    def taking_gradients(self, owners: Owners) -> Iterator[None]:
+        """A context in which the gradients of parameters move into the traces of their units.
 
         Autograd computes them before the gradient at the unit's input.
         """
@@ -143,10 +116,12 @@ class BackwardRecorder(Recorder):
             gradient, parameter.grad = parameter.grad, None
             assert gradient is not None
             for which, position, name in owners[parameter]:
-                self._readers[which].take_gradient(position, name, parameter, gradient)
+                self.batch.readers[which].take_gradient(position, name, parameter, gradient)
 
-        for parameter in owners:
-            undo.callback(parameter.register_post_accumulate_grad_hook(take).remove)
+        with ExitStack() as undo:
+            for parameter in owners:
+                undo.enter_context(parameter.register_post_accumulate_grad_hook(take))
+            yield
 
     def check_gradients(self) -> None:
         """Check that every unit had a finite gradient.
@@ -155,8 +130,8 @@ class BackwardRecorder(Recorder):
             ModelError: a unit had no gradient.
             NonFiniteError: a gradient holds a NaN or an infinity.
         """
-        for reader in self._readers:
-            reader.check(self.mask.device)
+        for reader in self.batch.readers:
+            reader.check()
 
 
 def source_of(middle: Tensor) -> Tensor:
@@ -184,69 +159,47 @@ def leads_past(end: Node | None, start: Node | None, middle: Node | None) -> boo
     return False
 
 
-class _Reader:
+class _Reader(Reader):
     """Reads the units of one series on the forward pass, and emits their traces on the backward pass."""
 
-    reads_input = True
-
-    def __init__(self, series: Series, recorder: BackwardRecorder) -> None:
-        self.series, self.units, self._recorder, self._sites = series, series.units, recorder, series.sites
-
-    def begin(self) -> None:
-        self._acts: dict[int, dict[str, Tensor]] = {position: {} for position in range(len(self.units))}
+    def __init__(self, series: Series, batch: Passing[Any]) -> None:
+        super().__init__(series, batch)
+        self._acts: dict[int, dict[str, Tensor]] = {position: {} for position in range(len(series.units))}
         self._gradients: dict[int, dict[str, tuple[Tensor, Tensor]]] = {position: {} for position in self._acts}
         self._spreads: dict[int, Tensor] = {}
 
-    def enter(self, position: int, hidden: Tensor) -> None:
-        self._follow(position, "block_in", hidden)
-
-    def leave(self, position: int, hidden: Tensor) -> None:
-        self._follow(position, "block_out", hidden)
-
-    def _follow(self, position: int, site: str, hidden: Tensor) -> None:
+    def take(self, position: int, site: str, hidden: Tensor) -> None:
         self._acts[position][site] = hidden.detach()
+        unit = self.series.units[position]
         if not hidden.requires_grad:
             end = "input" if site == "block_in" else "output"
-            raise ModelError(f"no gradient flows back from the {end} of {named([self.units[position].step])}")
-        unit = self.units[position]
+            raise ModelError(f"no gradient flows back from the {end} of {named([unit.step])}")
         inside = (unit.begin if site == "block_in" else unit.end).side == "middle"
         source = source_of(hidden) if inside else hidden
         source.register_hook(partial(self._arrive, position, f"{site}_grad", hidden.shape))
 
     def _arrive(self, position: int, site: str, shape: torch.Size, gradient: Tensor) -> None:
         self._acts[position][site] = gradient if gradient.shape == shape else gradient.reshape(shape)
-        if site != "block_in_grad" or not self._sites <= self._acts[position].keys():
+        if site != "block_in_grad" or not self.series.sites <= self._acts[position].keys():
             return
-        recorder = self._recorder
-        self._spreads[position] = recorder.spread(gradient)
+        self._spreads[position] = self.batch.spread(gradient)
         held, gradients = self._acts.pop(position), self._gradients.pop(position)
         before = range(max(0, position - self.series.lookback), position)
-        device = gradient.device  # a block's input may lie on the device of the previous block
-        self.series.emit(
-            Trace(
-                block=position,
-                batch=recorder.number,
-                acts={site: held[site].to(device) for site in self._sites},
-                mask=recorder.mask.to(device),
-                padded=recorder.padded,
-                inputs={at: self._acts[at]["block_in"].to(device) for at in before},
-                targets=recorder.targets,
-                extras=dict(recorder.extras),
-                gradients=gradients,
-            )
-        )
+        inputs = {at: self._acts[at]["block_in"] for at in before}
+        self.emit(position, held, inputs, gradient.device, gradients)
 
     def take_gradient(self, position: int, name: str, parameter: nn.Parameter, gradient: Tensor) -> None:
         if position not in self._gradients:
-            where = named([self.units[position].step])
+            where = named([self.series.units[position].step])
             raise ModelError(f"the gradient of {name} in {where} comes after that of the block's input")
         self._gradients[position][name] = (parameter.detach(), gradient)
 
-    def check(self, device: torch.device) -> None:
+    def check(self) -> None:
+        units, device = self.series.units, self.batch.mask.device
         if self._acts:
-            raise ModelError(f"no gradient reaches {named([self.units[max(self._acts)].step])}")
+            raise ModelError(f"no gradient reaches {named([units[max(self._acts)].step])}")
         finite = torch.stack([value.to(device) for value in self._spreads.values()]).isfinite()
         for position, good in zip(self._spreads, finite.tolist(), strict=True):
             if not good:
-                where, number = named([self.units[position].step]), self._recorder.number
+                where, number = named([units[position].step]), self.batch.number
                 raise NonFiniteError(f"the gradient at {where} is a NaN or an infinity in batch {number}")

@@ -1,96 +1,174 @@
-"""Shows readers the residual stream where units begin and end, while a model runs."""
+"""Shows the readers of a sweep the residual stream where units begin and end, while a model runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from layerimp.blocks.forward import block_input
 from layerimp.blocks.middle import watching_middle
-from layerimp.sweep.finite import Watch
-from layerimp.sweep.units import Point, Unit
+from layerimp.sweep.base import Drive, Series, Trace
+from layerimp.sweep.finite import Watched
+from layerimp.sweep.units import Point
 
 if TYPE_CHECKING:
-    from contextlib import ExitStack
+    from collections.abc import Iterator
 
+    import torch
     from torch import Tensor, nn
 
     from layerimp.blocks.middle import Halves
     from layerimp.blocks.stack import BlockStack
 
-See = Callable[["Tensor"], None]
+Show = Callable[[Point, "Tensor"], None]
+"""Takes a place in the residual stream, and the hidden states there [batch, seq, hidden]."""
+R = TypeVar("R", bound="Reader")
 
 
-class Reader(Protocol):
-    """Reads the units of one series.
+@contextmanager
+def watching(
+    blocks: Mapping[int, nn.Module], halves: Mapping[int, Halves], show: Show, put_out: Callable[[int, Any], None]
+) -> Iterator[None]:
+    """A context in which functions are shown what blocks read and put out.
 
-    Attributes:
-        units: The units.
-        reads_input: Whether the reader is shown where units begin.
+    Args:
+        blocks: The blocks, by index.
+        halves: The halves of the blocks whose middle is shown as well, by index.
+        show: Takes the inputs, and the middles that are asked for.
+        put_out: Takes the index and the output of each block, in the block's own form.
     """
 
-    units: Sequence[Unit]
-    reads_input: bool
+    def enter(index: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        show(Point(index, "input"), block_input(args, kwargs))
 
-    def enter(self, position: int, hidden: Tensor) -> None:
-        """Take the residual stream `hidden` [batch, seq, hidden] where a unit begins."""
+    def leave(index: int, _block: nn.Module, _args: Any, output: Any) -> None:
+        put_out(index, output)
 
-    def leave(self, position: int, hidden: Tensor) -> None:
-        """Take the residual stream `hidden` [batch, seq, hidden] where a unit ends."""
+    with ExitStack() as undo:
+        for index, block in blocks.items():
+            undo.enter_context(block.register_forward_pre_hook(partial(enter, index), with_kwargs=True))
+            if index in halves:
+                undo.enter_context(watching_middle(block, halves[index], partial(show, Point(index, "middle"))))
+            undo.enter_context(block.register_forward_hook(partial(leave, index)))
+        yield
 
 
-class Recorder(Watch):
+class Passing(Watched, Generic[R]):
+    """A batch, or some rows of one, on its way through the blocks, with a reader for each series of units.
+
+    Args:
+        number: The batch's position in the calibration set.
+        mask: Which of its tokens are real [batch, seq].
+        series: The series that are read.
+        reader: Makes the reader of a series.
+
+    Attributes:
+        number: The batch's position in the calibration set.
+        readers: The readers, one for each series.
+        targets: The value of the target for each prediction [target]; None if the sweep has no target.
+        extras: Further tensors that the sweep provides, by name.
+    """
+
+    def __init__(self, number: int, mask: Tensor, series: Iterable[Series], reader: type[R]) -> None:
+        super().__init__(mask, f"in batch {number}")
+        self.number = number
+        self.readers = [reader(own, self) for own in series]
+        self.targets: Tensor | None = None
+        self.extras: Mapping[str, Tensor] = {}
+
+
+class Reader(ABC):
+    """Reads the units of one series in one batch, and emits their traces.
+
+    Args:
+        series: The series.
+        batch: The batch.
+    """
+
+    def __init__(self, series: Series, batch: Passing[Any]) -> None:
+        self.series, self.batch = series, batch
+
+    @abstractmethod
+    def take(self, position: int, site: str, hidden: Tensor) -> None:
+        """Take what a unit has at a site; `block_in` is the residual stream where it begins, `block_out` at its end."""
+
+    def emit(
+        self,
+        position: int,
+        acts: Mapping[str, Tensor],
+        inputs: Mapping[int, Tensor],
+        device: torch.device,
+        gradients: Mapping[str, tuple[Tensor, Tensor]] = MappingProxyType({}),
+    ) -> None:
+        """Emit the trace of a unit, on one device: a block's input may lie on the device of the previous block."""
+        batch = self.batch
+        self.series.emit(
+            Trace(
+                block=position,
+                batch=batch.number,
+                acts={site: acts[site].to(device) for site in self.series.sites},
+                mask=batch.mask.to(device),
+                padded=batch.padded,
+                inputs={at: value.to(device) for at, value in inputs.items()},
+                targets=batch.targets,
+                extras=dict(batch.extras),
+                gradients=gradients,
+            )
+        )
+
+
+class Recorder(Generic[R]):
     """Shows the units of several series to their readers, and watches the outputs of all blocks.
 
     Where one unit ends and another begins, the end is shown first.
 
     Args:
-        blocks: The indices of the blocks that are not removed completely.
-        readers: The readers, one for each series.
+        stack: The model's blocks.
+        drive: What is read, and where the traces go.
+        reader: Makes the reader of a series.
+
+    Attributes:
+        blocks: The blocks that are not removed completely, by index.
+        batch: The batch that is on its way through the blocks.
     """
 
-    def __init__(self, blocks: Sequence[int], readers: Sequence[Reader]) -> None:
-        super().__init__(blocks)
-        ends: dict[Point, list[See]] = {}
-        begins: dict[Point, list[See]] = {}
-        for reader in readers:
-            for position, unit in enumerate(reader.units):
-                ends.setdefault(unit.end, []).append(partial(reader.leave, position))
-                if reader.reads_input:
-                    begins.setdefault(unit.begin, []).append(partial(reader.enter, position))
-        self._sees = {point: [*ends.get(point, []), *begins.get(point, [])] for point in ends.keys() | begins.keys()}
+    batch: Passing[R]
 
-    def attach(self, stack: BlockStack, halves: Mapping[int, Halves], undo: ExitStack) -> None:
-        """Hook the blocks, until `undo` ends.
+    def __init__(self, stack: BlockStack, drive: Drive, reader: type[R]) -> None:
+        self.blocks = {index: stack[index] for index in drive.blocks(stack)}
+        self._drive, self._reader = drive, reader
+        self._sites: dict[Point, list[tuple[int, int, str]]] = defaultdict(list)
+        for site in ("block_out", "block_in"):
+            for which, series in enumerate(drive.series):
+                for position, unit in enumerate(series.units):
+                    self._sites[unit.end if site == "block_out" else unit.begin].append((which, position, site))
 
-        Args:
-            stack: The model's blocks.
-            halves: The halves of the blocks in whose middle a unit begins or ends.
-            undo: The stack that removes the hooks.
+    def begin(self, number: int, mask: Tensor) -> None:
+        """Begin a batch, or some rows of one; its `mask` [batch, seq] tells which tokens are real."""
+        self.batch = Passing(number, mask, self._drive.series, self._reader)
+
+    def watching(self) -> AbstractContextManager[None]:
+        """A context in which the blocks are read."""
+        return watching(self.blocks, self._drive.middles, self.show, self._put_out)
+
+    def show(self, point: Point, hidden: Tensor) -> None:
+        """Show the residual stream [batch, seq, hidden] at a place."""
+        for which, position, site in self._sites.get(point, ()):
+            self.batch.readers[which].take(position, site, hidden)
+
+    def _put_out(self, index: int, output: Any) -> None:
+        self.show(Point(index, "output"), self.batch.put_out(output))
+
+    def check(self) -> None:
+        """Check the outputs of the blocks so far for the current batch.
+
+        Raises:
+            ModelError: no block was called.
+            NonFiniteError: an output holds a NaN or an infinity.
         """
-        for index in self.blocks:
-            block = stack[index]
-            if Point(index, "input") in self._sees:
-                undo.callback(block.register_forward_pre_hook(partial(self._enter, index), with_kwargs=True).remove)
-            if Point(index, "middle") in self._sees:
-                undo.enter_context(watching_middle(block, halves[index], partial(self.show_middle, index)))
-            undo.callback(block.register_forward_hook(partial(self._leave, index)).remove)
-
-    def _enter(self, index: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        hidden = block_input(args, kwargs)
-        for see in self._sees[Point(index, "input")]:
-            see(hidden)
-
-    def show_middle(self, index: int, hidden: Tensor) -> None:
-        """Show the middle of a block [batch, seq, hidden]."""
-        for see in self._sees[Point(index, "middle")]:
-            see(hidden)
-
-    def _leave(self, index: int, _block: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        self.leave(index, self.put_out(output))
-
-    def leave(self, index: int, hidden: Tensor) -> None:
-        """Show a block's output [batch, seq, hidden]."""
-        for see in self._sees.get(Point(index, "output"), []):
-            see(hidden)
+        self.batch.check(list(self.blocks))

@@ -10,22 +10,22 @@ A run may also begin inside a block, between its attention and its MLP; that thi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from layerimp.blocks.equivalence import TOLERANCE, deviation
-from layerimp.blocks.forward import block_input, giving_back, hidden_states, run, with_hidden
-from layerimp.blocks.middle import watching_middle
+from layerimp.blocks.forward import giving_back, hidden_states, run, with_hidden
 from layerimp.blocks.restart import Restart
 from layerimp.blocks.stack import probe_ids
 from layerimp.errors import ModelError, one_line
 from layerimp.stats import working_dtype
-from layerimp.sweep.finite import Watch
+from layerimp.sweep.finite import Watched
+from layerimp.sweep.recorder import Show, watching
+from layerimp.sweep.units import Point
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,12 +34,10 @@ if TYPE_CHECKING:
 
     from layerimp.blocks.middle import Halves
     from layerimp.blocks.stack import Batch, BlockStack
-    from layerimp.sweep.units import Point, Unit
+    from layerimp.sweep.units import Unit
 
 TRIAL_TOKENS = 8
 
-Show = Callable[[int, "Tensor"], None]
-"""Takes a block's index and its middle [batch, seq, hidden]."""
 Within = Callable[[Show], AbstractContextManager[None]]
 """Makes the context of a run, in which the middles of blocks that are not computed are shown."""
 
@@ -50,15 +48,13 @@ class Recorded:
 
     Attributes:
         batch: The batch.
-        inputs: The input of each block [batch, seq, hidden], by index.
-        middles: The hidden states between a block's attention and its MLP [batch, seq, hidden], if asked for, by index.
+        states: The residual stream [batch, seq, hidden] at the input of each block, and at the middles asked for.
         outputs: The output of each block, in the block's own form.
         output: The output of the backbone.
     """
 
     batch: Batch
-    inputs: dict[int, Tensor] = field(default_factory=dict)
-    middles: dict[int, Tensor] = field(default_factory=dict)
+    states: dict[Point, Tensor] = field(default_factory=dict)
     outputs: dict[int, Any] = field(default_factory=dict)
     output: Any = None
 
@@ -66,7 +62,7 @@ class Recorded:
         """The residual stream [batch, seq, hidden] at a point."""
         if point.side == "output":
             return hidden_states(self.outputs[point.block])
-        return (self.inputs if point.side == "input" else self.middles)[point.block]
+        return self.states[point]
 
     def added(self, unit: Unit) -> Tensor:
         """What a unit added to the residual stream [batch, seq, hidden], in float32 or wider."""
@@ -108,14 +104,14 @@ class Replay:
         indices: Sequence[int],
         halves: Mapping[int, Halves] = MappingProxyType({}),
     ) -> None:
-        self._backbone, self._indices, self._name = backbone, indices, type(stack.model).__name__
+        self._backbone, self._name = backbone, type(stack.model).__name__
         self._blocks = {index: stack[index] for index in indices}
         self._halves = halves
         self._restarts = {index: Restart(stack[index], own) for index, own in halves.items()}
         self._prove(stack)
 
-    def record(self, batch: Batch, when: str, within: Within | None = None) -> Recorded:
-        """Run a batch through the intact model.
+    def record(self, batch: Batch, when: str, within: Within = lambda _show: nullcontext()) -> Recorded:
+        """Run a batch through the intact model, and check that the recorded shapes and values can be used.
 
         Args:
             batch: The batch.
@@ -125,11 +121,19 @@ class Replay:
         Raises:
             NonFiniteError: a block puts out a NaN or an infinity; the error names the block.
         """
-        return self._checked(self._run(batch, within), when)
+        passed, watched = self._run(batch, within), Watched(batch["attention_mask"].bool(), when)
+        for index, output in passed.outputs.items():
+            read = passed.states[Point(index, "input")]
+            if read.shape[:-1] != watched.mask.shape:
+                shape = f"{list(read.shape)}, and not [batch, seq, hidden]"
+                raise ModelError(f"block {index} of {self._name} reads hidden states {shape}")
+            watched.put_out(output)
+        watched.check(list(self._blocks))
+        return passed
 
     def resume(self, passed: Recorded, point: Point, state: Tensor) -> Any:
         """Return the backbone's output if the residual stream at a middle or an end is `state` [batch, seq, hidden]."""
-        given = {self._blocks[before]: passed.outputs[before] for before in self._indices if before < point.block}
+        given = {self._blocks[before]: passed.outputs[before] for before in self._blocks if before < point.block}
         with ExitStack() as undo:
             if point.side == "middle":
                 undo.enter_context(self._restarts[point.block].at(state))
@@ -138,38 +142,15 @@ class Replay:
             undo.enter_context(giving_back(given))
             return run(self._backbone, passed.batch)
 
-    def _run(self, batch: Batch, within: Within | None = None) -> Recorded:
+    def _run(self, batch: Batch, within: Within = lambda _show: nullcontext()) -> Recorded:
         passed = Recorded(batch)
-
-        def record(index: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            # A block's input may still lie on the device of the previous block.
-            passed.inputs[index] = block_input(args, kwargs).to(hidden_states(output).device)
-            passed.outputs[index] = output
-
-        with ExitStack() as hooks:
-            for index, block in self._blocks.items():
-                if index in self._halves:
-                    show = partial(passed.middles.__setitem__, index)
-                    hooks.enter_context(watching_middle(block, self._halves[index], show))
-                hooks.callback(block.register_forward_hook(partial(record, index), with_kwargs=True).remove)
-            if within is not None:
-                hooks.enter_context(within(passed.middles.__setitem__))
+        with (
+            watching(self._blocks, self._halves, passed.states.__setitem__, passed.outputs.__setitem__),
+            within(passed.states.__setitem__),
+        ):
             passed.output = run(self._backbone, batch)
-        if idle := sorted(set(self._indices) - passed.outputs.keys()):
+        if idle := sorted(self._blocks.keys() - passed.outputs.keys()):
             raise ModelError(f"block {idle[0]} of {self._name} does not run on text alone")
-        return passed
-
-    def _checked(self, passed: Recorded, when: str) -> Recorded:
-        """Return what was recorded, after checking that its shapes and values can be used."""
-        for index, read in passed.inputs.items():
-            if read.shape[:-1] != passed.batch["input_ids"].shape:
-                shape = f"{list(read.shape)}, and not [batch, seq, hidden]"
-                raise ModelError(f"block {index} of {self._name} reads hidden states {shape}")
-        watch = Watch(self._indices)
-        watch.watch(passed.batch["attention_mask"].bool())
-        for output in passed.outputs.values():
-            watch.put_out(output)
-        watch.check_outputs(when)
         return passed
 
     def _prove(self, stack: BlockStack) -> None:
@@ -180,12 +161,11 @@ class Replay:
         with ExitStack() as learning:
             for restart in self._restarts.values():
                 learning.enter_context(restart.learning())
-            passed = self._run({"input_ids": ids, "attention_mask": mask})
-        self._checked(passed, "in the trial before batch 0")
+            passed = self.record({"input_ids": ids, "attention_mask": mask}, "in the trial before batch 0")
         # Anything that a model keeps beside the residual stream now comes from other tokens; going from the last block
         # to the first, every block meets that foreign state.
         self._run({"input_ids": ids.flip(0, 1), "attention_mask": mask})
-        for index in reversed(self._indices):
+        for index in reversed(self._blocks):
             reason = self._why_not(passed, index)
             if not reason and index in self._restarts and self._why_not(passed, index, self._restarts[index]):
                 self._restarts[index].forget()
@@ -202,13 +182,12 @@ class Replay:
         try:
             with ExitStack() as undo:
                 if restart is not None:
-                    undo.enter_context(restart.at(passed.middles[index]))
+                    undo.enter_context(restart.at(passed.states[Point(index, "middle")]))
                 undo.enter_context(giving_back(others))
                 alone = self._run(passed.batch)
         except Exception as error:  # a block may fail in any way if something that it reads is missing
             return f"reads more than the residual stream: it fails without the other blocks ({one_line(error)})"
-        pairs = [(passed.outputs[index], alone.outputs[index])]
-        pairs.append((passed.output, alone.output))
+        pairs = [(passed.outputs[index], alone.outputs[index]), (passed.output, alone.output)]
         if any(deviation(hidden_states(first), hidden_states(second)) > TOLERANCE for first, second in pairs):
             where = " and its own attention" if restart else ""
             return f"reads more than the residual stream: it computes something else without the other blocks{where}"
