@@ -38,7 +38,7 @@ from layerimp.healing.engine import heal_beside
 from layerimp.healing.loss import HeldOutLoss
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline.resolve import create_pruner
-from layerimp.pipeline.scores import rescoring, scorers_of
+from layerimp.pipeline.scores import rescoring
 from layerimp.progress import SILENT
 from layerimp.pruner import Budget, Scoring, count_of
 from layerimp.recipe import ComponentSpec, Recipe, validated
@@ -46,7 +46,7 @@ from layerimp.registry.catalog import registry
 from layerimp.scorer import Importance
 from layerimp.scoring.engine import measure
 from layerimp.scoring.selection import Selection
-from layerimp.steps import Cuts, Step, candidates, removed_by
+from layerimp.steps import Cuts, Step, removed_by
 from layerimp.surgery.removal import prepare
 
 STARTER_DOCUMENTS = Path(layerimp_starter.__file__).parent / "data" / "stories.jsonl"
@@ -105,8 +105,8 @@ class Bench:
     def _scoring(self, text: CalibrationSet, scorer: str, cuts: Cuts) -> Scoring:
         """Gives a pruner scores, and computes each only once."""
         selection = Selection.of(validated(Recipe, {"scorers": [scorer]}), SILENT)
-        scorers, seams = scorers_of(candidates((), len(self.stack), cuts), selection, scorer)
-        first = measure(self.stack, text, scorers, seams=seams)[scorer]
+        scorers, beside = selection.create(cuts, len(self.stack), scorer)
+        first = measure(self.stack, text, scorers, beside=beside)[scorer]
         asked = rescoring(self.stack, text, first, selection, scorer, cuts)
         known: dict[Any, Importance] = {}
 

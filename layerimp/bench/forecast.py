@@ -124,11 +124,13 @@ def _work(prepared: PreparedGrid, label: str, known: Mapping[str, Result]) -> Mo
 def _passes(layout: Layout, num_blocks: int) -> list[PassForecast]:
     """List the passes of one scoring; a scorer that does not fit the model fails in its cells, and is left out here."""
     series = [steps for steps in candidates((), num_blocks, layout.grid.cuts) if steps]
-    scorers: dict[tuple[str, int], Scorer] = {}
+    scorers: list[dict[str, Scorer]] = [{} for _ in series]
     for label, entrant in layout.scorers.items():
         with suppress(LayerimpError):
             fresh = [create("scorer", entrant.spec.name, entrant.spec.options, len(steps)) for steps in series]
-            scorers |= {(label, at): scorer for at, scorer in enumerate(fresh) if isinstance(scorer, Scorer)}
+            for own, scorer in zip(scorers, fresh, strict=True):
+                if isinstance(scorer, Scorer):
+                    own[label] = scorer
     return [PassForecast.of(shared, sum(map(len, series))) for shared in shared_passes(scorers)]
 
 

@@ -20,13 +20,11 @@ from layerimp.pipeline.forecast_parts import ROUGHLY, MemoryForecast, PassForeca
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.output import PLANS, RECIPE
 from layerimp.pipeline.resolve import create_pruner, row_length
-from layerimp.pipeline.scores import scorers_of
 from layerimp.pruner import Budget
 from layerimp.report.document import PAGE, RESULTS
 from layerimp.report.results.part import Known, Part, Versioned
 from layerimp.scorer import Importance
-from layerimp.scoring.passes import shared_passes
-from layerimp.scoring.series import ScoredSeries
+from layerimp.scoring.passes import check_offloading, shared_passes
 from layerimp.steps import candidates, named, removed_by
 
 if TYPE_CHECKING:
@@ -191,19 +189,15 @@ class _Estimate:
 
     def _passes(self) -> list[PassForecast]:
         """List the passes of one scoring, without scorers that are left out since they do not fit."""
-        selection = self.prepared.selection
-        blocks, seams = steps = candidates((), len(self.outline.stack), self.recipe.cuts)
+        selection, num_blocks, cuts = self.prepared.selection, len(self.outline.stack), self.recipe.cuts
         for label in list(selection.specs):
             with selection.excusing(label):
-                of_blocks, of_seams = scorers_of(steps, selection, label)
-                ScoredSeries("seams", seams, of_seams, "seam").check()
-                for shared in shared_passes({(label, 0): of_blocks[label]}) if self.prepared.offloaded else ():
-                    shared.check_offloading()
+                scorers, _ = selection.create(cuts, num_blocks, label)
+                if self.prepared.offloaded:
+                    check_offloading([scorers])
         selection.need_any()
-        scorers = {(label, 0): scorer for label, scorer in selection.create(len(blocks)).items()}
-        if seams:
-            scorers |= {(label, 1): scorer for label, scorer in selection.create(len(seams)).items()}
-        return [PassForecast.of(shared, len(blocks) + len(seams)) for shared in shared_passes(scorers)]
+        units = sum(map(len, candidates((), num_blocks, cuts)))
+        return [PassForecast.of(shared, units) for shared in shared_passes(selection.create(cuts, num_blocks))]
 
     def _rescorings(self, count: int) -> int:
         """Count how often the pruner would score the pruned model, for all scorers, by a trial with equal scores."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from layerimp.scoring.engine import fill, fill_sublayers, finished, measure
-from layerimp.scoring.series import ScoredSeries
-from layerimp.steps import Cuts, Step, Sublayer, candidates, removed_by, sublayer_units
+from layerimp.scoring.engine import fill, finished, measure
+from layerimp.steps import Cuts, Step, Sublayer, removed_by
 from layerimp.sweep.cache import BlockCache
 
 if TYPE_CHECKING:
@@ -15,13 +14,12 @@ if TYPE_CHECKING:
     from layerimp.calibration.sampling import CalibrationSet
     from layerimp.pipeline.run import Run
     from layerimp.pruner import Scoring
-    from layerimp.scorer import Importance, Kind, Scorer
+    from layerimp.scorer import Importance, Scorer
     from layerimp.scoring.selection import Selection
+    from layerimp.scoring.series import Units
 
 Unit = Literal["block", "sublayer"]
 """The units to score: whole blocks (and seams, if these may be cut), or attention and MLP separately."""
-Series = tuple[list[Step], list[Step]]
-"""The scored units in two series: blocks and seams, or attentions and MLPs. The second series may be empty."""
 
 
 def score_blocks(run: Run, by: Unit = "block") -> dict[str, Importance]:
@@ -32,35 +30,23 @@ def score_blocks(run: Run, by: Unit = "block") -> dict[str, Importance]:
     Returns:
         The importance, by the scorer's label.
     """
-    stack, selection, cuts = run.loaded.stack, run.selection, run.recipe.cuts
-    apart = by == "sublayer"
-    kind: Kind | None = "sublayer" if apart else "seam" if cuts == "all" else None
-    selection.try_out(stack, next(iter(run.text)), kind)
-    steps = sublayer_units((), len(stack)) if apart else candidates((), len(stack), cuts)
-    first: dict[str, Scorer] = {}
-    second: dict[str, Scorer] = {}
+    stack, selection = run.loaded.stack, run.selection
+    units: Units = "sublayers" if by == "sublayer" else run.recipe.cuts
+    selection.try_out(stack, next(iter(run.text)), units)
+    scorers: dict[str, Scorer] = {}
+    beside: dict[str, Scorer] = {}
     for label in list(selection.specs):
         with selection.excusing(label):
-            ours, theirs = scorers_of(steps, selection, label)
-            ScoredSeries("", steps[1], theirs, kind).check()
-            first |= ours
-            second |= theirs
-    if apart:
-        seen = fill_sublayers(stack, run.text, first, second, progress=run.progress)
-    else:
-        seen = fill(stack, run.text, first, seams=second, progress=run.progress)
+            first, second = selection.create(units, len(stack), label)
+            scorers |= first
+            beside |= second
+    seen = fill(stack, run.text, scorers, beside=beside, units=units, progress=run.progress)
     importance: dict[str, Importance] = {}
     for label, filled in seen.items():
         with selection.excusing(label):
             importance[label] = finished(label, [filled])
     selection.need_any()
     return importance
-
-
-def scorers_of(steps: Series, selection: Selection, *labels: str) -> tuple[dict[str, Scorer], dict[str, Scorer]]:
-    """Make new scorers for both series: those with the given labels, or all."""
-    first, second = steps
-    return selection.create(len(first), *labels), selection.create(len(second), *labels) if second else {}
 
 
 def rescoring(
@@ -84,11 +70,15 @@ def rescoring(
     def scoring(removed: Sequence[Step]) -> Importance:
         key = removed_by(removed)
         if key not in known:
-            scorers, seams = scorers_of(candidates(removed, len(stack), cuts), selection, label)
-            importance = measure(
-                stack, text, scorers, seams=seams, removed=removed, cuts=cuts, progress=selection.progress, cache=cache
-            )
-            known[key] = importance[label]
+            scorers, beside = selection.create(cuts, len(stack), label, removed=removed)
+            known[key] = measure(
+                *(stack, text, scorers),
+                beside=beside,
+                units=cuts,
+                removed=removed,
+                progress=selection.progress,
+                cache=cache,
+            )[label]
         return known[key]
 
     return scoring

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from layerimp.blocks.halves import halves_of
 from layerimp.blocks.modes import in_eval_mode
@@ -15,10 +15,10 @@ from layerimp.models.discovery import find_blocks
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.attribution import attributing
 from layerimp.scorer import Importance, Scorer
-from layerimp.scoring.passes import Scored, shared_passes
+from layerimp.scoring.passes import Key, Scored, shared_passes
 from layerimp.scoring.requested import Options, requested
-from layerimp.scoring.series import ScoredSeries, joined
-from layerimp.steps import Cuts, Step, candidates, checked_cuts, simplest, sublayer_units
+from layerimp.scoring.series import Units, joined, series_of
+from layerimp.steps import Cuts, Step, checked_cuts, simplest
 from layerimp.sweep.units import divided_by, units_of
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from layerimp.blocks.stack import Batch, BlockStack
     from layerimp.sweep.cache import BlockCache
+    from layerimp.sweep.units import Unit
 
 
 def score(
@@ -66,7 +67,7 @@ def score(
         for label, scorer in ready.items():
             with attributing("scorer", label, type(scorer)):
                 beside[label] = type(scorer)(len(stack) - 1, scorer.config)
-    return measure(stack, calibration, ready, seams=beside, progress=progress or SILENT)
+    return measure(stack, calibration, ready, beside=beside, progress=progress or SILENT)
 
 
 @dataclass(frozen=True)
@@ -90,16 +91,29 @@ class Filled:
     what: str = "blocks"
 
 
+class How(TypedDict, total=False):
+    """How a calibration set is scored.
+
+    Attributes:
+        beside: The scorers of the second series, by the same labels, made for the number of its units: seams, or MLPs.
+            They share the passes of the other scorers, and one result holds both series, in depth order.
+        units: What is scored: only blocks of which nothing is removed (`blocks`), also those composed of two halves,
+            and seams (`all`), or attentions and, beside them, MLPs, of which none can be removed alone (`sublayers`).
+            By default `all` if there are scorers `beside` the others, else `blocks`.
+        removed: The steps that are bypassed.
+        progress: Where to report progress.
+        cache: The outputs of blocks in earlier calls.
+    """
+
+    beside: Mapping[str, Scorer]
+    units: Units
+    removed: Sequence[Step]
+    progress: Progress
+    cache: BlockCache | None
+
+
 def measure(
-    stack: BlockStack,
-    calibration: Iterable[Batch],
-    scorers: Mapping[str, Scorer],
-    *,
-    seams: Mapping[str, Scorer] = MappingProxyType({}),
-    removed: Sequence[Step] = (),
-    cuts: Cuts | None = None,
-    progress: Progress = SILENT,
-    cache: BlockCache | None = None,
+    stack: BlockStack, calibration: Iterable[Batch], scorers: Mapping[str, Scorer], **how: Unpack[How]
 ) -> dict[str, Importance]:
     """Run fresh scorers over the calibration set, with the steps `removed` bypassed; see `score`.
 
@@ -109,136 +123,51 @@ def measure(
     Args:
         stack: The model's blocks.
         calibration: The calibration set.
-        scorers: The scorers of blocks, by label, made for the number of blocks.
-        seams: The scorers of seams, by the same labels, made for the number of seams. They share the passes of the
-            other scorers, and one result holds both series, in depth order.
-        removed: The steps that are bypassed.
-        cuts: Whether to score only blocks of which nothing is removed (`blocks`), or also those composed of two halves
-            (`all`); by default `all` if `seams` are given.
-        progress: Where to report progress.
-        cache: The outputs of blocks in earlier calls.
+        scorers: The scorers of the first series, by label, made for the number of its units.
+        how: See `How`.
 
     Raises:
-        ModelError: a scorer does not fit the model, or cannot score seams; or the model's blocks cannot be divided.
+        ModelError: a scorer does not fit the model, or cannot score such units, or the blocks cannot be divided.
     """
-    filled = fill(stack, calibration, scorers, seams=seams, removed=removed, cuts=cuts, progress=progress, cache=cache)
+    filled = fill(stack, calibration, scorers, **how)
     return {label: finished(label, [shard]) for label, shard in filled.items()}
 
 
 def fill(
-    stack: BlockStack,
-    calibration: Iterable[Batch],
-    scorers: Mapping[str, Scorer],
-    *,
-    seams: Mapping[str, Scorer] = MappingProxyType({}),
-    removed: Sequence[Step] = (),
-    cuts: Cuts | None = None,
-    progress: Progress = SILENT,
-    cache: BlockCache | None = None,
+    stack: BlockStack, calibration: Iterable[Batch], scorers: Mapping[str, Scorer], **how: Unpack[How]
 ) -> dict[str, Filled]:
     """Run fresh scorers over a calibration set, or over a shard of it, without asking what they found; see `measure`.
 
     If a scorer fails, the others go on without it.
     """
-    removed = simplest(removed)
-    steps = candidates(removed, len(stack), cuts or ("all" if seams else "blocks"))
-    series = (ScoredSeries("blocks", steps[0], scorers), ScoredSeries("seams", steps[1], seams, "seam"))
-    return _fill(stack, calibration, series, removed, progress, cache)
-
-
-def measure_sublayers(
-    stack: BlockStack,
-    calibration: Iterable[Batch],
-    attention: Mapping[str, Scorer],
-    mlp: Mapping[str, Scorer],
-    *,
-    removed: Sequence[Step] = (),
-    progress: Progress = SILENT,
-    cache: BlockCache | None = None,
-) -> dict[str, Importance]:
-    """Score the attentions and the MLPs separately, with the steps `removed` bypassed.
-
-    Attentions and MLPs are two series, each scored by itself. One result holds both, in depth order: `0.attn`, `0.mlp`,
-    `1.attn`. None of them can be removed alone.
-
-    Args:
-        stack: The model's blocks.
-        calibration: The calibration set.
-        attention: The scorers of the attentions that are left, by label, made for the number of these attentions.
-        mlp: The scorers of the MLPs, by the same labels.
-        removed: The steps that are bypassed.
-        progress: Where to report progress.
-        cache: The outputs of blocks in earlier calls.
-
-    Raises:
-        ModelError: a scorer does not fit the model or cannot score single sublayers, or the model's blocks cannot be
-            divided.
-    """
-    filled = fill_sublayers(stack, calibration, attention, mlp, removed=removed, progress=progress, cache=cache)
-    return {label: finished(label, [shard]) for label, shard in filled.items()}
-
-
-def fill_sublayers(
-    stack: BlockStack,
-    calibration: Iterable[Batch],
-    attention: Mapping[str, Scorer],
-    mlp: Mapping[str, Scorer],
-    *,
-    removed: Sequence[Step] = (),
-    progress: Progress = SILENT,
-    cache: BlockCache | None = None,
-) -> dict[str, Filled]:
-    """Run fresh scorers over a calibration set without asking what they found; see `measure_sublayers`.
-
-    If a scorer fails, the others go on without it.
-    """
-    removed = simplest(removed)
-    steps = sublayer_units(removed, len(stack))
-    series = (
-        ScoredSeries("attention", steps[0], attention, "sublayer"),
-        ScoredSeries("MLP", steps[1], mlp, "sublayer"),
-    )
-    return _fill(stack, calibration, series, removed, progress, cache)
-
-
-def _fill(
-    stack: BlockStack,
-    calibration: Iterable[Batch],
-    series: Sequence[ScoredSeries],
-    removed: Sequence[Step],
-    progress: Progress,
-    cache: BlockCache | None,
-) -> dict[str, Filled]:
-    """Run the scorers of all series over a calibration set."""
-    if strange := sorted(series[1].scorers.keys() - series[0].scorers.keys()):
+    removed, beside, cache = simplest(how.get("removed", ())), how.get("beside", {}), how.get("cache")
+    series = series_of(how.get("units") or ("all" if beside else "blocks"), removed, len(stack))
+    if strange := sorted(beside.keys() - scorers.keys()):
         raise OptionError(f"scorer {strange[0]!r} is to score the {series[1].what}, and not the {series[0].what}")
-    for own in series:
-        own.check()
-    scorers = {(label, which): scorer for label in series[0].scorers for which, scorer in _both(series, label)}
-    passes = shared_passes(scorers)
+    filled: dict[Key, Filled] = {}
+    units: list[list[Unit]] = []
+    for which, own in enumerate((scorers, beside)):
+        steps = series[which].steps
+        for label, scorer in own.items():
+            series[which].take(label, scorer)
+            filled[label, which] = Filled(scorer, steps, what=series[which].what)
+        units.append(units_of(steps if own else [], removed))
     if isinstance(calibration, Iterator):  # an iterator can be used only once
         calibration = list(calibration)
-    filled = {key: Filled(scorer, series[key[1]].steps, what=series[key[1]].what) for key, scorer in scorers.items()}
+    passes = shared_passes((scorers, beside))
     with in_eval_mode(stack.model):
         if cache is not None:
             cache.begin(removed)
-        units = [units_of(own.steps if own.scorers else [], removed) for own in series]
-        scored = Scored(removed, units, halves_of(stack, divided_by(chain(*units))) if passes else {})
+        halves = halves_of(stack, divided_by(chain(*units))) if passes else {}
+        scored = Scored(stack, calibration, removed, units, halves, how.get("progress", SILENT), cache)
         for one_pass in passes:
             one_pass.scout(stack)
         for one_pass in passes:
-            one_pass.run(stack, calibration, scored, progress, cache)
+            one_pass.run(scored)
             for key, scorer in one_pass.scorers.items():
                 notes, error = one_pass.notes(stack, key), one_pass.failed.get(key)
                 filled[key] = replace(filled[key], scorer=scorer, notes=notes, error=error)
-    return {label: replace(filled[label, 0], beside=filled.get((label, 1))) for label in series[0].scorers}
-
-
-def _both(series: Sequence[ScoredSeries], label: str) -> Iterator[tuple[int, Scorer]]:
-    """Yield the scorers of a label, each with the number of its series."""
-    for which, own in enumerate(series):
-        if label in own.scorers:
-            yield which, own.scorers[label]
+    return {label: replace(filled[label, 0], beside=filled.get((label, 1))) for label in scorers}
 
 
 def finished(label: str, shards: Sequence[Filled]) -> Importance:

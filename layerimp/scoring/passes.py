@@ -51,14 +51,22 @@ class Scored:
     """What is scored in a pass.
 
     Attributes:
+        stack: The model's blocks.
+        calibration: The calibration set.
         removed: The steps that are bypassed.
-        series: The units, in one series or in two.
+        series: The units, in two series, of which the second may be empty.
         halves: The halves of every block that a unit divides, by its index.
+        progress: Where to report progress.
+        cache: The outputs of blocks in earlier passes.
     """
 
+    stack: BlockStack
+    calibration: Iterable[Batch]
     removed: Sequence[Step]
     series: Sequence[Sequence[Unit]]
     halves: Mapping[int, Halves]
+    progress: Progress
+    cache: BlockCache | None
 
 
 @dataclass
@@ -112,54 +120,33 @@ class Pass:
             "again, or back through all of them, and needs them in memory together; --no-offload loads the whole model"
         )
 
-    def run(
-        self,
-        stack: BlockStack,
-        calibration: Iterable[Batch],
-        scored: Scored,
-        progress: Progress,
-        cache: BlockCache | None,
-    ) -> None:
+    def run(self, scored: Scored) -> None:
         """Drive the model over the set. If a scorer may have changed the numbers of others, repeat the pass.
 
         A scorer that wrote into a tensor that others read is then left out. If the state of the process was changed, it
         is restored after each call of a scorer, and a line names the scorer.
-
-        Args:
-            stack: The model's blocks.
-            calibration: The calibration set.
-            scored: What is scored, and what is bypassed.
-            progress: Where to report progress.
-            cache: The outputs of blocks in earlier passes.
         """
-        classes = {label: type(scorer) for (label, _), scorer in self.scorers.items()}
+        stack, classes = scored.stack, {label: type(scorer) for (label, _), scorer in self.scorers.items()}
         who = " and ".join(named("scorer", label, cls) for label, cls in classes.items())
         with (
             suppress(_NobodyLeftError),
-            leaving_no_trace(stack.model, progress, f"the sweep of {who}", weights=stack.offloaded),
+            leaving_no_trace(stack.model, scored.progress, f"the sweep of {who}", weights=stack.offloaded),
             leaving_process(f"the sweep of {who}"),
             self._failing_together(who),
             _naming_those_without_prediction(),
         ):
-            while not self._runs_once(stack, calibration, scored, progress, cache):
+            while not self._runs_once(scored):
                 self._renew()
-                if cache is not None:
-                    cache.forget_from(0)  # it may hold a tensor that was changed
+                if scored.cache is not None:
+                    scored.cache.forget_from(0)  # it may hold a tensor that was changed
 
-    def _runs_once(
-        self,
-        stack: BlockStack,
-        calibration: Iterable[Batch],
-        scored: Scored,
-        progress: Progress,
-        cache: BlockCache | None,
-    ) -> bool:
+    def _runs_once(self, scored: Scored) -> bool:
         """Drive the model over the set once. Return whether no scorer can have changed the numbers of others."""
         state, failed, error = ProcessState(numeric=True), dict(self.failed), None
         try:
-            with self._stage(stack, calibration, progress) as advance:
-                drive = self._drive(scored, cache, advance, offloaded=stack.offloaded)
-                self.sweep.drive(stack, Checked(calibration, stack), drive)
+            with self._stage(scored) as advance:
+                calibration = Checked(scored.calibration, scored.stack)
+                self.sweep.drive(scored.stack, calibration, self._drive(scored, advance))
                 for key in self._attending():
                     with self._setting_aside(key, "at the end of the text"):
                         self.scorers[key].end_sweep()
@@ -172,20 +159,17 @@ class Pass:
             return error is None
         raise error
 
-    def _stage(
-        self, stack: BlockStack, calibration: Iterable[Batch], progress: Progress
-    ) -> AbstractContextManager[Advance]:
+    def _stage(self, scored: Scored) -> AbstractContextManager[Advance]:
         """The stage of the pass, which counts batches, or the blocks of an offloaded model."""
-        labels = ", ".join(dict.fromkeys(label for label, _ in self._attending()))
-        rounds = stack if stack.offloaded else calibration
-        unit = "blocks" if stack.offloaded else "batches"
+        labels, stack = ", ".join(dict.fromkeys(label for label, _ in self._attending())), scored.stack
+        rounds, unit = (stack, "blocks") if stack.offloaded else (scored.calibration, "batches")
         total = len(rounds) if isinstance(rounds, Sized) else None
         unit_bytes = stack.residency.block_bytes if stack.residency else 0
-        return progress.stage(f"score {labels}", total, unit=unit, unit_bytes=unit_bytes)
+        return scored.progress.stage(f"score {labels}", total, unit=unit, unit_bytes=unit_bytes)
 
-    def _drive(self, scored: Scored, cache: BlockCache | None, advance: Advance, *, offloaded: bool) -> Drive:
+    def _drive(self, scored: Scored, advance: Advance) -> Drive:
         """What the sweep is to read for the scorers, and how it reaches them."""
-        numbers = count()
+        numbers, offloaded = count(), scored.stack.offloaded
         self._of_batch = {}
 
         def end_batch() -> None:
@@ -207,7 +191,7 @@ class Pass:
             end_block=lambda: advance(1),
             removed=scored.removed,
             halves=scored.halves,
-            cache=cache,
+            cache=scored.cache,
         )
 
     def _series(self, which: int, units: Sequence[Unit], *, offloaded: bool) -> Series:
@@ -298,20 +282,31 @@ def _anew(scorer: Scorer) -> Scorer:
     return fresh
 
 
-def shared_passes(scorers: Mapping[Key, Scorer]) -> list[Pass]:
-    """The fewest passes that serve all scorers: scorers whose sweeps can be joined share a pass."""
+def shared_passes(series: Sequence[Mapping[str, Scorer]]) -> list[Pass]:
+    """The fewest passes that serve the scorers of all series: scorers whose sweeps can be joined share a pass."""
     passes: list[Pass] = []
-    for key, scorer in scorers.items():
-        if scorer.sweep is None:
-            continue
-        for existing in passes:
-            if joint := existing.sweep.union(scorer.sweep):
-                existing.sweep = joint
-                existing.scorers[key] = scorer
-                break
-        else:
-            passes.append(Pass(scorer.sweep, {key: scorer}))
+    for label in dict.fromkeys(label for scorers in series for label in scorers):
+        for which, scorers in enumerate(series):
+            if (scorer := scorers.get(label)) is None or scorer.sweep is None:
+                continue
+            for existing in passes:
+                if joint := existing.sweep.union(scorer.sweep):
+                    existing.sweep = joint
+                    existing.scorers[label, which] = scorer
+                    break
+            else:
+                passes.append(Pass(scorer.sweep, {(label, which): scorer}))
     return passes
+
+
+def check_offloading(series: Sequence[Mapping[str, Scorer]]) -> None:
+    """Check that scorers can read a model that is offloaded.
+
+    Raises:
+        ModelError: a sweep needs all blocks of the model at once; the error names its scorers.
+    """
+    for one_pass in shared_passes(series):
+        one_pass.check_offloading()
 
 
 @contextmanager

@@ -47,8 +47,6 @@ def _configured(label: str, item: str | Scorer, options: Mapping[str, Any] | Non
     if isinstance(item, Scorer):
         if options is not None:
             raise OptionError(f"the scorer {label!r} is an instance, which has its options; give its name instead")
-        if item.num_blocks != num_blocks:
-            raise OptionError(f"scorer {item.name!r} was made for {item.num_blocks} blocks; the model has {num_blocks}")
         return item
     meant = f"For a label of your own, name its scorer: {{{label!r}: 'SCORER'}}, options={{{label!r}: {{...}}}}."
     registry().get("scorer", item, otherwise=meant)

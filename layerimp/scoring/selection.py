@@ -12,15 +12,17 @@ from layerimp.errors import CalibrationError, ModelError, NonFiniteError, Option
 from layerimp.recipe import ComponentSpec, Recipe
 from layerimp.registry.attribution import attributing, create
 from layerimp.registry.catalog import registry
-from layerimp.scorer import Kind, Scorer
-from layerimp.scoring.engine import measure, measure_sublayers
-from layerimp.scoring.passes import shared_passes
+from layerimp.scorer import Scorer
+from layerimp.scoring.engine import measure
+from layerimp.scoring.passes import check_offloading
+from layerimp.scoring.series import Units, series_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from layerimp.blocks.stack import Batch, BlockStack
     from layerimp.progress import Progress
+    from layerimp.steps import Step
 
 TRIAL_TOKENS = 8
 
@@ -114,14 +116,13 @@ class Selection:
                 self.baselines.remove(label)
             self.progress.note(f"the scorer {label} is left out: {error}")
 
-    def try_out(self, stack: BlockStack, batch: Batch, kind: Kind | None = None) -> None:
+    def try_out(self, stack: BlockStack, batch: Batch, units: Units) -> None:
         """Leave out the unnamed scorers that cannot run on a model, as a trial on a few tokens of `batch` shows.
 
         Args:
             stack: The model's blocks.
             batch: The text.
-            kind: What the scorers have to score: `seam` for blocks and seams, `sublayer` for attention and MLP apart,
-                None for blocks only.
+            units: What the scorers have to score.
         """
         few = {name: part[:1, :TRIAL_TOKENS] if part.ndim > 1 else part[:1] for name, part in batch.items()}
         if trying := [label for label in self.specs if label in self.unnamed]:
@@ -131,21 +132,13 @@ class Selection:
                 for label in trying:
                     # Too few tokens, or a NaN, will be reported for the whole set.
                     with self.excusing(label), suppress(CalibrationError, NonFiniteError):
-                        self._try(stack, few, label, kind)
+                        scorers, beside = self.create(units, len(stack), label)
+                        if stack.offloaded:  # a trial would read the whole model
+                            check_offloading([scorers])
+                        else:
+                            measure(stack, [few], scorers, beside=beside, units=units)
                     advance(1)
         self.need_any()
-
-    def _try(self, stack: BlockStack, few: Batch, label: str, kind: Kind | None) -> None:
-        scorers = self.create(len(stack), label)
-        if stack.offloaded:  # a trial would read the whole model
-            for one_pass in shared_passes({(label, 0): scorers[label]}):
-                one_pass.check_offloading()
-            return
-        if kind == "sublayer":
-            measure_sublayers(stack, [few], scorers, self.create(len(stack), label))
-        else:
-            seams = self.create(len(stack) - 1, label) if kind == "seam" and len(stack) > 1 else {}
-            measure(stack, [few], scorers, seams=seams)
 
     def need_any(self) -> None:
         """Refuse to go on if no scorer other than the baselines is left.
@@ -157,14 +150,32 @@ class Selection:
             reasons = "; ".join(f"{label}: {reason}" for label, reason in self.left_out.items())
             raise ModelError(f"no scorer is left ({reasons or 'none is installed'})")
 
-    def create(self, num_blocks: int, *labels: str) -> dict[str, Scorer]:
-        """Create fresh scorers for `num_blocks` blocks: those of `labels`, or all of them if no label is given."""
-        scorers = {}
+    def create(
+        self, units: Units, num_blocks: int, *labels: str, removed: Sequence[Step] = ()
+    ) -> tuple[dict[str, Scorer], dict[str, Scorer]]:
+        """Create fresh scorers for the two series of units.
+
+        Args:
+            units: What they score.
+            num_blocks: The number of blocks of the intact model.
+            labels: The scorers; all of them if no label is given.
+            removed: The removed steps.
+
+        Returns:
+            The scorers by label, for each series; none for a series without units.
+
+        Raises:
+            ModelError: a scorer cannot score such units.
+        """
+        scorers: tuple[dict[str, Scorer], dict[str, Scorer]] = {}, {}
         for label in labels or self.specs:
             spec = self.specs[label]
-            scorer = create("scorer", spec.name, spec.options, num_blocks, label=label)
-            assert isinstance(scorer, Scorer)
-            scorers[label] = scorer
+            for own, series in zip(scorers, series_of(units, removed, num_blocks), strict=True):
+                if series.steps:
+                    scorer = create("scorer", spec.name, spec.options, len(series.steps), label=label)
+                    assert isinstance(scorer, Scorer)
+                    series.take(label, scorer)
+                    own[label] = scorer
         return scorers
 
 

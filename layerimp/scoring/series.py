@@ -1,54 +1,60 @@
-"""A series of units, such as the blocks or the seams: its scorers, and how the scores of two series are joined."""
+"""The series of units that are scored, such as blocks and seams, and how the scores of two series are joined."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from layerimp.errors import ModelError, OptionError
 from layerimp.registry.attribution import attributing
 from layerimp.scorer import Importance, Kind, Scorer
-from layerimp.steps import sublayers_of
+from layerimp.steps import Cuts, Step, candidates, sublayer_units, sublayers_of
 
-if TYPE_CHECKING:
-    from layerimp.steps import Step
+Units = Cuts | Literal["sublayers"]
+"""What is scored: whole blocks, blocks and seams (`all`), or attention and MLP apart."""
 
 
 @dataclass(frozen=True)
 class ScoredSeries:
-    """A series of units and its scorers.
+    """Units that are scored side by side.
 
     Attributes:
         what: The plural name of the units, such as `seams`.
         steps: The units, as steps.
-        scorers: The scorers, by label.
         kind: The kind of unit, which the scorers have to support; None for blocks.
     """
 
     what: str
     steps: Sequence[Step]
-    scorers: Mapping[str, Scorer]
     kind: Kind | None = None
 
-    def check(self) -> None:
-        """Check that the scorers can score the units.
+    def take(self, label: str, scorer: Scorer) -> None:
+        """Tell a scorer which units it scores.
 
         Raises:
-            ModelError: a scorer cannot score units of this kind.
-            OptionError: a scorer was made for another number of units.
+            ModelError: the scorer cannot score units of this kind.
+            OptionError: the scorer was made for another number of units.
         """
-        for label, scorer in self.scorers.items():
-            with attributing("scorer", label, type(scorer)):
-                reason = scorer.refusal(self.kind) if self.kind else None
-            if reason:
-                whom = "seams" if self.kind == "seam" else "attention and MLP apart"
-                raise ModelError(f"scorer {label!r} cannot score {whom}: {reason}")
-            if scorer.num_blocks != len(self.steps):
-                expected = f"there are {len(self.steps)} ({self.what})"
-                raise OptionError(f"scorer {label!r} was made for {scorer.num_blocks} blocks; {expected}")
-            scorer.steps = self.steps
+        with attributing("scorer", label, type(scorer)):
+            reason = scorer.refusal(self.kind) if self.kind else None
+        if reason:
+            whom = "seams" if self.kind == "seam" else "attention and MLP apart"
+            raise ModelError(f"scorer {label!r} cannot score {whom}: {reason}")
+        if scorer.num_blocks != len(self.steps):
+            expected = f"there are {len(self.steps)} ({self.what})"
+            raise OptionError(f"scorer {label!r} was made for {scorer.num_blocks} blocks; {expected}")
+        scorer.steps = self.steps
+
+
+def series_of(units: Units, removed: Iterable[Step], num_blocks: int) -> tuple[ScoredSeries, ScoredSeries]:
+    """Return the two series of what is scored without the steps `removed`; the second may be empty."""
+    if units == "sublayers":
+        attention, mlp = sublayer_units(removed, num_blocks)
+        return ScoredSeries("attention", attention, "sublayer"), ScoredSeries("MLP", mlp, "sublayer")
+    blocks, seams = candidates(removed, num_blocks, units)
+    return ScoredSeries("blocks", blocks), ScoredSeries("seams", seams, "seam")
 
 
 def joined(first: Importance, second: Importance, what: str) -> Importance:

@@ -226,7 +226,7 @@ class ScorerContracts(Contracts[Scorer]):
         blocks, seams = self._fresh(BLOCKS - 1), self._fresh(BLOCKS - 1)
         expected = measure(stack, TEXT, {self.component.name: blocks}, removed=[0, last])[self.component.name]
         every = {self.component.name: self._fresh()}
-        filled = fill(stack, TEXT, every, seams={self.component.name: seams}, removed=[0])[self.component.name]
+        filled = fill(stack, TEXT, every, beside={self.component.name: seams}, removed=[0])[self.component.name]
         assert filled.beside is not None
         _require_same(finished(self.component.name, [filled.beside]), expected, "as the seam that does the same")
 

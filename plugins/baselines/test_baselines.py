@@ -168,7 +168,7 @@ def test_a_search_by_random_removes_at_random(cuts: Any) -> None:
     def scored(*removed: int) -> dict[Any, float]:
         left = 9 - len(removed)
         seams = {"r": Random(left - 1)} if cuts == "all" else {}
-        found = measure(stack, text, {"r": Random(left)}, seams=seams, removed=removed, cuts=cuts)["r"]
+        found = measure(stack, text, {"r": Random(left)}, beside=seams, removed=removed, units=cuts)["r"]
         return dict(zip(found.blocks, found.scores, strict=True))
 
     first, later = scored(), scored(2, 5)

@@ -212,7 +212,7 @@ def test_seams_across_the_border(name: str) -> None:
             blocks, seams = candidates(removed, BLOCKS, "all")
             for scorer in ("block-influence", "perplexity", "cim", "gbis", "lrp", "taylor"):
                 one, two = ({scorer: registry().get("scorer", scorer)(len(series))} for series in (blocks, seams))
-                values += measure(stack, [padded_batch()], one, seams=two, removed=removed, cache=cache)[scorer].scores
+                values += measure(stack, [padded_batch()], one, beside=two, removed=removed, cache=cache)[scorer].scores
         return values
 
     plain, two = on_both(found, lambda: tiny(name))

@@ -64,7 +64,7 @@ def test_seams_and_what_is_removed(tmp_path: Path) -> None:
     for stack in stacks:
         blocks, seams = candidates([1], len(stack), "all")
         make = [{"block-influence": create("scorer", "block-influence", {}, len(one))} for one in (blocks, seams)]
-        found.append(measure(stack, TEXT, make[0], seams=make[1], removed=[1], cuts="all"))
+        found.append(measure(stack, TEXT, make[0], beside=make[1], removed=[1], units="all"))
     assert found[0] == found[1]
 
 

@@ -14,13 +14,13 @@ from support.tiny import tiny
 import layerimp
 from layerimp import Importance
 from layerimp.calibration.sampling import CalibrationSet
-from layerimp.pipeline.scores import rescoring, scorers_of
+from layerimp.pipeline.scores import rescoring
 from layerimp.progress import SILENT
 from layerimp.pruner import Budget, Scoring
 from layerimp.registry.catalog import registry
 from layerimp.scoring.engine import measure
 from layerimp.scoring.selection import Selection
-from layerimp.steps import Cuts, Step, candidates
+from layerimp.steps import Cuts, Step
 from layerimp.testing import padded_batch
 
 
@@ -29,8 +29,8 @@ def scoring_of(cuts: Cuts, scorer: str = "block-influence") -> Scoring:
     stack = layerimp.find_blocks(tiny("llama", dtype=torch.float64, num_hidden_layers=5))
     selection = Selection.of(make_recipe({"scorers": [scorer]}), SILENT)
     text = [padded_batch()]
-    scorers, seams = scorers_of(candidates((), 5, cuts), selection, scorer)
-    first = measure(stack, text, scorers, seams=seams)[scorer]
+    scorers, beside = selection.create(cuts, 5, scorer)
+    first = measure(stack, text, scorers, beside=beside)[scorer]
     drawn: CalibrationSet = text  # type: ignore[assignment]
     return rescoring(stack, drawn, first, selection, scorer, cuts)
 

@@ -39,11 +39,11 @@ from layerimp.testing import BLOCKS, batch, padded_batch
 def test_both_series_in_one_pass_are_each_alone(architecture: str) -> None:
     model = tiny(architecture)
     stack = layerimp.find_blocks(model)
-    both = measure(stack, text(), all_of(BLOCKS), seams=all_of(BLOCKS - 1))
+    both = measure(stack, text(), all_of(BLOCKS), beside=all_of(BLOCKS - 1))
     for label in EVERY:
         blocks = measure(stack, text(), {label: all_of(BLOCKS)[label]})[label]
         # Blocks are scored by a scorer that does not look at the model, so that the seams are alone in their pass.
-        seams = measure(stack, text(), {label: Depth(BLOCKS)}, seams={label: all_of(BLOCKS - 1)[label]})[label]
+        seams = measure(stack, text(), {label: Depth(BLOCKS)}, beside={label: all_of(BLOCKS - 1)[label]})[label]
         assert both[label].blocks == [0, "0/1", 1, "1/2", 2, "2/3", 3]
         assert both[label].scores[::2] == blocks.scores
         assert both[label].scores[1::2] == seams.scores[1::2]
@@ -69,9 +69,9 @@ def test_what_is_left_is_scored_as_in_the_pruned_model(architecture: str, remove
     )
     # Without labels a classifier's targets are its predictions, and those of the pruned model are others.
     labelled = [{**one, "labels": torch.zeros(len(one["input_ids"]), dtype=torch.long)} for one in text()]
-    past = measure(stack, labelled, one, seams=two, removed=removed)
+    past = measure(stack, labelled, one, beside=two, removed=removed)
     with pruned(model, list(removed)):
-        expected = measure(layerimp.find_blocks(model), labelled, three, seams=four)
+        expected = measure(layerimp.find_blocks(model), labelled, three, beside=four)
     blocks, seams = candidates(removed, BLOCKS, "all")
     for label, importance in expected.items():
         assert past[label].blocks[::2] == blocks
@@ -87,7 +87,7 @@ def test_shards_merge_in_each_series() -> None:
 
     def filled(batches: list[Batch]) -> Any:
         chosen = ({label: all_of(count)[label] for label in labels} for count in (BLOCKS, BLOCKS - 1))
-        return fill(stack, batches, next(chosen), seams=next(chosen))
+        return fill(stack, batches, next(chosen), beside=next(chosen))
 
     first, second, whole = filled(text()[:1]), filled(text()[1:]), filled(text())
     for label in labels:
@@ -109,11 +109,11 @@ def test_a_cache_changes_nothing() -> None:
             found = []
             for kept in (None, cache):
                 one, two = ({label: all_of(len(series))[label]} for series in (blocks, seams))
-                found.append(measure(stack, batches, one, seams=two, removed=removed, cache=kept)[label])
+                found.append(measure(stack, batches, one, beside=two, removed=removed, cache=kept)[label])
             assert found[0] == found[1]
     runs.clear()
     one, two = ({"b": BlockInfluence(count)} for count in (4, 3))
-    measure(stack, batches, one, seams=two, removed=("4/5", "1/2"), cache=cache)
+    measure(stack, batches, one, beside=two, removed=("4/5", "1/2"), cache=cache)
     assert not runs  # block 0 is not computed: its output and its middle are known
     plain = measure(stack, batches, {"b": BlockInfluence(6)}, cache=BlockCache(stack))
     assert plain == measure(stack, batches, {"b": BlockInfluence(6)})
@@ -124,7 +124,7 @@ def test_seams_after_a_pass_of_blocks_alone() -> None:
     model = tiny("llama")
     stack, cache = layerimp.find_blocks(model), BlockCache(layerimp.find_blocks(model))
     measure(stack, text(), {"b": BlockInfluence(BLOCKS)}, cache=cache)
-    found = measure(stack, text(), {"b": BlockInfluence(BLOCKS)}, seams={"b": BlockInfluence(BLOCKS - 1)}, cache=cache)
+    found = measure(stack, text(), {"b": BlockInfluence(BLOCKS)}, beside={"b": BlockInfluence(BLOCKS - 1)}, cache=cache)
     assert found == {"b": scored(model, BlockInfluence)}
 
 
@@ -139,7 +139,7 @@ def test_a_seam_that_adds_nothing_scores_least(architecture: str, seam: int) -> 
     scorers = {label: one for label, one in all_of(BLOCKS - 1).items() if one.identity_scores_least}
     assert len(scorers) == 8
     blocks = {label: all_of(BLOCKS)[label] for label in scorers}
-    for label, found in measure(stack, [padded_batch()], blocks, seams=scorers).items():
+    for label, found in measure(stack, [padded_batch()], blocks, beside=scorers).items():
         scores = found.scores[1::2]
         assert abs(scores[seam]) == min(map(abs, scores)), (label, scores)
         if label in ("perplexity", "cim", "gbis", "lrp", "taylor"):

@@ -105,7 +105,7 @@ def test_two_sweeps_agree_between_the_halves(architecture: str) -> None:
     found = scored(model, GBIS, one)
     step = 1e-6 if architecture == "opt" else 1e-3  # a rectifier has kinks; RMS norms compute in float32
     seams = Slope(BLOCKS - 1, step=step)
-    measure(layerimp.find_blocks(model), one, {"slope": Slope(BLOCKS, step=step)}, seams={"slope": seams})
+    measure(layerimp.find_blocks(model), one, {"slope": Slope(BLOCKS, step=step)}, beside={"slope": seams})
     expected = torch.tensor(found.columns["slope"][1::2], dtype=torch.float64)
     torch.testing.assert_close(
         seams.slope.value(), expected, rtol=0.02 if single else 2e-3, atol=1e-3 if single else 1e-5

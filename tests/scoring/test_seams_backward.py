@@ -24,7 +24,7 @@ from support.seam_scores import (
 from support.tiny import tiny
 
 import layerimp
-from layerimp.scoring.engine import measure, measure_sublayers
+from layerimp.scoring.engine import measure
 from layerimp.testing import BLOCKS
 
 
@@ -72,7 +72,10 @@ def test_weights_of_the_two_halves(architecture: str) -> None:
     found = scored(model, Taylor)
     close(found.scores, [weights[a] + weights[b - 1] for a, b in places(found)])
     halves = {"taylor": Taylor(BLOCKS)}, {"taylor": Taylor(BLOCKS)}
-    close(measure_sublayers(layerimp.find_blocks(model), text(), *halves)["taylor"].scores, weights)
+    close(
+        measure(layerimp.find_blocks(model), text(), halves[0], beside=halves[1], units="sublayers")["taylor"].scores,
+        weights,
+    )
 
 
 @architectures
@@ -107,11 +110,11 @@ def test_relevance_between_the_halves(architecture: str) -> None:
 def test_relevance_is_conserved_inside_blocks(architecture: str) -> None:
     model = tiny(architecture, dtype=torch.float32 if architecture == "mixtral" else torch.float64)
     stack, seams = layerimp.find_blocks(model), LRP(BLOCKS - 1)
-    measure(stack, text(), {"lrp": LRP(BLOCKS)}, seams={"lrp": seams})
+    measure(stack, text(), {"lrp": LRP(BLOCKS)}, beside={"lrp": seams})
     allowed = {"bloom": 0.1, "mixtral": 1e-4}.get(architecture, 1e-7)  # RMS norms compute in float32
     assert max(seams.missing()) < allowed
     halves = {"lrp": LRP(BLOCKS)}, {"lrp": LRP(BLOCKS)}
-    measure_sublayers(stack, text(), *halves)
+    measure(stack, text(), halves[0], beside=halves[1], units="sublayers")
     assert max(max(one["lrp"].missing()) for one in halves) < allowed
 
 

@@ -24,7 +24,7 @@ from torch.nn.functional import cosine_similarity
 
 import layerimp
 from layerimp.errors import ModelError
-from layerimp.scoring.engine import measure_sublayers
+from layerimp.scoring.engine import measure
 from layerimp.testing import BLOCKS
 
 
@@ -36,8 +36,12 @@ def test_a_model_with_a_silent_half_is_divided(architecture: str, silent: int) -
     path = SILENT[architecture][silent]
     for parameter in layerimp.find_blocks(model)[0].get_submodule(path).parameters():
         nn.init.zeros_(parameter)
-    found = measure_sublayers(
-        layerimp.find_blocks(model), text(), {"b": BlockInfluence(BLOCKS)}, {"b": BlockInfluence(BLOCKS)}
+    found = measure(
+        layerimp.find_blocks(model),
+        text(),
+        {"b": BlockInfluence(BLOCKS)},
+        beside={"b": BlockInfluence(BLOCKS)},
+        units="sublayers",
     )["b"]
     assert [step for step, score in zip(found.blocks, found.scores, strict=True) if score == 0] == [
         ("0.attn", "0.mlp")[silent]
@@ -50,7 +54,7 @@ def test_attention_and_mlp_apart(architecture: str) -> None:
     stack, at = layerimp.find_blocks(model), rows(model, architecture, text())
     labels = ["block-influence", "relative-magnitude", "gbis", "lrp", "cim", "perplexity", "avss"]
     attention, mlp = ({label: all_of(BLOCKS)[label] for label in labels} for _ in range(2))
-    found = measure_sublayers(stack, text(), attention, mlp)
+    found = measure(stack, text(), attention, beside=mlp, units="sublayers")
     for importance in found.values():
         assert importance.blocks == [f"{block}.{part}" for block in range(BLOCKS) for part in ("attn", "mlp")]
     ends = [(place, place + 1) for place in range(2 * BLOCKS)]
@@ -82,4 +86,4 @@ def test_what_is_not_in_a_sublayer_is_refused() -> None:
     ):
         one, two = ({"x": made(cls, BLOCKS, options)} for _ in range(2))
         with pytest.raises(ModelError, match=said):
-            measure_sublayers(stack, text(), one, two)
+            measure(stack, text(), one, beside=two, units="sublayers")

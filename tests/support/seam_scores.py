@@ -45,7 +45,7 @@ def scored(
         stack,
         batches or text(),
         {label: made(cls, len(blocks), options)},
-        seams={label: made(cls, len(seams), options)},
+        beside={label: made(cls, len(seams), options)},
         removed=removed,
     )[label]
 

@@ -27,7 +27,7 @@ from layerimp.healing.engine import heal_beside
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline.healing import check_text, configured, repaired
 from layerimp.pipeline.resolve import settled
-from layerimp.pipeline.scores import rescoring, scorers_of
+from layerimp.pipeline.scores import rescoring
 from layerimp.pipeline.stages import Loaded, load_model
 from layerimp.pipeline.texts import check_calibration, further_text, read_text, text_for_fidelity
 from layerimp.progress import SILENT
@@ -38,7 +38,6 @@ from layerimp.report.results.models import Size
 from layerimp.scorer import Importance
 from layerimp.scoring.engine import Filled, fill, measure
 from layerimp.scoring.selection import Selection
-from layerimp.steps import candidates
 from layerimp.surgery.removal import prepare
 
 if TYPE_CHECKING:
@@ -160,7 +159,7 @@ class Worker:
         selection.unnamed |= selection.specs.keys()
         if text is not None:
             try:
-                selection.try_out(stack, next(iter(text)), "seam" if assignment.recipe.cuts == "all" else None)
+                selection.try_out(stack, next(iter(text)), assignment.recipe.cuts)
             except ModelError:
                 if selection.specs:
                     raise
@@ -297,8 +296,8 @@ class Worker:
 
         def timing() -> tuple[float, float]:
             unit = _timed(bare)
-            scorers, seams = scorers_of(candidates((), len(stack), assignment.recipe.cuts), selection)
-            seconds = _timed(lambda: measure(stack, batch, scorers, seams=seams))
+            scorers, beside = selection.create(assignment.recipe.cuts, len(stack))
+            seconds = _timed(lambda: measure(stack, batch, scorers, beside=beside))
             return seconds / unit, seconds
 
         bare()
@@ -317,8 +316,8 @@ def _together_or_alone(
     groups = [scorers] if len(scorers) < 2 else [scorers, *([label] for label in scorers)]
     for group in groups:
         try:
-            fresh, seams = scorers_of(candidates((), len(stack), cuts), selection, *group)
-            filled = fill(stack, text, fresh, seams=seams)
+            fresh, beside = selection.create(cuts, len(stack), *group)
+            filled = fill(stack, text, fresh, beside=beside)
         except Exception as error:
             if len(group) == 1:
                 yield group[0], error
