@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import Batch, BlockStack
     from layerimp.steps import Step
     from layerimp.sweep.cache import BlockCache
-    from layerimp.sweep.recorder import Show
-    from layerimp.sweep.units import Unit
+    from layerimp.sweep.units import Show, Unit
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from layerimp.blocks.forward import giving_back, hidden_states
 from layerimp.blocks.memory import free_bytes
 from layerimp.errors import ModelError, NonFiniteError
 from layerimp.steps import Step, Sublayer, removed_by
-from layerimp.sweep.recorder import Show, watching
 from layerimp.sweep.replay import Replay
-from layerimp.sweep.units import Point
+from layerimp.sweep.units import Point, Show
+from layerimp.sweep.watching import watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

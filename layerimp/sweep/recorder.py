@@ -4,58 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import partial
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from layerimp.blocks.forward import block_input
-from layerimp.blocks.middle import watching_middle
 from layerimp.sweep.base import Drive, Series, Trace
-from layerimp.sweep.finite import Watched
 from layerimp.sweep.units import Point
+from layerimp.sweep.watching import Watched, watching
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from layerimp.blocks.middle import Halves
     from layerimp.blocks.stack import BlockStack
 
-Show = Callable[[Point, "Tensor"], None]
-"""Takes a place in the residual stream, and the hidden states there [batch, seq, hidden]."""
 R = TypeVar("R", bound="Reader")
-
-
-@contextmanager
-def watching(
-    blocks: Mapping[int, nn.Module], halves: Mapping[int, Halves], show: Show, put_out: Callable[[int, Any], None]
-) -> Iterator[None]:
-    """A context in which functions are shown what blocks read and put out.
-
-    Args:
-        blocks: The blocks, by index.
-        halves: The halves of the blocks whose middle is shown as well, by index.
-        show: Takes the inputs, and the middles that are asked for.
-        put_out: Takes the index and the output of each block, in the block's own form.
-    """
-
-    def enter(index: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        show(Point(index, "input"), block_input(args, kwargs))
-
-    def leave(index: int, _block: nn.Module, _args: Any, output: Any) -> None:
-        put_out(index, output)
-
-    with ExitStack() as undo:
-        for index, block in blocks.items():
-            undo.enter_context(block.register_forward_pre_hook(partial(enter, index), with_kwargs=True))
-            if index in halves:
-                undo.enter_context(watching_middle(block, halves[index], partial(show, Point(index, "middle"))))
-            undo.enter_context(block.register_forward_hook(partial(leave, index)))
-        yield
 
 
 class Passing(Watched, Generic[R]):

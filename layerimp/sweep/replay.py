@@ -23,9 +23,8 @@ from layerimp.blocks.restart import Restart
 from layerimp.blocks.stack import probe_ids
 from layerimp.errors import ModelError, one_line
 from layerimp.stats import working_dtype
-from layerimp.sweep.finite import Watched
-from layerimp.sweep.recorder import Show, watching
-from layerimp.sweep.units import Point
+from layerimp.sweep.units import Point, Show
+from layerimp.sweep.watching import Watched, watching
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

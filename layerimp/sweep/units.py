@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from layerimp.steps import Step, Sublayer, removed_by, sublayers_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Point(NamedTuple):
@@ -19,6 +22,10 @@ class Point(NamedTuple):
 
     block: int
     side: Literal["input", "middle", "output"]
+
+
+Show = Callable[[Point, "Tensor"], None]
+"""Takes a place in the residual stream, and the hidden states there [batch, seq, hidden]."""
 
 
 @dataclass(frozen=True)
