@@ -17,7 +17,6 @@ import typer
 
 from layerimp._version import __version__
 from layerimp.cli import bench, cache, compare, heal, inspection, plans, plugins, runs, schema
-from layerimp.cli.heartbeat import beating
 from layerimp.cli.help import CommandList, GroupedCommand
 from layerimp.cli.streams import for_results_alone, stdout_apart
 from layerimp.errors import LayerimpError, PluginWarning, first_problem, one_line
@@ -34,17 +33,18 @@ class InterruptError(Exception):
     """An interrupt in the course of a command, with the notes on how to go on. Typer drops a `KeyboardInterrupt`."""
 
 
-def _telling_interrupts(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a command so that the notes on an interrupt are not lost."""
+def _at_work(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a command so that stdout gets its results alone, and the notes on an interrupt are not lost."""
 
     @wraps(command)
-    def telling(*arguments: Any, **options: Any) -> Any:
+    def at_work(**options: Any) -> Any:
         try:
-            return command(*arguments, **options)
+            with for_results_alone():
+                return command(**options)
         except KeyboardInterrupt as interrupt:
             raise InterruptError("; ".join(getattr(interrupt, "__notes__", ())) or NOTHING_LEFT) from None
 
-    return telling
+    return at_work
 
 
 app = typer.Typer(
@@ -57,7 +57,7 @@ app = typer.Typer(
 _MODELS = (inspection.inspect, runs.run, runs.score, runs.prune, heal.heal, runs.evaluate, compare.compare, plans.plan)
 _LISTS = (plugins.plugins, plugins.scorers, plugins.pruners, plugins.healers, plugins.evaluators, plugins.tasks)
 for command in (*_MODELS, bench.bench, bench.report, *_LISTS, schema.schema, cache.cache):
-    app.command(cls=GroupedCommand)(_telling_interrupts(for_results_alone(beating(command))))
+    app.command(cls=GroupedCommand)(_at_work(command))
 
 
 def _version(wanted: bool) -> None:

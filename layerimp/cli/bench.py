@@ -55,7 +55,6 @@ def bench(*, retry_failed: bool, dry_run: bool, json: bool, **given: Any) -> int
     """
     from layerimp.cli.display import Screen
 
-    screen = Screen(json=json)
     grid = grid_from(**given)
     if (output := given["output"]) is None:
         raise OptionError("bench keeps what it computes: name a directory with --output")
@@ -65,8 +64,12 @@ def bench(*, retry_failed: bool, dry_run: bool, json: bool, **given: Any) -> int
     from layerimp.cli.grid_progress import watching
 
     where = Engine(given["engine"] or LOCAL, given["address"], given["workers"], given["device"])
+    allowed = permissions(**given)
     try:
-        with prepared_grid(grid, output, where, permissions(**given), screen, write=not dry_run) as prepared:
+        with (
+            Screen(json=json) as screen,
+            prepared_grid(grid, output, where, allowed, screen, write=not dry_run) as prepared,
+        ):
             if dry_run:
                 from layerimp.bench.forecast import grid_forecast_of
                 from layerimp.cli.forecast import show_grid

@@ -63,10 +63,10 @@ def compare(*, models: list[str] | None, text: str | None, json: bool, **given: 
     from layerimp.cli.display import Screen
     from layerimp.pipeline.comparing import compare as compare_models
 
-    screen = Screen(json=json)
-    comparison = compare_models(recipe, _by_label(others), permissions=allowed, progress=screen)
-    with after_writing(recipe.output):
-        return screen.show_comparison(comparison)
+    with Screen(json=json) as screen:
+        comparison = compare_models(recipe, _by_label(others), permissions=allowed, progress=screen)
+        with after_writing(recipe.output):
+            return screen.show_comparison(comparison)
 
 
 def _by_label(models: list[str]) -> dict[str, str] | list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +15,8 @@ from rich.filesize import decimal
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 
-from layerimp.cli.heartbeat import heartbeat
-from layerimp.cli.progress_bar import bar
+from layerimp.cli.heartbeat import Heartbeat
+from layerimp.cli.progress_bar import bar, in_words
 from layerimp.cli.streams import results
 from layerimp.cli.tables import BEST, parts, shown
 from layerimp.progress import span
@@ -31,6 +30,8 @@ from layerimp.report.tables.scores import removable, scores
 from layerimp.report.words import gap_line, recovery
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from pydantic import BaseModel
 
     from layerimp._table import Table
@@ -47,6 +48,8 @@ WIDTH_WITHOUT_TERMINAL = 120
 class Screen:
     """Shows progress and results. Names from outside are shown as they are, never read as markup.
 
+    As a context, a screen without a terminal says lines while nothing else is said for long.
+
     Args:
         json: Whether stdout gets one JSON document and nothing else.
     """
@@ -56,36 +59,41 @@ class Screen:
         # The current streams, since an evaluator may redirect those of the process while it runs.
         self.out = _console(results())
         self.err = _console(sys.stderr)
-        self.heartbeat = heartbeat()
+        self.heartbeat = Heartbeat()
+
+    def __enter__(self) -> Self:
         if not self.err.is_terminal:
             self.heartbeat.start(self.say)
+        return self
 
-    def say(self, line: str, style: str = "", *, about: str = "") -> None:
-        """Print one line on stderr, and let the heartbeat know what it is about."""
+    def __exit__(self, *_error: object) -> None:
+        self.heartbeat.end()
+
+    def say(self, line: str, style: str = "") -> None:
+        """Print one line on stderr."""
         self.err.print(shown(line, style=style), soft_wrap=True)
-        self.heartbeat.note_line(about)
+        self.heartbeat.note_line()
 
     @contextmanager
     def stage(
         self, description: str, total: int | None = None, *, unit: str = "", unit_bytes: int = 0
     ) -> Iterator[Advance]:
         """Show a progress bar on a terminal; elsewhere one line when the stage is done, and others if it takes long."""
-        if self.err.is_terminal:
-            with bar(self.err, total, unit_bytes) as shown_bar:
-                task = shown_bar.add_task(shown(description).plain, total=total)
-                yield lambda units: shown_bar.advance(task, units)
-                shown_bar.update(task, completed=total or 1, total=total or 1)
-            return
-        start = time.monotonic()
-        with self.heartbeat.stage(description, total, unit, unit_bytes) as advance:
-            yield advance
-        seconds = time.monotonic() - start
-        speed = f" ({decimal(round((total or 0) * unit_bytes / max(seconds, 0.1)))}/s)" if unit_bytes else ""
-        self.say(f"{description}: {seconds:.1f} s{speed}", about=description)
+        progress = bar(self.err, total, unit_bytes, self.heartbeat.clock)
+        progress.add_task(shown(description).plain, total=total)
+        (task,) = progress.tasks
+        terminal = self.err.is_terminal
+        with progress if terminal else self.heartbeat.about(lambda: in_words(task, unit, unit_bytes)):
+            yield lambda units: progress.advance(task.id, units)
+            progress.update(task.id, completed=total or 1, total=total or 1)
+        if not terminal:
+            seconds = task.elapsed or 0.0
+            speed = f" ({decimal(round((total or 0) * unit_bytes / max(seconds, 0.1)))}/s)" if unit_bytes else ""
+            self.say(f"{description}: {seconds:.1f} s{speed}")
 
     def note(self, text: str) -> None:
         """Print one line on stderr."""
-        self.say(f"note: {text}", style="yellow", about=text)
+        self.say(f"note: {text}", style="yellow")
 
     def show(self, results: Results) -> int:
         """Show a run's results, and return the exit code: 1 if a requested component failed while the rest went on."""

@@ -32,25 +32,24 @@ class Teller:
     Args:
         screen: The screen to report on, whose heartbeat says the lines in between.
         bar: The progress bar for a terminal.
-
-    Attributes:
-        line: The progress, in words.
     """
 
     def __init__(self, screen: Screen, bar: Progress) -> None:
         self._screen, self._bar = screen, bar
-        self.line = "start the workers"
-        self._task = bar.add_task(self.line, total=None)
-        self._begun = False
+        bar.add_task("start the workers", total=None)
+        (self._task,) = bar.tasks
+
+    def line(self) -> str:
+        """The progress, in words."""
+        return self._task.description
 
     def update(self, tally: Tally) -> None:
         """Move the bar, or print the first or the last line."""
-        done, self.line = tally.done + tally.failed, _in_words(tally)
-        self._bar.update(self._task, description=self.line, completed=done, total=tally.known)
-        ended = not tally.running and done == tally.known
-        if not self._screen.err.is_terminal and (ended or not self._begun):
-            self._screen.say(self.line)
-        self._begun = True
+        first, done = self._task.total is None, tally.done + tally.failed
+        self._bar.update(self._task.id, description=_in_words(tally), completed=done, total=tally.known)
+        last = not tally.running and done == tally.known
+        if not self._screen.err.is_terminal and (first or last):
+            self._screen.say(self.line())
 
     def failed(self, cell: Cell, error: str) -> None:
         """Report the failure in one line."""
@@ -64,5 +63,5 @@ def watching(screen: Screen) -> Iterator[Watcher]:
     progress = Progress(*columns, console=screen.err)
     with progress if screen.err.is_terminal else nullcontext():
         teller = Teller(screen, progress)
-        with screen.heartbeat.about(lambda: teller.line):
+        with screen.heartbeat.about(teller.line):
             yield teller

@@ -72,17 +72,17 @@ def heal(
     from layerimp.steps import read_steps
 
     steps = None if removed is None else read_steps(removed, what="--removed")
-    screen = Screen(json=json)
     request = HealingRequest(recipe, teacher, steps, healer, options)
-    if dry_run:
-        show_healing(healing_forecast_of(prepare_healing(request, allowed, screen)), screen)
-        return 0
-    report = heal_checkpoint(request, permissions=allowed, progress=screen)
-    with after_writing(recipe.output):
-        if json:
-            screen.print_json(report)
-        else:
-            screen.print_text("".join(f"{line}\n" for line in _lines(report)))
+    with Screen(json=json) as screen:
+        if dry_run:
+            show_healing(healing_forecast_of(prepare_healing(request, allowed, screen)), screen)
+            return 0
+        report = heal_checkpoint(request, permissions=allowed, progress=screen)
+        with after_writing(recipe.output):
+            if json:
+                screen.print_json(report)
+            else:
+                screen.print_text("".join(f"{line}\n" for line in _lines(report)))
     return 0
 
 

@@ -89,11 +89,11 @@ def _carried_out(name: str, given: Mapping[str, Any], **more: Any) -> int:
     from layerimp.cli.display import Screen
     from layerimp.pipeline import commands
 
-    screen = Screen(json=given["json"])
     function = getattr(commands, name)
-    results = function(recipe, permissions=permissions(**given), progress=screen, **more)
-    with after_writing(results.output):
-        return int(screen.show(results))
+    with Screen(json=given["json"]) as screen:
+        results = function(recipe, permissions=permissions(**given), progress=screen, **more)
+        with after_writing(results.output):
+            return int(screen.show(results))
 
 
 def _forecast(command: Command, given: Mapping[str, Any], **more: Any) -> int:
@@ -104,6 +104,6 @@ def _forecast(command: Command, given: Mapping[str, Any], **more: Any) -> int:
     from layerimp.pipeline.forecast import forecast_of
     from layerimp.pipeline.prepare import prepare
 
-    screen = Screen(json=given["json"])
-    show(forecast_of(prepare(command, recipe, permissions(**given), screen, **more)), screen)
+    with Screen(json=given["json"]) as screen:
+        show(forecast_of(prepare(command, recipe, permissions(**given), screen, **more)), screen)
     return 0

@@ -7,10 +7,9 @@ import ctypes
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
-from functools import wraps
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,19 +24,15 @@ def results() -> TextIO:
     return _RESULTS.get() or sys.stdout
 
 
-def for_results_alone(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a command so that `print` goes to stderr while it runs, and only `results` reaches stdout."""
-
-    @wraps(command)
-    def apart(*arguments: Any, **options: Any) -> Any:
-        before = _RESULTS.set(sys.stdout)
-        try:
-            with redirect_stdout(sys.stderr):
-                return command(*arguments, **options)
-        finally:
-            _RESULTS.reset(before)
-
-    return apart
+@contextmanager
+def for_results_alone() -> Iterator[None]:
+    """A context in which `print` goes to stderr, and only `results` reaches stdout."""
+    before = _RESULTS.set(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _RESULTS.reset(before)
 
 
 @contextmanager
@@ -85,7 +80,7 @@ def stdout_apart() -> Iterator[None]:
         atexit.register(_end)
 
 
-class _Descriptor(io.RawIOBase):
+class _Descriptor(io.FileIO):
     """A file descriptor. The first failed write is an error of one line; later writes are silently dropped.
 
     Args:
@@ -94,19 +89,8 @@ class _Descriptor(io.RawIOBase):
     """
 
     def __init__(self, number: int, *, needed: bool) -> None:
-        self._number, self._needed, self._failed = number, needed, False
-
-    def fileno(self) -> int:
-        """The file descriptor."""
-        return self._number
-
-    def isatty(self) -> bool:
-        """Whether the descriptor is a terminal."""
-        return os.isatty(self._number)
-
-    def writable(self) -> bool:
-        """Return True."""
-        return True
+        super().__init__(number, "w", closefd=False)
+        self._needed, self._failed = needed, False
 
     def write(self, data: Any, /) -> int:
         """Write bytes.
@@ -114,15 +98,14 @@ class _Descriptor(io.RawIOBase):
         Raises:
             OutputError: the bytes cannot be written.
         """
-        if self._failed:
-            return memoryview(data).nbytes
-        try:
-            return os.write(self._number, data)
-        except OSError as error:
-            self._failed = True
-            if not self._needed:
-                return memoryview(data).nbytes
-            raise OutputError(f"cannot write to stdout: {error.strerror}") from None
+        if not self._failed:
+            try:
+                return super().write(data)
+            except OSError as error:
+                self._failed = True
+                if self._needed:
+                    raise OutputError(f"cannot write to stdout: {error.strerror}") from None
+        return memoryview(data).nbytes
 
 
 def _open_what_is_closed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from rich.console import Console
 from layerimp.bench.work_queue import Tally
 from layerimp.cli import display
 from layerimp.cli.grid_progress import watching
-from layerimp.cli.heartbeat import QUIET_SECONDS, Heartbeat, beating, heartbeat
+from layerimp.cli.heartbeat import QUIET_SECONDS, Heartbeat
 
 
 class Clock:
@@ -51,14 +52,18 @@ def test_a_line_follows_half_a_minute_of_silence(screen: display.Screen, beat: H
         assert beat.due() is None
         advance(12)
         clock.now += QUIET_SECONDS
-        assert beat.due() == "distill: 12 of 60 steps, 1 min 0 s so far, about 4 min left"
-        advance(48)
+        assert beat.due() == "distill: 12 of 60 steps, 1 min 0 s so far"
+        advance(12)
+        assert beat.due() is None
+        clock.now += QUIET_SECONDS
+        assert beat.due() == "distill: 24 of 60 steps, 1 min 30 s so far, about 2 min left"
+        advance(36)
         clock.now += QUIET_SECONDS - 1
         screen.note("something else")
         clock.now += 1
         assert beat.due() is None  # nobody has waited
         clock.now += QUIET_SECONDS
-        assert beat.due() == "distill: 60 of 60 steps, 2 min 0 s so far"
+        assert beat.due() == "distill: 60 of 60 steps, 2 min 30 s so far"
 
 
 def test_the_innermost_stage_is_told_and_then_the_outer_one(
@@ -66,24 +71,26 @@ def test_the_innermost_stage_is_told_and_then_the_outer_one(
 ) -> None:
     with screen.stage("heal"):
         with screen.stage("copy", 3_000_000, unit_bytes=1) as advance:
-            advance(1_000_000)
-            clock.now += 40
-            assert beat.due() == "copy: 1.0 MB of 3.0 MB, 40 s so far, about 80 s left"
+            for _ in range(2):
+                clock.now += 20
+                advance(1_000_000)
+            assert beat.due() == "copy: 2.0 MB of 3.0 MB, 40 s so far, about 20 s left"
         clock.now += 40
         assert beat.due() == "heal: 1 min 20 s so far"
     clock.now += 40
-    assert beat.due() == "at work for 2 min 0 s so far (last: heal)"  # also between stages
+    assert beat.due() == "at work for 2 min 0 s so far"  # also between stages
 
 
-def test_a_share_is_told_in_percent(beat: Heartbeat, clock: Clock) -> None:
-    with beat.stage("distill", 100, "%", 0) as advance:
-        advance(25)
+def test_a_share_is_told_in_percent(screen: display.Screen, beat: Heartbeat, clock: Clock) -> None:
+    with screen.stage("distill", 100, unit="%") as advance:
+        advance(0)
         clock.now += 60
+        advance(25)
         assert beat.due() == "distill: 25%, 1 min 0 s so far, about 3 min left"
 
 
-def test_work_of_an_interrupted_run_was_not_done_now(beat: Heartbeat, clock: Clock) -> None:
-    with beat.stage("distill", 100, "%", 0) as advance:
+def test_work_of_an_interrupted_run_was_not_done_now(screen: display.Screen, beat: Heartbeat, clock: Clock) -> None:
+    with screen.stage("distill", 100, unit="%") as advance:
         clock.now += 1
         advance(80)
         clock.now += 99
@@ -99,52 +106,39 @@ def test_the_thread_says_it_while_the_work_holds_on() -> None:
         lines.append(line)
         heard.set()
 
-    with Heartbeat(quiet=0.001) as beat:
-        beat.start(say)
-        with beat.stage("evaluate mood", 8, "requests", 0):
-            heard.clear()
-            assert heard.wait(60)
-    assert lines[-1].startswith("evaluate mood: 0 of 8 requests, ")
+    beat = Heartbeat(quiet=0.001)
+    beat.start(say)
+    with beat.about(lambda: "evaluate mood"):
+        heard.clear()
+        assert heard.wait(60)
+    beat.end()
+    assert "evaluate mood" in lines
+
+
+def beats() -> list[threading.Thread]:
+    """The threads of heartbeats."""
+    return [thread for thread in threading.enumerate() if thread.name == "heartbeat"]
 
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt, RuntimeError])
-def test_the_thread_ends_with_the_command(error: Any) -> None:
-    threads: list[threading.Thread] = []
-
-    @beating
-    def command() -> Any:
-        heartbeat().start(print)
-        threads.extend(one for one in threading.enumerate() if one.name == "heartbeat")
+def test_the_thread_ends_with_the_screen(error: Any) -> None:
+    with pytest.raises(error) if error else nullcontext(), display.Screen():
+        (thread,) = beats()
+        assert thread.daemon
         if error:
             raise error
-        return 5
-
-    if error:
-        with pytest.raises(error):
-            command()
-    else:
-        assert command() == 5
-    (thread,) = threads
-    assert thread.daemon
     assert not thread.is_alive()
 
 
-def test_outside_of_commands_nothing_starts() -> None:
-    heartbeat().start(print)
-    assert all(one.name != "heartbeat" for one in threading.enumerate())
+def test_outside_of_a_context_nothing_starts() -> None:
+    display.Screen().note("something")
+    assert not beats()
 
 
 def test_a_terminal_has_its_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(display, "_console", lambda _stream: Console(file=io.StringIO(), force_terminal=True))
-    started: list[bool] = []
-
-    @beating
-    def command() -> None:
-        display.Screen()
-        started.extend(one.name == "heartbeat" for one in threading.enumerate())
-
-    command()
-    assert not any(started)
+    with display.Screen():
+        assert not beats()
 
 
 def test_a_grid_tells_how_many_cells_are_done(screen: display.Screen, beat: Heartbeat, clock: Clock) -> None:

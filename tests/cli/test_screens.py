@@ -15,6 +15,7 @@ from support.mood import Run
 from layerimp._table import Column, Table
 from layerimp.cli import display
 from layerimp.cli.bars import AXIS, BAR, axis, bars
+from layerimp.cli.heartbeat import Heartbeat
 from layerimp.cli.progress_bar import bar
 from layerimp.cli.tables import parts, shown
 
@@ -110,13 +111,14 @@ def test_narrow_terminals_lose_no_digit(
     assert set(narrow.split()) - rules == set(wide.split()) - rules
 
 
-def test_a_stage_that_reads_bytes_tells_their_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_that_reads_bytes_tells_their_speed() -> None:
     """Ten units of 3 MB in two seconds are 15 MB a second: on a terminal while it works, elsewhere at the end."""
-    times = iter([100.0, 102.0])
-    monkeypatch.setattr(display.time, "monotonic", lambda: next(times))
+    now = [100.0]
     screen = display.Screen()
+    screen.heartbeat = Heartbeat(clock=lambda: now[0])
     screen.err = Console(file=io.StringIO(), force_terminal=False, width=100)
     with screen.stage("score avss", 10, unit_bytes=3_000_000) as advance:
+        now[0] += 2
         advance(10)
     assert screen.err.file.getvalue() == "score avss: 2.0 s (15.0 MB/s)\n"
 
