@@ -26,8 +26,7 @@ from layerimp.fidelity import Fidelity
 from layerimp.pipeline import commands
 from layerimp.progress import SILENT
 from layerimp.registry.catalog import registry
-from layerimp.report.tables.distances import FIGURES, SHARES
-from layerimp.report.tables.numbers import number, percentage
+from layerimp.report.tables.distances import FIGURES
 
 RESULTS = Path(__file__).parent / "results" / "fidelity.jsonl"
 
@@ -72,11 +71,10 @@ def table(lines: list[dict[str, Any]]) -> str:
     for line in lines:
         for label, document in line["fidelity"].items():
             fidelity, cells = Fidelity.model_validate(document), []
-            for name, figure in FIGURES.items():
-                show = percentage if name in SHARES else number
+            for figure in FIGURES.values():
                 value, intact = figure.of(fidelity), figure.intact(fidelity)
-                beside = "" if intact is None else f" (intact {show(intact)})"
-                cells.append("" if value is None else show(value) + beside)
+                beside = "" if intact is None else f" (intact {figure.show(intact)})"
+                cells.append("" if value is None else figure.show(value) + beside)
             what = "nothing" if label == "int8 weights" else f"{line['removed']} of {line['blocks']}"
             rows.append([line["model"], what, label, *cells])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from layerimp._table import Cell, Column, Table
 from layerimp.fidelity import Fidelity
 from layerimp.models.origin import model_name
 from layerimp.report.results.compared import ModelComparison
 from layerimp.report.results.measures import Difference, Flips, Measured
-from layerimp.report.tables.distances import FIGURES, SHARES
+from layerimp.report.tables.data_frame import distances
+from layerimp.report.tables.distances import FIGURES_NOTE
+from layerimp.report.tables.models import MISSING, fidelity_columns
 from layerimp.report.tables.numbers import number, percentage, share_cell, to_either_side, two_digits
 
-_NOTHING = Cell(text="-")
-_FIDELITY = (
-    "divergence: KL from the intact model's prediction of each token or label, in nats, ± one standard error; "
-    "agreement: the share of predictions with the same top token or label"
-)
-_COPYING = "copying: the share of tokens predicted right where a row repeats itself"
-_GENERATION = (
-    "same tokens: how many greedy tokens are equal before the first difference; empty, loops: the share of "
-    "continuations without text, and that end in a loop"
-)
 _TASKS = (
     "± one standard error over the documents; to intact: the difference document by document, with its 95 % interval; "
     "*: p < 0.05, corrected for the number of models; flips: other answers than the intact model's, and how many went "
     "from right to wrong and back; retained: 100 % is the intact model, 0 % a model that knows nothing"
 )
+
+_NAMING = ("task", "metric", "model")
+_HEADS = (*_NAMING, "value", "to intact", "p", "flips", "right to\nwrong", "wrong to\nright", "retained")
 
 
 def tables(comparison: ModelComparison) -> list[Table]:
@@ -38,65 +33,31 @@ def tables(comparison: ModelComparison) -> list[Table]:
 def fidelity_table(comparison: ModelComparison) -> Table:
     """Return a row for each model with its size and its distance from the intact model, which comes first."""
     text, name = comparison.text, model_name(comparison.intact.model)
-    known = [comparison.fidelity.get(label) for label in comparison.models]
     sizes = [comparison.intact.size, *(model.size for model in comparison.models.values())]
     columns = [
         Column("model", [name, *comparison.models], "left"),
         Column("blocks", [size.blocks for size in sizes]),
         Column("bytes", [size.bytes for size in sizes]),
-        *fidelity_columns(known),
+        *figures([comparison.fidelity.get(label) for label in comparison.models]),
     ]
     title = f"how far from {name} ({text.rows} rows, {text.tokens:,} tokens of {text.source})"
-    return Table(columns, title, notes=list(_fidelity_notes(known)))
+    return Table(columns, title, notes=[FIGURES_NOTE])
 
 
-def fidelity_columns(known: Sequence[Fidelity | None]) -> Iterator[Column]:
-    """Yield the columns of fidelity: first the intact model's own figures, then a row for each other model."""
-    measured = [fidelity for fidelity in known if fidelity is not None]
-    for name, figure in FIGURES.items():
-        if all(figure.of(fidelity) is None for fidelity in measured):
-            continue
-        show = percentage if name in SHARES else number
-        own = next((value for each in measured if (value := figure.intact(each)) is not None), None)
-        cells = [Cell() if each is None else _cell(figure.of(each), show, figure.stderr(each)) for each in known]
-        yield Column(f"{name} {'↑' if figure.higher_is_better else '↓'}", [_cell(own, show), *cells])
-
-
-def _cell(value: float | None, show: Callable[[float], str], stderr: float | None = None) -> Cell:
-    if value is None:
-        return Cell()
-    return Cell(value, show(value), "" if stderr is None else f"± {two_digits(stderr)}", stderr)
-
-
-def _fidelity_notes(known: Sequence[Fidelity | None]) -> Iterator[str]:
-    yield _FIDELITY
-    if any(each and each.copying for each in known):
-        yield _COPYING
-    if any(each and each.generation for each in known):
-        yield _GENERATION
+def figures(known: Sequence[Fidelity | None]) -> Iterator[Column]:
+    """Yield the columns of fidelity: first the intact model's own figures, then those of each other model, if known."""
+    records = ((distances([each], model="") if each else ()) for each in known)
+    return fidelity_columns([{("", record.metric): record for record in line} for line in records])
 
 
 def task_table(comparison: ModelComparison) -> Table:
     """Return a row for each model and each metric of the tasks that count; members of groups are left out."""
     rows = list(_rows(comparison))
-    heads = (
-        "task",
-        "metric",
-        "model",
-        "value",
-        "to intact",
-        "p",
-        "flips",
-        "right to\nwrong",
-        "wrong to\nright",
-        "retained",
-    )
-    sides = ("left", "left", "left", *["right"] * 7)
     columns = [
-        Column(head, [row[place] for row in rows], side)  # type: ignore[arg-type]
-        for place, (head, side) in enumerate(zip(heads, sides, strict=True))
+        Column(head, [row[place] for row in rows], "left" if head in _NAMING else "right")
+        for place, head in enumerate(_HEADS)
     ]
-    return Table(columns, "tasks, document by document", naming=3, notes=[_TASKS])
+    return Table(columns, "tasks, document by document", naming=len(_NAMING), notes=[_TASKS])
 
 
 def _rows(comparison: ModelComparison) -> Iterator[list[str | Cell]]:
@@ -128,7 +89,7 @@ def _value(metric: Measured) -> Cell:
 def _contrast(difference: Difference | None) -> list[Cell]:
     """Show a difference with its interval and a mark if it is significant, and its p-value."""
     if difference is None:
-        return [_NOTHING, _NOTHING]
+        return [MISSING, MISSING]
     span = "" if None in (difference.low, difference.high) else f" [{difference.low:+.2g}, {difference.high:+.2g}]"
     mark = " *" if difference.tells else ""
     p = Cell() if difference.p is None else Cell(difference.p, f"{difference.p:.2g}")
@@ -138,5 +99,5 @@ def _contrast(difference: Difference | None) -> list[Cell]:
 def _flips(flips: Flips | None) -> list[Cell]:
     if flips is None:
         return [Cell()] * 3
-    share = Cell(text="-") if flips.share is None else Cell(flips.share, percentage(flips.share))
+    share = MISSING if flips.share is None else Cell(flips.share, percentage(flips.share))
     return [share, *(Cell(count, f"{count:g}") for count in (flips.to_wrong, flips.to_right))]

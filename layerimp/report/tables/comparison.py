@@ -11,21 +11,12 @@ from layerimp.report.results.comparison import Compared
 from layerimp.report.results.models import Amount
 from layerimp.report.results.rows import RETAINED
 from layerimp.report.statistics.retained import LEVELS
-from layerimp.report.tables.data_frame import (
-    FIDELITY,
-    QUALITY,
-    TO_RIGHT,
-    TO_WRONG,
-    Record,
-    model_records,
-    records,
-    shown,
-)
+from layerimp.report.tables.data_frame import FIDELITY, QUALITY, Record, model_records, records, shown
+from layerimp.report.tables.distances import FIGURES_NOTE
 from layerimp.report.tables.models import (
     MISSING,
     better,
-    distance,
-    intact_figure,
+    fidelity_columns,
     intact_name,
     marked,
     notes_on,
@@ -38,11 +29,6 @@ _DECIDING = (0.95, 0.9, 0.99)
 _REMOVABLE = (
     "removable: the largest measured number of blocks such that it and all smaller measured numbers retain the share, "
     "by the worst; mean ± half of its 95 % interval over the repeats; ≥ if in some repeat all measured numbers do"
-)
-
-_FIDELITY = (
-    "divergence: from the intact model's predictions, in nats; agreement: the same top token; copying: tokens of "
-    "repeated text predicted right; same tokens, empty, loops: of texts that are generated"
 )
 _FLIPS = (
     "flips: answers to a task that are others than the intact model's; to wrong / back: how many went from right to "
@@ -131,42 +117,20 @@ def _parameters(smaller: Iterable[Record]) -> str:
 
 def fidelity(compared: Compared) -> list[Table]:
     """Return how far pruned models are from the intact one, a table per model, pruner and amount."""
-    known = [record for record in records(compared) if record.kind == FIDELITY]
+    places: dict[tuple[str, str, Amount | None], list[Record]] = {}
+    for record in records(compared):
+        if record.kind == FIDELITY:
+            places.setdefault((record.model, record.pruner, record.amount), []).append(record)
     tables = []
-    for (name, pruner, amount), lines in _by_place(known).items():
-        keys = dict.fromkeys(key for line in lines.values() for key in line if key[1] != TO_RIGHT)
-        columns = [Column("model", [ORIGINAL, *lines], "left")]
-        for task, metric in keys:
-            first = next(line[task, metric] for line in lines.values() if (task, metric) in line)
-            if metric == TO_WRONG:
-                cells = [_to_and_fro(line.get((task, TO_WRONG)), line.get((task, TO_RIGHT))) for line in lines.values()]
-                columns.append(Column(f"{task}\nto wrong / back", [Cell(), *cells]))
-                continue
-            repeated, here = compared.design.repeats > 1, [line.get((task, metric)) for line in lines.values()]
-            cells = [MISSING if record is None else record.cell(repeated=repeated) for record in here]
-            columns.append(Column(distance(first), [intact_figure(first), *cells]))
+    for (name, pruner, amount), known in places.items():
+        lines = pivoted(known, lambda each: each.label, lambda each: (each.task, each.metric))
+        columns = fidelity_columns(list(lines.values()), repeated=compared.design.repeats > 1)
         place = ", ".join(filter(None, (pruner, named(amount or 0))))
-        notes = [_FIDELITY] * any(not task for task, _ in keys) + [_FLIPS] * any(task for task, _ in keys)
-        tables.append(Table(columns, f"fidelity: how far from the intact {name or 'model'} ({place})", notes=notes))
+        tasks = {record.task for record in known}
+        notes = [FIGURES_NOTE] * ("" in tasks) + [_FLIPS] * bool(tasks - {""})
+        title = f"fidelity: how far from the intact {name or 'model'} ({place})"
+        tables.append(Table([Column("model", [ORIGINAL, *lines], "left"), *columns], title, notes=notes))
     return tables
-
-
-def _to_and_fro(to_wrong: Record | None, to_right: Record | None) -> Cell:
-    """Show how many answers went from right to wrong, and how many the other way."""
-    if to_wrong is None or to_right is None:
-        return MISSING
-    return Cell(to_wrong.mean, f"{to_wrong.mean:g} / {to_right.mean:g}")
-
-
-def _by_place(
-    known: Iterable[Record],
-) -> dict[tuple[str, str, Amount | None], dict[str, dict[tuple[str, str], Record]]]:
-    """Return records by model, pruner and amount, and there by contender, and by task and metric."""
-    places: dict[tuple[str, str, Amount | None], dict[str, dict[tuple[str, str], Record]]] = {}
-    for record in known:
-        here = places.setdefault((record.model, record.pruner, record.amount), {})
-        here.setdefault(record.label, {})[record.task, record.metric] = record
-    return places
 
 
 def summaries(compared: Compared) -> list[Table]:

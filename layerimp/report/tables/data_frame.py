@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,14 @@ from layerimp.report.results.measures import Interval, Measured
 from layerimp.report.results.models import Amount, Removal
 from layerimp.report.results.rows import RETAINED, Entry, Row
 from layerimp.report.statistics.significance import interval
-from layerimp.report.tables.distances import FIGURES, SHARES
-from layerimp.report.tables.numbers import Ends, number, percentage, to_either_side, two_digits
+from layerimp.report.tables.distances import FIGURES
+from layerimp.report.tables.numbers import Ends, Show, number, percentage, to_either_side, two_digits
 from layerimp.steps import Step
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from layerimp.fidelity.record import Fidelity
 
 QUALITY, COST, SIZE, FIDELITY = "quality", "cost", "size", "fidelity"
 """The kinds of numbers that intact and pruned models have."""
@@ -78,19 +80,25 @@ class Record:
         """The standard error, if it is known."""
         return None if self.error_low is None or self.error_high is None else (self.error_high - self.error_low) / 2
 
+    @property
+    def show(self) -> Show:
+        """How the mean is shown."""
+        if self.task == RETAINED or (self.kind, self.metric) == (FIDELITY, FLIPS):
+            return percentage
+        return FIGURES[self.metric].show if self.kind == FIDELITY and self.metric in FIGURES else number
+
     def cell(self, *, repeated: bool = False) -> Cell:
         """Show a metric, or what is retained.
 
         Args:
             repeated: Whether ± is the interval over repeats, and the standard error over documents in brackets.
         """
-        is_share = self.task == RETAINED or (self.kind == FIDELITY and self.metric in SHARES | {FLIPS})
-        show, show_error = (percentage, percentage) if is_share else (number, two_digits)
+        show_error = two_digits if self.show is number else percentage
         error = to_either_side(self.mean, self.ends, show_error)
         if repeated:
             over_repeats = to_either_side(self.mean, (self.low, self.high), show_error)
             error = f"{over_repeats} ({error.removeprefix('± ')})".lstrip() if error else over_repeats
-        return Cell(self.mean, show(self.mean), error, self.stderr, self.best)
+        return Cell(self.mean, self.show(self.mean), error, self.stderr, self.best)
 
 
 def frame(compared: Compared) -> DataFrame:
@@ -142,7 +150,9 @@ def model_records(design: Design, model: ModelResults) -> Iterator[Record]:
             yield Record(**_pruned(model, removal), **_compared(row, entry, removal if design.repeats == 1 else None))
     for removal in model.removals:
         yield from _size_and_cost(model, removal)
-        yield from _fidelity(model, removal)
+        measured = [each.fidelity for each in removal.models if each.fidelity is not None]
+        if len(measured) == len(removal.models):
+            yield from distances(measured, **_pruned(model, removal))
         yield from _flips(model, removal)
 
 
@@ -236,19 +246,20 @@ def _size_and_cost(model: ModelResults, removal: Removal) -> Iterator[Record]:
             yield Record(**pruned, kind=COST, metric=name, original=before.value, **values)
 
 
-def _fidelity(model: ModelResults, removal: Removal) -> Iterator[Record]:
-    """Yield how far the models are from the intact one, as far as it is known in every repeat."""
-    known = [each.fidelity for each in removal.models if each.fidelity is not None]
-    if len(known) < len(removal.models):
-        return
+def distances(known: Sequence[Fidelity], **about: Any) -> Iterator[Record]:
+    """Yield how far models, one for each repeat, are from the intact one, as far as it is known of all of them.
+
+    Args:
+        known: The fidelity of each.
+        about: What the records are about.
+    """
     for name, figure in FIGURES.items():
         values = [value for each in known if (value := figure.of(each)) is not None]
         intact = [value for each in known if (value := figure.intact(each)) is not None]
-        if len(values) == len(known):
-            single = known[0].divergence if len(known) == 1 and name == "divergence" else None
-            error = {} if single is None else _with_error(single.mean, single.stderr)
+        if values and len(values) == len(known):
+            error = _with_error(values[0], figure.stderr(known[0])) if len(known) == 1 else {}
             yield Record(
-                **_pruned(model, removal),
+                **about,
                 kind=FIDELITY,
                 metric=name,
                 higher_is_better=figure.higher_is_better,

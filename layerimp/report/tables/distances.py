@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from layerimp.defaults import ORIGINAL
 from layerimp.fidelity.record import Fidelity
-from layerimp.report.tables.numbers import number, percentage
+from layerimp.report.tables.numbers import Show, number, percentage
 
 if TYPE_CHECKING:
     from layerimp.report.results.comparison import ModelResults
@@ -25,12 +25,14 @@ class Figure:
         higher_is_better: The direction.
         intact: Returns the same number of the intact model.
         stderr: Returns the standard error; None if it is not known.
+        show: Shows the number.
     """
 
     of: Number
-    higher_is_better: bool
+    higher_is_better: bool = False
     intact: Number = lambda fidelity: None
     stderr: Number = lambda fidelity: None
+    show: Show = number
 
 
 def _of(part: str, name: str) -> Number:
@@ -44,27 +46,33 @@ def _of(part: str, name: str) -> Number:
 
 
 FIGURES: Mapping[str, Figure] = {
-    "divergence": Figure(_of("divergence", "mean"), higher_is_better=False, stderr=_of("divergence", "stderr")),
-    "divergence p99": Figure(_of("divergence", "p99"), higher_is_better=False),
-    "agreement": Figure(lambda fidelity: fidelity.agreement, higher_is_better=True),
-    "copying": Figure(_of("copying", "accuracy"), higher_is_better=True, intact=_of("copying", "intact")),
+    "divergence": Figure(_of("divergence", "mean"), stderr=_of("divergence", "stderr")),
+    "divergence p99": Figure(_of("divergence", "p99")),
+    "agreement": Figure(lambda fidelity: fidelity.agreement, higher_is_better=True, show=percentage),
+    "copying": Figure(
+        _of("copying", "accuracy"), higher_is_better=True, intact=_of("copying", "intact"), show=percentage
+    ),
     "same tokens": Figure(_of("generation", "same_tokens"), higher_is_better=True),
-    "empty": Figure(_of("generation", "empty"), higher_is_better=False, intact=_of("generation", "intact_empty")),
-    "loops": Figure(_of("generation", "loops"), higher_is_better=False, intact=_of("generation", "intact_loops")),
+    "empty": Figure(_of("generation", "empty"), intact=_of("generation", "intact_empty"), show=percentage),
+    "loops": Figure(_of("generation", "loops"), intact=_of("generation", "intact_loops"), show=percentage),
 }
 """The figures by name."""
-SHARES = frozenset({"agreement", "copying", "empty", "loops"})
-"""The figures that are shares."""
+FIGURES_NOTE = (
+    "divergence: from the intact model's predictions, in nats; agreement: the same top token; copying: tokens of "
+    "repeated text predicted right; same tokens, empty, loops: of texts that are generated"
+)
+"""What explains them in tables."""
 
 
 def figures(fidelity: Fidelity) -> str:
     """Show all figures in a line, with the intact model's in brackets."""
     parts = []
     for name, figure in FIGURES.items():
-        show = percentage if name in SHARES else number
         value, intact = figure.of(fidelity), figure.intact(fidelity)
         if value is not None:
-            parts.append(f"{name} {show(value)}" + ("" if intact is None else f" (intact {show(intact)})"))
+            parts.append(
+                f"{name} {figure.show(value)}" + ("" if intact is None else f" (intact {figure.show(intact)})")
+            )
     return ", ".join(parts)
 
 

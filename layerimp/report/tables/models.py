@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from layerimp._table import Cell, Column, Table
@@ -16,9 +16,7 @@ from layerimp.report.results.data import documents_asked
 from layerimp.report.results.measures import Measured
 from layerimp.report.results.models import Removal
 from layerimp.report.results.rows import RETAINED
-from layerimp.report.tables.data_frame import COST, FIDELITY, QUALITY, SIZE, Record, shown
-from layerimp.report.tables.distances import SHARES
-from layerimp.report.tables.numbers import number, percentage
+from layerimp.report.tables.data_frame import COST, FIDELITY, QUALITY, SIZE, TO_RIGHT, TO_WRONG, Record, shown
 
 REMOVED = "removed"
 """The kind of the columns for the removed blocks and the share of the parameters."""
@@ -130,16 +128,11 @@ def _column(line: Sequence[Record | None], *, kind: str, first: bool) -> Column:
         return Column(known.metric, [_cost(record, intact) for record in line], kind=kind)
     cells = [MISSING if record is None else record.cell() for record in line]
     if kind == FIDELITY:
-        return Column(distance(known), [intact_figure(known), *cells[1:]], kind=kind)
+        return Column(_distance(known), [_intact_figure(known), *cells[1:]], kind=kind)
     if known.task == RETAINED:
         return Column(f"retained\n{known.metric}", [Cell(), *cells[1:]], kind=kind, drawn="axis" if first else None)
     count = "" if known.documents is None else f"\n{known.documents:,} documents"
     return Column(f"{marked(known)}\n{better(known)}{count}", cells, kind=kind)
-
-
-def distance(record: Record) -> str:
-    """Return the head of a column of fidelity, or of flips, which are those of a task."""
-    return f"{record.task}\n{better(record)}".lstrip()
 
 
 def marked(record: Record) -> str:
@@ -152,11 +145,39 @@ def better(record: Record) -> str:
     return f"{record.metric} {'↑' if record.higher_is_better else '↓'}"
 
 
-def intact_figure(record: Record) -> Cell:
+def fidelity_columns(lines: Sequence[Mapping[tuple[str, str], Record]], *, repeated: bool = False) -> Iterator[Column]:
+    """Yield the columns of figures of fidelity and of flips, in which the intact model comes first.
+
+    Args:
+        lines: The records of each other model, by task (empty for figures) and metric.
+        repeated: Whether ± is the interval over repeats.
+    """
+    for key in dict.fromkeys(key for line in lines for key in line if key[1] != TO_RIGHT):
+        here = [line.get(key) for line in lines]
+        first = next(record for record in here if record is not None)
+        if first.metric == TO_WRONG:
+            cells = [_to_and_fro(line.get(key), line.get((first.task, TO_RIGHT))) for line in lines]
+            yield Column(f"{first.task}\nto wrong / back", [Cell(), *cells])
+        else:
+            cells = [MISSING if record is None else record.cell(repeated=repeated) for record in here]
+            yield Column(_distance(first), [_intact_figure(first), *cells])
+
+
+def _distance(record: Record) -> str:
+    """Return the head of a column of fidelity, or of flips, which are those of a task."""
+    return f"{record.task}\n{better(record)}".lstrip()
+
+
+def _intact_figure(record: Record) -> Cell:
     """Show the intact model's own value of a figure of fidelity; empty if it has none."""
-    if record.original is None:
-        return Cell()
-    return Cell(record.original, (percentage if record.metric in SHARES else number)(record.original))
+    return Cell() if record.original is None else Cell(record.original, record.show(record.original))
+
+
+def _to_and_fro(to_wrong: Record | None, to_right: Record | None) -> Cell:
+    """Show how many answers went from right to wrong, and how many the other way."""
+    if to_wrong is None or to_right is None:
+        return MISSING
+    return Cell(to_wrong.mean, f"{to_wrong.mean:g} / {to_right.mean:g}")
 
 
 def _gone(size: Record | None) -> Cell:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layerimp.fidelity import Copying, Fidelity, Generation, Spread
-from layerimp.report.tables.compared import fidelity_columns
+from layerimp.report.tables.compared import figures
 from layerimp.report.tables.distances import FIGURES
 
 SPREAD = Spread(mean=0.25, stderr=0.0123, median=0.1, p90=0.5, p99=1.5, max=3.0)
@@ -16,7 +16,7 @@ def measured(loops: float | None) -> Fidelity:
 
 
 def test_every_figure_is_a_column_with_the_intact_model_s_first() -> None:
-    columns = {column.head[:-2]: [str(cell) for cell in column.cells] for column in fidelity_columns([measured(0.5)])}
+    columns = {column.head[:-2]: [str(cell) for cell in column.cells] for column in figures([measured(0.5)])}
     assert columns == {
         "divergence": ["", "0.2500 ± 0.012"],
         "divergence p99": ["", "1.500"],
@@ -30,7 +30,7 @@ def test_every_figure_is_a_column_with_the_intact_model_s_first() -> None:
 
 
 def test_what_no_model_has_is_no_column() -> None:
-    heads = [column.head for column in fidelity_columns([None, measured(None)])]
+    heads = [column.head for column in figures([None, measured(None)])]
     assert "loops ↓" not in heads
     assert len(heads) == len(FIGURES) - 1
-    assert [column.head for column in fidelity_columns([Fidelity(agreement=0.5)])] == ["agreement ↑"]
+    assert [column.head for column in figures([Fidelity(agreement=0.5)])] == ["agreement ↑"]
