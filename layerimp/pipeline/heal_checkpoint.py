@@ -28,7 +28,7 @@ from layerimp.pipeline.stages import load_model
 from layerimp.pipeline.texts import check_calibration, further_text, read_text, text_for_fidelity_again
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.assets import absolute, assets
-from layerimp.report.healed_card import HealedCheckpoint, healed_card
+from layerimp.report.card import HealedCheckpoint, healed_card
 from layerimp.report.results.healing import HealingReport
 from layerimp.report.words import recovery
 from layerimp.steps import Step, checked_steps, simplest

@@ -1,4 +1,4 @@
-"""The model card of a pruned checkpoint, from the results: source, method, what was removed, how to make it again."""
+"""The model cards of pruned and of healed checkpoints: source, method, what was removed, how to make it again."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import math
 import re
 import shlex
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+
+import yaml
+from jinja2 import Environment, StrictUndefined
 
 from layerimp._paths import last_part, tree_without_folders, without_folders
 from layerimp._version import __version__
@@ -18,28 +22,24 @@ from layerimp.recipe import Recipe
 from layerimp.report import words
 from layerimp.report.results.data import by_folder, documents_asked
 from layerimp.report.results.measures import Measured, Share
-from layerimp.report.tables.distances import FIGURES, SHARES
+from layerimp.report.tables.distances import FIGURES
 from layerimp.report.tables.models import AT_FLOOR, MARK
-from layerimp.report.tables.numbers import measured, number, percentage, share_cell
-from layerimp.report.words import beside, recovery
+from layerimp.report.tables.numbers import measured, share_cell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from huggingface_hub import EvalResult
 
-    from layerimp.evaluator import DataFile
+    from layerimp.calibration.sampling import Calibration
     from layerimp.fidelity.record import Fidelity
-    from layerimp.pruner import PrunePlan
+    from layerimp.healer import Healer, Repair
     from layerimp.report.document import Results
-    from layerimp.report.results.comparison import ModelResults
-    from layerimp.report.results.models import PrunedModel, Removal
-    from layerimp.steps import Step
+    from layerimp.report.results.comparison import Design, ModelResults
+    from layerimp.report.results.models import PrunedModel, Removal, RepairedGap
 
-RESULTS = "## Results"
-"""The heading of what the evaluators measured."""
-DISTANCE = "## How far from the source"
-"""The heading of the fidelity."""
+_OF_BEFORE = ("## Results", "## How far from the source")
+"""The headings in a card of what does not hold any more once the checkpoint is healed."""
 
 _METRICS = {"acc": "accuracy", "word_perplexity": "perplexity", "byte_perplexity": "perplexity"}
 """The Hub's names of metrics, where lm-evaluation-harness has other names."""
@@ -52,7 +52,7 @@ def escaped(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Checkpoint:
+class _Pruned:
     """A checkpoint of a run.
 
     Attributes:
@@ -67,6 +67,11 @@ class _Checkpoint:
     def model(self) -> ModelResults:
         """The results for the model of the run."""
         return self.results.model
+
+    @property
+    def design(self) -> Design:
+        """The design of the run."""
+        return self.results.design
 
     @cached_property
     def removal(self) -> Removal:
@@ -85,6 +90,11 @@ class _Checkpoint:
             for name, metric in metrics.items():
                 yield task, name, metric, self.model.metrics.get(task, {}).get(name)
 
+    @property
+    def beside_source(self) -> list[tuple[str, str, Measured, Measured | None]]:
+        """The metrics of the card: those of both models, without the tasks of a group within a group."""
+        return [each for each in self.measured if each[3] is not None and each[0] not in self.model.inner]
+
     def retained(self, task: str, name: str) -> Share | None:
         """What is retained of a task, if the task counts by this metric."""
         entries = (row.entries.get(self.label) for row in self.model.rows if (row.task, row.metric) == (task, name))
@@ -101,23 +111,24 @@ def model_card(results: Results, label: str, origin: Origin | None = None, *, co
         origin: The source of the checkpoint; by default only its name is known.
         command: The command that made the checkpoint: `run` or `prune`.
     """
-    checkpoint, healers = _Checkpoint(results, label), results.design.healers
+    checkpoint, healers = _Pruned(results, label), results.design.healers
     origin = origin or Origin(name=last_part(results.request["model"]))
-    loader, plan, healer = str(checkpoint.model.loader), checkpoint.pruned.plan, checkpoint.removal.healer
-    name = f"{origin.name.rpartition('/')[2]}-{label}"
+    plan, healer, recipe = checkpoint.pruned.plan, checkpoint.removal.healer, None
     tags = (plan.scorer, *(("healed", healers[healer].name) if healer else ()))
-    lines = [
-        *_summary(checkpoint, origin),
-        *_measured(checkpoint),
-        *distance(checkpoint.pruned.fidelity),
-        *_sources(plan),
-        *use(loader),
-        *_made_again(checkpoint, origin, command),
-    ]
-    return front_matter(metadata(origin, loader, tags, _for_the_hub(checkpoint), name)) + "\n".join(["", *lines, ""])
+    data = metadata(
+        origin,
+        str(checkpoint.model.loader),
+        tags,
+        _for_the_hub(checkpoint),
+        f"{origin.name.rpartition('/')[2]}-{label}",
+    )
+    if plan.scorer is not None and checkpoint.model.scored:
+        recipe = as_json(_asked(Recipe.model_validate(results.request), command) | {"model": origin.name})
+    document = as_json(tree_without_folders(plan.model_dump(mode="json")) | {"model": origin.name})
+    return front_matter(data) + str(_template().pruned(checkpoint, origin, document, recipe, command))
 
 
-def _for_the_hub(checkpoint: _Checkpoint) -> list[EvalResult]:
+def _for_the_hub(checkpoint: _Pruned) -> list[EvalResult]:
     """Return the metrics of a checkpoint as the Hub reads them, without those whose value is not finite.
 
     The Hub attributes all results of a card to its model. So the value of the intact model, the number of documents and
@@ -125,7 +136,7 @@ def _for_the_hub(checkpoint: _Checkpoint) -> list[EvalResult]:
     """
     from huggingface_hub import EvalResult
 
-    design, metrics = checkpoint.results.design, []
+    design, metrics = checkpoint.design, []
     for task, name, metric, intact in checkpoint.measured:
         kept = checkpoint.retained(task, name)
         arguments = {
@@ -154,135 +165,9 @@ def _for_the_hub(checkpoint: _Checkpoint) -> list[EvalResult]:
     return metrics
 
 
-def _summary(checkpoint: _Checkpoint, origin: Origin) -> Iterator[str]:
-    """Yield the heading, and a list of what the checkpoint is."""
-    model, pruned, name = checkpoint.model, checkpoint.pruned, escaped(origin.name)
-    assert model.size is not None
-    assert pruned.size is not None
-    plan, intact, removed = pruned.plan, model.size, model.size - pruned.size
-    share = removed.share_of(intact)
-    blocks = f"{removed.blocks} of {intact.blocks} blocks removed"
-    if not words.whole(plan.blocks):
-        blocks = f"{pruned.size.blocks} of {intact.blocks} blocks left"
-    yield from (f"# {name}, {blocks}", "", f"- **Source:** {name}")
-    yield (
-        f"- **Method:** scorer {escaped(plan.scorer or 'none')} (label {escaped(checkpoint.label)}), pruner "
-        f"{escaped(plan.pruner or 'none')}, layerimp {__version__}"
-    )
-    yield from _removed(plan.blocks)
-    yield (
-        f"- **Smaller by:** {counted(removed.blocks)} ({share['blocks']:.2%}), {removed.parameters:,} parameters "
-        f"({share['parameters']:.2%}), {removed.bytes:,} bytes ({share['bytes']:.2%})"
-    )
-    for quantity, reached in pruned.targets.items():
-        yield f"- **Target:** {escaped(beside(quantity, model.targets[quantity], reached))}"
-    if (healing := pruned.healing) is not None:
-        done = "; ".join(f"{gap.gap}: {gap.done}" for gap in healing.gaps)
-        back = recovery(healing.loss, healing.accuracy, healing.recovered)
-        yield f"- **Healed:** by {escaped(checkpoint.removal.healer)} ({escaped(done)}); {escaped(back)}"
-    if text := model.calibration:
-        yield (
-            f"- **Calibration:** {text.rows} rows, {text.tokens:,} tokens of "
-            f"{escaped(last_part(text.source))} (fingerprint {text.fingerprint})"
-        )
-
-
-def _removed(steps: Sequence[Step]) -> Iterator[str]:
-    """What was removed: a list of blocks, and a sentence for each place where two halves were joined."""
-    what = "Blocks removed" if words.whole(steps) else "Removed"
-    yield f"- **{what}:** {words.ranges(steps)} (0-based indices in the source)"
-    yield from (f"- {sentence[0].upper()}{sentence[1:]}" for sentence in words.seams(steps))
-
-
-def _sources(plan: PrunePlan) -> Iterator[str]:
-    """Where the blocks of the result come from, where one is of two."""
-    if not words.whole(plan.blocks):
-        yield from ("", "## Where the blocks come from", "", "| block | attention of | MLP of |", "|---|---|---|")
-        yield from (f"| {' | '.join(line)} |" for line in words.sources(plan.blocks, plan.num_blocks))
-
-
-def _measured(checkpoint: _Checkpoint) -> Iterator[str]:
-    """Yield what the evaluators measured, beside the source; nothing if nothing was measured."""
-    design, removal, search = checkpoint.results.design, checkpoint.removal, checkpoint.model.search
-    within = checkpoint.model.inner
-    both = [
-        (task, name, metric, intact)
-        for task, name, metric, intact in checkpoint.measured
-        if intact is not None and task not in within
-    ]
-    if not both:
-        return
-    yield from ("", RESULTS, "")
-    yield f"| task | metric | documents | source | {'healed' if removal.healer else 'pruned'} | retained |"
-    yield "|---|---|---|---|---|---|"
-    for task, name, metric, intact in both:
-        kept = checkpoint.retained(task, name)
-        shown = measured(intact), measured(metric), "" if kept is None else str(share_cell(kept))
-        mark = f" {MARK}" if intact.at_floor else ""
-        yield f"| {escaped(task)}{mark} | {escaped(name)} | {metric.documents or ''} | {' | '.join(shown)} |"
-    yield from ("", "Retained: 100 % is the source, 0 % a model that knows nothing. Errors (±) are standard errors.")
-    if notes := [*checkpoint.model.notes, *removal.notes]:
-        yield from ("", *(f"- {escaped(without_folders(note))}" for note in notes))
-    if any(intact.at_floor for _, _, _, intact in both):
-        yield from ("", AT_FLOOR)
-    if search is not None and search.keep_of == "quality":
-        yield from ("", f"The search for {search.keep:.4g} of what the source knows did not use these documents.")
-    if asked := documents_asked(design.limit, design.limits):
-        yield from ("", f"Measured of each task: {escaped(asked)}.")
-    yield from _rows_read(checkpoint.results.data_files)
-
-
-def distance(fidelity: Fidelity | None) -> Iterator[str]:
-    """Yield how far a checkpoint is from its source, with continuations of both; nothing if that was not measured."""
-    if fidelity is None:
-        return
-    yield from ("", DISTANCE, "", "| | source | this model |", "|---|---:|---:|")
-    for name, figure in FIGURES.items():
-        shown = percentage if name in SHARES else number
-        value, intact = figure.of(fidelity), figure.intact(fidelity)
-        if value is not None:
-            yield f"| {name} | {'' if intact is None else shown(intact)} | {shown(value)} |"
-    if fidelity.generation is None:
-        return
-    if fidelity.generation.collapse:
-        yield from ("", f"**Warning:** {fidelity.generation.collapse}.")
-    for sample in fidelity.generation.samples:
-        yield from (
-            "",
-            f"{'Message' if sample.chat else 'Prompt'}, and the continuations of the source and of this model:",
-        )
-        for text in (sample.prompt, sample.intact, sample.text):
-            yield from ("", *fenced("text", " ".join(text.split()) or "(nothing)"))
-
-
-def _rows_read(files: Sequence[DataFile]) -> Iterator[str]:
-    """Yield what was read in place of data sets on the Hub."""
-    if files:
-        yield from ("", "Rows were read from local files:", "")
-        yield from ("| file | rows | SHA-256 | licence |", "|---|---|---|---|")
-    for read in by_folder(files):
-        yield f"| {escaped(read.where)} | {read.rows:,} | `{read.sha256}` | {escaped(read.licence) or 'not stated'} |"
-
-
-def use(loader: str) -> Iterator[str]:
-    """Yield the section that says how to load the checkpoint."""
-    names = ", ".join(sorted((loader, "AutoTokenizer")))
-    yield from ("", "## Use", "", "```python", f"from transformers import {names}", "")
-    yield 'path = "."  # this directory, or the name of the repository on the Hub'
-    yield from (f"model = {loader}.from_pretrained(path)", "tokenizer = AutoTokenizer.from_pretrained(path)", "```")
-
-
-def _made_again(checkpoint: _Checkpoint, origin: Origin, command: str) -> Iterator[str]:
-    """Yield the section with the plan, the recipe if the plan came from scores, and the commands that use them."""
-    document = tree_without_folders(checkpoint.pruned.plan.model_dump(mode="json")) | {"model": origin.name}
-    model = shlex.quote(" ".join(origin.name.split()))
-    pruning = f"layerimp prune --model {model} --plan plan.json --output out"
-    yield from ("", "## Make it again", "", "The plan, as `plan.json`:", "", *fenced("json", as_json(document)))
-    yield from ("", "This removes the same from the source:", "", *fenced("bash", pruning))
-    if checkpoint.pruned.plan.scorer is not None and checkpoint.model.scored:
-        asked = _asked(Recipe.model_validate(checkpoint.results.request), command) | {"model": origin.name}
-        yield from ("", "The recipe that led to the plan, as `recipe.json`:", "", *fenced("json", as_json(asked)), "")
-        yield from fenced("bash", f"layerimp {command} --recipe recipe.json --output out")
+def _says(value: Any) -> bool:
+    """Return whether a value is known, and is neither NaN nor infinite, which JSON cannot express."""
+    return value is not None and (not isinstance(value, float) or math.isfinite(value))
 
 
 def _asked(recipe: Recipe, command: str) -> dict[str, Any]:
@@ -293,18 +178,119 @@ def _asked(recipe: Recipe, command: str) -> dict[str, Any]:
     return plain
 
 
+@dataclass(frozen=True)
+class HealedCheckpoint:
+    """A checkpoint that was healed by itself, as its card describes it.
+
+    Attributes:
+        origin: The intact model.
+        loader: The stock `Auto` class that loads the checkpoint.
+        recipe: The recipe, with the pruned model and the calibration text.
+        healer: The healer.
+        repairs: The repairs, one for each gap.
+        recovered: What came back, as `recovery` says it.
+        text: The text that was drawn.
+        fidelity: How far the checkpoint is from the intact model; None if that was not measured.
+    """
+
+    origin: Origin
+    loader: str
+    recipe: Recipe
+    healer: Healer
+    repairs: Sequence[Repair]
+    recovered: str
+    text: Calibration
+    fidelity: Fidelity | None = None
+
+
+def healed_card(before: str, checkpoint: HealedCheckpoint) -> str:
+    """Return the card of a healed checkpoint: the card of the checkpoint before, with a section on healing.
+
+    Results in the card of the checkpoint before are not those of this one: the metadata leave them out, and the heading
+    above them says so.
+
+    Args:
+        before: The card of the checkpoint before healing; empty if there is none.
+        checkpoint: The healed checkpoint.
+    """
+    healer, card = checkpoint.healer, _template()
+    tags, body = _parts(before)
+    data = metadata(checkpoint.origin, checkpoint.loader, [*tags, "healed", healer.name])
+    if not body.strip():
+        body = str(card.without_card(checkpoint.origin, checkpoint.loader))
+    for heading in _OF_BEFORE:
+        body = body.replace(f"\n{heading}\n", f"\n{heading} before healing by {escaped(healer.name)}\n")
+    start = next((heading.start() for heading in re.finditer("^## ", body, re.MULTILINE)), len(body))
+    section = str(card.healed(checkpoint, " ".join(map(shlex.quote, _command(checkpoint.recipe, healer)))))
+    return f"{front_matter(data)}{body[:start].rstrip()}\n\n{section}{body[start:]}"
+
+
+def _parts(card: str) -> tuple[list[str], str]:
+    """Return the tags of a card, and its text below the metadata."""
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
+
+    block = REGEX_YAML_BLOCK.search(card)
+    if block is None:
+        return [], card
+    try:
+        metadata_before = yaml.safe_load(block[2])
+    except yaml.YAMLError:
+        metadata_before = None
+    tags = metadata_before.get("tags") if isinstance(metadata_before, dict) else None
+    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else [], card[block.end() :]
+
+
+def _command(recipe: Recipe, healer: Healer) -> Iterator[str]:
+    """Yield the words of the command that heals the checkpoint again."""
+    yield from ("layerimp", "heal", "--model", " ".join(last_part(recipe.model).split()), "--healer", healer.name)
+    own = recipe.model_dump(mode="json", include={"heal_text", "seed"}, exclude_defaults=True)
+    text = recipe.calibration.model_dump(mode="json", exclude_defaults=True)
+    options = {"calibration": str(text.pop("source")), **text, **own}
+    for name, value in tree_without_folders(tree_without_folders(options, last_part)).items():
+        yield from (f"--{name.replace('_', '-')}", " ".join(str(value).split()))
+    for name, value in tree_without_folders(healer.config.model_dump(mode="json", exclude_defaults=True)).items():
+        yield from ("--set", f"{healer.name}.{name}={json.dumps(value)}")
+    yield from ("--output", "out")
+
+
+@cache
+def _template() -> Any:
+    """Return the template of cards, whose macros are their sections."""
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "count": "{:,}".format,
+        "counted": counted,
+        "done": _done,
+        "fenced": fenced,
+        "kept": lambda share: "" if share is None else share_cell(share),
+        "last_part": last_part,
+        "measured": measured,
+        "plain": escaped,
+        "quoted": lambda name: shlex.quote(" ".join(name.split())),
+        "ranges": words.ranges,
+        "seams": words.seams,
+        "share": "{:.2%}".format,
+        "whole": words.whole,
+        "without_folders": without_folders,
+    }
+    environment.globals |= {"beside": words.beside, "recovery": words.recovery, "sources": words.sources}
+    environment.globals |= {"by_folder": by_folder, "documents_asked": documents_asked, "figures": FIGURES}
+    environment.globals |= {"at_floor": AT_FLOOR, "mark": MARK, "version": __version__}
+    return environment.from_string(files(__package__).joinpath("card.md.jinja").read_text("utf-8")).module
+
+
+def _done(gaps: Iterable[RepairedGap | Repair]) -> str:
+    """List what was done at each gap."""
+    return escaped("; ".join(f"{gap.gap}: {gap.done}" for gap in gaps))
+
+
 def as_json(document: Mapping[str, Any]) -> str:
     """Return a document as JSON that cannot end its code block, and holds nothing that is read as HTML or a formula."""
     text = json.dumps(document, indent=2)
     return text.replace("<", "\\u003c").replace("$", "\\u0024")
 
 
-def fenced(language: str, text: str) -> Iterator[str]:
-    """Yield the lines of a code block, whose fence is longer than any that a line of the text begins with."""
+def fenced(text: str, language: str) -> str:
+    """Return a code block, whose fence is longer than any that a line of the text begins with."""
     fence = "`" * max(3, 1 + max(map(len, re.findall(r"^\s*(`{3,})", text, re.MULTILINE)), default=0))
-    yield from (f"{fence}{language}", *text.splitlines(), fence)
-
-
-def _says(value: Any) -> bool:
-    """Return whether a value is known, and is neither NaN nor infinite, which JSON cannot express."""
-    return value is not None and (not isinstance(value, float) or math.isfinite(value))
+    return "\n".join((f"{fence}{language}", *text.splitlines(), fence))

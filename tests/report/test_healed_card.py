@@ -26,8 +26,7 @@ from layerimp.evaluator import Likelihood, Metric
 from layerimp.models.origin import Origin
 from layerimp.pruner import PrunePlan
 from layerimp.registry.attribution import create
-from layerimp.report.card import escaped, model_card
-from layerimp.report.healed_card import HealedCheckpoint, healed_card
+from layerimp.report.card import HealedCheckpoint, escaped, healed_card, model_card
 from layerimp.report.results.models import Size
 from layerimp.report.words import recovery
 from layerimp.scorer import Importance
