@@ -53,6 +53,11 @@ def grid_results(layout: Layout, records: Mapping[str, Record], directory: Path 
         notes=[
             *([ONE_DRAW] if layout.grid.repeats == 1 else []),
             *(note for label in layout.models if (note := _same_text(layout, label, results))),
+            *dict.fromkeys(
+                f"{cell.model}: {cell.content['evaluator']} is left out: {results[key]['left_out']}"
+                for key, cell in cells.items()
+                if "left_out" in results.get(key, ())
+            ),
         ],
         data_files=distinct(file for subject in layout.models.values() for file in subject.data_files),
         output=None if directory is None else str(directory.absolute()),

@@ -12,6 +12,8 @@ from support.mood import mood
 import layerimp
 from layerimp.bench.cell_graph import Layout, Measure
 from layerimp.bench.cells import Cell, Result
+from layerimp.bench.results import grid_results
+from layerimp.bench.store import Record
 from layerimp.fidelity import Intact
 from layerimp.recipe import validated
 
@@ -26,6 +28,11 @@ def with_comparison(**changes: Any) -> Layout:
 
 def keys(one: Layout) -> dict[str, Cell]:
     """All cells of a grid that is computed to the end."""
+    return {key: cell for key, (cell, _) in computed_cells(one).items()}
+
+
+def computed_cells(one: Layout) -> dict[str, tuple[Cell, Result]]:
+    """All cells of a grid, with their results."""
     known: dict[str, Result] = {}
     found: dict[str, Cell] = {}
     while fresh := {key: cell for key, cell in one.cells(known.get, "one").items() if key not in known}:
@@ -37,7 +44,7 @@ def keys(one: Layout) -> dict[str, Cell]:
                 known[key] = {"blocks": ranked[: cell.content["count"]]}
             else:
                 known[key] = computed(cell)
-    return found
+    return {key: (cell, known[key]) for key, cell in found.items()}
 
 
 def test_every_pruned_model_is_compared_and_other_cells_stay() -> None:
@@ -57,6 +64,17 @@ def test_other_text_makes_other_cells() -> None:
     one, other = with_comparison(repeats=2), with_comparison(repeats=3)
     cell, same = (each.evaluation("one", (1,), COMPARISON) for each in (one, one))
     assert cell.key == same.key != other.evaluation("one", (1,), COMPARISON).key
+
+
+def test_a_model_that_cannot_be_compared_is_named_once_in_the_notes() -> None:
+    one, why = with_comparison(), {"left_out": "it predicts nothing"}
+    records = {
+        key: Record(why if cell.content.get("evaluator") == "fidelity" else result, "", 1.0, 1, "")
+        for key, (cell, result) in computed_cells(one).items()
+    }
+    found = grid_results(one, records)
+    assert [note for note in found.notes if "fidelity" in note] == ["one: fidelity is left out: it predicts nothing"]
+    assert {each.fidelity for removal in found.models["one"].removals for each in removal.models} == {None}
 
 
 @pytest.fixture

@@ -204,7 +204,7 @@ class Worker:
         for cell, wanted in zip(assignment.cells, assignment.measures, strict=True):
             try:
                 if wanted.optional and (why := self._why_left_out(assignment, wanted)):
-                    outcomes[cell.key] = Outcome(cell.key, {"fidelity": None, "left_out": why})
+                    outcomes[cell.key] = Outcome(cell.key, {"left_out": why})
                     continue
                 evaluators, _ = fitting(self._prepared(assignment, wanted), intact, SILENT, lenient=False)
                 if text is not None:
