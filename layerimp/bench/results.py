@@ -15,14 +15,15 @@ from layerimp.evaluation.packing import unpacked
 from layerimp.fidelity.record import Fidelity
 from layerimp.metric import Metric
 from layerimp.pruner import PrunePlan
-from layerimp.report.build import ONE_DRAW, Measurements, model_results, scored
+from layerimp.report.build import ONE_DRAW, model_results, scored
 from layerimp.report.document import Failure, Results
 from layerimp.report.results.comparison import Design
 from layerimp.report.results.contenders import Contender
 from layerimp.report.results.data import distinct
-from layerimp.report.results.models import Repaired, Size
+from layerimp.report.results.models import PrunedModel, Repaired, Size
 from layerimp.report.results.scores import Scored
-from layerimp.report.rows import Pruned
+from layerimp.report.rows import Measurements, Pruned
+from layerimp.report.statistics.measures import by_task
 from layerimp.report.statistics.retained import Key
 from layerimp.steps import Step
 
@@ -149,7 +150,7 @@ class _Model:
             left={
                 (pruner, amount, contender): models
                 for pruner, amount, contender in product(layout.pruners, layout.grid.amounts, compared)
-                if (models := list(self._pruned(pruner, amount, contender, num_blocks)))
+                if (models := list(self._pruned(pruner, amount, contender, num_blocks, intact.metrics)))
             },
         )
 
@@ -182,21 +183,27 @@ class _Model:
                 known.metrics |= {(metric.task, metric.name): metric for metric in unpacked(evaluated)}
         return known
 
-    def _pruned(self, pruner: str, amount: int | float, contender: Contender, num_blocks: int) -> Iterator[Pruned]:
+    def _pruned(
+        self, pruner: str, amount: int | float, contender: Contender, num_blocks: int, intact: Mapping[Key, Metric]
+    ) -> Iterator[Pruned]:
         layout = self.layout
         for draw, text in layout.repeats(contender):
             plan = self._known(layout.planning(self.label, contender.scorer, draw, pruner, amount, num_blocks))
             if plan is not None:
                 blocks = layout.removed(plan, amount, num_blocks)
                 known = self._evaluated(blocks, contender.healer, text)
-                yield Pruned(
-                    text,
-                    self._plan(pruner, contender.scorer, blocks, num_blocks),
-                    known.size,
-                    known.metrics,
-                    known.healing,
+                model = PrunedModel(
+                    draw=text,
+                    plan=self._plan(pruner, contender.scorer, blocks, num_blocks),
+                    size=known.size,
+                    metrics=by_task(known.metrics.values(), intact),
+                    footprint={},
                     fidelity=known.fidelity,
+                    healing=known.healing,
+                    targets={},
+                    checkpoint=None,
                 )
+                yield Pruned(model, known.metrics)
 
     def _plan(self, pruner: str, scorer: str, blocks: Sequence[Step], num_blocks: int) -> PrunePlan:
         layout = self.layout

@@ -240,4 +240,5 @@ def _measures(name: str, loaded: Loaded, metrics: Sequence[Metric], fidelity: Fi
     size = Size.of(loaded.stack)
     if getattr(loaded.model.config, "quantization_config", None) and (headers := read_headers(name)):
         size = size.model_copy(update={"bytes": headers.bytes})  # the dtype of such weights is not the stored one
-    return ModelMeasures(name, size, name_of(loaded.model.dtype), metrics, fidelity)
+    by_key = {(metric.task, metric.name): metric for metric in metrics}
+    return ModelMeasures(name, size, name_of(loaded.model.dtype), by_key, fidelity)

@@ -11,12 +11,13 @@ from layerimp.defaults import ALL, ORIGINAL, RANDOM
 from layerimp.evaluation.selection import data_files
 from layerimp.pipeline.resolve import anywhere
 from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe
-from layerimp.report.build import ONE_DRAW, Measurements, model_results, scored
+from layerimp.report.build import ONE_DRAW, model_results, scored
 from layerimp.report.document import Failure, Results
 from layerimp.report.results.comparison import Design
 from layerimp.report.results.data import distinct
-from layerimp.report.results.models import ReachedTarget, Target
-from layerimp.report.rows import Left, Pruned
+from layerimp.report.results.models import PrunedModel, ReachedTarget, Target
+from layerimp.report.rows import Left, Measurements, Pruned
+from layerimp.report.statistics.measures import by_task, costs
 from layerimp.report.words import asked, got
 from layerimp.steps import named
 
@@ -123,22 +124,22 @@ def _scored(importance: Importance, *, blind: bool) -> Scored:
 def _left(run: Run, stages: StageResults) -> Left:
     """Return each pruned model, by the label of its pruner, the amount and its contender."""
     amount, output = _amount(run.recipe), expanded(run.asked.output or "").absolute()
-    return {
-        (model.plan.pruner or "", amount, model.contender): [
-            Pruned(
-                draw=0,
-                plan=model.plan,
-                size=model.size,
-                metrics=_by_key(stages.metrics.get(label, ())),
-                healing=model.healing,
-                footprint=stages.footprint.get(label, ()),
-                fidelity=stages.fidelity.get(label),
-                targets={value.target.quantity: ReachedTarget.of(value) for value in model.standing},
-                checkpoint=str(output / stages.checkpoints[label]) if label in stages.checkpoints else None,
-            )
-        ]
-        for label, model in sorted(stages.models.items(), key=lambda item: bool(item[1].contender.healer))
-    }
+    intact, left = _by_key(stages.metrics.get(ORIGINAL, ())), {}
+    for label, model in sorted(stages.models.items(), key=lambda item: bool(item[1].contender.healer)):
+        metrics = _by_key(stages.metrics.get(label, ()))
+        described = PrunedModel(
+            draw=0,
+            plan=model.plan,
+            size=model.size,
+            metrics=by_task(metrics.values(), intact),
+            footprint=costs(stages.footprint.get(label, ())),
+            fidelity=stages.fidelity.get(label),
+            healing=model.healing,
+            targets={value.target.quantity: ReachedTarget.of(value) for value in model.standing},
+            checkpoint=str(output / stages.checkpoints[label]) if label in stages.checkpoints else None,
+        )
+        left[model.plan.pruner or "", amount, model.contender] = [Pruned(described, metrics)]
+    return left
 
 
 def _amount(recipe: Recipe) -> Amount:

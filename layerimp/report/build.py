@@ -3,62 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from layerimp.report.notes import above_the_intact, collapsed, missing_fidelity, not_as_asked, unknown
 from layerimp.report.results.comparison import Design, ModelResults
-from layerimp.report.results.contenders import Contender
-from layerimp.report.results.models import Amount, PrunedModel, Removal
-from layerimp.report.results.rows import Removable, Row
+from layerimp.report.results.models import Removal
+from layerimp.report.results.rows import Removable
 from layerimp.report.results.scores import Agreement, Scored, common_steps
-from layerimp.report.rows import Left, Pruned, Rows, counts_of
+from layerimp.report.rows import Left, Measurements, Removed, rows
 from layerimp.report.statistics.agreement import mean_tau, self_tau, stability
 from layerimp.report.statistics.measures import by_task, costs, flips_by_task, shares
-from layerimp.report.statistics.retained import Key, Retained, counting, removable, summed_up, worst_by_repeat
+from layerimp.report.statistics.retained import Retained, counting, removable, summed_up, worst_by_repeat
 from layerimp.report.statistics.significance import interval
 from layerimp.report.tables.numbers import named
 from layerimp.steps import Step, removed_by
 
-if TYPE_CHECKING:
-    from layerimp.calibration.sampling import Calibration
-    from layerimp.metric import Metric
-    from layerimp.report.results.models import Size, Target
-    from layerimp.report.results.search import QualitySearch
-
 ONE_DRAW = (
     "one draw of calibration text: the comparison is of the models from this draw, and another draw may give others"
 )
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """One intact model, with everything that was scored, removed and measured.
-
-    Attributes:
-        num_blocks: The number of blocks of the intact model.
-        size: The size of the intact model; None if nothing is evaluated yet.
-        intact: The metrics of the intact model.
-        scored: The scores, by label of the scorer.
-        left: The pruned models.
-        footprint: The costs of the intact model.
-        targets: The sizes that were asked for, by quantity.
-        loader: The stock class that loads the checkpoints.
-        calibration: The text that drove the scoring, if it was one text.
-        search: The result of a search.
-    """
-
-    num_blocks: int
-    size: Size | None
-    intact: Mapping[Key, Metric]
-    scored: Mapping[str, Scored]
-    left: Left
-    footprint: Sequence[Metric] = ()
-    targets: Mapping[str, Target] = field(default_factory=dict)
-    loader: str | None = None
-    calibration: Calibration | None = None
-    search: QualitySearch | None = None
 
 
 def scored(
@@ -101,11 +64,6 @@ def model_results(design: Design, label: str, known: Measurements) -> ModelResul
         known: What was scored, removed and measured.
     """
     retained = _retained(known)
-    rows: list[Row] = []
-    for pruner, amount in dict.fromkeys((pruner, amount) for pruner, amount, _ in known.left):
-        here = {who: models for (p, a, who), models in known.left.items() if (p, a) == (pruner, amount)}
-        kept = {who: retained[pruner, amount, who] for who in here if (pruner, amount, who) in retained}
-        rows += _rows(design, pruner, amount, known, here, kept)
     return ModelResults(
         label=label,
         num_blocks=known.num_blocks,
@@ -118,7 +76,7 @@ def model_results(design: Design, label: str, known: Measurements) -> ModelResul
         scored=dict(known.scored),
         agreements=list(_agreements(known.scored)),
         removals=[_removal(design, key, known, retained.get(key)) for key in known.left],
-        rows=rows,
+        rows=list(rows(design, known, retained)),
         removables=list(_removable(known.left, retained)),
         search=known.search,
         notes=[
@@ -138,83 +96,38 @@ def _agreements(scored: Mapping[str, Scored]) -> Iterator[Agreement]:
             yield Agreement(scorers=pair, tau=mean_tau(*(scores[scorer] for scorer in pair)))
 
 
-def _retained(known: Measurements) -> dict[tuple[str, Amount, Contender], Retained]:
+def _retained(known: Measurements) -> dict[Removed, Retained]:
     """Return what is retained, wherever a model of the same pruner and amount was measured."""
     intact = counting(known.intact.values())
-    measured = {
-        (pruner, amount)
-        for (pruner, amount, _), models in known.left.items()
-        if known.size is not None and any(model.size for model in models)
-    }
+    measured = {key[:2] for key, models in known.left.items() if any(each.model.size for each in models)}
     return {
-        key: summed_up(intact, [model.metrics for model in models])
+        key: summed_up(intact, [each.metrics for each in models])
         for key, models in known.left.items()
-        if key[:2] in measured and known.intact
+        if key[:2] in measured and intact
     }
 
 
-def _rows(
-    design: Design,
-    pruner: str,
-    amount: Amount,
-    known: Measurements,
-    here: Mapping[Contender, Sequence[Pruned]],
-    kept: Mapping[Contender, Retained],
-) -> Iterator[Row]:
-    """Yield the rows for one pruner and amount: those of models with equally many blocks removed stand together."""
-    for counts in sorted({counts_of(models) for models in here.values()}):
-        group = {who.label: models for who, models in here.items() if counts_of(models) == counts}
-        if known.size is not None and any(model.size for models in group.values() for model in models):
-            yield from Rows(
-                design,
-                pruner,
-                amount,
-                known.num_blocks,
-                known.size,
-                known.intact,
-                {who.label: who for who in here},
-                group,
-                {who.label: each for who, each in kept.items() if who.label in group},
-            ).rows()
-
-
-def _removal(
-    design: Design, key: tuple[str, Amount, Contender], known: Measurements, retained: Retained | None
-) -> Removal:
+def _removal(design: Design, key: Removed, known: Measurements, retained: Retained | None) -> Removal:
     pruner, amount, contender = key
     models, where = known.left[key], f" at {named(amount)}" if len(design.amounts) > 1 else ""
-    notes = list(collapsed(contender.label + where, models))
+    notes = list(collapsed(contender.label + where, [each.model.fidelity for each in models]))
+    tables = [each.metrics for each in models]
     if retained is not None:
-        tables = [model.metrics for model in models]
         notes += above_the_intact(counting(known.intact.values()), contender.label + where, tables, retained)
     return Removal(
         pruner=pruner,
         amount=amount,
         scorer=contender.scorer,
         healer=contender.healer,
-        models=[_model(model, known.intact) for model in models],
-        stability=None if contender.healer else stability([removed_by(model.blocks) for model in models]),
+        models=[each.model for each in models],
+        stability=None if contender.healer else stability([removed_by(each.blocks) for each in models]),
         retained=None if retained is None else shares(retained),
-        flips=flips_by_task(known.intact, [model.metrics for model in models]),
+        flips=flips_by_task(known.intact, tables),
         notes=notes,
     )
 
 
-def _model(model: Pruned, intact: Mapping[Key, Metric]) -> PrunedModel:
-    return PrunedModel(
-        draw=model.draw,
-        plan=model.plan,
-        size=model.size,
-        metrics=by_task(model.metrics.values(), intact),
-        footprint=costs(model.footprint),
-        fidelity=model.fidelity,
-        healing=model.healing,
-        targets=dict(model.targets),
-        checkpoint=model.checkpoint,
-    )
-
-
-def _removable(left: Left, retained: Mapping[tuple[str, Amount, Contender], Retained]) -> Iterator[Removable]:
+def _removable(left: Left, retained: Mapping[Removed, Retained]) -> Iterator[Removable]:
     """Yield how many blocks may be removed for each contender that was measured at several numbers of blocks."""
     for pruner, contender in dict.fromkeys((pruner, contender) for pruner, _, contender in left):
         curves: dict[int, dict[int, float]] = {}
@@ -222,7 +135,7 @@ def _removable(left: Left, retained: Mapping[tuple[str, Amount, Contender], Reta
             known = retained.get(key) if (key[0], key[2]) == (pruner, contender) else None
             by_repeat = None if known is None else worst_by_repeat(known)
             for model, share in zip(models, by_repeat or (), strict=False):
-                curves.setdefault(model.draw, {})[len(model.blocks)] = share
+                curves.setdefault(model.model.draw, {})[len(model.blocks)] = share
         measured, levels = removable(list(curves.values()))
         if len(measured) > 1:
             yield Removable(pruner=pruner, label=contender.label, measured=measured, levels=levels)

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from layerimp._version import versions
 from layerimp.report.document import PAGE, write_json
-from layerimp.report.notes import above_the_intact, unknown
+from layerimp.report.notes import above_the_intact, collapsed, unknown
 from layerimp.report.page import comparison_page
 from layerimp.report.results.compared import ComparedModel, MeasuredModel, ModelComparison
 from layerimp.report.statistics.measures import by_task, shares
 from layerimp.report.statistics.paired_bootstrap import Estimate, difference
 from layerimp.report.statistics.retained import counting, summed_up
-from layerimp.report.statistics.significance import holm
+from layerimp.report.statistics.significance import corrected
 
 if TYPE_CHECKING:
     from layerimp.calibration.sampling import Calibration
@@ -39,14 +40,14 @@ class ModelMeasures:
         name: The model, as it was named.
         size: Its size.
         dtype: The dtype that it computes in.
-        metrics: The metrics of quality.
+        metrics: The metrics of quality, by task and name.
         fidelity: How far it is from the intact model; None for that one, and if it was not measured.
     """
 
     name: str
     size: Size
     dtype: str
-    metrics: Sequence[Metric] = ()
+    metrics: Mapping[Key, Metric]
     fidelity: Fidelity | None = None
 
 
@@ -69,18 +70,16 @@ def compared(
         failures: By label, why an evaluator failed.
         notes: Notes from the measuring.
     """
-    by_name, tables = counting(intact.metrics), {label: _table(model) for label, model in models.items()}
-    retained = {label: summed_up(by_name, [table]) for label, table in tables.items()}
-    above = (each for label in models for each in above_the_intact(by_name, label, [tables[label]], retained[label]))
-    differences = _differences(intact.metrics, {label: model.metrics for label, model in models.items()})
-    whole = _table(intact)
+    by_name = counting(intact.metrics.values())
+    retained = {label: summed_up(by_name, [model.metrics]) for label, model in models.items()}
+    differences = _differences(intact, models)
     return ModelComparison(
         request=request,
         text=text,
         intact=MeasuredModel(**_measured(intact)),
         models={
             label: ComparedModel(
-                **_measured(model, whole),
+                **_measured(model, intact.metrics),
                 differences=differences[label],
                 retained=shares(retained[label]) if intact.metrics else None,
             )
@@ -88,47 +87,47 @@ def compared(
         },
         fidelity={label: model.fidelity for label, model in models.items() if model.fidelity is not None},
         failures=dict(failures),
-        notes=[*notes, *unknown(whole, by_name), *above, *_notes(models)],
+        notes=[
+            *notes,
+            *unknown(intact.metrics, by_name),
+            *(
+                note
+                for label, model in models.items()
+                for note in above_the_intact(by_name, label, [model.metrics], retained[label])
+            ),
+            *(note for label, model in models.items() for note in _of_fidelity(label, model.fidelity)),
+        ],
         versions=[versions()],
         output=None,
     )
 
 
-def _table(model: ModelMeasures) -> dict[Key, Metric]:
-    """Return the metrics of a model by task and name."""
-    return {(metric.task, metric.name): metric for metric in model.metrics}
-
-
-def _measured(model: ModelMeasures, intact: Mapping[Key, Metric] | None = None) -> dict[str, Any]:
-    metrics = by_task(model.metrics, intact or {})
+def _measured(model: ModelMeasures, intact: Mapping[Key, Metric] = MappingProxyType({})) -> dict[str, Any]:
+    metrics = by_task(model.metrics.values(), intact)
     return {"model": model.name, "size": model.size, "dtype": model.dtype, "metrics": metrics}
 
 
 def _differences(
-    intact: Sequence[Metric], models: Mapping[str, Sequence[Metric]]
+    intact: ModelMeasures, models: Mapping[str, ModelMeasures]
 ) -> dict[str, dict[str, dict[str, Difference]]]:
     """Return the differences to the intact model by label, task and name; p-values are corrected over the models."""
-    found: dict[str, dict[str, dict[str, Difference]]] = {label: {} for label in models}
-    for before in intact:
-        key = before.task, before.name
-        after = {label: own for label, metrics in models.items() for own in metrics if (own.task, own.name) == key}
+    differences: dict[str, dict[str, dict[str, Difference]]] = {label: {} for label in models}
+    for key, before in intact.metrics.items():
         contrasts = {
-            label: difference(Estimate.of([own]), Estimate.of([before]), paired=True) for label, own in after.items()
+            label: difference(Estimate.of([model.metrics[key]]), Estimate.of([before]), paired=True)
+            for label, model in models.items()
+            if key in model.metrics
         }
-        corrected = holm({label: each.p for label, each in contrasts.items() if each.p is not None})
-        for label, contrast in contrasts.items():
-            contrast = contrast.model_copy(update={"p": corrected.get(label)})
-            found[label].setdefault(before.task, {})[before.name] = contrast
-    return found
+        for label, contrast in corrected(contrasts).items():
+            differences[label].setdefault(before.task, {})[before.name] = contrast
+    return differences
 
 
-def _notes(models: Mapping[str, ModelMeasures]) -> Iterator[str]:
-    for label, model in models.items():
-        if (fidelity := model.fidelity) is None:
-            continue
+def _of_fidelity(label: str, fidelity: Fidelity | None) -> Iterator[str]:
+    """Yield notes on what was not measured, and on texts that have collapsed."""
+    if fidelity is not None:
         yield from (f"{label}: no {what} was measured: {why}" for what, why in fidelity.missing.items())
-        if fidelity.generation is not None and (collapse := fidelity.generation.collapse):
-            yield f"{label}: {collapse}"
+    yield from collapsed(label, [fidelity])
 
 
 def write_comparison(comparison: ModelComparison, directory: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from layerimp.fidelity.record import Fidelity
 from layerimp.metric import Metric
-from layerimp.report.rows import Left, Pruned
+from layerimp.report.rows import Left
 from layerimp.report.statistics.paired_bootstrap import Estimate, difference
 from layerimp.report.statistics.retained import FEW, Key, Retained, why_nothing
 from layerimp.steps import Step, named, simplest
@@ -63,7 +64,7 @@ def not_as_asked(left: Left) -> Iterator[str]:
     """Yield a note on each healer that, in some models, did at every gap something other than requested, or nothing."""
     reasons: dict[str, dict[tuple[int, tuple[Step, ...]], list[str]]] = {}
     for (_, _, contender), models in left.items():
-        for model in models:
+        for model in (each.model for each in models):
             if model.healing:
                 own = [gap.why for gap in model.healing.gaps]
                 reasons.setdefault(contender.healer, {})[model.draw, tuple(simplest(model.blocks))] = own
@@ -77,14 +78,14 @@ def not_as_asked(left: Left) -> Iterator[str]:
             )
 
 
-def collapsed(label: str, models: Sequence[Pruned]) -> Iterator[str]:
+def collapsed(label: str, models: Sequence[Fidelity | None]) -> Iterator[str]:
     """Yield a note if texts of a contender's models have collapsed.
 
     Args:
         label: The contender, in words.
-        models: Its models, one for each repeat.
+        models: The fidelity of its models, one for each repeat.
     """
-    measured = [model.fidelity for model in models if model.fidelity is not None]
+    measured = [fidelity for fidelity in models if fidelity is not None]
     collapses = [each for fidelity in measured if fidelity.generation and (each := fidelity.generation.collapse)]
     if collapses:
         which = f" ({len(collapses)} of {len(measured)} models collapse)" if len(measured) > 1 else ""
@@ -93,7 +94,7 @@ def collapsed(label: str, models: Sequence[Pruned]) -> Iterator[str]:
 
 def missing_fidelity(left: Left) -> Iterator[str]:
     """Yield a note on the measures of fidelity that are missing, with the reasons."""
-    records = [model.fidelity for models in left.values() for model in models if model.fidelity is not None]
+    records = [known for models in left.values() for each in models if (known := each.model.fidelity) is not None]
     missing = dict.fromkeys(f"{name} ({why})" for record in records for name, why in record.missing.items())
     if missing:
         yield f"not measured: {'; '.join(missing)}"

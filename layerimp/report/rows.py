@@ -7,19 +7,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from layerimp.calibration.sampling import Calibration
 from layerimp.defaults import RANDOM
-from layerimp.fidelity.record import Fidelity
 from layerimp.metric import Metric, retention
-from layerimp.pruner import PrunePlan
-from layerimp.report.results.comparison import Design
+from layerimp.report.results.comparison import Design, Place
 from layerimp.report.results.contenders import Contender
 from layerimp.report.results.measures import Difference, Interval
-from layerimp.report.results.models import Amount, ReachedTarget, Repaired, Size
+from layerimp.report.results.models import Amount, PrunedModel, Size, Target
 from layerimp.report.results.rows import RETAINED, Entry, Row
+from layerimp.report.results.scores import Scored
+from layerimp.report.results.search import QualitySearch
 from layerimp.report.statistics.measures import measured
 from layerimp.report.statistics.paired_bootstrap import Estimate, difference, unbeaten
 from layerimp.report.statistics.retained import Key, Retained, counting
-from layerimp.report.statistics.significance import holm, interval
+from layerimp.report.statistics.significance import corrected, interval
 from layerimp.steps import Step, Sublayer, removed_by
 
 Scale = Callable[[float], float]
@@ -32,100 +33,128 @@ FAR = 10.0
 
 @dataclass(frozen=True)
 class Pruned:
-    """A pruned model, with everything that was measured.
+    """A pruned model, with all values of its metrics.
 
     Attributes:
-        draw: The number of the repeat.
-        plan: What was removed.
-        size: The size of the pruned model; None if it is not evaluated yet.
+        model: The model as documents describe it.
         metrics: The metrics of quality, by task and name.
-        healing: What was done to heal the model; None if it is not healed, or not evaluated yet.
-        footprint: The metrics of cost.
-        fidelity: How far the model is from the intact one; None if that is not measured, or not yet.
-        targets: By quantity, what the model reaches of each target.
-        checkpoint: The path of the checkpoint; None if there is none.
     """
 
-    draw: int
-    plan: PrunePlan
-    size: Size | None
+    model: PrunedModel
     metrics: Mapping[Key, Metric]
-    healing: Repaired | None = None
-    footprint: Sequence[Metric] = ()
-    fidelity: Fidelity | None = None
-    targets: Mapping[str, ReachedTarget] = field(default_factory=dict)
-    checkpoint: str | None = None
 
     @property
     def blocks(self) -> list[Step]:
         """The removed steps, in order."""
-        return self.plan.blocks
+        return self.model.blocks
 
 
-Left = Mapping[tuple[str, Amount, Contender], Sequence[Pruned]]
-"""The pruned models of contenders, one for each repeat, by pruner, amount and contender."""
+Removed = tuple[str, Amount, Contender]
+"""A pruner, an amount and a contender."""
+Left = Mapping[Removed, Sequence[Pruned]]
+"""The pruned models of contenders, one for each repeat."""
 
 
-def counts_of(models: Sequence[Pruned]) -> tuple[int, ...]:
+@dataclass(frozen=True)
+class Measurements:
+    """One intact model, with everything that was scored, removed and measured.
+
+    Attributes:
+        num_blocks: The number of blocks of the intact model.
+        size: The size of the intact model; None if nothing is evaluated yet.
+        intact: The metrics of the intact model.
+        scored: The scores, by label of the scorer.
+        left: The pruned models.
+        footprint: The costs of the intact model.
+        targets: The sizes that were asked for, by quantity.
+        loader: The stock class that loads the checkpoints.
+        calibration: The text that drove the scoring, if it was one text.
+        search: The result of a search.
+    """
+
+    num_blocks: int
+    size: Size | None
+    intact: Mapping[Key, Metric]
+    scored: Mapping[str, Scored]
+    left: Left
+    footprint: Sequence[Metric] = ()
+    targets: Mapping[str, Target] = field(default_factory=dict)
+    loader: str | None = None
+    calibration: Calibration | None = None
+    search: QualitySearch | None = None
+
+
+def rows(design: Design, known: Measurements, retained: Mapping[Removed, Retained]) -> Iterator[Row]:
+    """Yield the rows of one model: models with equally many blocks removed for one amount stand together.
+
+    Args:
+        design: The design of the comparison.
+        known: What was measured.
+        retained: What the models of each contender retain.
+    """
+    places: dict[Place, dict[tuple[int, ...], dict[Contender, Sequence[Pruned]]]] = {}
+    for (pruner, amount, contender), models in known.left.items():
+        places.setdefault((pruner, amount), {}).setdefault(_counts(models), {})[contender] = models
+    for place, by_counts in places.items():
+        for counts in sorted(by_counts):
+            here = by_counts[counts]
+            kept = {who.label: retained[*place, who] for who in here if (*place, who) in retained}
+            yield from _Comparison(design, known, place, here, kept).rows()
+
+
+def _counts(models: Sequence[Pruned]) -> tuple[int, ...]:
     """Return how many blocks the models of a contender lack: one number, or all in ascending order if they differ."""
     counts = sorted(len(model.blocks) for model in models)
     return tuple(counts[:1] if counts[0] == counts[-1] else counts)
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The rows of models from which one pruner removed equally many blocks for one amount. Only these are compared.
+class _Comparison:
+    """Models from which one pruner removed equally many blocks for one amount. Only these are compared.
 
     Attributes:
         design: The design of the comparison.
-        pruner: The label of the pruner.
-        amount: What was asked for.
-        num_blocks: The number of blocks of the intact model.
-        size: The size of the intact model.
-        intact: The metrics of the intact model.
-        contenders: The contenders, by label.
-        pruned: The pruned models of each contender, by label.
-        retained: What each contender's models retain, by label.
+        known: What was measured.
+        place: The pruner and the amount.
+        models: The pruned models of each contender.
+        retained: What these retain, by label.
     """
 
     design: Design
-    pruner: str
-    amount: Amount
-    num_blocks: int
-    size: Size
-    intact: Mapping[Key, Metric]
-    contenders: Mapping[str, Contender]
-    pruned: Mapping[str, Sequence[Pruned]]
+    known: Measurements
+    place: Place
+    models: Mapping[Contender, Sequence[Pruned]]
     retained: Mapping[str, Retained]
 
     @cached_property
+    def _contenders(self) -> dict[str, Contender]:
+        return {contender.label: contender for contender in self.models}
+
+    @cached_property
     def _counting(self) -> Mapping[str, Metric]:
-        return counting(self.intact.values())
+        return counting(self.known.intact.values())
 
     def rows(self) -> Iterator[Row]:
         """Yield a row for each metric, and for what is retained; none before a pruned model is evaluated."""
-        for key, judged in deciding(self.intact).items():
-            tables, metric = self._tables(key), self.intact[key]
+        for key, judged in deciding(self.known.intact).items():
+            tables, metric = self._tables(key), self.known.intact[key]
             if tables:
                 best = self._best(self._tables(judged), higher=metric.higher_is_better)
                 yield self._row(key, metric, _estimates(tables), tables, best)
         means = {
-            "worst": {label: kept.worst for label, kept in self.retained.items()},
-            "likelihood": {label: kept.likelihood for label, kept in self.retained.items()},
-            "accuracy": {label: kept.accuracy for label, kept in self.retained.items()},
+            name: {label: mean for label, kept in self.retained.items() if (mean := getattr(kept, name)) is not None}
+            for name in ("worst", "likelihood", "accuracy")
         }
-        known = {name: {s: kept for s, kept in each.items() if kept is not None} for name, each in means.items()}
-        if known["worst"]:
-            names = [name for name, estimates in known.items() if estimates]
+        if means["worst"]:
+            names = [name for name, estimates in means.items() if estimates]
             for name in names if len(names) == 3 else names[1:]:  # with one mean, the lower mean is the same
-                best = self._unbeaten(known[name], higher=True)
-                yield self._row((RETAINED, name), None, known[name], {}, best)
+                yield self._row((RETAINED, name), None, means[name], {}, self._unbeaten(means[name], higher=True))
 
     def _tables(self, key: Key) -> dict[str, list[Metric]]:
         """Return a metric by contender and repeat, of the contenders that have it in every repeat."""
         return {
-            label: [model.metrics[key] for model in models]
-            for label, models in self.pruned.items()
+            contender.label: [model.metrics[key] for model in models]
+            for contender, models in self.models.items()
             if all(key in model.metrics for model in models)
         }
 
@@ -148,8 +177,9 @@ class Rows:
     ) -> Row:
         higher = original is None or original.higher_is_better
         likelihood = None if original is None else original.likelihood
-        sizes = [model.size for models in self.pruned.values() for model in models if model.size]
-        shares = [(self.size.parameters - size.parameters) / self.size.parameters for size in sizes]
+        sizes = [model.model.size for models in self.models.values() for model in models if model.model.size]
+        whole = self.known.size.parameters if self.known.size else 0
+        shares = [(whole - size.parameters) / whole for size in sizes]
         order = sorted(estimates, key=lambda label: estimates[label].mean, reverse=higher)
         baselines = self._best_baselines(order)
         to_random = self._differences(estimates, lambda contender: Contender(RANDOM, contender.healer).label)
@@ -157,7 +187,7 @@ class Rows:
         to_unhealed = self._differences(estimates, lambda contender: contender.scorer)
         entries = {}
         for label, estimate in estimates.items():
-            metrics, contender = tables.get(label, ()), self.contenders[label]
+            metrics, contender = tables.get(label, ()), self._contenders[label]
             scale = _scale(metrics)
             entries[label] = Entry(
                 scorer=contender.scorer,
@@ -172,10 +202,10 @@ class Rows:
                 to_unhealed=to_unhealed.get(label),
                 best=label in best,
             )
-        counts = list(dict.fromkeys(count for models in self.pruned.values() for count in counts_of(models)))
+        counts = list(dict.fromkeys(_counts(next(iter(self.models.values())))))
         return Row(
-            pruner=self.pruner,
-            amount=self.amount,
+            pruner=self.place[0],
+            amount=self.place[1],
             counts=counts,
             task=key[0],
             metric=key[1],
@@ -184,7 +214,7 @@ class Rows:
             factors=likelihood is not None and not likelihood.bits,
             entries=entries,
             baselines=baselines,
-            removed_blocks=sum(counts) / len(counts) / self.num_blocks,
+            removed_blocks=sum(counts) / len(counts) / self.known.num_blocks,
             removed_parameters=(min(shares), max(shares)),
         )
 
@@ -192,41 +222,40 @@ class Rows:
         """Return the best baseline for each healer: a healed model has to beat models healed in the same way."""
         best: dict[str, str] = {}
         for label in order:
-            if self.contenders[label].scorer in self.design.baselines:
-                best.setdefault(self.contenders[label].healer, label)
+            if self._contenders[label].scorer in self.design.baselines:
+                best.setdefault(self._contenders[label].healer, label)
         return best
 
     def _differences(
         self, estimates: Mapping[str, Estimate], rival_of: Callable[[Contender], str | None]
     ) -> dict[str, Difference]:
         """Compare contenders with their rivals; Holm's correction is for the number of these pairs."""
-        rivals = {label: rival_of(self.contenders[label]) for label in estimates}
-        contrasts = {
-            label: self._difference(estimates, label, rival)
-            for label, rival in rivals.items()
-            if rival is not None and rival in estimates and rival != label
-        }
-        corrected = holm({label: contrast.p for label, contrast in contrasts.items() if contrast.p is not None})
-        return {label: contrast.model_copy(update={"p": corrected.get(label)}) for label, contrast in contrasts.items()}
+        rivals = {label: rival_of(self._contenders[label]) for label in estimates}
+        return corrected(
+            {
+                label: self._difference(estimates, label, rival)
+                for label, rival in rivals.items()
+                if rival is not None and rival in estimates and rival != label
+            }
+        )
 
     def _difference(self, estimates: Mapping[str, Estimate], label: str, other: str) -> Difference:
         """Return how much greater `label` is, with the uncertainty from draws of text and from documents."""
         if len(self._models(label) | self._models(other)) == 1:
             return Difference(mean=0.0, low=0.0, high=0.0, p=1.0)  # the same model
-        ours, theirs = self.pruned[label], self.pruned[other]
-        same = self.contenders[label].scorer == self.contenders[other].scorer
-        paired = same or (self._reads(label) and self._reads(other))
-        paired = paired and [v.draw for v in ours] == [v.draw for v in theirs]
+        pair = self._contenders[label], self._contenders[other]
+        draws = [[each.model.draw for each in self.models[contender]] for contender in pair]
+        paired = draws[0] == draws[1] and (pair[0].scorer == pair[1].scorer or all(map(self._reads, pair)))
         return difference(estimates[label], estimates[other], paired=paired)
 
     def _models(self, label: str) -> set[tuple[frozenset[Sublayer], str, int]]:
         """Return what identifies the models of a contender. Healing on different texts gives different models."""
-        healer = self.contenders[label].healer
-        return {(removed_by(model.blocks), healer, model.draw if healer else 0) for model in self.pruned[label]}
+        contender = self._contenders[label]
+        models, healer = self.models[contender], contender.healer
+        return {(removed_by(each.blocks), healer, each.model.draw if healer else 0) for each in models}
 
-    def _reads(self, label: str) -> bool:
+    def _reads(self, contender: Contender) -> bool:
         """Whether a contender's repeats read text, by the scorer or by the healer."""
-        contender = self.contenders[label]
         return bool(contender.healer) or contender.scorer not in self.design.blind
 
     def _retained(self, original: Metric, label: str) -> Interval | None:

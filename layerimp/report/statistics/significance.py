@@ -64,6 +64,12 @@ def with_errors(mean: float, errors: Sequence[tuple[float, float]], least: float
     return Difference(mean=mean, low=mean - width, high=mean + width, p=max(p, least))
 
 
+def corrected(contrasts: Mapping[Name, Difference]) -> dict[Name, Difference]:
+    """Return the differences of a family, with known p-values corrected for the number of comparisons."""
+    values = holm({name: contrast.p for name, contrast in contrasts.items() if contrast.p is not None})
+    return {name: contrast.model_copy(update={"p": values.get(name)}) for name, contrast in contrasts.items()}
+
+
 def holm(values: Mapping[Name, float]) -> dict[Name, float]:
     """Return the p-values of a family of comparisons, corrected for their number (Holm 1979)."""
     corrected: dict[Name, float] = {}
