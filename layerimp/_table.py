@@ -111,9 +111,11 @@ class Table:
     def of(self, *kinds: str, title: str) -> Table:
         """Return the columns of some kinds as a table of its own, with the rows that hold anything, without notes."""
         columns = [column for place, column in enumerate(self.columns) if place < self.naming or column.kind in kinds]
-        kept = [row for row in replace(self, columns=columns).rows if any(map(str, row[self.naming :]))]
-        columns = [replace(column, values=[row[place] for row in kept]) for place, column in enumerate(columns)]
-        return replace(self, columns=columns, title=title, notes=())
+        rows = replace(self, columns=columns).rows
+        kept = [place for place, row in enumerate(rows) if any(map(str, row[self.naming :]))]
+        columns = [replace(column, values=[column.values[place] for place in kept]) for column in columns]
+        styles = [self.styles[place] for place in kept] if self.styles else ()
+        return replace(self, columns=columns, title=title, notes=(), styles=styles)
 
     def without(self, *kinds: str) -> Table:
         """Return the table without the columns of some kinds."""

@@ -51,6 +51,13 @@ def test_latex_is_plain_text() -> None:
     assert escaped_for_latex("a_b ^ ~ {\\}") == r"a\_b \textasciicircum{} \textasciitilde{} \{\textbackslash{}\}"
 
 
+def test_a_part_has_the_rows_that_hold_anything_with_their_styles() -> None:
+    columns = [Column("name", ["a", "b", "c"]), Column("x", [1, 2, 3]), Column("y", [None, "", 5], kind="part")]
+    part = Table(columns, "all", notes=["n"], styles=["red", "", "blue"]).of("part", title="part")
+    assert [[str(cell) for cell in row] for row in part.rows] == [["c", "5"]]
+    assert (part.heads, part.title, part.notes, part.styles) == (["name", "y"], "part", (), ["blue"])
+
+
 def test_a_frame_has_the_whole_numbers() -> None:
     frame = Table([Column("value", [Cell(0.123456, "0.12"), 1.0]), Column("name", ["a", "b"])]).frame()
     assert frame.to_dict("list") == {"value": [0.123456, 1.0], "name": ["a", "b"]}

@@ -61,7 +61,7 @@ def _sizes(forecast: Forecast) -> Table:
     columns = [
         Column("intact", [amount(size.original) for size in known.values()]),
         Column("pruned", [_range(size.pruned) for size in known.values()]),
-        Column("left", [_percent(size.left) for size in known.values()]),
+        Column("left", [between(size.left.least, size.left.most) for size in known.values()]),
     ]
     left = forecast.parameters.left
     removed = _removed(forecast.removed, forecast.num_blocks, Range(least=1 - left.most, most=1 - left.least))
@@ -202,10 +202,6 @@ def _passes(number: float) -> str:
 
 def _range(value: Range) -> str:
     return " to ".join(dict.fromkeys((amount(value.least), amount(value.most))))
-
-
-def _percent(value: Range) -> str:
-    return " to ".join(dict.fromkeys((f"{value.least:.1%}", f"{value.most:.1%}")))
 
 
 def gib(size: int) -> str:

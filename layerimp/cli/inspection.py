@@ -47,13 +47,13 @@ def _table(inspection: Inspection, screen: Screen) -> None:
     firsts = [first for first, _ in groups]
     sizes: list[InspectedBlock | PartSize | Inspection] = [*firsts, inspection.outside, inspection]
     rows = Column("blocks", [*(words.ranges(blocks) for _, blocks in groups), "outside", "all"], "left", BLOCKS_WIDTH)
-    cache = [_amount(first.kv_bytes_per_token) for first in firsts]
+    cache = [words.amount(first.kv_bytes_per_token) for first in firsts]
     columns = [
         Column("parameters", [f"{size.parameters:,}" for size in sizes]),
         Column("bytes", [f"{size.bytes:,}" for size in sizes]),
         Column("attention", [*(_count(first.attention) for first in firsts), "", ""]),
         Column("MLP", [*(_count(first.mlp) for first in firsts), "", ""]),
-        Column("cache", [*cache, "", _amount(inspection.kv_bytes_per_token)]),
+        Column("cache", [*cache, "", words.amount(inspection.kv_bytes_per_token)]),
     ]
     if any(first.kind for first in firsts):
         columns.insert(0, Column("kind", [*(first.kind for first in firsts), "", ""], "left"))
@@ -117,7 +117,3 @@ def _refusals(reasons: Sequence[str], action: str, fine: str) -> Iterator[str]:
 
 def _count(part: PartSize | None) -> str:
     return "-" if part is None else f"{part.parameters:,}"
-
-
-def _amount(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, ValidationError
 
 from layerimp._paths import write_whole
+from layerimp.component import versioned
 from layerimp.errors import OutputError
 from layerimp.evaluator import DataFile
 from layerimp.pruner import counted
@@ -43,9 +44,7 @@ class Results(Compared, Versioned):
     A run is a grid with one model and one repeat.
     """
 
-    schema_version: Literal["layerimp.results/1"] = Field(
-        default="layerimp.results/1", description="The version of this format."
-    )
+    schema_version: Literal["layerimp.results/1"] = versioned("layerimp.results/1")
     request: dict[str, Any] = Field(
         description="What was asked for, with the fields of its recipe file: a recipe, or a grid."
     )
@@ -109,7 +108,9 @@ class Results(Compared, Versioned):
           about; `blocks`, how many are removed, and `removed`, which, if all repeats remove the same;
         - `kind`: `quality`, with the `task` (`retained` for what is retained on average), the `metric` and its
           direction (`higher_is_better`); `size` and `cost`, with the `metric`; `removable`, how many blocks may be
-          removed; and `score`, with the `step`, which is a block or a seam;
+          removed; `score`, with the `step`, which is a block or a seam; and `fidelity`, how far the model is from the
+          intact one: with the `metric`, and of answers to a `task` the share that are others than the intact model's
+          (`flips`), and how many of these went from `right to wrong` and from `wrong to right`;
         - `mean`, `low`, `high` and `n`: the mean over the repeats, for perplexities the geometric mean, with its 95 %
           interval; `documents`, their number; `at_floor`, whether the intact model is less than two standard errors
           better than one that knows nothing; `error_low` and `error_high`, the mean minus and plus one standard error

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from layerimp.calibration.sampling import Calibration
+from layerimp.component import versioned
 from layerimp.fidelity import Fidelity
 from layerimp.report.results.measures import Difference, Measured, Retained
 from layerimp.report.results.models import Size
@@ -36,9 +37,7 @@ class ComparedModel(MeasuredModel):
 class ModelComparison(Versioned):
     """The document that `layerimp compare` prints with `--json`, and the content of its `comparison.json`."""
 
-    schema_version: Literal["layerimp.comparison/1"] = Field(
-        default="layerimp.comparison/1", description="The version of this format."
-    )
+    schema_version: Literal["layerimp.comparison/1"] = versioned("layerimp.comparison/1")
     request: dict[str, Any] = Field(description="What was asked for, with the fields of a recipe, and the `models`.")
     text: Calibration = Field(description="The text that fidelity is measured on.")
     intact: MeasuredModel = Field(description="The intact model.")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, PlainSerializer
+
+from layerimp.component import Plain
 
 
 class Part(BaseModel):
     """Base of the parts of a document: frozen, and without unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_serialization_defaults_required=True)
+    model_config = Plain.model_config
 
 
 class Versioned(Part):

@@ -235,7 +235,7 @@ def unbeaten(
     estimates: Mapping[str, Estimate],
     *,
     higher: bool,
-    compare: Callable[[str, str], Difference] | None = None,
+    compare: Callable[[str, str], Difference],
 ) -> frozenset[str]:
     """Return the labels that no other beats, with Holm's correction over all pairs: the best, and ties with it.
 
@@ -244,16 +244,12 @@ def unbeaten(
     Args:
         estimates: The figures of models on the same documents, by label.
         higher: Whether a higher figure is better.
-        compare: Returns how much greater one label's figure is than another's; by default as if the repeats of all
-            had the same draws of text.
+        compare: Returns how much greater one label's figure is than another's.
     """
     known = {label: one for label, one in estimates.items() if math.isfinite(one.mean)}
     if len(estimates) < 2 or not known:
         return frozenset()
-    if compare is None:
-        pairs = {(a, b): difference(known[a], known[b], paired=True) for a, b in combinations(known, 2)}
-    else:
-        pairs = {(a, b): compare(a, b) for a, b in combinations(known, 2)}
+    pairs = {(a, b): compare(a, b) for a, b in combinations(known, 2)}
     if any(contrast.p is None for contrast in pairs.values()):
         return frozenset()
     corrected = holm({pair: contrast.p or 0.0 for pair, contrast in pairs.items()})

@@ -205,11 +205,12 @@ def _clipped(one: Estimate) -> Estimate:
 
 
 def _joined(estimates: Sequence[Estimate], join: Callable[[Sequence[Array]], Array]) -> Estimate:
-    """Join several figures into one, with resamples if all have them, and the smallest number of documents."""
+    """Join several figures into one, with resamples if all have them, and the fewest degrees of freedom of them."""
     points = join([one.points for one in estimates])
     draws = [one.draws for one in estimates if one.draws is not None]
     if len(draws) == len(estimates):
-        return Estimate(points, join(draws), min(one.documents or 0 for one in estimates))
+        least = min(estimates, key=lambda one: (one.documents or 0) - one.strata)
+        return Estimate(points, join(draws), least.documents, strata=least.strata)
     errors = [one.error for one in estimates if one.error is not None]
     known = len(errors) == len(estimates)
     return Estimate(points, stderr=math.hypot(*errors) / len(errors) if known else None)

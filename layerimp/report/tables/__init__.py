@@ -1,7 +1,7 @@
 """The tables of a run or a grid: each is built once, and terminal, notebook, page and files show the same.
 
-`records` holds all numbers, for pandas and CSV as well; `models` and `scores` arrange them in tables, and `numbers` has
-their formats.
+`data_frame` holds all numbers as records, for pandas and CSV as well. `models`, `comparison` and `scores` arrange those
+of a run or a grid in tables, and `compared` those of `layerimp compare`; `numbers` and `distances` say how they look.
 """
 
 from __future__ import annotations

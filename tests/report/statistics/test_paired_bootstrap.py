@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -261,11 +262,15 @@ def test_holm_is_that_of_statsmodels(values: list[float]) -> None:
     assert [found[str(index)] for index in range(len(values))] == pytest.approx(list(expected))
 
 
+def paired(models: dict[str, Estimate]) -> Callable[[str, str], Difference]:
+    return lambda one, other: difference(models[one], models[other], paired=True)
+
+
 @settings(derandomize=True, max_examples=60, deadline=None, database=None)
 @given(st.lists(st.lists(st.integers(0, 1), min_size=12, max_size=12), min_size=2, max_size=5), st.booleans())
 def test_the_best_is_never_beaten(models: list[list[int]], higher: bool) -> None:
     estimates = {str(index): Estimate.of([accuracy(right)]) for index, right in enumerate(models)}
-    best = unbeaten(estimates, higher=higher)
+    best = unbeaten(estimates, higher=higher, compare=paired(estimates))
     choose = max if higher else min
     assert choose(estimates, key=lambda label: estimates[label].mean) in best
 
@@ -276,7 +281,7 @@ def test_equal_models_seldom_lose_their_mark() -> None:
     for _ in range(100):
         shared = rng.normal(0, 1, 30)
         models = {str(n): Estimate.of([scores([*(shared + rng.normal(0, 0.5, 30))])]) for n in range(6)}
-        marked += len(unbeaten(models, higher=True)) == 6
+        marked += len(unbeaten(models, higher=True, compare=paired(models))) == 6
     assert marked >= 92
 
 
@@ -288,7 +293,7 @@ def test_a_precise_rival_is_not_hidden_by_a_noisy_leader() -> None:
         "good": Estimate.of([scores([*(base + 0.4)])]),
         "worse": Estimate.of([scores([*(base + rng.normal(0, 0.1, 40))])]),
     }
-    assert unbeaten(models, higher=True) == {"noisy", "good"}
+    assert unbeaten(models, higher=True, compare=paired(models)) == {"noisy", "good"}
 
 
 # ---- averages of tasks, over the documents within each

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from layerimp.evaluator import Likelihood, Metric, Stratum, mean_and_error
+from layerimp.report.statistics.paired_bootstrap import difference
 from layerimp.report.statistics.retained import at_floor, counting, retained, summed_up, why_nothing
 
 UNIGRAM = (-90.0, -60.0, -45.0)
@@ -202,6 +204,29 @@ def test_an_average_retains_a_ratio_of_means_with_the_error_within_its_tasks() -
     parts = zip(weights, np.split(left, [60]), strict=True)
     error = math.sqrt(sum(w**2 * own.var(ddof=1) / len(own) for w, own in parts)) / (mean(intact) - 0.4)
     assert found.error == pytest.approx(error, rel=0.05)
+
+
+def test_a_mean_over_tasks_has_the_degrees_of_freedom_of_the_task_with_the_fewest() -> None:
+    rng = np.random.default_rng(4)
+
+    def metrics(share: float) -> list[Metric]:
+        plain, parts = (rng.binomial(1, share, size=n) * 1.0 for n in (15, 20))
+        strata = (Stratum(2, 0.1),) * 10  # 20 documents, and 10 degrees of freedom
+        return [
+            Metric("plain", "acc", float(plain.mean()), 0.1, floor=0.0, documents=tuple(plain)),
+            Metric("parts", "acc", float(parts.mean()), 0.1, floor=0.0, documents=tuple(parts), strata=strata),
+        ]
+
+    tables = [{(each.task, each.name): each for each in metrics(share)} for share in (0.6, 0.4)]
+    one, other = (summed_up(counting(metrics(0.95)), [table]).accuracy for table in tables)
+    assert one is not None
+    assert other is not None
+    assert one.draws is not None
+    assert other.draws is not None
+    found = difference(one, other, paired=True)
+    error = float((one.draws - other.draws).std(ddof=1)) * math.sqrt(20 / 19)
+    assert found.high is not None
+    assert found.high - found.mean == pytest.approx(error * stats.t.ppf(0.975, 10))
 
 
 @pytest.mark.parametrize(
