@@ -15,7 +15,7 @@ from layerimp import __version__
 from layerimp.evaluator import DataFile, Metric
 from layerimp.fidelity import Fidelity, Generation, Sample
 from layerimp.pruner import PrunePlan
-from layerimp.report.card import distance, escaped, model_card
+from layerimp.report.card import escaped, model_card
 from layerimp.scorer import Importance
 
 HOSTILE = [
@@ -169,8 +169,10 @@ def test_a_continuation_stays_text() -> None:
     evil = "```python\nprint(1)\n```\n<img src=x> [click](http://evil.example)\n## Results"
     sample = Sample(prompt=evil, chat=False, intact=evil, text=evil)
     generation = Generation(same_tokens=1, empty=0, loops=0, intact_empty=0, intact_loops=0, samples=[sample])
-    lines = "\n".join(distance(Fidelity(generation=generation)))
-    parsed = MarkdownIt("commonmark", {"html": True}).enable("table").parse(lines)
+    made = report()
+    made.fidelity["paper"] = Fidelity(generation=generation)
+    section = model_card(made.results(), "paper").partition("## How far from the source")[2].partition("\n## Use\n")[0]
+    parsed = MarkdownIt("commonmark", {"html": True}).enable("table").parse(section)
     assert [one.content.split() for one in parsed if one.type == "fence"] == [evil.split()] * 3
-    assert sum(one.type == "heading_open" for one in parsed) == 1
+    assert not any(one.type == "heading_open" for one in parsed)
     assert not any("html" in one.type for one in parsed)

@@ -13,6 +13,7 @@ from support.recipes import make_recipe
 
 from layerimp.calibration.sampling import Calibration
 from layerimp.evaluator import Metric
+from layerimp.fidelity import Fidelity
 from layerimp.pipeline.output import write_output
 from layerimp.pipeline.reporting import recorded, results_of
 from layerimp.pipeline.run import PrunedModel, Run, StageResults
@@ -56,6 +57,7 @@ class MadeUpRun:
     checkpoints: dict[str, Path] = field(default_factory=dict)
     metrics: dict[str, list[Metric]] = field(default_factory=dict)
     footprint: dict[str, list[Metric]] = field(default_factory=dict)
+    fidelity: dict[str, Fidelity] = field(default_factory=dict)
     search: QualitySearch | None = None
     settled: dict[str, Any] = field(default_factory=dict)
     blind: list[str] = field(default_factory=list)
@@ -108,6 +110,7 @@ class MadeUpRun:
                 self.models,
                 self.metrics,
                 self.footprint,
+                self.fidelity,
                 checkpoints=self.checkpoints,
                 search=self.search,
             ),
