@@ -18,8 +18,7 @@ from layerimp.fidelity.record import Sample
 from layerimp.models.origin import model_name
 from layerimp.report.document import PAGE, Results, movable
 from layerimp.report.page.curves import curves, drawn, looks, sample
-from layerimp.report.page.places import Lead
-from layerimp.report.page.view import View, question, subject
+from layerimp.report.page.view import View, leads, question, subject
 from layerimp.report.results.compared import ModelComparison
 from layerimp.report.results.data import by_folder, documents_asked
 from layerimp.report.tables import compared
@@ -94,7 +93,7 @@ def _environment() -> Environment:
         "width": "{:.2%}".format,
         "without_folders": without_folders,
     }
-    environment.globals |= {"curves": curves, "drawn": drawn, "lead_of": Lead.of, "sample": sample}
+    environment.globals |= {"curves": curves, "drawn": drawn, "leads": leads, "sample": sample}
     environment.globals |= {"by_folder": by_folder, "documents_asked": documents_asked}
     return environment
 

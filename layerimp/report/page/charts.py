@@ -12,15 +12,17 @@ import numpy as np
 from scipy.stats import rankdata
 
 from layerimp.report.results.comparison import ModelResults
-from layerimp.report.results.measures import Interval
+from layerimp.report.results.measures import Difference, Interval
 from layerimp.report.results.models import Amount, PrunedModel
+from layerimp.report.results.rows import Row
 from layerimp.report.statistics.retained import LEVELS
-from layerimp.report.tables.numbers import named, plus_minus, removable_at
+from layerimp.report.tables.numbers import named, number, plus_minus, removable_at
 from layerimp.report.words import always, whole
 from layerimp.steps import named as steps_named
 from layerimp.steps import removed_by, sublayers_of
 
 MINUS = "\N{MINUS SIGN}"
+_MOST = 700.0  # of which floating point has an exponential
 
 
 @dataclass(frozen=True)
@@ -231,6 +233,36 @@ class Charts:
     def halves(self) -> bool:
         """Whether halves of blocks go as well."""
         return not all(whole(model.blocks) for models in self.model.unhealed.values() for model in models)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A difference, as a cell shows it: the verdict is `better`, `worse`, `equal`, or `unknown`."""
+
+    text: str
+    span: str
+    verdict: str
+
+
+def contrast_of(difference: Difference | None, row: Row) -> Contrast | None:
+    """Return a difference as a cell shows it; None if there is none."""
+    if difference is None:
+        return None
+
+    def written(value: float) -> str:
+        if row.original is None:
+            return signed(value * 100, "+.1f")
+        if row.factors:
+            return f"×{number(math.exp(value), 3)}" if value < _MOST else "×∞"
+        return ("+" if value > 0 else "") + number(value).replace("-", MINUS)
+
+    if math.isnan(difference.mean):
+        return Contrast("∞ − ∞", "", "unknown")
+    better = (difference.mean > 0) is row.higher_is_better
+    verdict = ("better" if better else "worse") if difference.tells else "equal"
+    if difference.low is None or difference.high is None:  # an infinite one may be significant, and has no interval
+        return Contrast(written(difference.mean), "", verdict if difference.tells else "unknown")
+    return Contrast(written(difference.mean), f"{written(difference.low)} to {written(difference.high)}", verdict)
 
 
 def signed(value: float, form: str) -> str:

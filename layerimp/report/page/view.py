@@ -10,18 +10,125 @@ from layerimp._table import Table
 from layerimp.defaults import RANDOM
 from layerimp.pruner import counted
 from layerimp.report.document import Results
-from layerimp.report.page.charts import Cell, Chart, Charts
+from layerimp.report.page.charts import Cell, Chart, Charts, Contrast, contrast_of
 from layerimp.report.page.curves import Lines, Look
-from layerimp.report.page.places import Line, Place, contrast_of, with_error
-from layerimp.report.results.comparison import ModelResults
+from layerimp.report.results.comparison import ModelResults, Place
 from layerimp.report.results.contenders import Contender
+from layerimp.report.results.measures import Interval
+from layerimp.report.results.models import PrunedModel
 from layerimp.report.results.rows import Entry, Row
-from layerimp.report.statistics.significance import interval
+from layerimp.report.statistics.significance import interval, times_stderr
 from layerimp.report.tables.comparison import fidelity, quality
 from layerimp.report.tables.distances import Continued, continued
 from layerimp.report.tables.models import remarks
 from layerimp.report.tables.numbers import both_shares, measured_on, named, percent
 from layerimp.report.words import always
+
+
+@dataclass(frozen=True)
+class Line:
+    """A contender in one row.
+
+    Attributes:
+        entry: The entry of the results.
+        value: The mean of the metric, with its interval over the repeats; of what is retained over the documents, where
+            the repeats do not differ.
+        random: The label of random, healed alike, which is the least to be beaten; None without it.
+        baseline: The label of the best baseline, healed alike; None without one.
+        to_random: The difference to random; None without it, and for random itself.
+        to_baseline: The difference to the best baseline; None without one, and for that baseline itself.
+        removed: The blocks that go, if all repeats remove the same; else empty.
+        before: What the same models retain unhealed; None if that is not known.
+        gain: The difference to the same models unhealed; None for what is not healed.
+        recovered: The share of the lost loss, or of a classifier's lost accuracy, that came back, over the repeats;
+            None where it is not known.
+    """
+
+    entry: Entry
+    value: Interval
+    random: str | None
+    baseline: str | None
+    to_random: Contrast | None
+    to_baseline: Contrast | None
+    removed: str
+    before: float | None
+    gain: Contrast | None
+    recovered: Interval | None
+
+    @property
+    def label(self) -> str:
+        """The name in tables."""
+        return self.entry.label
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric, or what is retained, at one amount.
+
+    Attributes:
+        row: The row of the results.
+        amount: What was asked to go, such as `25%` or `3 blocks`.
+        asked: The same as a part of the model, such as `25% of blocks`.
+        parameters: The share of the parameters that goes, in words.
+        pruner: The label of the pruner; empty if there is only one.
+        lines: The contenders, from best to worst.
+    """
+
+    row: Row
+    amount: str
+    asked: str
+    parameters: str
+    pruner: str
+    lines: Sequence[Line]
+
+    @property
+    def leaders(self) -> list[str]:
+        """The labels of the best, which are several if they are equal."""
+        return [line.label for line in self.lines if line.value.mean == self.lines[0].value.mean]
+
+    @property
+    def clear(self) -> bool:
+        """Whether the leader is significantly better than all others."""
+        return self.row.best == [self.lines[0].label]
+
+    @property
+    def behind(self) -> bool:
+        """Whether a baseline leads."""
+        return self.lines[0].baseline in self.leaders
+
+    @property
+    def compared(self) -> bool:
+        """Whether there is more than one to compare."""
+        return len(self.lines) > 1
+
+    @property
+    def rivals(self) -> list[str]:
+        """The differences of the lines that say something: only one of them where random is the best baseline."""
+        to_random = any(line.to_random for line in self.lines)
+        to_others = any(line.to_baseline and line.baseline != line.random for line in self.lines)
+        return ["to_random"] * to_random + ["to_baseline"] * to_others
+
+    def of(self, scorer: str) -> list[Line]:
+        """Return the lines of one scorer, unhealed and then healed."""
+        own = [line for line in self.lines if line.entry.scorer == scorer]
+        return sorted(own, key=lambda line: bool(line.entry.healer))
+
+
+def leads(places: Sequence[Measure]) -> dict[tuple[str, ...], list[str]]:
+    """Return the amounts at which each of the leaders leads, by their labels."""
+    amounts: dict[tuple[str, ...], list[str]] = {}
+    for place in places:
+        amounts.setdefault(tuple(place.leaders), []).append(place.amount)
+    return amounts
+
+
+def with_error(entry: Entry) -> Interval:
+    """Return what is retained with its interval over the repeats, or over the documents where repeats do not differ."""
+    value, ends = entry.value, entry.ends
+    if ends is None or (value.low is not None and value.high is not None and value.low < value.high):
+        return value
+    low, high = (value.mean + times_stderr(None) * (end - value.mean) for end in ends)
+    return Interval(mean=value.mean, low=low, high=high, count=value.count)
 
 
 @dataclass(frozen=True)
@@ -56,54 +163,66 @@ class View:
         return measured_on(self.model)
 
     @cached_property
-    def places(self) -> list[Place]:
+    def _headlines(self) -> list[Row]:
+        return self.model.headlines
+
+    @cached_property
+    def places(self) -> list[Measure]:
         """What is retained on average."""
-        return [self._place(row) for row in self.model.headlines]
+        return [self._place(row) for row in self._headlines]
 
     @cached_property
-    def tasks(self) -> list[Place]:
+    def tasks(self) -> list[Measure]:
         """All single metrics."""
-        return [self._place(row) for row in self.model.rows if row not in self.model.headlines]
+        headlines = set(map(id, self._headlines))
+        return [self._place(row) for row in self.model.rows if id(row) not in headlines]
 
     @cached_property
-    def answers(self) -> dict[str, list[Place]]:
+    def answers(self) -> dict[str, list[Measure]]:
         """What is retained on average, by pruner."""
-        answers: dict[str, list[Place]] = {}
+        answers: dict[str, list[Measure]] = {}
         for place in self.places:
             answers.setdefault(place.row.pruner, []).append(place)
         return answers
 
-    def own(self, places: Sequence[Place]) -> list[Place]:
+    def own(self, places: Sequence[Measure]) -> list[Measure]:
         """Return the places of the only scorer that was asked for; none if several are compared."""
         return [place for place in places if self.subject and place.of(self.subject)]
 
-    def _place(self, row: Row) -> Place:
+    def _place(self, row: Row) -> Measure:
         entries = sorted(row.entries.values(), key=lambda entry: entry.value.mean, reverse=row.higher_is_better)
-        lines = [self._line(row, entry) for entry in entries]
-        amount, place = named(row.amount), (row.pruner, row.amount)
-        if (
-            len({tuple(each.counts) for each in self.model.rows if (each.pruner, each.amount) == place}) > 1
-        ):  # only models without equally many blocks are compared
+        amount = named(row.amount)
+        if len(self._counts[row.pruner, row.amount]) > 1:  # only models without equally many blocks are compared
             amount += f" ({counted(row.counts[-1])})"
         amount = amount.replace(" ", "\N{NO-BREAK SPACE}")
-        return Place(row, amount, *both_shares(row), self.charts.of_pruner(row.pruner), lines)
+        lines = [self._line(row, entry) for entry in entries]
+        return Measure(row, amount, *both_shares(row), self.charts.of_pruner(row.pruner), lines)
+
+    @cached_property
+    def _counts(self) -> dict[Place, set[tuple[int, ...]]]:
+        """The numbers of blocks that are removed at each place."""
+        counts: dict[Place, set[tuple[int, ...]]] = {}
+        for row in self.model.rows:
+            counts.setdefault((row.pruner, row.amount), set()).add(tuple(row.counts))
+        return counts
+
+    @cached_property
+    def _pruned(self) -> dict[tuple[Place, Contender], list[PrunedModel]]:
+        return {((each.pruner, each.amount), each.contender): each.models for each in self.model.removals}
 
     def _line(self, row: Row, entry: Entry) -> Line:
-        contender = entry.contender
-        chance = Contender(RANDOM, contender.healer).label
-        unhealed = row.entries.get(contender.scorer)
-        pruned = self.model.unhealed.get((row.pruner, row.amount, contender.scorer), ())
-        healed = self.model.healed.get((row.pruner, row.amount, contender), ())
-        shares = [share for model in healed if model.healing and (share := model.healing.recovered) is not None]
+        chance = Contender(RANDOM, entry.healer).label
+        place, unhealed = (row.pruner, row.amount), row.entries.get(entry.scorer)
+        repairs = [model.healing for model in self._pruned[place, entry.contender] if model.healing]
+        shares = [repair.recovered for repair in repairs if repair.recovered is not None]
         return Line(
-            contender=contender,
+            entry=entry,
             value=with_error(entry) if row.original is None else entry.value,
-            marked=entry.best,
             random=chance if chance in row.entries else None,
-            baseline=row.baselines.get(contender.healer),
+            baseline=row.baselines.get(entry.healer),
             to_random=contrast_of(entry.to_random, row),
             to_baseline=contrast_of(entry.to_baseline, row),
-            removed=always([model.blocks for model in pruned]),
+            removed=always([model.blocks for model in self._pruned.get((place, Contender(entry.scorer)), ())]),
             before=None if unhealed is None else unhealed.value.mean,
             gain=contrast_of(entry.to_unhealed, row),
             recovered=interval(shares) if shares else None,
@@ -114,7 +233,7 @@ class View:
         """What is retained by amount, as bars and as curves, for each pruner; no curves of a single amount each."""
         return [self._retained(places) for places in self.answers.values()]
 
-    def _retained(self, places: Sequence[Place]) -> tuple[Chart, Lines]:
+    def _retained(self, places: Sequence[Measure]) -> tuple[Chart, Lines]:
         known = {
             label: lines
             for label in self.looks
@@ -123,7 +242,7 @@ class View:
         most = max(1.0, *(line.value.mean for lines in known.values() for line in lines.values()))
         bars = {
             label: [
-                Cell.bar(line.value, most, percent(line.value), marked=line.marked)
+                Cell.bar(line.value, most, percent(line.value), marked=line.entry.best)
                 if (line := lines.get(n))
                 else Cell()
                 for n in range(len(places))
@@ -138,9 +257,9 @@ class View:
         return Chart(columns, bars, places[0].pruner), curves if any(len(each) > 1 for each in curves.values()) else {}
 
     @cached_property
-    def healing(self) -> list[Place]:
+    def healing(self) -> list[Measure]:
         """The places of which it is known what is retained once healed."""
-        return [place for place in self.places if any(line.contender.healer for line in place.lines)]
+        return [place for place in self.places if any(line.entry.healer for line in place.lines)]
 
     @cached_property
     def unmeasured(self) -> list[str]:
