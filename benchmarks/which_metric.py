@@ -175,10 +175,10 @@ def _row(model: ModelResults, row: Row) -> Values:
 
 def _entry(model: ModelResults, row: Row, entry: Entry) -> Values:
     """Return what the models of one contender retain, on the whole and by task, and what was removed."""
-    one, place = entry.contender, (row.pruner, row.amount)
-    known = model.healed[*place, one] if one.healer else model.unhealed[*place, one.scorer]
-    retained = model.retained[*place, entry.label]
-    stability = model.stability.get((*place, one.scorer))
+    place = row.pruner, row.amount
+    removal, stability = model.removed[*place, entry.label], model.removed[*place, entry.scorer].stability
+    known, retained = removal.models, removal.retained
+    assert retained is not None
     return {
         "values": [round(value, DIGITS) for value in entry.values],
         "error": entry.ends and round((entry.ends[1] - entry.ends[0]) / 2, DIGITS),

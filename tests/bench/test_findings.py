@@ -85,7 +85,7 @@ def test_what_is_retained_has_no_unit_and_no_chance(found: Results) -> None:
         assert list(accuracy.entries[scorer].values) == pytest.approx(right)
         lower = min(informed, right, key=sum)
         assert list(worst.entries[scorer].values) == pytest.approx(lower)
-    retained = {label: one for (_, _, label), one in found.models["one"].retained.items()}
+    retained = {each.label: each.retained for each in found.models["one"].removals if each.retained}
     for scorer, one in retained.items():
         assert one.worst
         assert one.likelihood
@@ -127,7 +127,9 @@ def test_metrics_without_documents_are_compared_as_if_on_different_ones(tmp_path
     assert [one.metric for one in found.models["one"].rows] == ["acc", "perplexity", "accuracy"]
     assert any("so compared as if on different ones" in note for note in found.all_notes)
     assert as_markdown(found).count("| prose ") == 1
-    assert found.models["one"].retained["lowest", RATIO, "avss"].tasks["prose"] is None
+    retained = found.models["one"].removed["lowest", RATIO, "avss"].retained
+    assert retained
+    assert retained.tasks["prose"] is None
 
 
 def best(found: Results) -> list[str]:
@@ -187,8 +189,10 @@ def test_what_is_not_known_yet_is_left_out(tmp_path: Path) -> None:
 
 def test_stability_and_agreement(found: Results, layout: Layout) -> None:
     model = found.models["one"]
-    assert model.stability["lowest", RATIO, "random"].same < 1
-    assert ("lowest", RATIO, "depth") not in model.stability
+    stability = model.removed["lowest", RATIO, "random"].stability
+    assert stability
+    assert stability.same < 1
+    assert model.removed["lowest", RATIO, "depth"].stability is None
     scores = [computed(layout.scoring("one", "avss", draw))["scores"] for draw in range(3)]
     others = [computed(layout.scoring("one", "gbis", draw))["scores"] for draw in range(3)]
     taus = [stats.kendalltau(one, other).statistic for one in scores for other in others]

@@ -32,8 +32,10 @@ def test_a_grid_holds_seams(tmp_path: Path) -> None:
     found = findings(tmp_path, _with_seams, counts=[1, 2], ratios=[], repeats=2)
     model = found.models["one"]
     assert model.num_blocks == BLOCKS
-    assert [one.blocks for one in model.unhealed["lowest", 2, "avss"]] == [["4/5", 0]] * 2
-    assert model.stability["lowest", 2, "avss"].same == 1
+    removed = model.removed["lowest", 2, "avss"]
+    assert [one.blocks for one in removed.models] == [["4/5", 0]] * 2
+    assert removed.stability
+    assert removed.stability.same == 1
     assert model.scored["avss"].steps == [0, 1, 2, 3, 4, "4/5", 5, 6, 7], "what a scorer scored stays"
     assert model.scored["gbis"].steps == model.steps == list(range(BLOCKS)), "what all scored is compared"
     assert row(found, "mood", 2).entries["avss"].values == pytest.approx([0.9 - 6 / 100] * 2)
@@ -69,7 +71,7 @@ def test_a_grid_of_all_cuts(tmp_path: Path) -> None:
     steps = model.scored["avss"].steps
     assert (model.num_blocks, len(steps), steps[:3]) == (BLOCKS, 2 * BLOCKS - 1, [0, "0/1", 1])
     assert {len(scores) for one in model.scored.values() for scores in one.scores} == {len(steps)}
-    assert [one.blocks[0] for one in model.unhealed["lowest", 2, "avss"]] == ["4/5"] * 2
+    assert [one.blocks[0] for one in model.removed["lowest", 2, "avss"].models] == ["4/5"] * 2
     document = found.model_dump(mode="json")
     text = json.dumps(document, allow_nan=False)
     assert checked(text)

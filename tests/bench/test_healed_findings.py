@@ -49,7 +49,7 @@ def test_a_task_that_fails_leaves_the_others_of_its_model(tmp_path: Path) -> Non
 
 def test_healed_rows_by_hand(tmp_path: Path) -> None:
     found, made_layout = findings(tmp_path, repeats=3)
-    pruned, entries = found.models["one"].unhealed, row(found).entries
+    removed, entries = found.models["one"].removed, row(found).entries
     assert list(entries) == [
         label
         for scorer in ("avss", "gbis", "random", "depth", "block-influence")
@@ -57,7 +57,7 @@ def test_healed_rows_by_hand(tmp_path: Path) -> None:
     ]
     values: dict[str, list[float]] = {}
     for label, contender in made_layout.contenders.items():
-        sets = [one.blocks for one in pruned["lowest", 2, contender.scorer]]
+        sets = [one.blocks for one in removed["lowest", 2, contender.scorer].models]
         for draw, text in made_layout.repeats(contender):
             healing = {"calibration": {"seed": text}} if contender.healer else None
             values.setdefault(label, []).append(0.9 - harm_of(sets[draw], healing) / 100)
@@ -65,11 +65,13 @@ def test_healed_rows_by_hand(tmp_path: Path) -> None:
     assert len(values["depth"]) == 1
     assert len(values["depth+linear"]) == 3
     assert entries["depth+linear"].value.low is not None
-    healed = found.models["one"].healed["lowest", 2, Contender("avss", "linear")]
-    assert [one.blocks for one in healed] == [one.blocks for one in pruned["lowest", 2, "avss"]]
+    pruned, healed = (removed["lowest", 2, label].models for label in ("avss", "avss+linear"))
+    assert [one.blocks for one in healed] == [one.blocks for one in pruned]
     assert [one.healing and one.healing.recovered for one in healed] == [0.5] * 3
-    assert all(one.healing is None for one in pruned["lowest", 2, "avss"])
-    kept = found.models["one"].retained["lowest", 2, "avss+linear"].tasks["mood"]
+    assert all(one.healing is None for one in pruned)
+    retained = removed["lowest", 2, "avss+linear"].retained
+    assert retained
+    kept = retained.tasks["mood"]
     assert kept
     assert kept.mean == pytest.approx(np.mean([(value - 0.5) / 0.4 for value in values["avss+linear"]]))
 
@@ -83,8 +85,9 @@ def test_a_healer_that_could_not_do_what_was_asked_is_told(tmp_path: Path) -> No
 
     assert not findings(tmp_path / "well", repeats=2)[0].all_notes
     found, _ = findings(tmp_path / "vain", vain, repeats=2)
-    healed = {(one.draw, frozenset(one.blocks)) for models in found.models["one"].healed.values() for one in models}
-    first = next(one for one in found.models["one"].healed["lowest", 2, Contender("avss", "linear")] if one.draw == 1)
+    removals = [each for each in found.models["one"].removals if each.healer]
+    healed = {(one.draw, frozenset(one.blocks)) for each in removals for one in each.models}
+    first = next(one for one in found.models["one"].removed["lowest", 2, "avss+linear"].models if one.draw == 1)
     assert found.all_notes == [
         "linear did something other than requested, or nothing, at every gap of "
         f"{sum(draw == 1 for draw, _ in healed)} of {len(healed)} models, such as without "

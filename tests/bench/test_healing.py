@@ -34,7 +34,6 @@ from layerimp.healer import Repair
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, validated
 from layerimp.report.document import Results
-from layerimp.report.results.contenders import Contender
 from layerimp.report.results.rows import Row
 
 
@@ -279,7 +278,7 @@ def test_a_grid_says_what_a_run_says(
 ) -> None:
     grid = real(model_dir, calibration_file, [task], tmp_path / "grid")
     _, found = run(grid, tmp_path / "grid")
-    (healed,) = [one for key, one in found.models["tiny"].healed.items() if key[2] == Contender("avss", "linear")]
+    (healed,) = [one.models for one in found.models["tiny"].removals if one.label == "avss+linear"]
     for seed in (0, 1):
         _, out, _ = layerimp_command(
             *("run", "--model", model_dir, "--calibration", calibration_file, "--samples", 8, "--max-length", 16),

@@ -68,7 +68,7 @@ def test_figures_are_kept_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [len(removed) for removed in entry["removed"]] == [2, 2]
 
     (model,) = commands.stored_results(tmp_path / "cells").models.values()
-    loss, nothing = (model.retained["greedy", 2, label] for label in ("perplexity+linear", "perplexity"))
+    loss, nothing = (model.removed["greedy", 2, label].retained for label in ("perplexity+linear", "perplexity"))
     assert loss.worst is not None
     assert nothing.worst is not None
     (row,) = (row for row in model.headlines if row.amount == 2)

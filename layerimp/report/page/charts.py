@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 
 from layerimp.report.results.comparison import ModelResults
 from layerimp.report.results.measures import Difference, Interval
-from layerimp.report.results.models import Amount, PrunedModel
+from layerimp.report.results.models import Amount, PrunedModel, Removal, Stability
 from layerimp.report.results.rows import Row
 from layerimp.report.statistics.retained import LEVELS
 from layerimp.report.tables.numbers import named, number, plus_minus, removable_at
@@ -82,7 +82,11 @@ class Charts:
     @cached_property
     def pruners(self) -> list[str]:
         """The labels of the pruners of which something is known."""
-        return list(dict.fromkeys(pruner for pruner, _, _ in self.model.unhealed))
+        return list(dict.fromkeys(pruner for pruner, _, _ in self._unhealed))
+
+    @cached_property
+    def _unhealed(self) -> dict[tuple[str, Amount, str], Removal]:
+        return {key: removal for key, removal in self.model.removed.items() if not removal.healer}
 
     def of_pruner(self, pruner: str) -> str:
         """Return the label of a pruner where there are several; else empty."""
@@ -90,7 +94,7 @@ class Charts:
 
     def _amounts(self, pruner: str) -> dict[Amount, int]:
         """Return how many blocks go at each amount, in order."""
-        counts = {r: len(models[0].blocks) for (p, r, _), models in self.model.unhealed.items() if p == pruner}
+        counts = {r: len(each.models[0].blocks) for (p, r, _), each in self._unhealed.items() if p == pruner}
         return dict(sorted(counts.items(), key=lambda item: item[1]))
 
     @cached_property
@@ -141,7 +145,7 @@ class Charts:
         middles = {}
         for pruner in self.pruners[:1]:
             for scorer in self.model.scored:
-                amounts = [r for r in self._amounts(pruner) if (pruner, r, scorer) in self.model.unhealed]
+                amounts = [r for r in self._amounts(pruner) if (pruner, r, scorer) in self._unhealed]
                 if amounts:
                     middles[scorer] = amounts[len(amounts) // 2]
         return middles
@@ -155,7 +159,7 @@ class Charts:
         """Yield for each step the share of the repeats in which nothing is left of it, as a number and in words."""
         models: Sequence[PrunedModel] = ()
         if scorer in self._middles:
-            models = self.model.unhealed[self.pruners[0], self._middles[scorer], scorer]
+            models = self._unhealed[self.pruners[0], self._middles[scorer], scorer].models
         removed = [removed_by(model.blocks) for model in models]
         for step in self.model.steps:
             share = sum(each.issuperset(sublayers_of(step)) for each in removed) / max(len(removed), 1)
@@ -177,11 +181,11 @@ class Charts:
         """How much the removed sets of the repeats agree, for each pruner."""
         charts = []
         for pruner in self.pruners:
-            amounts, stability = list(self._amounts(pruner)), self.model.stability
+            amounts = list(self._amounts(pruner))
             rows = {
                 scorer: [
-                    Cell(f"{each.jaccard:.2f}\n{each.same:.0%} equal", each.jaccard) if each else Cell("–")
-                    for each in (stability.get((pruner, amount, scorer)) for amount in amounts)
+                    _stability(removal.stability if removal else None)
+                    for removal in (self._unhealed.get((pruner, amount, scorer)) for amount in amounts)
                 ]
                 for scorer in self.model.scored
             }
@@ -216,7 +220,8 @@ class Charts:
         blocks = range(self.model.num_blocks)
         rows, under = {}, {}
         for scorer in self.model.scored:
-            if models := self.model.unhealed.get((pruner, amount, scorer), ()):
+            if removal := self._unhealed.get((pruner, amount, scorer)):
+                models = removal.models
                 halves = Counter(part.block for model in models for part in removed_by(model.blocks))
                 shares = [halves[block] / 2 / len(models) for block in blocks]
                 rows[scorer] = [
@@ -232,7 +237,7 @@ class Charts:
     @cached_property
     def halves(self) -> bool:
         """Whether halves of blocks go as well."""
-        return not all(whole(model.blocks) for models in self.model.unhealed.values() for model in models)
+        return not all(whole(model.blocks) for each in self._unhealed.values() for model in each.models)
 
 
 @dataclass(frozen=True)
@@ -268,6 +273,12 @@ def contrast_of(difference: Difference | None, row: Row) -> Contrast | None:
 def signed(value: float, form: str) -> str:
     """Return a number whose minus sign is as wide as its plus sign."""
     return f"{value:{form}}".replace("-", MINUS)
+
+
+def _stability(stability: Stability | None) -> Cell:
+    if stability is None:
+        return Cell("–")
+    return Cell(f"{stability.jaccard:.2f}\n{stability.same:.0%} equal", stability.jaccard)
 
 
 def _tau(tau: float | None, pair: str) -> Cell:

@@ -15,7 +15,7 @@ from layerimp.report.page.curves import Lines, Look
 from layerimp.report.results.comparison import ModelResults, Place
 from layerimp.report.results.contenders import Contender
 from layerimp.report.results.measures import Interval
-from layerimp.report.results.models import PrunedModel
+from layerimp.report.results.models import Amount, Removal
 from layerimp.report.results.rows import Entry, Row
 from layerimp.report.statistics.significance import interval, times_stderr
 from layerimp.report.tables.comparison import fidelity, quality
@@ -207,14 +207,14 @@ class View:
         return counts
 
     @cached_property
-    def _pruned(self) -> dict[tuple[Place, Contender], list[PrunedModel]]:
-        return {((each.pruner, each.amount), each.contender): each.models for each in self.model.removals}
+    def _removed(self) -> dict[tuple[str, Amount, str], Removal]:
+        return self.model.removed
 
     def _line(self, row: Row, entry: Entry) -> Line:
         chance = Contender(RANDOM, entry.healer).label
-        place, unhealed = (row.pruner, row.amount), row.entries.get(entry.scorer)
-        repairs = [model.healing for model in self._pruned[place, entry.contender] if model.healing]
-        shares = [repair.recovered for repair in repairs if repair.recovered is not None]
+        unhealed, plans = row.entries.get(entry.scorer), self._removed.get((row.pruner, row.amount, entry.scorer))
+        repairs = [model.healing for model in self._removed[row.pruner, row.amount, entry.label].models]
+        shares = [each.recovered for each in repairs if each is not None and each.recovered is not None]
         return Line(
             entry=entry,
             value=with_error(entry) if row.original is None else entry.value,
@@ -222,7 +222,7 @@ class View:
             baseline=row.baselines.get(entry.healer),
             to_random=contrast_of(entry.to_random, row),
             to_baseline=contrast_of(entry.to_baseline, row),
-            removed=always([model.blocks for model in self._pruned.get((place, Contender(entry.scorer)), ())]),
+            removed=always([model.blocks for model in plans.models]) if plans else "",
             before=None if unhealed is None else unhealed.value.mean,
             gain=contrast_of(entry.to_unhealed, row),
             recovered=interval(shares) if shares else None,

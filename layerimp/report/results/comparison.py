@@ -12,8 +12,8 @@ from layerimp.errors import InputError
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import ComponentSpec, Recipe
 from layerimp.report.results.contenders import Contender, contenders
-from layerimp.report.results.measures import Cost, Measured, Retained
-from layerimp.report.results.models import Amount, PrunedModel, Removal, Size, Stability, Target
+from layerimp.report.results.measures import Cost, Measured
+from layerimp.report.results.models import Amount, PrunedModel, Removal, Size, Target
 from layerimp.report.results.part import Part
 from layerimp.report.results.rows import RETAINED, Removable, Row
 from layerimp.report.results.scores import Agreement, Scored, common_steps
@@ -88,24 +88,9 @@ class ModelResults(Part):
         return {label: model.plan for label, model in self.pruned.items() if label not in healed}
 
     @property
-    def unhealed(self) -> dict[tuple[str, Amount, str], list[PrunedModel]]:
-        """The unhealed models, by pruner, amount and scorer."""
-        return {(each.pruner, each.amount, each.scorer): each.models for each in self.removals if not each.healer}
-
-    @property
-    def healed(self) -> dict[tuple[str, Amount, Contender], list[PrunedModel]]:
-        """The healed models, by pruner, amount and contender."""
-        return {(each.pruner, each.amount, each.contender): each.models for each in self.removals if each.healer}
-
-    @property
-    def stability(self) -> dict[tuple[str, Amount, str], Stability]:
-        """How far the removed sets of the repeats agree, by pruner, amount and scorer."""
-        return {(each.pruner, each.amount, each.scorer): each.stability for each in self.removals if each.stability}
-
-    @property
-    def retained(self) -> dict[tuple[str, Amount, str], Retained]:
-        """What is retained, by pruner, amount and label of the contender."""
-        return {(each.pruner, each.amount, each.label): each.retained for each in self.removals if each.retained}
+    def removed(self) -> dict[tuple[str, Amount, str], Removal]:
+        """What was removed, by pruner, amount and label of the contender."""
+        return {(each.pruner, each.amount, each.label): each for each in self.removals}
 
     @property
     def removable(self) -> dict[tuple[str, str], Removable]:

@@ -143,7 +143,7 @@ def model_records(design: Design, model: ModelResults) -> Iterator[Record]:
         yield Record(model=model.label, blocks=0, kind=SIZE, metric=name, mean=size)
     for name, cost in model.footprint.items():
         yield Record(model=model.label, blocks=0, kind=COST, metric=name, **_with_error(cost.value, cost.stderr))
-    removals = {(each.pruner, each.amount, each.label): each for each in model.removals}
+    removals = model.removed
     for row in model.rows:
         for label, entry in row.entries.items():
             removal = removals[row.pruner, row.amount, label]

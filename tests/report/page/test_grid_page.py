@@ -56,7 +56,7 @@ def test_charts_have_their_numbers_as_text(found: Results, document: str) -> Non
     for tau in model.agreement.values():
         assert tau is None or f"{tau:.2f}".replace("-", "−") in agreement
     stability = words(part(document, "Stability"))
-    for each in model.stability.values():
+    for each in (removal.stability for removal in model.removals if removal.stability):
         assert f"{each.jaccard:.2f} {each.same:.0%} equal" in stability
     cost = words(part(document, "Cost"))
     for scored in model.scored.values():

@@ -154,16 +154,15 @@ def test_a_run_with_one_scorer_shows_what_is_left() -> None:
         assert compared not in said
     beside = words(findings(only(report(), "avss", "random", "depth")))
     assert "avss rates the blocks of tiny, and random and depth choose some to compare with." in beside
-    assert re.search(r"retained without 2 blocks\. .*removed: 2-3 Significantly better than random \(", beside)
+    assert "removed: 2-3 Significantly better than random (" in beside
 
 
 def test_the_only_scorer_is_shown_though_a_baseline_leads() -> None:
     made = only(report(), "avss", "random", "depth")
     made.metrics["random"] = measured(189)
     said = words(findings(made))
-    assert re.search(
-        r"88\.9% of what tiny knows is retained without 2 blocks\. .*Significantly worse than random \(", said
-    )
+    assert "88.9% of what tiny knows is retained without 2 blocks." in said
+    assert "Significantly worse than random (" in said
     assert "avss retains 88.9%" in said
 
 
