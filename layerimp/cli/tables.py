@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -27,6 +28,8 @@ _SPELT = {
     "…": "...",
     "→": "->",
 }
+_SPELLING = "layerimp.spelt"
+"""The name under which `codecs` knows this spelling."""
 BEST = "*"
 """Marks what no other beats."""
 _AXIS_HEAD = f"0%{'100%':>{AXIS - 2}}"
@@ -41,24 +44,18 @@ def shown(text: str, style: str = "") -> Text:
     Signs that the encoding of stdout lacks are spelt in ASCII here, before the layout, so that columns stay aligned.
     """
     printed = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
-    return Text(_as_stdout_can(printed), style=style)
-
-
-def _as_stdout_can(text: str) -> str:
-    """Spell in ASCII the signs that the encoding of stdout lacks."""
     encoding = getattr(results(), "encoding", None) or "utf-8"
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        return "".join(_SPELT.get(c, c) if not _has(encoding, c) else c for c in text)
-    return text
+    return Text(printed.encode(encoding, _SPELLING).decode(encoding), style=style)
 
 
-def _has(encoding: str, character: str) -> bool:
-    try:
-        return bool(character.encode(encoding))
-    except UnicodeEncodeError:
-        return False
+def _spelt(error: UnicodeError) -> tuple[str, int]:
+    """Spell in ASCII what an encoding lacks, as a handler of `codecs`."""
+    assert isinstance(error, UnicodeEncodeError)
+    signs = error.object[error.start : error.end]
+    return "".join(_SPELT.get(sign) or sign.encode("ascii", "backslashreplace").decode() for sign in signs), error.end
+
+
+codecs.register_error(_SPELLING, _spelt)
 
 
 @dataclass(frozen=True)
