@@ -27,7 +27,6 @@ from layerimp.report.tables.comparison import fidelity, quality, removables, sum
 from layerimp.report.tables.data_frame import COST, FIDELITY, SIZE
 from layerimp.report.tables.distances import continued, texts_of
 from layerimp.report.tables.scores import removable, scores
-from layerimp.report.words import gap_line, recovery
 
 if TYPE_CHECKING:
     from typing import Self
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from layerimp.report.document import Results
     from layerimp.report.results.compared import ModelComparison
     from layerimp.report.results.comparison import ModelResults
-    from layerimp.report.results.models import Removal
     from layerimp.report.tables.distances import Continued
 
 WIDTH_WITHOUT_TERMINAL = 120
@@ -115,21 +113,15 @@ class Screen:
             self._print_explained(removable(model.search, model.num_blocks))
             self.out.print()
         self._show_measured(results, model)
-        self._show_fidelity(results)
-        for table in models.targets(model):
-            self.print_table(table)
-        plans = [removal.models[0].blocks for removal in models.pruned(model)]
-        for line in dict.fromkeys(line for plan in plans for line in words.seams(plan)):
-            self.out.print(shown(line))
-        for removal in model.removals:
-            self._show_healing(removal)
+        if lines := list(_done(model)):
+            self.out.print(shown("\n".join([""] * bool(model.metrics) + lines)))
         if model.metrics or model.all_notes:
             self._print_notes(model.all_notes)
             self.out.print()
         self._show_output(results, model)
 
     def _show_measured(self, results: Results, model: ModelResults) -> None:
-        """Show what was measured: of several pruned models side by side, of one a row for each metric."""
+        """Show what was measured, and last what models are worth: of several side by side, of one a row per metric."""
         pruned, beside = models.pruned(model), models.side_by_side(results, model)
         if model.footprint:
             if not model.metrics:
@@ -137,39 +129,32 @@ class Screen:
                 why = "no evaluator of quality was chosen" if named else "there are no tasks (--tasks)"
                 self.out.print(f"quality was not measured: {why}")
             self.print_table(beside.of(COST, title="footprint"))
+        self._show_fidelity(results)
+        for table in models.targets(model):
+            self.print_table(table)
         if model.metrics and len(pruned) > 1:
             self._print_explained(beside.without(SIZE, COST, FIDELITY))
             return
-        if model.metrics:
-            self._print_explained(*quality(results))
-            self.out.print("\n" * bool(pruned), end="")
         if pruned:
             self.print_table(beside.of(models.REMOVED, SIZE, title="removed"))
+        if model.metrics:
+            self._print_explained(*quality(results))
 
     def _show_fidelity(self, results: Results) -> None:
         """Show how far pruned models are from the intact one, and how they continue a few prompts."""
         if tables := fidelity(results):
-            self.out.print()
             self._print_explained(*tables)
-        for model in results.models.values():
-            self._show_texts(continued(model, results.design.added))
-        if tables:
+            for model in results.models.values():
+                self._show_texts(continued(model, results.design.added))
             self.out.print()
-
-    def _show_healing(self, removal: Removal) -> None:
-        """Show what a healer did: a line for the model, and one for each of its gaps."""
-        if (repaired := removal.models[0].healing) is not None:
-            back = recovery(repaired.loss, repaired.accuracy, repaired.recovered)
-            lines = [f"{removal.label}: {back}", *(f"  {gap_line(gap)}" for gap in repaired.gaps)]
-            self.out.print(shown("\n".join(lines)))
 
     def show_results(self, results: Results, directory: Path) -> None:
         """Show the results of a grid."""
         if self.json:
             self.print_json(results.model_copy(update={"output": str(directory.absolute())}))
             return
-        self._print_explained(*quality(results), *summaries(results), *removables(results))
         self._show_fidelity(results)
+        self._print_explained(*quality(results), *summaries(results), *removables(results))
         if not any(model.rows for model in results.models.values()):
             self.out.print("nothing is evaluated")
         for note in results.all_notes:
@@ -249,6 +234,16 @@ class Screen:
     def print_json(self, document: BaseModel) -> None:
         """Print one JSON document on stdout."""
         self.print_text(json.dumps(document.model_dump(mode="json"), indent=2, allow_nan=False) + "\n")
+
+
+def _done(model: ModelResults) -> Iterator[str]:
+    """Yield where halves of blocks were joined, and what healers did: a line for the model, and one for each gap."""
+    plans = [removal.models[0].blocks for removal in models.pruned(model)]
+    yield from dict.fromkeys(line for plan in plans for line in words.seams(plan))
+    for removal in model.removals:
+        if (repaired := removal.models[0].healing) is not None:
+            yield f"{removal.label}: {words.recovery(repaired.loss, repaired.accuracy, repaired.recovered)}"
+            yield from (f"  {words.gap_line(gap)}" for gap in repaired.gaps)
 
 
 def _console(stream: Any) -> Console:
