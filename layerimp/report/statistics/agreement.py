@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import combinations
 
@@ -35,11 +35,14 @@ def tau(one: Sequence[float], other: Sequence[float]) -> float | None:
 
 def mean_tau(ones: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> float | None:
     """Return the mean of Kendall's tau over all pairs of a ranking from `ones` and one from `others`."""
-    taus = [kendall for one in ones for other in others if (kendall := tau(one, other)) is not None]
-    return sum(taus) / len(taus) if taus else None
+    return _mean(tau(one, other) for one in ones for other in others)
 
 
 def self_tau(rankings: Sequence[Sequence[float]]) -> float | None:
     """Return the mean of Kendall's tau over all pairs of repeats; None for a single repeat."""
-    taus = [kendall for one, other in combinations(rankings, 2) if (kendall := tau(one, other)) is not None]
-    return sum(taus) / len(taus) if taus else None
+    return _mean(tau(one, other) for one, other in combinations(rankings, 2))
+
+
+def _mean(taus: Iterable[float | None]) -> float | None:
+    known = [kendall for kendall in taus if kendall is not None]
+    return sum(known) / len(known) if known else None

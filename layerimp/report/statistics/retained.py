@@ -54,13 +54,11 @@ def counting(metrics: Iterable[Metric]) -> dict[str, Metric]:
     """
     listed = list(metrics)
     inside = {task for metric in listed for task in metric.members}
-    found: dict[str, Metric] = {}
+    by_task: dict[str, list[Metric]] = {}
     for metric in listed:
         if metric.task not in inside:
-            known = found.setdefault(metric.task, metric)
-            if _rank(metric) < _rank(known):
-                found[metric.task] = metric
-    return found
+            by_task.setdefault(metric.task, []).append(metric)
+    return {task: min(metrics, key=_rank) for task, metrics in by_task.items()}
 
 
 def _rank(metric: Metric) -> int:
