@@ -78,10 +78,8 @@ def test_a_grid_of_all_cuts(tmp_path: Path) -> None:
     assert document["models"]["one"]["scored"]["avss"]["steps"] == list(steps)
     assert document["request"]["cuts"] == "all"
     whole = page(found)
-    assert re.search(r"avss, seam 4/5: score -1[^,]*, rank 0.00, removed in 100% of repeats", whole)
-    assert re.search(r"avss, block 4: score [^,]*, rank [^,]*, removed in 0% of repeats", whole)
+    assert re.search(r'"avss, seam 4/5: score -1[^,]*, rank 0.00"', whole)
     chart = part(whole, "Importance of each block")
     assert chart.count("<td") == len(model.scored) * len(steps) + 1
     assert "Between two blocks stands the seam that lies there." in chart
-    assert "blocks and seams that go at" in chart
     assert "<dt>Cuts</dt>" in whole

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,13 +13,13 @@ from scipy.stats import rankdata
 
 from layerimp.report.results.comparison import ModelResults
 from layerimp.report.results.measures import Difference, Interval
-from layerimp.report.results.models import Amount, PrunedModel, Removal, Stability
+from layerimp.report.results.models import Amount, Removal, Stability
 from layerimp.report.results.rows import Row
 from layerimp.report.statistics.retained import LEVELS
 from layerimp.report.tables.numbers import named, number, plus_minus, removable_at
 from layerimp.report.words import always, whole
 from layerimp.steps import named as steps_named
-from layerimp.steps import removed_by, sublayers_of
+from layerimp.steps import removed_by
 
 MINUS = "\N{MINUS SIGN}"
 _MOST = 700.0  # of which floating point has an exponential
@@ -127,10 +127,9 @@ class Charts:
             rows[scorer] = [
                 Cell(
                     share=float(rank),
-                    title=f"{scorer}, {steps_named([step])}: score {plus_minus(means[step])}, rank {rank:.2f}, {often}",
-                    marked=share >= 0.5,
+                    title=f"{scorer}, {steps_named([step])}: score {plus_minus(means[step])}, rank {rank:.2f}",
                 )
-                for step, rank, (share, often) in zip(steps, ranks, self._removals(scorer), strict=True)
+                for step, rank in zip(steps, ranks, strict=True)
             ]
         return Chart([str(step) if isinstance(step, int) else "" for step in steps], rows)
 
@@ -138,33 +137,6 @@ class Charts:
     def num_seams(self) -> int:
         """How many seams were scored beside the blocks."""
         return len(self.importance.columns) - self.model.num_blocks
-
-    @cached_property
-    def _middles(self) -> dict[str, Amount]:
-        """By scorer, the middle one of the amounts at which its choice by the first pruner is known."""
-        middles = {}
-        for pruner in self.pruners[:1]:
-            for scorer in self.model.scored:
-                amounts = [r for r in self._amounts(pruner) if (pruner, r, scorer) in self._unhealed]
-                if amounts:
-                    middles[scorer] = amounts[len(amounts) // 2]
-        return middles
-
-    @cached_property
-    def marked_at(self) -> list[str]:
-        """The amounts at which the removed blocks are marked in the chart of importance."""
-        return [named(amount) for amount in dict.fromkeys(self._middles.values())]
-
-    def _removals(self, scorer: str) -> Iterable[tuple[float, str]]:
-        """Yield for each step the share of the repeats in which nothing is left of it, as a number and in words."""
-        models: Sequence[PrunedModel] = ()
-        if scorer in self._middles:
-            models = self._unhealed[self.pruners[0], self._middles[scorer], scorer].models
-        removed = [removed_by(model.blocks) for model in models]
-        for step in self.model.steps:
-            share = sum(each.issuperset(sublayers_of(step)) for each in removed) / max(len(removed), 1)
-            once = "removed" if share else "kept"
-            yield share, f"removed in {share:.0%} of repeats" if self.model.repeated else once
 
     @cached_property
     def agreement(self) -> Chart | None:

@@ -63,7 +63,7 @@ def test_charts_have_their_numbers_as_text(found: Results, document: str) -> Non
         assert scored.cost is None or f"{scored.cost:.3g}" in cost
     importance = part(document, "Importance of each block")
     assert importance.count(" title=") == len(model.scored) * model.num_blocks
-    assert re.search(r'title="avss, block 4: score [^,]*, rank 0\.\d\d, removed in \d+% of repeats"', importance)
+    assert re.search(r'title="avss, block 4: score [^,]*, rank 0\.\d\d"', importance)
     assert re.search(r'title="gbis, block \d+: \d+% removed"', part(document, "Removed blocks"))
 
 

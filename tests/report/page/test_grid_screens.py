@@ -148,7 +148,7 @@ def test_colours_have_words_and_roles(browser: Any, document: str) -> None:
     assert table.get_by_role("cell", name=re.compile("^avss and gbis: "), exact=False).count() == 0  # it has text
     assert re.fullmatch(r"0\.\d\d", table.get_by_role("row").nth(1).get_by_role("cell").first.inner_text())
     blocks = shown.get_by_role("table", name="Importance of each block").first
-    assert blocks.get_by_role("cell", name=re.compile("^avss, block 3: score .*, removed in")).count() == 1
+    assert blocks.get_by_role("cell", name=re.compile("^avss, block 3: score .*, rank")).count() == 1
     shown.close()
 
 
