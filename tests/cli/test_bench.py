@@ -227,7 +227,7 @@ def test_bad_input_gets_one_line(
     layerimp_command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tasks, "whole_index", dict)  # it takes seconds to read; tests/cli/test_bad_input.py reads it
+    monkeypatch.setattr(tasks, "whole_index", dict)  # it takes seconds to read
     code, out, err = layerimp_command("bench", *arguments)
     assert (code, out) == (2, "")
     assert said in err

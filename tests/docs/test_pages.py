@@ -37,9 +37,12 @@ DOCS = ROOT / "docs"
 PAGES = pages.pages()
 README = ROOT / "README.md"
 LONG = frozenset(
-    {"first-run.md", "heal.md", "healers.md", "keep-quality.md", "performance.md", "read-a-report.md", "run-a-grid.md"}
+    "README.md coming-from.md compare-models.md cut-seams.md first-run.md heal.md healers.md keep-quality.md "
+    "performance.md read-a-report.md run-a-grid.md".split()
 )
-"""Pages whose commands take half a minute or more; CI runs them with the slow tests."""
+"""Pages whose commands take ten seconds or more; CI runs them with the slow tests."""
+LONG_COMMANDS = re.compile(r"^layerimp (?:run|heal|bench) .*\n", re.MULTILINE)
+"""The commands of the README that make it long; its other commands are quick and need none of these."""
 FOLLOWED_ELSEWHERE = {"write-a-scorer.md", "index.md"}
 """Pages whose commands need what they install, see test_third_party.py, or are those of the README."""
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
@@ -116,8 +119,19 @@ def test_code_blocks_run(page: Path, request: pytest.FixtureRequest) -> None:
     folder: pages.Workshop = request.getfixturevalue("empty" if begins_empty else "workshop")
     if page.name == "unusual-models.md":
         unusual_models(folder.folder)
+    follow(page, page.read_text(), folder)
+
+
+def test_the_readme_runs_without_its_long_commands(empty: pages.Workshop) -> None:
+    text, left_out = LONG_COMMANDS.subn("", README.read_text())
+    assert left_out
+    follow(README, text, empty)
+
+
+def follow(page: Path, text: str, folder: pages.Workshop) -> None:
+    """Run the blocks of a page, and compare the outputs that it shows."""
     printed = command = ""
-    for block in pages.blocks(page.read_text()):
+    for block in pages.blocks(text):
         assert block.language in LANGUAGES, f"a block in {block.language!r} that nothing checks"
         if block.language == "yaml":
             list(yaml.safe_load_all(block.code))
