@@ -30,7 +30,7 @@ def shifted(model: PreTrainedModel, elements: int) -> PreTrainedModel:
 
 
 @pytest.mark.parametrize("name", [*ENCODERS, "llama", "gemma3_text", "gpt2", "mixtral", "bloom"])
-@settings(max_examples=4, deadline=None)
+@settings(derandomize=True, max_examples=3, deadline=None, database=None)
 @given(data=st.data())
 def test_equal_weights_are_never_refused(name: str, data: st.DataObject) -> None:
     """A classifier's logits are a product with one row, whose rounding on some processors depends on the address."""

@@ -37,10 +37,10 @@ DOCS = ROOT / "docs"
 PAGES = pages.pages()
 README = ROOT / "README.md"
 LONG = frozenset(
-    "README.md coming-from.md compare-models.md cut-seams.md first-run.md heal.md healers.md keep-quality.md "
-    "performance.md read-a-report.md run-a-grid.md".split()
+    "README.md coming-from.md compare-models.md cut-seams.md fine-tune.md first-blocks.md first-run.md heal.md "
+    "healers.md keep-quality.md performance.md read-a-report.md run-a-grid.md starter.md".split()
 )
-"""Pages whose commands take ten seconds or more; CI runs them with the slow tests."""
+"""Pages that take more than five seconds, but for two on one's own model; CI runs them with the slow tests."""
 LONG_COMMANDS = re.compile(r"^layerimp (?:run|heal|bench) .*\n", re.MULTILINE)
 """The commands of the README that make it long; its other commands are quick and need none of these."""
 FOLLOWED_ELSEWHERE = {"write-a-scorer.md", "index.md"}
