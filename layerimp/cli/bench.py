@@ -21,23 +21,19 @@ _OWN: dict[str, Any] = {
         "model", f"Model, or LABEL=MODEL; repeatable. A label of the recipe keeps its dtype. Default: {STARTER}."
     ),
     "pruner": o.labelled("pruner", f"Pruner, or LABEL=PRUNER; repeatable. Default: {PRUNER}."),
-    "output": Annotated[
-        Path | None, typer.Option(help="Directory of the results; finished cells in it are not computed again.")
-    ],
-    "engine": Annotated[
+    "output": o.option(o.File, "Directory of the results; finished cells in it are not computed again."),
+    "engine": o.option(
         Literal["local", "ray"] | None,
-        typer.Option(help="Where cells are computed: on this machine, or on a Ray cluster. Default: local."),
-    ],
-    "address": Annotated[
-        str | None, typer.Option(help="Address of the Ray cluster. Default: RAY_ADDRESS, or else one on this machine.")
-    ],
+        "Where cells are computed: on this machine, or on a Ray cluster. Default: local.",
+    ),
+    "address": o.option(o.Text, "Address of the Ray cluster. Default: RAY_ADDRESS, or else one on this machine."),
     "workers": Annotated[
         int | None,
         typer.Option(
             min=0, help="Worker processes; 0: compute in this one. Default: one per device, or all of a cluster."
         ),
     ],
-    "retry_failed": Annotated[bool, typer.Option("--retry-failed", help="Try cells again that failed before.")],
+    "retry_failed": o.option(bool, "Try cells again that failed before.", "--retry-failed"),
 }
 
 

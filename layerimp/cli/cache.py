@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Literal
-
-import typer
+from typing import TYPE_CHECKING, Literal
 
 from layerimp.cache.directory import KINDS, Entry, Kind, cache_directory, clear, entries
 from layerimp.cli import options as o
@@ -18,15 +16,15 @@ TOGETHER: dict[Kind, str] = {"metrics": "metrics of intact models", "names": "na
 """What is shown in one line, whatever the number of its files."""
 
 
-def cache(
-    clear_: Annotated[
-        Literal["metrics", "unfinished", "names", "all"] | None,
-        typer.Option(
-            "--clear", help="Remove metrics, unfinished work, names, or all, unless a running command uses it."
-        ),
-    ] = None,
-    json: o.json = False,
-) -> None:
+_CLEAR = o.option(
+    Literal["metrics", "unfinished", "names", "all"] | None,
+    "Remove metrics, unfinished work, names, or all, unless a running command uses it.",
+    "--clear",
+)
+
+
+@o.taking("clear_ json", clear_=_CLEAR)
+def cache(*, clear_: str | None, json: bool) -> int:
     """Show what is kept between runs, or clear it: metrics of intact models, interrupted training, names of plugins.
 
     Example: layerimp cache --clear unfinished
@@ -40,6 +38,7 @@ def cache(
     kept = [row for kind in KINDS for row in _rows(kind, entries(kind))]
     directory = str(cache_directory(KINDS[0]).parent)
     show_cache(Screen(json=json), directory, kept, removed if clear_ else None)
+    return 0
 
 
 def _rows(kind: Kind, stored: Sequence[Entry]) -> list[Kept]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from layerimp.cli import options as o
 from layerimp.cli.completion import names
@@ -12,36 +10,28 @@ from layerimp.cli.requests import permissions, recipe_from
 from layerimp.cli.streams import after_writing
 from layerimp.defaults import FIDELITY, HARNESS
 from layerimp.errors import OptionError
-from layerimp.recipe import CalibrationSpec
 
-_SOURCE = CalibrationSpec.model_fields["source"]
 _OWN: dict[str, Any] = {
-    "models": Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="INTACT SMALL [MORE ...]",
-            help="The intact model, then the models that are compared with it: MODEL, or LABEL=MODEL.",
-            autocompletion=names("model"),
-        ),
-    ],
-    "text": Annotated[
-        str | None,
-        typer.Option(
-            help="Text to measure fidelity on, from any source of calibration text. Default: what the records of the "
-            "models keep apart for it, else the default calibration text.",
-            autocompletion=names("text"),
-        ),
-    ],
-    "tasks": Annotated[
-        list[str] | None,
-        typer.Option(
-            help="lm-evaluation-harness tasks, comma-separated: names or YAML paths; repeatable. Default: none.",
-            autocompletion=names("task", "none", after=","),
-        ),
-    ],
+    "models": o.option(
+        o.Texts,
+        "The intact model, then the models that are compared with it: MODEL, or LABEL=MODEL.",
+        offered=names("model"),
+        argument="INTACT SMALL [MORE ...]",
+    ),
+    "text": o.option(
+        o.Text,
+        "Text to measure fidelity on, from any source of calibration text. Default: what the records of the "
+        "models keep apart for it, else the default calibration text.",
+        offered=names("text"),
+    ),
+    "tasks": o.option(
+        o.Texts,
+        "lm-evaluation-harness tasks, comma-separated: names or YAML paths; repeatable. Default: none.",
+        offered=names("task", "none", after=","),
+    ),
     "evaluator": o.labelled("evaluator", f"Evaluator, or LABEL=EVALUATOR; repeatable. Default: {HARNESS}, {FIDELITY}."),
-    "set_": Annotated[list[str] | None, typer.Option("--set", help="EVALUATOR.OPTION=VALUE; repeatable.")],
-    "output": Annotated[str | None, typer.Option(help="Directory for the results and a page; must not exist.")],
+    "set_": o.option(o.Texts, "EVALUATOR.OPTION=VALUE; repeatable.", "--set"),
+    "output": o.option(o.Text, "Directory for the results and a page; must not exist."),
 }
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from layerimp.cli import options as o
 from layerimp.cli.completion import names
@@ -18,23 +16,18 @@ if TYPE_CHECKING:
     from layerimp.report.results.healing import HealingReport
 
 _OWN: dict[str, Any] = {
-    "model": Annotated[str | None, typer.Option(help="Pruned model: a directory.")],
-    "teacher": Annotated[
-        str | None,
-        typer.Option(
-            help="The intact model. Default: the one named in the checkpoint's layerimp.json.",
-            autocompletion=names("model"),
-        ),
-    ],
-    "healer": Annotated[str | None, typer.Option(help=f"Healer. Default: {HEALER}.", autocompletion=names("healer"))],
-    "set_": Annotated[list[str] | None, typer.Option("--set", help="HEALER.OPTION=VALUE; repeatable.")],
-    "removed": Annotated[
-        str | None,
-        typer.Option(
-            help="The removed blocks and seams, such as 12,17/18. Default: those in the checkpoint's layerimp.json."
-        ),
-    ],
-    "output": Annotated[str | None, typer.Option(help="Directory for the healed checkpoint; must not exist.")],
+    "model": o.option(o.Text, "Pruned model: a directory."),
+    "teacher": o.option(
+        o.Text,
+        "The intact model. Default: the one named in the checkpoint's layerimp.json.",
+        offered=names("model"),
+    ),
+    "healer": o.option(o.Text, f"Healer. Default: {HEALER}.", offered=names("healer")),
+    "set_": o.option(o.Texts, "HEALER.OPTION=VALUE; repeatable.", "--set"),
+    "removed": o.option(
+        o.Text, "The removed blocks and seams, such as 12,17/18. Default: those in the checkpoint's layerimp.json."
+    ),
+    "output": o.option(o.Text, "Directory for the healed checkpoint; must not exist."),
 }
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from layerimp.cli.completion import NAMED, names, values
+from layerimp.cli.completion import NAMED, Offer, names, values
 from layerimp.defaults import ALL
 from layerimp.errors import OptionError
 from layerimp.recipe import CalibrationSpec, ComponentSpec, Experiment, Recipe
@@ -29,85 +29,77 @@ if TYPE_CHECKING:
 Command = Callable[..., int]
 
 
+def option(kind: Any, help: str, *flags: str, offered: Offer | None = None, argument: str = "") -> Any:
+    """Declare an option, or an argument.
+
+    Args:
+        kind: The type of its value.
+        help: The help.
+        flags: The option as it is written, if that is not `--` and the name of the parameter.
+        offered: Completes its values.
+        argument: The name under which the help shows an argument; empty for an option.
+    """
+    if argument:
+        return Annotated[kind, typer.Argument(metavar=argument, help=help, autocompletion=offered)]
+    return Annotated[kind, typer.Option(*flags, help=help, autocompletion=offered)]
+
+
 def labelled(kind: Named, help: str, *more: str) -> Any:
     """Declare a repeatable option that names components or models of a kind, with or without labels."""
-    offered = names(kind, *more, after="=")
-    return Annotated[list[str] | None, typer.Option(help=help, autocompletion=offered)]
+    return option(Texts, help, offered=names(kind, *more, after="="))
 
 
-trust_remote_code = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python that comes with the model.")]
-allow_task_code = Annotated[
-    bool, typer.Option("--allow-task-code", help="Run Python functions that local task YAMLs name.")
-]
-no_baselines = Annotated[bool | None, typer.Option("--no-baselines", help="Evaluate no baselines beside the scorers.")]
-pruner = Annotated[str | None, typer.Option(help="Pruner.", autocompletion=names("pruner"))]
+Text, Texts, File = str | None, list[str] | None, Path | None
+"""The types of options: a text, several texts if the option is repeated, and a path."""
+
+trust_remote_code = option(bool, "Run Python that comes with the model.", "--trust-remote-code")
+allow_task_code = option(bool, "Run Python functions that local task YAMLs name.", "--allow-task-code")
+no_baselines = option(bool | None, "Evaluate no baselines beside the scorers.", "--no-baselines")
+pruner = option(Text, "Pruner.", offered=names("pruner"))
 scorer = labelled("scorer", "Scorer, LABEL=SCORER, or all; repeatable.", ALL)
 heal = labelled("healer", "Healer, or LABEL=HEALER, that repairs every pruned model; repeatable.")
 evaluator = labelled("evaluator", "Evaluator, or LABEL=EVALUATOR; repeatable.")
-set_ = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="LABEL.OPTION=VALUE, for a scorer, pruner, healer or evaluator; repeatable."),
-]
-by = Annotated[
+set_ = option(Texts, "LABEL.OPTION=VALUE, for a scorer, pruner, healer or evaluator; repeatable.", "--set")
+by = option(
     Literal["block", "sublayer"] | None,
-    typer.Option(help="What to score: blocks, or sublayers (attention and MLP separately). Default: block."),
-]
-target = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Size not to exceed, in place of --ratio: parameters=200M, bytes=6GB, kv-cache=64KiB (per token), "
-        "latency=750ms, or a factor of the intact model's size, such as latency=0.7; repeatable, all must hold.",
-        autocompletion=values("parameters=", "bytes=", "kv-cache=", "latency="),
-    ),
-]
-keep = Annotated[
-    str | None,
-    typer.Option(
-        help="Share of the model's quality to keep, such as 0.95, in place of --ratio; as many blocks are removed as "
-        "that allows. agreement=0.9: share of the predictions with the same top token as the intact model's.",
-        autocompletion=values("agreement="),
-    ),
-]
-blocks = Annotated[
-    str | None,
-    typer.Option(help="What to remove regardless of scores: blocks and seams between blocks, such as 3,8-10,17/18."),
-]
-protect = Annotated[str | None, typer.Option(help="Blocks to keep regardless of scores, such as 0,15-17.")]
-plan = Annotated[Path | None, typer.Option(help="Plan file (plan.json of an earlier output) to apply.")]
-label = Annotated[
-    list[str] | None,
-    typer.Option(help="Which plan of the file; repeatable. Default: all except those of the baselines."),
-]
-export = Annotated[
-    str | None,
-    typer.Option(
-        help="mergekit: the YAML of a passthrough merge; llama.cpp: the list for --prune-layers.",
-        autocompletion=values("mergekit", "llama.cpp"),
-    ),
-]
-tasks = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="lm-evaluation-harness tasks, comma-separated: names or YAML paths; repeatable; or none. "
-        "Default: those of the starter.",
-        autocompletion=names("task", "none", after=","),
-    ),
-]
-limit = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Documents per task, or NAME=N for a task or group, spread over its members; repeatable. Default: all.",
-    ),
-]
-no_verify = Annotated[bool | None, typer.Option("--no-verify", help="Do not load checkpoints back to compare.")]
-recipe = Annotated[Path | None, typer.Option("--recipe", help="YAML or JSON recipe; options given here win.")]
-dry_run = Annotated[
-    bool,
-    typer.Option(
-        "--dry-run", help="Say what the command would do: sizes, passes, memory, estimated time. Nothing is written."
-    ),
-]
-json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
+    "What to score: blocks, or sublayers (attention and MLP separately). Default: block.",
+)
+target = option(
+    Texts,
+    "Size not to exceed, in place of --ratio: parameters=200M, bytes=6GB, kv-cache=64KiB (per token), "
+    "latency=750ms, or a factor of the intact model's size, such as latency=0.7; repeatable, all must hold.",
+    offered=values("parameters=", "bytes=", "kv-cache=", "latency="),
+)
+keep = option(
+    Text,
+    "Share of the model's quality to keep, such as 0.95, in place of --ratio; as many blocks are removed as "
+    "that allows. agreement=0.9: share of the predictions with the same top token as the intact model's.",
+    offered=values("agreement="),
+)
+blocks = option(Text, "What to remove regardless of scores: blocks and seams between blocks, such as 3,8-10,17/18.")
+protect = option(Text, "Blocks to keep regardless of scores, such as 0,15-17.")
+plan = option(File, "Plan file (plan.json of an earlier output) to apply.")
+label = option(Texts, "Which plan of the file; repeatable. Default: all except those of the baselines.")
+export = option(
+    Text,
+    "mergekit: the YAML of a passthrough merge; llama.cpp: the list for --prune-layers.",
+    offered=values("mergekit", "llama.cpp"),
+)
+tasks = option(
+    Texts,
+    "lm-evaluation-harness tasks, comma-separated: names or YAML paths; repeatable; or none. "
+    "Default: those of the starter.",
+    offered=names("task", "none", after=","),
+)
+limit = option(
+    Texts, "Documents per task, or NAME=N for a task or group, spread over its members; repeatable. Default: all."
+)
+no_verify = option(bool | None, "Do not load checkpoints back to compare.", "--no-verify")
+recipe = option(File, "YAML or JSON recipe; options given here win.")
+dry_run = option(
+    bool, "Say what the command would do: sizes, passes, memory, estimated time. Nothing is written.", "--dry-run"
+)
+json = option(bool, "Print one JSON document on stdout, and nothing else.", "--json")
 
 MODEL = "dtype device device_map trust_remote_code"
 TEXT = "field packing label_field samples max_length"
@@ -180,20 +172,20 @@ def of_field(name: str, field: FieldInfo) -> Any:
         kind = list[getattr(item, "__origin__", item)]  # type: ignore[misc]
     flag = [f"--{name.replace('_', '-')}"] if kind is bool else []
     offered = names(NAMED[name]) if name in NAMED else values(*field.examples) if field.examples else None
-    return Annotated[kind | None, typer.Option(*flag, help=field.description, autocompletion=offered)]
+    return option(kind | None, field.description or "", *flag, offered=offered)
 
 
 def _declaration(name: str, kind: type[Experiment]) -> Any:
     """Return the declaration of an option, whose help names the default of the field that it sets."""
     field = field_of(name, kind)
-    option: Any = globals().get(name) or (field and of_field(name, field))
-    (declared,) = option.__metadata__
+    declaration: Any = globals().get(name) or (field and of_field(name, field))
+    (declared,) = declaration.__metadata__
     default = "" if field is None or " Default: " in declared.help else _default(field)
     if not default:
-        return option
+        return declaration
     declared = copy(declared)
     declared.help += f" Default: {default}."
-    return Annotated[option.__origin__, declared]
+    return Annotated[declaration.__origin__, declared]
 
 
 def _default(field: FieldInfo) -> str:
@@ -210,13 +202,10 @@ _ARGUMENT = "argument"
 """The parameter of a command's argument."""
 
 
-def _as_argument(name: str, option: Any) -> Any:
+def _as_argument(name: str, declared: Any) -> Any:
     """Return the declaration of an argument that takes what an option takes."""
-    (declared,) = option.__metadata__
-    help = f"Short for --{name} {name.upper()}."
-    return Annotated[
-        option.__origin__, typer.Argument(metavar=name.upper(), help=help, autocompletion=declared.autocompletion)
-    ]
+    offered = declared.__metadata__[0].autocompletion
+    return option(declared.__origin__, f"Short for --{name} {name.upper()}.", offered=offered, argument=name.upper())
 
 
 calibration = of_field("source", CalibrationSpec.model_fields["source"])

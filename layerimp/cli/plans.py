@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 import yaml
 
 from layerimp.cli import options as o
@@ -16,15 +15,14 @@ from layerimp.steps import touched_by, untouched
 if TYPE_CHECKING:
     from layerimp.pruner import PrunePlan
 
-file = Annotated[Path | None, typer.Option(help="Plan file, such as plan.json of an earlier output.")]
-model = Annotated[str | None, typer.Option(help="The model to name to the other tool. Default: the plan's.")]
+_OWN: dict[str, Any] = {
+    "plan": o.option(o.File, "Plan file, such as plan.json of an earlier output."),
+    "model": o.option(o.Text, "The model to name to the other tool. Default: the plan's."),
+    "count": o.option(int | None, "How many steps to take of each plan, from the first on. Default: all."),
+}
 
-count = Annotated[
-    int | None, typer.Option(help="How many steps to take of each plan, from the first on. Default: all.")
-]
 
-
-@o.taking("plan label count model export json", argument="plan", plan=file, model=model, count=count)
+@o.taking("plan label count model export json", argument="plan", **_OWN)
 def plan(*, plan: Path | None, **given: Any) -> int:
     """Show the plans of a file, or print one for another tool.
 

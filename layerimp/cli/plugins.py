@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from layerimp.cli import options as o
 from layerimp.cli.completion import names
@@ -16,7 +14,8 @@ if TYPE_CHECKING:
     from layerimp.registry.catalog import Kind
 
 
-def plugins(json: o.json = False) -> None:
+@o.taking("json")
+def plugins(*, json: bool) -> int:
     """List the installed plugins, with what each provides and why any failed."""
     from layerimp.cli.display import Screen
     from layerimp.cli.documents import Plugin
@@ -37,6 +36,7 @@ def plugins(json: o.json = False) -> None:
         for record in registry().plugins.records
     ]
     show_plugins(Screen(json=json), installed)
+    return 0
 
 
 def _lister(kind: Kind) -> o.Command:
@@ -54,32 +54,26 @@ def _lister(kind: Kind) -> o.Command:
 
     command.__name__ = f"{kind}s"
     command.__doc__ = f"List the {kind}s, or one {kind}'s options with their type, default and description."
-    argument = typer.Argument(help="The name of one, to see its options.", autocompletion=names(kind))
-    return o.taking("name json", name=Annotated[str | None, argument])(command)
+    argument = o.option(o.Text, "The name of one, to see its options.", offered=names(kind), argument="NAME")
+    return o.taking("name json", name=argument)(command)
 
 
 scorers, pruners = _lister("scorer"), _lister("pruner")
 healers, evaluators = _lister("healer"), _lister("evaluator")
-containing = Annotated[
-    str | None,
-    typer.Argument(
-        help="A part of the name; with it, all of lm-evaluation-harness is searched. With --fetch, names of tasks.",
-        metavar="TEXT",
+_OWN: dict[str, Any] = {
+    "containing": o.option(
+        o.Text,
+        "A part of the name; with it, all of lm-evaluation-harness is searched. With --fetch, names of tasks.",
+        argument="TEXT",
     ),
-]
-show = Annotated[
-    str | None,
-    typer.Option(help="Tasks: say splits, examples, metrics, columns, and where --data-dir has rows looked for."),
-]
-fetch = Annotated[
-    Path | None,
-    typer.Option(help="Directory that gets the rows of the tasks from the hub, for --data-dir.", metavar="DIR"),
-]
+    "show": o.option(
+        o.Text, "Tasks: say splits, examples, metrics, columns, and where --data-dir has rows looked for."
+    ),
+    "fetch": o.option(o.File, "Directory that gets the rows of the tasks from the hub, for --data-dir."),
+}
 
 
-@o.taking(
-    "containing show fetch task_path data_dir allow_task_code json", containing=containing, show=show, fetch=fetch
-)
+@o.taking("containing show fetch task_path data_dir allow_task_code json", **_OWN)
 def tasks(
     *, containing: str | None, show: str | None, fetch: Path | None, task_path: Path | None, json: bool, **given: Any
 ) -> int:

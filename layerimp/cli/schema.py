@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from json import dumps
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from layerimp.cli import options as o
 from layerimp.cli.completion import NAMED, values
@@ -47,13 +45,11 @@ REFERENCE = "#/$defs/"
 EVERY = "Every installed scorer that is not named beside it."
 
 
-def schema(
-    name: Annotated[
-        str | None,
-        typer.Argument(help="One of them, to print its JSON Schema.", autocompletion=values(*DESCRIBED)),
-    ] = None,
-    json: o.json = False,
-) -> None:
+@o.taking(
+    "name json",
+    name=o.option(o.Text, "One of them, to print its JSON Schema.", offered=values(*DESCRIBED), argument="NAME"),
+)
+def schema(*, name: str | None, json: bool) -> int:
     """List what has a JSON Schema, or print one: of a recipe, for editors, or of a document that a command writes.
 
     Example: layerimp schema grid > grid.schema.json
@@ -69,13 +65,14 @@ def schema(
         if name not in DESCRIBED:
             raise unknown_name("schema", name, DESCRIBED)
         screen.print_text(dumps(schema_of(name, installed_names), indent=2) + "\n")
-        return
+        return 0
     summaries = {name: _first_sentence(model_of(name).__doc__ or "") for name in DESCRIBED}
     if json:
         screen.print_json(SchemaList(schemas=summaries))
-        return
+        return 0
     for described, summary in summaries.items():
         screen.out.print(f"{described}: {summary}", soft_wrap=True)
+    return 0
 
 
 def model_of(name: str) -> type[BaseModel]:
