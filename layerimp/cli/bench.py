@@ -68,9 +68,10 @@ def bench(*, retry_failed: bool, dry_run: bool, json: bool, **given: Any) -> int
         ):
             if dry_run:
                 from layerimp.bench.forecast import grid_forecast_of
-                from layerimp.cli.forecast import show_grid
+                from layerimp.cli.forecast import of_grid
 
-                show_grid(grid_forecast_of(prepared), screen)
+                forecast = grid_forecast_of(prepared)
+                screen.present(forecast, of_grid(forecast))
                 return 0
             with watching(screen) as watcher:
                 results = compute(prepared, watcher, retry=retry_failed)

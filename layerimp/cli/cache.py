@@ -30,14 +30,15 @@ def cache(*, clear_: str | None, json: bool) -> int:
     Example: layerimp cache --clear unfinished
     """
     from layerimp.cache import unfinished
+    from layerimp.cli import listings
     from layerimp.cli.display import Screen
-    from layerimp.cli.listings import show_cache
+    from layerimp.cli.documents import CacheList
 
     chosen = [kind for kind in KINDS if clear_ in (kind, "all")]
     removed = [row for kind in chosen for row in _rows(kind, clear(kind, unless=unfinished.in_use))]
     kept = [row for kind in KINDS for row in _rows(kind, entries(kind))]
-    directory = str(cache_directory(KINDS[0]).parent)
-    show_cache(Screen(json=json), directory, kept, removed if clear_ else None)
+    state = CacheList(directory=str(cache_directory(KINDS[0]).parent), kept=kept, removed=removed)
+    Screen(json=json).present(state, listings.cache(state, cleared=clear_ is not None))
     return 0
 
 

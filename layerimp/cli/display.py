@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.filesize import decimal
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 
+from layerimp._table import Table
 from layerimp.cli.heartbeat import Heartbeat
 from layerimp.cli.progress_bar import bar, in_words
 from layerimp.cli.streams import results
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from layerimp._table import Table
     from layerimp.progress import Advance
     from layerimp.report.document import Results
     from layerimp.report.results.compared import ModelComparison
@@ -226,6 +226,19 @@ class Screen:
         if results.output:
             self.out.print(shown(f"results: {results.output}", style="bold"), soft_wrap=True)
             self._show_page(Path(results.output))
+
+    def present(self, document: BaseModel, parts: Iterable[Table | RenderableType]) -> None:
+        """Print a document: as JSON, or part by part. A line that is plain text is never broken, as paths are in it."""
+        if self.json:
+            self.print_json(document)
+            return
+        for part in parts:
+            if isinstance(part, Table):
+                self.print_table(part)
+            elif isinstance(part, str):
+                self.out.print(shown(part), soft_wrap=True)
+            else:
+                self.out.print(part)
 
     def print_text(self, text: str) -> None:
         """Print text on stdout as it is."""

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from layerimp._table import Column, Table
-from layerimp.cli.tables import shown
 from layerimp.evaluation.cost import LONG
 from layerimp.pipeline.forecast_parts import Range
 from layerimp.progress import span
@@ -15,39 +14,48 @@ from layerimp.report.words import amount
 
 if TYPE_CHECKING:
     from layerimp.bench.forecast import GridForecast, ModelWork
-    from layerimp.cli.display import Screen
     from layerimp.pipeline.forecast import Forecast
     from layerimp.pipeline.forecast_parts import MemoryForecast, PassForecast
     from layerimp.pipeline.heal_forecast import HealingForecast
 
 
-def show(forecast: Forecast, screen: Screen) -> None:
-    """Show a forecast of `run` or `prune`, as a table and lines or as one document."""
-    _show(forecast, screen, _sizes(forecast), _lines(forecast))
+def of_run(forecast: Forecast) -> Iterator[Table | str]:
+    """Yield a table and lines that show a forecast of `run` or `prune`."""
+    yield _sizes(forecast)
+    if forecast.text is not None:
+        yield f"text: at most {forecast.tokens:,} tokens of {forecast.text}"
+    yield from map(_pass, forecast.passes)
+    if forecast.rescorings:
+        times = "once" if forecast.rescorings == 1 else f"{forecast.rescorings} times"
+        yield f"the pruner scores the pruned model again, {times} at most"
+    if forecast.tasks:
+        models = [*forecast.scorers, *forecast.baselines]
+        healed = f", each healed by {', '.join(forecast.healers)} as well" if forecast.healers else ""
+        yield f"quality: {', '.join(forecast.tasks)}, of the intact model and those of {', '.join(models)}{healed}"
+    yield _memory(forecast.memory)
+    yield from _times(forecast)
+    yield from _end(forecast)
 
 
-def show_healing(forecast: HealingForecast, screen: Screen) -> None:
-    """Show a forecast of `heal`, as a table and lines or as one document."""
-    _show(forecast, screen, _healed_sizes(forecast), _healing_lines(forecast))
+def of_healing(forecast: HealingForecast) -> Iterator[Table | str]:
+    """Yield a table and lines that show a forecast of `heal`."""
+    yield _healed_sizes(forecast)
+    yield f"gaps: {'; '.join(forecast.gaps)}"
+    further = f", and further text of {forecast.further_text}" if forecast.further_text else ""
+    yield f"text: at most {forecast.tokens:,} tokens of {forecast.text}{further}"
+    yield _memory(forecast.memory)
+    times = forecast.time
+    each = f"{_about(times.pass_s)} for each pass of both models over the text"
+    yield _time([f"healing {_about(times.healing_s)}", each], times.block_ms)
+    yield from _end(forecast)
 
 
-def show_grid(forecast: GridForecast, screen: Screen) -> None:
-    """Show a forecast of `bench`, as a table and lines or as one document."""
-    _show(forecast, screen, _cells(forecast), _grid_lines(forecast))
-
-
-def _show(
-    forecast: Forecast | HealingForecast | GridForecast,
-    screen: Screen,
-    table: Table,
-    lines: Iterator[str],
-) -> None:
-    if screen.json:
-        screen.print_json(forecast)
-        return
-    screen.print_table(table)
-    for line in (*lines, *_end(forecast)):
-        screen.out.print(shown(line), soft_wrap=True)
+def of_grid(forecast: GridForecast) -> Iterator[Table | str]:
+    """Yield a table and lines that show a forecast of `bench`, the lines of each model behind its label."""
+    yield _cells(forecast)
+    for label, work in forecast.models.items():
+        yield from (f"{label}: {line}" for line in _work(work))
+    yield from _end(forecast)
 
 
 def _sizes(forecast: Forecast) -> Table:
@@ -76,22 +84,6 @@ def _removed(blocks: Range, num_blocks: int, parameters: Range) -> str:
         f"{_range(blocks)} of {num_blocks} blocks ({share}) and "
         f"{between(parameters.least, parameters.most)} of the parameters"
     )
-
-
-def _lines(forecast: Forecast) -> Iterator[str]:
-    """Yield the lines for everything except sizes."""
-    if forecast.text is not None:
-        yield f"text: at most {forecast.tokens:,} tokens of {forecast.text}"
-    yield from map(_pass, forecast.passes)
-    if forecast.rescorings:
-        times = "once" if forecast.rescorings == 1 else f"{forecast.rescorings} times"
-        yield f"the pruner scores the pruned model again, {times} at most"
-    if forecast.tasks:
-        models = [*forecast.scorers, *forecast.baselines]
-        healed = f", each healed by {', '.join(forecast.healers)} as well" if forecast.healers else ""
-        yield f"quality: {', '.join(forecast.tasks)}, of the intact model and those of {', '.join(models)}{healed}"
-    yield _memory(forecast.memory)
-    yield from _times(forecast)
 
 
 def _pass(shared: PassForecast) -> str:
@@ -153,16 +145,6 @@ def _healed_sizes(forecast: HealingForecast) -> Table:
     return Table([Column("size", ["blocks", "parameters", "bytes, stored"], "left"), *columns], title)
 
 
-def _healing_lines(forecast: HealingForecast) -> Iterator[str]:
-    yield f"gaps: {'; '.join(forecast.gaps)}"
-    further = f", and further text of {forecast.further_text}" if forecast.further_text else ""
-    yield f"text: at most {forecast.tokens:,} tokens of {forecast.text}{further}"
-    yield _memory(forecast.memory)
-    times = forecast.time
-    each = f"{_about(times.pass_s)} for each pass of both models over the text"
-    yield _time([f"healing {_about(times.healing_s)}", each], times.block_ms)
-
-
 def _cells(forecast: GridForecast) -> Table:
     """Return a table of the cells of each model."""
     kinds = list(next(iter(forecast.models.values())).cells)
@@ -172,12 +154,6 @@ def _cells(forecast: GridForecast) -> Table:
     ]
     title = f"grid of {forecast.repeats} repeats: finished, of at most"
     return Table([Column("cells", kinds, "left"), *columns], title)
-
-
-def _grid_lines(forecast: GridForecast) -> Iterator[str]:
-    """Yield the lines for each model, behind its label."""
-    for label, work in forecast.models.items():
-        yield from (f"{label}: {line}" for line in _work(work))
 
 
 def _work(work: ModelWork) -> Iterator[str]:

@@ -59,7 +59,7 @@ def heal(
         raise OptionError("heal writes a checkpoint: name a directory with --output")
     recipe, allowed = recipe_from(**given), permissions(**given)
     from layerimp.cli.display import Screen
-    from layerimp.cli.forecast import show_healing
+    from layerimp.cli.forecast import of_healing
     from layerimp.pipeline.heal_checkpoint import HealingRequest, heal_checkpoint, prepare_healing
     from layerimp.pipeline.heal_forecast import healing_forecast_of
     from layerimp.steps import read_steps
@@ -68,14 +68,12 @@ def heal(
     request = HealingRequest(recipe, teacher, steps, healer, options)
     with Screen(json=json) as screen:
         if dry_run:
-            show_healing(healing_forecast_of(prepare_healing(request, allowed, screen)), screen)
+            forecast = healing_forecast_of(prepare_healing(request, allowed, screen))
+            screen.present(forecast, of_healing(forecast))
             return 0
         report = heal_checkpoint(request, permissions=allowed, progress=screen)
         with after_writing(recipe.output):
-            if json:
-                screen.print_json(report)
-            else:
-                screen.print_text("".join(f"{line}\n" for line in _lines(report)))
+            screen.present(report, _lines(report))
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from layerimp._table import Column, Table
 from layerimp.cli import options as o
 from layerimp.defaults import STARTER
 from layerimp.pruner import counted
@@ -13,7 +14,6 @@ BLOCKS_WIDTH = 18
 """The width at which long lists of blocks are broken."""
 
 if TYPE_CHECKING:
-    from layerimp.cli.display import Screen
     from layerimp.pipeline.inspection import InspectedBlock, Inspection, PartSize
 
 
@@ -27,20 +27,13 @@ def inspect(*, model: str | None, trust_remote_code: bool, json: bool) -> int:
     from layerimp.pipeline.inspection import inspect_model
     from layerimp.recipe import Permissions
 
-    screen = Screen(json=json)
     inspection = inspect_model(model or STARTER, Permissions(trust_remote_code=trust_remote_code))
-    if json:
-        screen.print_json(inspection)
-        return 0
-    _table(inspection, screen)
-    for line in _lines(inspection):
-        screen.print_text(f"{line}\n")
+    Screen(json=json).present(inspection, (_table(inspection), *_lines(inspection)))
     return 0
 
 
-def _table(inspection: Inspection, screen: Screen) -> None:
-    """Show the blocks, with equal blocks in one line, and the parts outside the blocks."""
-    from layerimp._table import Column, Table
+def _table(inspection: Inspection) -> Table:
+    """Return a table of the blocks, with equal blocks in one line, and of the parts outside the blocks."""
     from layerimp.report import words
 
     groups = list(_groups(inspection.blocks))
@@ -59,7 +52,7 @@ def _table(inspection: Inspection, screen: Screen) -> None:
         columns.insert(0, Column("kind", [*(first.kind for first in firsts), "", ""], "left"))
     blocks = counted(inspection.num_blocks)
     title = f"{inspection.architecture}, {blocks}, stored in {inspection.stored_dtype}"
-    screen.print_table(Table([rows, *columns], title))
+    return Table([rows, *columns], title)
 
 
 def _groups(blocks: list[InspectedBlock]) -> Iterator[tuple[InspectedBlock, list[int]]]:

@@ -28,16 +28,17 @@ def plan(*, plan: Path | None, **given: Any) -> int:
 
     Example: layerimp plan OUT/plan.json --export mergekit
     """
+    from layerimp.cli import listings
     from layerimp.cli.display import Screen
-    from layerimp.cli.listings import show_plans
-    from layerimp.recipe.plans import read_plans
+    from layerimp.recipe.plans import PlanFile, read_plans
 
     if plan is None:
         raise OptionError("plan shows the plans of a file: name it, such as OUT/plan.json")
     plans = read_plans(plan, given["label"], given["count"])
     screen = Screen(json=given["json"])
     if given["export"] is None:
-        show_plans(screen, plans)
+        file = PlanFile(plans=plans)
+        screen.present(file, listings.plans(file))
         return 0
     if given["json"]:
         raise OptionError("--export prints the text that another tool reads, and contradicts --json")

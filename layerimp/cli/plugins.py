@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 @o.taking("json")
 def plugins(*, json: bool) -> int:
     """List the installed plugins, with what each provides and why any failed."""
+    from layerimp.cli import listings
     from layerimp.cli.display import Screen
-    from layerimp.cli.documents import Plugin
-    from layerimp.cli.listings import show_plugins
+    from layerimp.cli.documents import Plugin, PluginList
     from layerimp.registry.catalog import registry
 
     installed = [
@@ -35,7 +35,8 @@ def plugins(*, json: bool) -> int:
         )
         for record in registry().plugins.records
     ]
-    show_plugins(Screen(json=json), installed)
+    document = PluginList(plugins=installed)
+    Screen(json=json).present(document, listings.plugins(document))
     return 0
 
 
@@ -43,13 +44,15 @@ def _lister(kind: Kind) -> o.Command:
     """Make the command that lists the components of a kind, or one component's options."""
 
     def command(*, name: str | None, json: bool) -> int:
+        from layerimp.cli import listings
         from layerimp.cli.display import Screen
-        from layerimp.cli.listings import show_components
+        from layerimp.cli.documents import ComponentList
         from layerimp.registry.catalog import registry
 
         names_shown = registry().names(kind) if name is None else [name]
         components = [_description(kind, shown) for shown in names_shown]
-        show_components(Screen(json=json), kind, components, details=name is not None)
+        document = ComponentList.model_validate({f"{kind}s": components})
+        Screen(json=json).present(document, listings.components(components, details=name is not None))
         return 0
 
     command.__name__ = f"{kind}s"
@@ -81,22 +84,36 @@ def tasks(
 
     Examples: layerimp tasks arc; layerimp tasks --show hellaswag; layerimp tasks --fetch data hellaswag,arc_easy
     """
+    from layerimp.cli import listings
     from layerimp.cli.display import Screen
-    from layerimp.cli.listings import show_files, show_task_details, show_tasks
+    from layerimp.cli.documents import DataFileList, TaskDetailsList, TaskList
+    from layerimp.cli.tables import shown
     from layerimp.registry.catalog import registry
 
-    screen = Screen(json=json)
+    screen, note = Screen(json=json), ""
     if show is None and fetch is None:
-        show_tasks(screen, registry().tasks(containing or "", task_path), containing)
-        return 0
-    named = tuple(filter(None, (show or containing or "").split(",")))
-    if not named or (show is not None and (fetch is not None or containing is not None)):
-        raise OptionError("name tasks after --show, or a directory after --fetch and then tasks, separated by commas")
-    every = registry().evaluators(tasks=named, task_path=task_path, **given)
-    if fetch is not None:
-        show_files(screen, fetch, [file for evaluator in every for file in evaluator.fetch(fetch)])
+        known = registry().tasks(containing or "", task_path)
+        screen.present(TaskList(tasks=known), (shown(f"{name}: {summary}") for name, summary in known.items()))
+        if containing is None:
+            note = "these ship; layerimp tasks TEXT searches all of lm-evaluation-harness as well"
+        elif not known:
+            note = f"no task has {containing!r} in its name"
     else:
-        show_task_details(screen, [task for evaluator in every for task in evaluator.details()])
+        named = tuple(filter(None, (show or containing or "").split(",")))
+        if not named or (show is not None and (fetch is not None or containing is not None)):
+            raise OptionError(
+                "name tasks after --show, or a directory after --fetch and then tasks, separated by commas"
+            )
+        every = registry().evaluators(tasks=named, task_path=task_path, **given)
+        if fetch is None:
+            details = TaskDetailsList(tasks=[task for evaluator in every for task in evaluator.details()])
+            screen.present(details, listings.task_details(details))
+        else:
+            rows = DataFileList(files=[file for evaluator in every for file in evaluator.fetch(fetch)])
+            screen.present(rows, listings.files(fetch, rows))
+            note = "" if rows.files else "these tasks name their own files, so that there is nothing to fetch"
+    if note and not json:
+        screen.note(note)
     return 0
 
 

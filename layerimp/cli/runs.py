@@ -100,10 +100,11 @@ def _forecast(command: Command, given: Mapping[str, Any], **more: Any) -> int:
     """Show what a command would do with the recipe from the options, and return the exit code."""
     recipe = recipe_from(**given)
     from layerimp.cli.display import Screen
-    from layerimp.cli.forecast import show
+    from layerimp.cli.forecast import of_run
     from layerimp.pipeline.forecast import forecast_of
     from layerimp.pipeline.prepare import prepare
 
     with Screen(json=given["json"]) as screen:
-        show(forecast_of(prepare(command, recipe, permissions(**given), screen, **more)), screen)
+        forecast = forecast_of(prepare(command, recipe, permissions(**given), screen, **more))
+        screen.present(forecast, of_run(forecast))
     return 0

@@ -41,7 +41,6 @@ DESCRIBED = {
 """The module and the class of all that has a schema, by the name in `schema_version`; completion imports no module."""
 WRITTEN_BY_USERS = ("recipe", "grid")
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-REFERENCE = "#/$defs/"
 EVERY = "Every installed scorer that is not named beside it."
 
 
@@ -67,11 +66,7 @@ def schema(*, name: str | None, json: bool) -> int:
         screen.print_text(dumps(schema_of(name, installed_names), indent=2) + "\n")
         return 0
     summaries = {name: _first_sentence(model_of(name).__doc__ or "") for name in DESCRIBED}
-    if json:
-        screen.print_json(SchemaList(schemas=summaries))
-        return 0
-    for described, summary in summaries.items():
-        screen.out.print(f"{described}: {summary}", soft_wrap=True)
+    screen.present(SchemaList(schemas=summaries), (f"{name}: {summary}" for name, summary in summaries.items()))
     return 0
 
 
@@ -104,45 +99,26 @@ def with_names(schema: dict[str, Any], names: Names) -> dict[str, Any]:
 
     A name becomes an example of a string, and a property of a mapping by label, because a label can be a name.
     """
-    definitions = schema["$defs"]
-    for part in (schema, *list(definitions.values())):
+    for part in (schema, *schema["$defs"].values()):
         for field, value in part["properties"].items():
             if kind := NAMED.get(field):
                 offered = {ALL: EVERY} | names[kind] if field == "scorers" else names[kind]
-                part["properties"][field] = _offering(value, offered, f"{field}-by-label", definitions)
+                part["properties"][field] = _offering(value, offered)
     return schema
 
 
-def _offering(
-    part: dict[str, Any], names: Mapping[str, str], entry: str, definitions: dict[str, Any]
-) -> dict[str, Any]:
-    """Return a part of a schema with the names in every place where a name can stand.
-
-    Args:
-        part: The part.
-        names: The names, with their descriptions.
-        entry: The key in the definitions for the schema of an entry under a label.
-        definitions: The definitions of the whole schema.
-    """
-
-    def offering(inner: dict[str, Any]) -> dict[str, Any]:
-        return _offering(inner, names, entry, definitions)
-
-    if "$ref" in part:
-        named = definitions[part["$ref"].removeprefix(REFERENCE)]
-        if "options" not in named["properties"]:  # what it names has its own fields, which are offered there
-            return part
-        return {**named, "properties": named["properties"] | {"name": offering(named["properties"]["name"])}}
+def _offering(part: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return a part of a schema with names, and their descriptions, in every place where a name can stand."""
     match part:
         case {"anyOf": choices}:
-            return part | {"anyOf": list(map(offering, choices))}
+            return part | {"anyOf": [_offering(choice, names) for choice in choices]}
         case {"type": "string"}:
             return part | {"examples": list(names)}
         case {"type": "array", "items": items}:
-            return part | {"items": offering(items)}
+            return part | {"items": _offering(items, names)}
         case {"type": "object", "additionalProperties": value}:
-            definitions[entry] = offering(value)
-            ref = {"$ref": REFERENCE + entry}
-            labels = {name: {"description": what, **ref} if what else ref for name, what in names.items()}
-            return part | {"properties": labels, "additionalProperties": ref}
+            return part | {
+                "properties": {name: {"description": what, **value} for name, what in names.items()},
+                "additionalProperties": _offering(value, names),
+            }
     return part
