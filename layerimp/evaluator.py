@@ -176,7 +176,6 @@ class Evaluator(Component):
     @abstractmethod
     def evaluate(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> list[Metric]:
         """Measure `model`."""
-        raise NotImplementedError
 
     def reading(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Reading | None:
         """How much `evaluate` would read with this model, about, so that its time can be told ahead; None if not known.

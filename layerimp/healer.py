@@ -282,7 +282,6 @@ class Healer(Component):
         Raises:
             ModelError: this healer cannot heal such a model.
         """
-        raise NotImplementedError
 
     def effort(self, scope: Scope) -> Effort | None:
         """How much `heal` would compute, about, so that its time can be told ahead; None if not known."""

@@ -94,13 +94,8 @@ class PrunePlan(Plain, Tabular):
         return self.model_copy(update={"blocks": self.blocks[:count]})
 
 
-def checked_ratio(ratio: float, *, name: str = "ratio", instead: str = "count={}") -> float:
+def checked_ratio(ratio: float) -> float:
     """The ratio, if it is a valid share of the blocks.
-
-    Args:
-        ratio: The share.
-        name: The name of the option or field that holds the share.
-        instead: How to give a number of blocks in its place.
 
     Raises:
         OptionError: the ratio is not between 0 and 1; for a whole number the text says how to give a number of blocks.
@@ -109,8 +104,8 @@ def checked_ratio(ratio: float, *, name: str = "ratio", instead: str = "count={}
         return ratio
     whole = ratio >= 1 and ratio % 1 == 0
     shown = int(ratio) if whole else ratio
-    hint = f"; a number of blocks is {instead.format(shown)}" if whole else ""
-    raise OptionError(f"{name} {shown} is not between 0 and 1{hint}")
+    hint = f"; a number of blocks is given as the count {shown}" if whole else ""
+    raise OptionError(f"ratio {shown} is not between 0 and 1{hint}")
 
 
 def count_of(ratio: float, num_blocks: int) -> int:
@@ -275,7 +270,6 @@ class Pruner(Component):
         Returns:
             The plan: the steps in order of removal.
         """
-        raise NotImplementedError
 
     def within_budget(self, scoring: Scoring, budget: Budget) -> PrunePlan:
         """The plan, after a check that it keeps to the budget.

@@ -192,7 +192,6 @@ class Scorer(Component):
     @abstractmethod
     def update(self, trace: Trace) -> None:
         """Take in what one block did in one batch."""
-        raise NotImplementedError
 
     def end_batch(self) -> None:
         """Called when a batch has passed through all blocks.
@@ -208,9 +207,7 @@ class Scorer(Component):
     @abstractmethod
     def merge(self, other: Self) -> None:
         """Absorb another shard's statistics, as if this scorer had seen both shards."""
-        raise NotImplementedError
 
     @abstractmethod
     def compute(self) -> Importance:
         """The importance from all traces so far. Calling it twice gives the same result."""
-        raise NotImplementedError

@@ -64,19 +64,6 @@ def products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return total, magnitude
 
 
-class _Slots(list["Tensor"]):
-    """Float64 numbers, one per block, that follow the device of what is added to them."""
-
-    def __init__(self, num_blocks: int) -> None:
-        super().__init__(torch.zeros((), dtype=torch.float64) for _ in range(num_blocks))
-
-    def add(self, block: int, value: Tensor) -> None:
-        self[block] = self[block].to(value.device) + value
-
-    def read(self) -> Tensor:
-        return torch.stack([value.cpu() for value in self])
-
-
 class Sum:
     """The sum of numbers, per block.
 
@@ -85,20 +72,24 @@ class Sum:
     """
 
     def __init__(self, num_blocks: int) -> None:
-        self._total = _Slots(num_blocks)
+        self._sums = [torch.zeros((), dtype=torch.float64) for _ in range(num_blocks)]
+
+    def __getitem__(self, block: int) -> Tensor:
+        """The sum of a block [], on the device of what was added last."""
+        return self._sums[block]
 
     def add(self, block: int, value: Tensor) -> None:
         """Take in one `value` [] in float64."""
-        self._total.add(block, value)
+        self._sums[block] = self._sums[block].to(value.device) + value
 
     def merge(self, other: Self) -> None:
         """Absorb another shard's values."""
-        for block, value in enumerate(other._total):
+        for block, value in enumerate(other._sums):
             self.add(block, value)
 
     def value(self) -> Tensor:
         """The sums [num_blocks], float64 on the CPU; 0 for a block that saw no value."""
-        return self._total.read()
+        return torch.stack([value.cpu() for value in self._sums])
 
 
 class Mean:
@@ -109,7 +100,7 @@ class Mean:
     """
 
     def __init__(self, num_blocks: int) -> None:
-        self._total = _Slots(num_blocks)
+        self._total = Sum(num_blocks)
         self._count = [0] * num_blocks
 
     def add(self, block: int, values: Tensor) -> None:
@@ -128,7 +119,7 @@ class Mean:
 
     def total(self) -> Tensor:
         """The sums [num_blocks], float64 on the CPU."""
-        return self._total.read()
+        return self._total.value()
 
     def value(self) -> Tensor:
         """The means [num_blocks], float64 on the CPU; NaN for a block that saw no value."""
@@ -146,8 +137,8 @@ class Moments:
 
     def __init__(self, num_blocks: int) -> None:
         self._count = [0] * num_blocks
-        self._mean = _Slots(num_blocks)
-        self._m2 = _Slots(num_blocks)
+        self._mean = Sum(num_blocks)
+        self._m2 = Sum(num_blocks)
 
     def add_moments(self, block: int, count: int, mean: Tensor, m2: Tensor) -> None:
         """Take in `count` values of a given mean [] and sum of squared deviations from it [], both float64."""
@@ -155,9 +146,8 @@ class Moments:
         total = before + count
         if not count:
             return
-        own_mean = self._mean[block].to(mean.device)
-        delta = mean - own_mean
-        self._mean[block] = own_mean + delta * (count / total)
+        delta = mean - self._mean[block].to(mean.device)
+        self._mean.add(block, delta * (count / total))
         self._m2.add(block, m2 + delta * delta * (before * count / total))
         self._count[block] = total
 
@@ -168,9 +158,9 @@ class Moments:
 
     def variance(self) -> Tensor:
         """The population variances [num_blocks], float64 on the CPU; NaN for a block that saw no value."""
-        return self._m2.read() / torch.tensor(self._count, dtype=torch.float64)
+        return self._m2.value() / torch.tensor(self._count, dtype=torch.float64)
 
     def mean(self) -> Tensor:
         """The means [num_blocks], float64 on the CPU; NaN for a block that saw no value."""
         seen = torch.tensor(self._count, dtype=torch.float64)
-        return torch.where(seen > 0, self._mean.read(), torch.nan)
+        return torch.where(seen > 0, self._mean.value(), torch.nan)

@@ -69,8 +69,8 @@ def test_a_ratio_outside_its_range_is_refused(ratio: float) -> None:
 @pytest.mark.parametrize(
     ("ratio", "said"),
     [
-        (1, "ratio 1 is not between 0 and 1; a number of blocks is count=1"),
-        (3.0, "ratio 3 is not between 0 and 1; a number of blocks is count=3"),
+        (1, "ratio 1 is not between 0 and 1; a number of blocks is given as the count 1"),
+        (3.0, "ratio 3 is not between 0 and 1; a number of blocks is given as the count 3"),
         (1.5, "ratio 1.5 is not between 0 and 1"),
         (0, "ratio 0 is not between 0 and 1"),
         (float("inf"), "ratio inf is not between 0 and 1"),

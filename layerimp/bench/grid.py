@@ -48,7 +48,7 @@ def _once(value: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _ratios(value: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(checked_ratio(ratio, instead="counts: {}") for ratio in value)
+    return tuple(checked_ratio(ratio) for ratio in value)
 
 
 def _default_ratios(others: dict[str, Any]) -> tuple[float, ...]:

@@ -35,34 +35,25 @@ Offer = Callable[[str], list[tuple[str, str]]]
 """Maps the incomplete word to its completions, each with a description."""
 
 
-def names(kind: Named, *more: str, after: str = "") -> Offer:
-    """Complete the installed names of a kind.
+def offers(*words: str, kind: Named | None = None, after: str = "") -> Offer:
+    """Complete words, and the installed names of a kind.
 
     Args:
+        words: The words, such as the values of an option.
         kind: The kind.
-        more: Further names, such as `all`.
         after: The separator before a name in the same word: `=` in LABEL=NAME, or a comma in a list.
     """
 
     def offer(incomplete: str) -> list[tuple[str, str]]:
-        return _starting(incomplete, {**dict.fromkeys(more, ""), **_installed(kind)}, after)
+        before, separator, begun = incomplete.rpartition(after) if after else ("", "", incomplete)
+        known = {**dict.fromkeys(words, ""), **(_installed(kind) if kind else {})}
+        return [
+            (f"{before}{separator}{name}", shorten(what, WIDTH, placeholder=" …"))
+            for name, what in known.items()
+            if name.startswith(begun)
+        ]
 
     return offer
-
-
-def values(*known: str) -> Offer:
-    """Complete the values of an option."""
-
-    def offer(incomplete: str) -> list[tuple[str, str]]:
-        return _starting(incomplete, dict.fromkeys(known, ""), "")
-
-    return offer
-
-
-def _starting(incomplete: str, known: Mapping[str, str], after: str) -> list[tuple[str, str]]:
-    before, separator, begun = incomplete.rpartition(after) if after else ("", "", incomplete)
-    offered = {name: what for name, what in known.items() if name.startswith(begun)}
-    return [(f"{before}{separator}{name}", shorten(what, WIDTH, placeholder=" …")) for name, what in offered.items()]
 
 
 def _installed(kind: Named) -> Mapping[str, str]:

@@ -105,8 +105,7 @@ def _times(forecast: Forecast) -> Iterator[str]:
             f"evaluation {_about(each)} for each model that is tried" if searched else f"evaluation {_about(whole)}"
         )
     if parts:
-        block = f" (one block and batch: {times.block_ms:,.3g} ms)" if times.block_ms else ""
-        yield f"time, an estimate: {', '.join(parts)}{block}"
+        yield _time(parts, times.block_ms)
     if (times.evaluation_s or times.model_s or 0) > LONG:
         yield "--limit measures on fewer documents"
 

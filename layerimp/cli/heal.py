@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from layerimp.cli import options as o
-from layerimp.cli.completion import names
+from layerimp.cli.completion import offers
 from layerimp.cli.requests import permissions, recipe_from
 from layerimp.cli.set_options import setting
 from layerimp.cli.streams import after_writing
@@ -20,9 +20,9 @@ _OWN: dict[str, Any] = {
     "teacher": o.option(
         o.Text,
         "The intact model. Default: the one named in the checkpoint's layerimp.json.",
-        offered=names("model"),
+        offered=offers(kind="model"),
     ),
-    "healer": o.option(o.Text, f"Healer. Default: {HEALER}.", offered=names("healer")),
+    "healer": o.option(o.Text, f"Healer. Default: {HEALER}.", offered=offers(kind="healer")),
     "set_": o.option(o.Texts, "HEALER.OPTION=VALUE; repeatable.", "--set"),
     "removed": o.option(
         o.Text, "The removed blocks and seams, such as 12,17/18. Default: those in the checkpoint's layerimp.json."

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from layerimp.cli.completion import NAMED, Offer, names, values
+from layerimp.cli.completion import NAMED, Offer, offers
 from layerimp.defaults import ALL
 from layerimp.errors import OptionError
 from layerimp.recipe import CalibrationSpec, ComponentSpec, Experiment, Recipe
@@ -46,7 +46,7 @@ def option(kind: Any, help: str, *flags: str, offered: Offer | None = None, argu
 
 def labelled(kind: Named, help: str, *more: str) -> Any:
     """Declare a repeatable option that names components or models of a kind, with or without labels."""
-    return option(Texts, help, offered=names(kind, *more, after="="))
+    return option(Texts, help, offered=offers(*more, kind=kind, after="="))
 
 
 Text, Texts, File = str | None, list[str] | None, Path | None
@@ -55,7 +55,7 @@ Text, Texts, File = str | None, list[str] | None, Path | None
 trust_remote_code = option(bool, "Run Python that comes with the model.", "--trust-remote-code")
 allow_task_code = option(bool, "Run Python functions that local task YAMLs name.", "--allow-task-code")
 no_baselines = option(bool | None, "Evaluate no baselines beside the scorers.", "--no-baselines")
-pruner = option(Text, "Pruner.", offered=names("pruner"))
+pruner = option(Text, "Pruner.", offered=offers(kind="pruner"))
 scorer = labelled("scorer", "Scorer, LABEL=SCORER, or all; repeatable.", ALL)
 heal = labelled("healer", "Healer, or LABEL=HEALER, that repairs every pruned model; repeatable.")
 evaluator = labelled("evaluator", "Evaluator, or LABEL=EVALUATOR; repeatable.")
@@ -68,28 +68,27 @@ target = option(
     Texts,
     "Size not to exceed, in place of --ratio: parameters=200M, bytes=6GB, kv-cache=64KiB (per token), "
     "latency=750ms, or a factor of the intact model's size, such as latency=0.7; repeatable, all must hold.",
-    offered=values("parameters=", "bytes=", "kv-cache=", "latency="),
+    offered=offers("parameters=", "bytes=", "kv-cache=", "latency="),
 )
 keep = option(
     Text,
     "Share of the model's quality to keep, such as 0.95, in place of --ratio; as many blocks are removed as "
     "that allows. agreement=0.9: share of the predictions with the same top token as the intact model's.",
-    offered=values("agreement="),
+    offered=offers("agreement="),
 )
 blocks = option(Text, "What to remove regardless of scores: blocks and seams between blocks, such as 3,8-10,17/18.")
 protect = option(Text, "Blocks to keep regardless of scores, such as 0,15-17.")
 plan = option(File, "Plan file (plan.json of an earlier output) to apply.")
 label = option(Texts, "Which plan of the file; repeatable. Default: all except those of the baselines.")
 export = option(
-    Text,
+    Literal["mergekit", "llama.cpp"] | None,
     "mergekit: the YAML of a passthrough merge; llama.cpp: the list for --prune-layers.",
-    offered=values("mergekit", "llama.cpp"),
 )
 tasks = option(
     Texts,
     "lm-evaluation-harness tasks, comma-separated: names or YAML paths; repeatable; or none. "
     "Default: those of the starter.",
-    offered=names("task", "none", after=","),
+    offered=offers("none", kind="task", after=","),
 )
 limit = option(
     Texts, "Documents per task, or NAME=N for a task or group, spread over its members; repeatable. Default: all."
@@ -171,7 +170,7 @@ def of_field(name: str, field: FieldInfo) -> Any:
         item = get_args(kind)[0]
         kind = list[getattr(item, "__origin__", item)]  # type: ignore[misc]
     flag = [f"--{name.replace('_', '-')}"] if kind is bool else []
-    offered = names(NAMED[name]) if name in NAMED else values(*field.examples) if field.examples else None
+    offered = offers(*field.examples or (), kind=NAMED.get(name)) if name in NAMED or field.examples else None
     return option(kind | None, field.description or "", *flag, offered=offered)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from layerimp.cli import options as o
-from layerimp.errors import OptionError, listing, unknown_name
+from layerimp.errors import OptionError, listing
 from layerimp.steps import touched_by, untouched
 
 if TYPE_CHECKING:
@@ -58,16 +57,13 @@ def exported(plan: PrunePlan, tool: str, *, model: str | None = None) -> str:
         model: The name of the model; None for the model that the plan was made for.
 
     Raises:
-        UnknownNameError: plans cannot be exported for this tool.
         OptionError: the plan has seams, or the tool needs the name of a model and neither `model` nor the plan has one.
     """
     from layerimp.report.words import whole
 
-    if tool not in EXPORTS:
-        raise unknown_name("tool", tool, EXPORTS)
     if not whole(plan.blocks):
         raise OptionError(f"{tool} removes only whole blocks, and this plan has seams")
-    return EXPORTS[tool](plan, model or plan.model)
+    return _mergekit(plan, model or plan.model) if tool == "mergekit" else _llama_cpp(plan)
 
 
 def _mergekit(plan: PrunePlan, model: str | None) -> str:
@@ -84,10 +80,6 @@ def _mergekit(plan: PrunePlan, model: str | None) -> str:
     return yaml.safe_dump({"slices": sources, "merge_method": "passthrough"}, sort_keys=False, default_flow_style=None)
 
 
-def _llama_cpp(plan: PrunePlan, _model: str | None) -> str:
+def _llama_cpp(plan: PrunePlan) -> str:
     """Write the list for `llama-quantize --prune-layers`: 0-based, as in GGUF's tensor names, in ascending order."""
     return ",".join(map(str, sorted(touched_by(plan.blocks)))) + "\n"
-
-
-EXPORTS: dict[str, Callable[[PrunePlan, str | None], str]] = {"mergekit": _mergekit, "llama.cpp": _llama_cpp}
-"""The functions that write a plan for another tool, by the tool's name."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerimp.cli import options as o
-from layerimp.cli.completion import names
+from layerimp.cli.completion import offers
 from layerimp.errors import OptionError
 
 if TYPE_CHECKING:
@@ -22,19 +22,7 @@ def plugins(*, json: bool) -> int:
     from layerimp.cli.documents import Plugin, PluginList
     from layerimp.registry.catalog import registry
 
-    installed = [
-        Plugin(
-            name=record.name,
-            status=record.status,
-            distribution=record.distribution,
-            version=record.version,
-            hooks=record.hooks,
-            components=registry().components_of(record.name) if record.status == "ok" else {},
-            error=record.error,
-            seconds=round(record.seconds, 3),
-        )
-        for record in registry().plugins.records
-    ]
+    installed = [Plugin.model_validate(record, from_attributes=True) for record in registry().plugins.records]
     document = PluginList(plugins=installed)
     Screen(json=json).present(document, listings.plugins(document))
     return 0
@@ -57,7 +45,7 @@ def _lister(kind: Kind) -> o.Command:
 
     command.__name__ = f"{kind}s"
     command.__doc__ = f"List the {kind}s, or one {kind}'s options with their type, default and description."
-    argument = o.option(o.Text, "The name of one, to see its options.", offered=names(kind), argument="NAME")
+    argument = o.option(o.Text, "The name of one, to see its options.", offered=offers(kind=kind), argument="NAME")
     return o.taking("name json", name=argument)(command)
 
 

@@ -13,9 +13,8 @@ from layerimp.bench.grid import Grid
 from layerimp.cli.options import FIELDS, TEXT
 from layerimp.cli.set_options import with_settings
 from layerimp.errors import OptionError
-from layerimp.pruner import checked_ratio
 from layerimp.recipe import PERMISSIONS, Permissions, Recipe, read_recipe, validated
-from layerimp.recipe.recipe import AMOUNTS, checked_keep
+from layerimp.recipe.recipe import AMOUNTS
 from layerimp.sizes.targets import split_targets
 from layerimp.steps import read_steps
 
@@ -125,14 +124,13 @@ def _kept(text: str | None) -> dict[str, Any]:
     if text is None:
         return {}
     of, _, number = text.rpartition("=")
-    wrong = OptionError(f"--keep takes a share such as 0.95, or agreement=0.9, got {text!r}")
-    if of not in ("", "agreement"):
-        raise wrong
     try:
-        share = float(number)
+        share = float(number) if of in ("", "agreement") else None
     except ValueError:
-        raise wrong from None
-    return {"keep": checked_keep(share, name="--keep"), "keep_of": of or "quality"}
+        share = None
+    if share is None:
+        raise OptionError(f"--keep takes a share such as 0.95, or agreement=0.9, got {text!r}")
+    return {"keep": share, "keep_of": of or "quality"}
 
 
 def _models(specs: list[str], in_file: Any) -> dict[str, Any] | list[str]:
@@ -176,10 +174,6 @@ def _protected(text: str) -> list[int]:
     return blocks
 
 
-def _ratio(share: float) -> float:
-    return checked_ratio(share, name="--ratio", instead="--count {}")
-
-
 _AMOUNTS = {*AMOUNTS, "ratios", "counts"}
 """The fields of a run and of a grid that say how much to remove."""
 _READERS: dict[str, Callable[[Any], Any]] = {
@@ -188,8 +182,6 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "pruners": partial(_labelled, "pruner"),
     "healers": partial(_labelled, "healer", option="heal"),
     "evaluators": partial(_labelled, "evaluator"),
-    "ratio": _ratio,
-    "ratios": lambda shares: list(map(_ratio, shares)),
     "targets": split_targets,
     "blocks": read_steps,
     "protect": _protected,

@@ -26,7 +26,7 @@ def run(*, dry_run: bool, **given: Any) -> int:
 
     Example: layerimp run --model DIR --scorer avss --calibration FILE.jsonl --tasks wikitext --ratio 0.25 --output OUT
     """
-    return _forecast("run", given) if dry_run else _carried_out("run", given)
+    return _carried_out("run", given, forecast="run" if dry_run else None)
 
 
 @o.taking(
@@ -53,7 +53,6 @@ def prune(*, plan: Path | None, label: list[str] | None, dry_run: bool, **given:
 
     Example: layerimp prune --model DIR --blocks 3,17/18 --output OUT
     """
-    plans: dict[str, Any] = {}
     if plan is None and label is not None:
         raise OptionError("--label chooses a plan of a file; name the file with --plan")
     for name in ("blocks", "ratio", "target", "protect", "scorer", "calibration", "cuts", "pruner"):
@@ -67,9 +66,8 @@ def prune(*, plan: Path | None, label: list[str] | None, dry_run: bool, **given:
             )
     from layerimp.recipe.plans import read_plans
 
-    if plan is not None:
-        plans = {"plans": read_plans(plan, label, given.pop("count"))}
-    return _forecast("prune", given, **plans) if dry_run else _carried_out("prune_model", given, **plans)
+    plans = {} if plan is None else {"plans": read_plans(plan, label, given.pop("count"))}
+    return _carried_out("prune_model", given, forecast="prune" if dry_run else None, **plans)
 
 
 @o.taking(
@@ -83,28 +81,27 @@ def evaluate(**given: Any) -> int:
     return _carried_out("evaluate", given)
 
 
-def _carried_out(name: str, given: Mapping[str, Any], **more: Any) -> int:
-    """Call a function of the pipeline with the recipe from the options, and return the exit code."""
-    recipe = recipe_from(**given)
-    from layerimp.cli.display import Screen
-    from layerimp.pipeline import commands
+def _carried_out(name: str, given: Mapping[str, Any], *, forecast: Command | None = None, **more: Any) -> int:
+    """Call a function of the pipeline with the recipe from the options, and return the exit code.
 
-    function = getattr(commands, name)
-    with Screen(json=given["json"]) as screen:
-        results = function(recipe, permissions=permissions(**given), progress=screen, **more)
-        with after_writing(results.output):
-            return int(screen.show(results))
-
-
-def _forecast(command: Command, given: Mapping[str, Any], **more: Any) -> int:
-    """Show what a command would do with the recipe from the options, and return the exit code."""
-    recipe = recipe_from(**given)
+    Args:
+        name: The name of the function.
+        given: The options.
+        forecast: The command whose forecast is shown instead; None to carry it out.
+        more: Further arguments of the function.
+    """
+    recipe, allowed = recipe_from(**given), permissions(**given)
     from layerimp.cli.display import Screen
     from layerimp.cli.forecast import of_run
+    from layerimp.pipeline import commands
     from layerimp.pipeline.forecast import forecast_of
     from layerimp.pipeline.prepare import prepare
 
     with Screen(json=given["json"]) as screen:
-        forecast = forecast_of(prepare(command, recipe, permissions(**given), screen, **more))
-        screen.present(forecast, of_run(forecast))
-    return 0
+        if forecast is not None:
+            foreseen = forecast_of(prepare(forecast, recipe, allowed, screen, **more))
+            screen.present(foreseen, of_run(foreseen))
+            return 0
+        results = getattr(commands, name)(recipe, permissions=allowed, progress=screen, **more)
+        with after_writing(results.output):
+            return int(screen.show(results))

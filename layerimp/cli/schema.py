@@ -8,7 +8,7 @@ from json import dumps
 from typing import TYPE_CHECKING, Any
 
 from layerimp.cli import options as o
-from layerimp.cli.completion import NAMED, values
+from layerimp.cli.completion import NAMED, offers
 from layerimp.defaults import ALL
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ EVERY = "Every installed scorer that is not named beside it."
 
 @o.taking(
     "name json",
-    name=o.option(o.Text, "One of them, to print its JSON Schema.", offered=values(*DESCRIBED), argument="NAME"),
+    name=o.option(o.Text, "One of them, to print its JSON Schema.", offered=offers(*DESCRIBED), argument="NAME"),
 )
 def schema(*, name: str | None, json: bool) -> int:
     """List what has a JSON Schema, or print one: of a recipe, for editors, or of a document that a command writes.

@@ -29,7 +29,7 @@ def _steps(value: Any) -> Any:
 def _ratio(value: Any) -> Any:
     """Refuse a number that is not a valid ratio; pydantic validates anything else."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return checked_ratio(value, instead="count: {}") if number else value
+    return checked_ratio(value) if number else value
 
 
 def _targets(value: dict[str, Any]) -> dict[str, Any]:
@@ -37,24 +37,11 @@ def _targets(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def checked_keep(keep: float, *, name: str = "keep") -> float:
-    """Check the share of a model's quality that is to be kept.
-
-    Args:
-        keep: The share.
-        name: The field or option that holds the share, for the error.
-
-    Raises:
-        OptionError: the share is not between 0 and 1.
-    """
-    if 0 < keep < 1:
-        return keep
-    raise OptionError(f"{name} {keep:g} is not between 0 and 1; it is a share such as 0.95")
-
-
 def _keep(value: Any) -> Any:
     """Refuse a number that is not a valid share; pydantic validates anything else."""
-    return checked_keep(value) if isinstance(value, int | float) else value
+    if isinstance(value, int | float) and not 0 < value < 1:
+        raise OptionError(f"keep {value:g} is not between 0 and 1; it is a share such as 0.95")
+    return value
 
 
 def _size(value: str | None) -> str | None:

@@ -49,12 +49,13 @@ class Registry:
         self._entries: dict[Kind, dict[str, _Entry]] = {kind: {} for kind in _CONTRACTS}
         for kind, entries in self._entries.items():
             for plugin, classes in plugins.answers(f"layerimp_{kind}s", partial(self._checked, kind)):
+                if classes:
+                    plugins.record(plugin).components[kind] = sorted(cls.name for cls in classes)
                 for cls in classes:
                     presets: dict[str, Mapping[str, Any] | None] = {cls.name: None, **_own_variants(cls)}
                     entries |= {name: _Entry(cls, plugin, preset) for name, preset in presets.items()}
-        failed = {record.name for record in plugins.records if record.error and record.hooks}
         for kind, entries in self._entries.items():  # a plugin that fails late leaves nothing
-            self._entries[kind] = {name: entry for name, entry in entries.items() if entry.plugin not in failed}
+            self._entries[kind] = {n: entry for n, entry in entries.items() if not plugins.record(entry.plugin).error}
 
     def _checked(self, kind: Kind, classes: object) -> list[type[Component]]:
         contract, taken = _CONTRACTS[kind], self._entries[kind]
@@ -96,11 +97,6 @@ class Registry:
     def origin(self, kind: Kind, name: str) -> str:
         """Return the name of the plugin that a component comes from."""
         return self._entries[kind][name].plugin
-
-    def components_of(self, plugin: str) -> dict[str, list[str]]:
-        """Return the names of a plugin's components by kind; kinds of which it has none, and variants, are left out."""
-        names = {kind: [n for n in self.names(kind) if self.origin(kind, n) == plugin] for kind in sorted(_CONTRACTS)}
-        return {kind: own for kind, own in names.items() if own}
 
     def source(self, cls: type[Component]) -> str:
         """Return the distribution of a class and its version, or its module if no plugin registered the class."""

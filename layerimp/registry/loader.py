@@ -40,6 +40,7 @@ class PluginRecord:
         distribution: The distribution that it belongs to.
         version: The version of the distribution.
         hooks: The hooks that the plugin has.
+        components: The names of its components by kind, without those of variants.
         error: Why the plugin is left out, or None.
         blocked: Whether the user disabled the plugin.
         seconds: How long the plugin's own imports took.
@@ -50,6 +51,7 @@ class PluginRecord:
     distribution: str
     version: str
     hooks: list[str] = field(default_factory=list)
+    components: dict[str, list[str]] = field(default_factory=dict)
     error: str | None = None
     blocked: bool = False
     seconds: float = 0.0
@@ -116,7 +118,7 @@ class PluginHost:
             with record.at_work():
                 start = perf_counter()
                 plugin = point.load()
-                record.seconds = perf_counter() - start
+                record.seconds = round(perf_counter() - start, 3)
                 self.manager.register(plugin, name=point.name)
             record.hooks = _checked_hooks(point, self.manager.get_hookcallers(plugin) or [])
         except LayerimpError as error:
@@ -147,7 +149,8 @@ class PluginHost:
     def fail(self, name: str, cause: str) -> None:
         """Record that the plugin `name` broke its contract, and remove the plugin."""
         self._forget(name)
-        self.record(name).error = cause
+        record = self.record(name)
+        record.error, record.components = cause, {}
 
     def tell_failures(self) -> None:
         """Report once, in one line each, which plugins are left out."""

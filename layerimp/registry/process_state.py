@@ -7,7 +7,7 @@ import random
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 from warnings import warn
@@ -53,17 +53,6 @@ def _put_default_device(device: torch.device) -> None:
 def _put_autocast(enabled: tuple[bool, bool]) -> None:
     for device, value in zip(("cpu", "cuda"), enabled, strict=True):
         torch.set_autocast_enabled(device, value)
-
-
-def _directory() -> str | None:
-    with suppress(OSError):  # the directory was removed
-        return os.getcwd()
-    return None
-
-
-def _put_directory(path: str) -> None:
-    with suppress(OSError):
-        os.chdir(path)
 
 
 def _put_filters(filters: tuple[Any, ...]) -> None:
@@ -112,7 +101,7 @@ _ALL = (
     *_NUMERIC,
     _attribute(sys, "stdout"),
     _attribute(sys, "stderr"),
-    _Part("the working directory", _directory, _put_directory),
+    _Part("the working directory", os.getcwd, os.chdir),
     _Part("the filters of warnings", lambda: tuple(warnings.filters), _put_filters),
     _Part("the environment variable {}", lambda: dict(os.environ), _put_environment),
     _Part("Python's random numbers", random.getstate, random.setstate),

@@ -97,7 +97,7 @@ def test_a_strangers_name_is_offered(complete: Complete, plugged: Callable[..., 
 
 
 def test_what_a_name_stands_for_is_one_line(complete: Complete, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = dict(completion.names("scorer")("a"))
+    told = dict(completion.offers(kind="scorer")("a"))
     assert told["avss"].startswith("Activation variance over sparsity")
     assert all(len(what) <= completion.WIDTH for what in told.values())
 

@@ -72,11 +72,10 @@ def test_llama_cpp_gets_a_rising_list() -> None:
         ({"blocks": [1]}, "mergekit", "the plan does not say which model it is for; name the model with --model"),
         ({"blocks": ["1/2"], "model": "m"}, "mergekit", "mergekit removes only whole blocks"),
         ({"blocks": ["1/2"]}, "llama.cpp", "llama.cpp removes only whole blocks, and this plan has seams"),
-        ({"blocks": [1]}, "mergekti", "unknown tool 'mergekti'. Did you mean 'mergekit'.* Known: llama.cpp, mergekit"),
     ],
 )
 def test_what_cannot_be_exported_is_said(plan: dict[str, Any], tool: str, said: str) -> None:
-    with pytest.raises(OptionError if "unknown" not in said else UnknownNameError, match=said):
+    with pytest.raises(OptionError, match=said):
         exported(PrunePlan(num_blocks=6, **plan), tool)
 
 
@@ -126,7 +125,7 @@ def test_the_plans_of_a_file_are_shown(layerimp_command: Run, tmp_path: Path) ->
     [
         (["--export", "mergekit"], "holds several plans; choose one with --label: a, b"),
         (["--export", "mergekit", "--label", "a", "--json"], "--export prints the text that another tool reads"),
-        (["--export", "x", "--label", "a"], "unknown tool 'x'"),
+        (["--export", "x", "--label", "a"], "'x' is not one of 'mergekit', 'llama.cpp'"),
         (["--count", "9"], "count 9 is not between 1 and 2"),
     ],
 )

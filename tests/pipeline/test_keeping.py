@@ -351,7 +351,7 @@ def test_an_agreement_adds_no_baselines_and_needs_no_tasks(layerimp_command: Run
 @pytest.mark.parametrize(
     ("share", "said"),
     [
-        ("agreement=1.5", "--keep 1.5 is not between 0 and 1"),
+        ("agreement=1.5", "keep 1.5 is not between 0 and 1"),
         ("accuracy=0.9", "--keep takes a share such as 0.95, or agreement=0.9, got 'accuracy=0.9'"),
         ("much", "--keep takes a share such as 0.95, or agreement=0.9, got 'much'"),
     ],
@@ -404,10 +404,10 @@ def test_on_the_starter_the_number_holds_and_one_more_does_not_as_exhaustive_eva
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--keep", 1.2), "--keep 1.2 is not between 0 and 1; it is a share such as 0.95"),
-        (("--keep", 95), "--keep 95 is not between 0 and 1; it is a share such as 0.95"),
-        (("--keep", 0), "--keep 0 is not between 0 and 1; it is a share such as 0.95"),
-        (("--keep", "nan"), "--keep nan is not between 0 and 1; it is a share such as 0.95"),
+        (("--keep", 1.2), "keep 1.2 is not between 0 and 1; it is a share such as 0.95"),
+        (("--keep", 95), "keep 95 is not between 0 and 1; it is a share such as 0.95"),
+        (("--keep", 0), "keep 0 is not between 0 and 1; it is a share such as 0.95"),
+        (("--keep", "nan"), "keep nan is not between 0 and 1; it is a share such as 0.95"),
         (("--keep", 0.9, "--ratio", 0.5), "ratio and keep contradict each other; give one of them"),
         (("--keep", 0.9, "--count", 2), "count and keep contradict each other; give one of them"),
     ],

@@ -55,7 +55,7 @@ def test_all_scorers_are_not_all_variants(plugged: Plug, install: Install) -> No
     every = expanded({"all": ComponentSpec(name="all")}, SILENT)
     assert {"wide", "avss"} <= every.keys()
     assert not {"wider", "avss-delta", "gbis-norm"} & {*every, *registry().names("scorer")}
-    assert registry().components_of("w") == {"scorer": ["wide"]}
+    assert registry().plugins.record("w").components == {"scorer": ["wide"]}
 
 
 @pytest.mark.parametrize(
