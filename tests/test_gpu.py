@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ from support.tiny import EAGER_ONLY, tiny
 
 import layerimp
 from layerimp.models.offloading import open_offloaded
-from layerimp.testing import BLOCKS
 
 pytestmark = [
     pytest.mark.gpu,
@@ -39,25 +37,6 @@ def test_offloaded_scores_are_those_of_the_whole_model(name: str, dtype: str, tm
     directory = saved(tiny(name), tmp_path / "model", max_shard_size="40KB")
     whole = layerimp.find_blocks(layerimp.load(directory, dtype=dtype, device="cuda")[0])
     assert scores(open_offloaded(directory, dtype=dtype, device="cuda")) == scores(whole)
-
-
-def test_hidden_states_wait_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    directory, scratch = saved(tiny("gemma2"), tmp_path / "model"), tmp_path / "scratch"
-    scratch.mkdir()
-    whole = layerimp.find_blocks(layerimp.load(directory, device="cuda")[0])
-    sizes: list[int] = []
-    from_file = torch.UntypedStorage.from_file
-
-    def counted(*args: Any, **options: Any) -> Any:
-        if Path(args[0]).parent == scratch:
-            sizes.append(options["nbytes"])
-        return from_file(*args, **options)
-
-    expected = scores(whole)
-    monkeypatch.setattr(torch.UntypedStorage, "from_file", counted)
-    assert scores(open_offloaded(directory, device="cuda", scratch=scratch)) == expected
-    assert sizes == [row["input_ids"].numel() * whole.model.config.hidden_size * 4 for row in TEXT] * BLOCKS
-    assert not list(scratch.iterdir())
 
 
 def test_two_blocks_are_on_the_gpu_at_a_time(tmp_path: Path) -> None:

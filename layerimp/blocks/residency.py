@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from typing import Protocol
 
 
 class Residency(Protocol):
@@ -26,23 +23,4 @@ class Residency(Protocol):
         Raises:
             ModelError: the weights cannot be read, or do not fit the configuration; the error names a weight.
             NonFiniteError: a weight is a NaN or an infinity; the error names the tensor.
-        """
-
-    def set_aside(self, hidden: Tensor) -> None:
-        """Move the hidden states of a batch that waits for a block out of memory, if that was asked for.
-
-        The tensor object stays the same; only its values are stored elsewhere.
-
-        Args:
-            hidden: The hidden states [batch, seq, hidden].
-
-        Raises:
-            ModelError: there is not enough space.
-        """
-
-    def bring_back(self, hidden: Tensor) -> None:
-        """Move the hidden states of a batch that waited back to the device that computes, before the batch goes on.
-
-        Args:
-            hidden: The hidden states [batch, seq, hidden], the same tensor object that was given to `set_aside`.
         """

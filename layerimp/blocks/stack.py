@@ -68,16 +68,6 @@ class BlockStack(Sequence[nn.Module]):
         """Keep the weights of one block in memory inside this context; see `Residency.held`."""
         return nullcontext() if self.residency is None else self.residency.held(index, then=then)
 
-    def set_aside(self, hidden: Tensor) -> None:
-        """Let hidden states that wait lie elsewhere than in memory, if that was asked; see `Residency.set_aside`."""
-        if self.residency is not None:
-            self.residency.set_aside(hidden)
-
-    def bring_back(self, hidden: Tensor) -> None:
-        """Move hidden states that waited elsewhere back to their device; see `Residency.bring_back`."""
-        if self.residency is not None:
-            self.residency.bring_back(hidden)
-
     @property
     def device(self) -> torch.device:
         """The device on which token ids have to be."""

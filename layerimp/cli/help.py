@@ -17,7 +17,7 @@ HEADINGS = {
     "Healing": "teacher heal healer heal_text allow_overlap",
     "Calibration text": "calibration field packing label_field samples max_length batch_size seed repeats random_draws",
     "Evaluation": "tasks evaluator limit num_fewshot task_path data_dir allow_task_code",
-    "Model": "model dtype device device_map offload scratch trust_remote_code",
+    "Model": "model dtype device device_map offload trust_remote_code",
     "Work": "engine address workers retry_failed dry_run",
     "Output": "output overwrite max_shard_size no_verify json",
     "General": "recipe set_ clear_ help",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @o.taking(
     "model scorer calibration tasks output ratio count target keep blocks cuts pruner protect no_baselines heal "
-    f"heal_text allow_overlap set_ {o.TEXT} batch_size seed evaluator {o.TASKS} offload scratch {o.MODEL} overwrite "
+    f"heal_text allow_overlap set_ {o.TEXT} batch_size seed evaluator {o.TASKS} offload {o.MODEL} overwrite "
     "max_shard_size no_verify recipe dry_run json",
     argument="model",
 )
@@ -31,7 +31,7 @@ def run(*, dry_run: bool, **given: Any) -> int:
 
 @o.taking(
     f"model scorer calibration output cuts by set_ {o.TEXT} batch_size seed task_path data_dir allow_task_code "
-    f"offload scratch {o.MODEL} overwrite recipe json",
+    f"offload {o.MODEL} overwrite recipe json",
     argument="model",
 )
 def score(*, by: str | None, **given: Any) -> int:
@@ -44,7 +44,7 @@ def score(*, by: str | None, **given: Any) -> int:
 
 @o.taking(
     "model plan blocks scorer output label ratio count target calibration cuts pruner protect set_ "
-    f"{o.TEXT} batch_size seed task_path data_dir allow_task_code offload scratch {o.MODEL} overwrite max_shard_size "
+    f"{o.TEXT} batch_size seed task_path data_dir allow_task_code offload {o.MODEL} overwrite max_shard_size "
     "no_verify recipe dry_run json",
     argument="model",
 )

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +18,7 @@ from accelerate import init_empty_weights
 from layerimp._paths import expanded
 from layerimp.blocks.modes import quiet
 from layerimp.defaults import STARTER
-from layerimp.errors import ModelError, OptionError, one_line
+from layerimp.errors import ModelError
 from layerimp.models.configuration import auto_class, configuration, source_of, stored_in
 from layerimp.models.copy_ahead import CopyAhead
 from layerimp.models.devices import device_named
@@ -33,7 +32,7 @@ from layerimp.models.unsupported import refuse_config
 from layerimp.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
     from layerimp.blocks.stack import BlockStack
@@ -45,7 +44,6 @@ def open_offloaded(
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
     trust_remote_code: bool = False,
-    scratch: Path | None = None,
     progress: Progress = SILENT,
 ) -> BlockStack:
     """Load a model without the weights of its blocks.
@@ -58,16 +56,13 @@ def open_offloaded(
         dtype: The dtype to compute in; by default as in `layerimp.load`.
         device: The device to compute on; by default the first GPU, else the CPU.
         trust_remote_code: Whether Python code that comes with the model may run.
-        scratch: A directory for the hidden states of batches that wait for a block; by default they stay in memory.
         progress: Where to report that the model computes in another dtype than the stored one.
 
     Raises:
         ModelError: the model cannot be loaded, or not block by block; the error says why.
         NonFiniteError: a number in the configuration, or a weight outside the blocks, is a NaN or an infinity.
-        OptionError: there is no such dtype or device, or no such directory.
+        OptionError: there is no such dtype or device.
     """
-    if scratch is not None and not scratch.is_dir():
-        raise OptionError(f"there is no directory {str(scratch)!r} for the hidden states (--scratch)")
     place, wanted = device_named(device), dtype_named(dtype)
     config = configuration(model, trust_remote_code=trust_remote_code)
     refuse_config(config, f"the model {str(model)!r}")
@@ -77,7 +72,7 @@ def open_offloaded(
     stack = find_blocks(_without_weights(model, config, computed_in, trust_remote_code))
     weights = StoredWeights(directory, stack.model, computed_in, place)
     _check_files(stack.model, weights)
-    blocks = OffloadedBlocks(stack, weights, scratch)
+    blocks = OffloadedBlocks(stack, weights)
     _put_the_rest(stack, weights, place)
     if stored not in (None, computed_in):  # pruning copies the files, and so keeps their dtype
         note_stored(stack.model, stored)
@@ -189,7 +184,6 @@ class OffloadedBlocks:
     Args:
         stack: The blocks, on the meta device.
         weights: The weights of the model.
-        scratch: A directory for hidden states that wait; None to keep them in memory.
 
     Attributes:
         directory: The directory of the model.
@@ -200,8 +194,8 @@ class OffloadedBlocks:
         ModelError: a parameter of the blocks is not in the files.
     """
 
-    def __init__(self, stack: BlockStack, weights: StoredWeights, scratch: Path | None = None) -> None:
-        self._stack, self._weights, self._scratch = stack, weights, scratch
+    def __init__(self, stack: BlockStack, weights: StoredWeights) -> None:
+        self._stack, self._weights = stack, weights
         self.directory, self.tensors = weights.directory, weights.tensors
         self._keys = [weights.keys(self._prefix(index)) for index in range(len(stack))]
         inside = [{key: weights.tensors[key] for key in keys} for keys in self._keys]
@@ -252,28 +246,6 @@ class OffloadedBlocks:
             self._holders[index] -= 1
             if not self._holders[index]:
                 self._release(index)
-
-    def set_aside(self, hidden: Tensor) -> None:
-        """Move waiting hidden states into a mapped file; see `Residency.set_aside`."""
-        alone = hidden.is_contiguous() and hidden.untyped_storage().nbytes() == hidden.nbytes
-        if self._scratch is None or not alone:
-            return
-        values = hidden.cpu()
-        try:
-            # The file has no name once it is mapped, and is gone when nothing maps it any more.
-            with NamedTemporaryFile(dir=self._scratch, prefix="layerimp-") as file:
-                file.write(values.view(torch.uint8).flatten().numpy().data)
-                file.flush()
-                mapped: Any = torch.UntypedStorage.from_file(file.name, shared=True, nbytes=values.nbytes)
-        except OSError as error:
-            size = f"{hidden.nbytes / 2**20:.1f} MiB"
-            raise ModelError(f"cannot keep hidden states of {size} in {self._scratch}: {one_line(error)}") from error
-        hidden.data = values.new_empty(0).set_(mapped, 0, values.shape, values.stride())
-
-    def bring_back(self, hidden: Tensor) -> None:
-        """Move hidden states that waited back to the device; see `Residency.bring_back`."""
-        if self._scratch is not None:
-            hidden.data = hidden.to(self._weights.device)
 
     def _take(self, index: int) -> None:
         """Load the weights of a block, which is on the meta device, into memory."""

@@ -27,14 +27,12 @@ def is_offloaded(recipe: Recipe, progress: Progress) -> bool:
         OptionError: the recipe asks for reading block by block, and for something that contradicts it.
         ModelError: the recipe asks for the whole model, which does not fit into memory.
     """
-    if (recipe.offload or recipe.scratch is not None) and recipe.device_map is not None:
-        raise OptionError("--offload and --scratch read a model block by block, and contradict --device-map")
-    if recipe.offload is False and recipe.scratch is not None:
-        raise OptionError("--scratch is where an offloaded model keeps hidden states, and contradicts --no-offload")
+    if recipe.offload and recipe.device_map is not None:
+        raise OptionError("--offload reads a model block by block, and contradicts --device-map")
     if recipe.offload is False and (sizes := _lacking(recipe)):
         raise ModelError(f"the weights of {recipe.model} take {sizes}; --offload reads them block by block")
-    if recipe.offload is not None or recipe.scratch is not None or recipe.device_map is not None:
-        return recipe.device_map is None and recipe.offload is not False
+    if recipe.offload is not None or recipe.device_map is not None:
+        return bool(recipe.offload)
     if sizes := _lacking(recipe):
         progress.note(
             f"{recipe.model} is read block by block, since its weights take {sizes} (an error with --no-offload)"
@@ -53,7 +51,7 @@ def is_run_offloaded(recipe: Recipe, evaluators: Mapping[str, Evaluator], progre
     whole += ["--heal"] * bool(recipe.healers) + ["--keep"] * (recipe.keep is not None)
     if not whole or recipe.offload is False:
         return is_offloaded(recipe, progress)
-    if recipe.offload or recipe.scratch is not None:
+    if recipe.offload:
         raise OptionError(f"{whole[0]} needs whole models in memory; an offloaded run takes --tasks none and no healer")
     return False
 

@@ -95,7 +95,7 @@ def prepare(
     if command == "prune" and recipe.keep is not None:
         raise OptionError("prune measures nothing that could be kept: give a ratio or a count, or use layerimp run")
     healers = healers_of(recipe.healers, recipe.heal_text)
-    if command == "evaluate" and (recipe.offload or recipe.scratch is not None):
+    if command == "evaluate" and recipe.offload:
         raise OptionError("only layerimp score, prune and run read a model block by block; leave out offload")
     if by_default := defaults_note(asked, recipe, reads):
         progress.note(by_default)

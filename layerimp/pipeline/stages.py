@@ -59,7 +59,6 @@ def load_model(
                 dtype=recipe.dtype,
                 device=recipe.device,
                 trust_remote_code=permissions.trust_remote_code,
-                scratch=recipe.scratch,
                 progress=progress,
             )
             tokenizer = load_tokenizer(recipe.model, trust_remote_code=permissions.trust_remote_code)

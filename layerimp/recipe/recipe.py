@@ -71,11 +71,6 @@ class Recipe(Experiment):
         description="Read the blocks from their files one after another, so that the model need not fit into memory. "
         "Default: if it does not fit.",
     )
-    scratch: Path | None = Field(
-        None,
-        description="Directory for the hidden states of an offloaded model while they wait; with it, the model is "
-        "offloaded. Default: memory.",
-    )
     pruner: NamedComponent = Field(ComponentSpec(name=PRUNER), description="The pruner.")
     ratio: Annotated[float | None, BeforeValidator(_ratio)] = Field(
         None,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from greenlet import getcurrent, greenlet
 
-from layerimp.blocks.forward import block_input, run
+from layerimp.blocks.forward import run
 from layerimp.errors import ModelError
 
 if TYPE_CHECKING:
@@ -77,21 +77,18 @@ def block_by_block(stack: BlockStack, batches: Iterable[Batch], recorder: Record
     """
     driver, before = getcurrent(), _modes()
 
-    def arrive(index: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def arrive(index: int, _block: nn.Module, _args: Any) -> None:
         if _modes() != before:  # a mode that is on while another batch runs would also affect that batch
             raise ModelError(
                 f"{type(stack.model).__name__} runs its blocks inside a mode of torch such as autocast, so that it "
                 "cannot be offloaded: --no-offload loads the whole model"
             )
-        hidden = block_input(args, kwargs)
-        stack.set_aside(hidden)
         driver.switch(index)
-        stack.bring_back(hidden)
 
     travellers: list[_Traveller] = []
     with ExitStack() as undo:
         for at, block in enumerate(stack):
-            undo.enter_context(block.register_forward_pre_hook(partial(arrive, at), prepend=True, with_kwargs=True))
+            undo.enter_context(block.register_forward_pre_hook(partial(arrive, at), prepend=True))
         try:
             for number, batch in enumerate(batches):
                 travellers.append(_Traveller(stack, number, batch, recorder))
