@@ -12,7 +12,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from transformers import LlamaConfig, MixtralConfig, PretrainedConfig
 
@@ -70,7 +69,7 @@ def main() -> None:
             outline = Outline.of(directory)
         ledger, hidden = outline.ledger, 2 * TOKENS * config.hidden_size * BYTES
         whole = ledger.left(()).parameters
-        sizes = [whole, 2 * whole, outline.held_if_offloaded(torch.device("cpu")), ledger.largest_block.parameters]
+        sizes = [whole, 2 * whole, outline.held_if_offloaded(), ledger.largest_block.parameters]
         shown = " | ".join(f"{BYTES * size / 2**30:.1f}" for size in sizes)
         print(f"| {name} | {whole / 1e9:.1f} billion | {shown} | {hidden / 2**30:.1f} |")
 

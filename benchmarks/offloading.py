@@ -9,8 +9,8 @@ blocks alone with their weights in memory. The peak of memory is that of what be
 pages of the files, which the system takes back when it needs them, are counted apart. Then a quarter of the blocks
 is cut from the files, beside a plain copy of the files that stay: of the same bytes, from the same place.
 
-With `--device cuda` the model is scored on a GPU, where the next block is copied while a block computes. The time of
-the blocks alone is then that of the GPU, and the peak of its memory is told as well.
+With `--device cuda` the model is scored on a GPU. The time of the blocks alone is then that of the GPU, and the peak of
+its memory is told as well.
 """
 
 from __future__ import annotations

@@ -33,13 +33,13 @@ def test_scores_are_those_of_the_cpu(name: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "bert"])
 def test_offloaded_scores_are_those_of_the_whole_model(name: str, dtype: str, tmp_path: Path) -> None:
-    """To the bit; models with experts, which a GPU may add up in any order, are in tests/models/test_copy_ahead.py."""
+    """To the bit; without experts, which a GPU may add up in any order."""
     directory = saved(tiny(name), tmp_path / "model", max_shard_size="40KB")
     whole = layerimp.find_blocks(layerimp.load(directory, dtype=dtype, device="cuda")[0])
     assert scores(open_offloaded(directory, dtype=dtype, device="cuda")) == scores(whole)
 
 
-def test_two_blocks_are_on_the_gpu_at_a_time(tmp_path: Path) -> None:
+def test_one_block_is_on_the_gpu_at_a_time(tmp_path: Path) -> None:
     wide = tiny("llama", hidden_size=256, intermediate_size=2048)
     directory = saved(wide, tmp_path / "model")
     block = sum(one.nbytes for one in wide.model.layers[0].parameters())
@@ -48,7 +48,7 @@ def test_two_blocks_are_on_the_gpu_at_a_time(tmp_path: Path) -> None:
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     scores(stack, ["block-influence"])
-    assert 2 * block <= torch.cuda.max_memory_allocated() - before < 3 * block
+    assert block <= torch.cuda.max_memory_allocated() - before < 2 * block
     assert torch.cuda.memory_allocated() - before < block
 
 

@@ -20,13 +20,12 @@ from layerimp.blocks.modes import quiet
 from layerimp.defaults import STARTER
 from layerimp.errors import ModelError
 from layerimp.models.configuration import auto_class, configuration, source_of, stored_in
-from layerimp.models.copy_ahead import CopyAhead
 from layerimp.models.devices import device_named
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import dtype_named, emulation_note, is_native, note_stored
 from layerimp.models.failures import check_weights, unloadable
 from layerimp.models.finite import refuse_non_finite_weights
-from layerimp.models.read_ahead import Ahead, ReadAhead
+from layerimp.models.read_ahead import ReadAhead
 from layerimp.models.stored_weights import StoredWeights
 from layerimp.models.unsupported import refuse_config
 from layerimp.progress import SILENT, Progress
@@ -198,10 +197,9 @@ class OffloadedBlocks:
         self._stack, self._weights = stack, weights
         self.directory, self.tensors = weights.directory, weights.tensors
         self._keys = [weights.keys(self._prefix(index)) for index in range(len(stack))]
-        inside = [{key: weights.tensors[key] for key in keys} for keys in self._keys]
-        self.block_bytes = sum(tensor.bytes for tensors in inside for tensor in tensors.values()) // len(inside)
-        on_gpu = weights.device.type == "cuda"
-        self._ahead: Ahead = CopyAhead(inside, weights.device) if on_gpu else ReadAhead(inside)
+        inside = [[weights.tensors[key] for key in keys] for keys in self._keys]
+        self.block_bytes = sum(tensor.bytes for tensors in inside for tensor in tensors) // len(inside)
+        self._ahead = ReadAhead(inside)
         self._meta = [dict(block.named_parameters(remove_duplicate=False)) for block in stack]
         self._versions = [_versions(block) for block in stack]
         self._holders: Counter[int] = Counter()
@@ -250,10 +248,10 @@ class OffloadedBlocks:
     def _take(self, index: int) -> None:
         """Load the weights of a block, which is on the meta device, into memory."""
         self._refuse_writing(index)
-        copies = self._ahead.take(index)
+        self._ahead.wait()
         block, model = self._stack[index], self._stack.model
         try:
-            self._weights.put(self._keys[index], copies)
+            self._weights.put(self._keys[index])
         finally:
             self._versions[index] = _versions(block)
         unread = [f"{self._prefix(index)}{name}" for name, parameter in block.named_parameters() if parameter.is_meta]

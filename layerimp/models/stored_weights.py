@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
@@ -23,7 +22,6 @@ from layerimp.models.safetensors_files import headers_in, indexed, opened
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
     from transformers import PreTrainedModel
 
 _PIECE = 8 << 20
@@ -62,23 +60,18 @@ class StoredWeights:
         """The tensors that a part of the model is made from, by the prefix of its parameters, such as `model.norm.`."""
         return [key for key, tensor in self.tensors.items() if any(name.startswith(prefix) for name in tensor.targets)]
 
-    def put(self, keys: Collection[str], copies: Mapping[str, Tensor] = MappingProxyType({})) -> None:
-        """Put tensors into the model.
-
-        Args:
-            keys: The names of the tensors.
-            copies: Tensors that were read before, by name; the others are read from the files.
+    def put(self, keys: Collection[str]) -> None:
+        """Put tensors, given by name, into the model.
 
         Raises:
             ModelError: a tensor cannot be read, or its shape differs from that in the configuration.
         """
         name = self._model.name_or_path
         with ExitStack() as contexts, quiet():
-            places = {key: self.tensors[key].file for key in keys if key not in copies}
-            files = {file: contexts.enter_context(opened(file)) for file in set(places.values())}
+            files = {file: contexts.enter_context(opened(file)) for file in {self.tensors[key].file for key in keys}}
             try:
-                slices = {key: files[file].get_slice(key) for key, file in places.items()}
-                info = self._names.load({**copies, **slices}, self._config)
+                slices = {key: files[self.tensors[key].file].get_slice(key) for key in keys}
+                info = self._names.load(slices, self._config)
             except (OSError, SafetensorError, RuntimeError, ValueError) as error:
                 raise ModelError(f"cannot read the weights of {name!r}: {one_line(error)}") from error
         if wrong := unfit_keys({"mismatched_keys": info.mismatched_keys}):
@@ -172,7 +165,7 @@ class WeightNames:
             raise _unknown_loading(error) from error
 
     def load(self, slices: Mapping[str, Any], how: Any) -> Any:
-        """Put tensors, or slices of files, into the model, and return the loading information of Transformers."""
+        """Put slices of files into the model, and return the loading information of Transformers."""
         info, _ = self._convert(self._model, dict(slices), how)
         return info
 

@@ -84,7 +84,7 @@ class MemoryForecast(Part):
             beside: The parameters of another model that is in memory as well.
         """
         place, dtype = outline.computed_in(recipe, permissions)
-        held = outline.held_if_offloaded(place) if offloaded else outline.ledger.left(()).parameters
+        held = outline.held_if_offloaded() if offloaded else outline.ledger.left(()).parameters
         return cls(
             device=str(place),
             dtype=name_of(dtype),

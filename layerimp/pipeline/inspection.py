@@ -66,7 +66,7 @@ class Fit(Part):
     weights: int = Field(description="The bytes of all weights, as they are stored.")
     offloaded: int = Field(
         description="The bytes of the weights that an offloaded model holds at a time: the embedding and the largest "
-        "block, the latter twice on a GPU."
+        "block."
     )
     free: int = Field(description="The bytes that are currently free on the device.")
 
@@ -115,7 +115,7 @@ def inspect_model(model: str, permissions: Permissions) -> Inspection:
         memory=Fit(
             device=str(place),
             weights=whole.bytes,
-            offloaded=outline.held_if_offloaded(place) * outline.stored.itemsize,
+            offloaded=outline.held_if_offloaded() * outline.stored.itemsize,
             free=free_bytes(place),
         ),
         notes=list(_notes(outline)),

@@ -100,17 +100,15 @@ class Outline:
         known = {index: parts for index, parts in enumerate(halves) if isinstance(parts, Halves)}
         return cls(stack, stored, headers, halves, ledger_of(stack, known), alike(stack), _names(stack))
 
-    def held_if_offloaded(self, device: torch.device) -> int:
-        """Return how many parameters are in the memory of a device at a time if the model is offloaded.
+    def held_if_offloaded(self) -> int:
+        """Return how many parameters are in memory at a time if the model is offloaded.
 
-        These are those of the largest block and those outside the blocks, without a head that is not tied. The next
-        block is copied to a GPU meanwhile.
+        These are those of the largest block and those outside the blocks, without a head that is not tied.
         """
         ends = (self.stack.model.get_input_embeddings(), self.stack.model.get_output_embeddings())
         table, head = (getattr(end, "weight", None) for end in ends)
         apart = 0 if head is None or head is table else head.numel()
-        blocks = 2 if device.type == "cuda" else 1
-        return self.ledger.outside.parameters - apart + blocks * self.ledger.largest_block.parameters
+        return self.ledger.outside.parameters - apart + self.ledger.largest_block.parameters
 
     def removable(self) -> list[str]:
         """For each block, why stock code cannot build the model without it; empty if it can.

@@ -33,7 +33,7 @@ def test_each_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     weights = stack.residency._weights  # type: ignore[union-attr]
     read: list[str] = []
     put = weights.put
-    monkeypatch.setattr(weights, "put", lambda keys, copies: (read.extend(keys), put(keys, copies))[1])
+    monkeypatch.setattr(weights, "put", lambda keys: (read.extend(keys), put(keys))[1])
     scores(stack, ["block-influence", "relative-magnitude"])
     inside = [key for key in weights.tensors if ".layers." in key]
     assert sorted(read) == sorted(inside)
