@@ -115,7 +115,7 @@ def first_difference(model: PreTrainedModel, other: PreTrainedModel) -> str | No
     ours, theirs = stored_tensors(model), stored_tensors(other)
     for path, tensor in ours.items():
         their = theirs.get(path)
-        if their is None or their.shape != tensor.shape or not torch.equal(_bits(tensor.to(their.dtype)), _bits(their)):
+        if their is None or not same_bits(tensor.to(their.dtype), their):
             return path
     return next((path for path in theirs if path not in ours), None)
 
@@ -130,6 +130,11 @@ def share_tensors(owner: PreTrainedModel, borrower: PreTrainedModel) -> None:
 def stored_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
     """Return the weights and buffers that a checkpoint holds, by path; a tied weight under each of its paths."""
     return dict(model.state_dict(keep_vars=True))
+
+
+def same_bits(tensor: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal in dtype, shape and every bit."""
+    return tensor.dtype == other.dtype and torch.equal(_bits(tensor), _bits(other))
 
 
 def _bits(tensor: Tensor) -> Tensor:

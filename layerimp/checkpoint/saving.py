@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 SHARD = "5GB"
-"""The default size of a weight file of a model on several devices, so that no device has to hold the whole model."""
+"""The default size of a weight file of a model that is offloaded, or on several devices that may not hold all of it."""
 
 
 def save(

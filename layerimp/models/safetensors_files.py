@@ -12,13 +12,16 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
 from layerimp._paths import expanded
 from layerimp.errors import ModelError, one_line
 from layerimp.registry.assets import located
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -29,6 +32,7 @@ class Stored:
 
     Attributes:
         file: The file.
+        key: Its name in the file.
         begin: Where the tensor begins in it, in bytes.
         end: Where the tensor ends.
         kind: The name of its dtype in the format, such as `BF16`.
@@ -38,6 +42,7 @@ class Stored:
     """
 
     file: Path
+    key: str
     begin: int
     end: int
     kind: str
@@ -113,8 +118,18 @@ def tensors_in(file: Path) -> dict[str, Stored]:
     tensors = {}
     for key, entry in sorted(header.items()):
         first, end = entry["data_offsets"]
-        tensors[key] = Stored(file, begin + first, begin + end, entry["dtype"], tuple(entry["shape"]))
+        tensors[key] = Stored(file, key, begin + first, begin + end, entry["dtype"], tuple(entry["shape"]))
     return tensors
+
+
+def mapped(tensors: Mapping[str, Stored]) -> dict[str, Tensor]:
+    """Map tensors into memory, by the same names. What is read of their files is in the system's cache alone.
+
+    Raises:
+        ModelError: a file is missing, cannot be read, or is broken.
+    """
+    files = {file: opened(file) for file in {tensor.file for tensor in tensors.values()}}
+    return {name: files[tensor.file].get_tensor(tensor.key) for name, tensor in tensors.items()}
 
 
 def opened(file: Path) -> Any:

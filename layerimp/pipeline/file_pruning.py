@@ -13,7 +13,8 @@ import torch
 from layerimp.blocks.equivalence import TOLERANCE, deviation, last_hidden, require_finite
 from layerimp.blocks.middle import in_mlp
 from layerimp.blocks.modes import quiet
-from layerimp.checkpoint.copying import copy_weights, require_same_bytes
+from layerimp.checkpoint.copying import copy_weights, require_same_bits
+from layerimp.checkpoint.saving import SHARD
 from layerimp.errors import CheckpointError, SurgeryError, one_line
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import HALF, stored_dtype
@@ -25,7 +26,7 @@ from layerimp.pipeline.ahead import check_plans
 from layerimp.pipeline.checkpoints import checkpoint_path
 from layerimp.pipeline.removals import Choice, check_room
 from layerimp.pipeline.run import PrunedModel, StageResults
-from layerimp.recipe import check_label, size_in_bytes
+from layerimp.recipe import check_label
 from layerimp.report.results.contenders import Contender
 from layerimp.report.results.models import Size
 from layerimp.steps import named
@@ -121,13 +122,12 @@ def write_pruned(
     """
     size = sum(tensor.bytes for tensor in tensors.values())
     with progress.stage("copy the weights", size, unit_bytes=1) as advance:
-        limit = None if recipe.max_shard_size is None else size_in_bytes(recipe.max_shard_size)
-        copy_weights(tensors, directory, max_bytes=limit, advance=advance)
+        copy_weights(tensors, directory, max_shard_size=recipe.max_shard_size or SHARD, advance=advance)
     _describe(loaded, removal, directory)
     pruned = _opened(loaded.stack, directory)
     if recipe.verify:
         with progress.stage("compare the copied bytes", size, unit_bytes=1) as advance:
-            require_same_bytes(tensors, _weights(pruned), advance)
+            require_same_bits(tensors, _weights(pruned), advance)
     with progress.stage("probe both models"):
         _prove(loaded.stack, removal, pruned, directory)
     return pruned

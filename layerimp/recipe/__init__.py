@@ -8,7 +8,7 @@ from layerimp.recipe.part import Part, check_kind
 from layerimp.recipe.permissions import PERMISSIONS, Permissions
 from layerimp.recipe.reading import read_recipe, validated
 from layerimp.recipe.recipe import Recipe
-from layerimp.recipe.shard_size import checked_size, size_in_bytes
+from layerimp.recipe.shard_size import checked_size
 
 __all__ = [
     "PERMISSIONS",
@@ -22,6 +22,5 @@ __all__ = [
     "check_label",
     "checked_size",
     "read_recipe",
-    "size_in_bytes",
     "validated",
 ]

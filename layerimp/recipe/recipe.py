@@ -108,7 +108,7 @@ class Recipe(Experiment):
     max_shard_size: Annotated[str | None, AfterValidator(_size)] = Field(
         None,
         description="Largest file of a checkpoint's weights, such as 5GB. Default: as in Transformers, or 5GB for a "
-        "model spread over several devices.",
+        "model that is offloaded or spread over several devices.",
     )
     verify: bool = Field(True, description="Whether checkpoints are loaded back and compared.")
 

@@ -16,14 +16,3 @@ def checked_size(size: str) -> str:
     if not re.fullmatch(r"\d+(\.\d+)?\s?[KMGT]B", size):
         raise OptionError(f"max_shard_size {size!r} is no size; give one such as 5GB or 500MB")
     return size.replace(" ", "")
-
-
-def size_in_bytes(size: str) -> int:
-    """What the size of a file comes to, with units of a thousand, as Transformers counts.
-
-    Raises:
-        OptionError: the text is not a size.
-    """
-    checked = checked_size(size)
-    power = 1 + "KMGT".index(checked[-2])
-    return round(float(checked[:-2]) * 10.0 ** (3 * power))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from layerimp.errors import CheckpointError, LayerimpError, NonFiniteError, Outp
 from layerimp.models.offloading import open_offloaded
 from layerimp.pipeline import file_pruning
 from layerimp.pipeline.commands import prune_model
-from layerimp.recipe import size_in_bytes
 from layerimp.testing import BLOCKS
 
 WHOLE = ["llama", "gemma2", "gemma3_text", "phi", "gpt2", "opt", "bloom", "mixtral", "qwen3_moe", "gpt_oss", "gpt_neo"]
@@ -76,10 +74,10 @@ def test_in_bfloat16(tmp_path: Path) -> None:
     compare(saved(tiny("qwen3", dtype=torch.bfloat16), tmp_path / "model"), tmp_path, [0, "2/3"])
 
 
-def test_a_checkpoint_in_many_files_stays_in_many(tmp_path: Path) -> None:
+def test_a_checkpoint_in_many_files(tmp_path: Path) -> None:
     model = saved(tiny("mixtral"), tmp_path / "model", max_shard_size="40KB")
     compare(model, tmp_path, [2])
-    directory = tmp_path / "offloaded" / "checkpoints" / "blocks"
+    directory = pruned(model, tmp_path / "many", [2], offload=True, max_shard_size="40KB")
     index = json.loads((directory / "model.safetensors.index.json").read_text())
     found = weights(directory)
     assert index["weight_map"].keys() == found.keys()
@@ -96,34 +94,6 @@ def test_the_largest_file_is_as_asked_for(tmp_path: Path) -> None:
     assert len(files) > 2
     assert all(file.stat().st_size < 34_000 for file in files)
     assert weights(parts).keys() == weights(whole).keys()
-
-
-@pytest.mark.parametrize("copies", [0, 3])
-def test_where_the_system_does_not_copy_between_files(
-    copies: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may refuse from the start, or after a while."""
-    model = saved(tiny("llama"), tmp_path / "model")
-    whole = weights(pruned(model, tmp_path / "whole", [1], offload=True))
-    calls: list[int] = []
-    copy = os.copy_file_range
-
-    def refusing(source: int, target: int, count: int, offset: int) -> int:
-        calls.append(count)
-        if len(calls) > copies:
-            raise OSError(18, "Invalid cross-device link")
-        return copy(source, target, min(count, 100), offset)
-
-    monkeypatch.setattr(os, "copy_file_range", refusing)
-    found = weights(pruned(model, tmp_path / "parts", [1], offload=True))
-    assert calls
-    assert found.keys() == whole.keys()
-    assert all(torch.equal(one, whole[key]) for key, one in found.items())
-
-
-@pytest.mark.parametrize(("text", "size"), [("5GB", 5 * 10**9), ("1.5 MB", 1_500_000), ("40KB", 40_000)])
-def test_sizes(text: str, size: int) -> None:
-    assert size_in_bytes(text) == size
 
 
 def test_each_tensor_keeps_its_dtype(tmp_path: Path) -> None:
@@ -182,15 +152,15 @@ def test_a_wrong_tensor_is_found_by_the_probe(tmp_path: Path, monkeypatch: pytes
 
 def test_a_byte_that_was_not_copied_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = saved(tiny("llama"), tmp_path / "model")
-    right = copying._write
+    right = copying.save_file
 
-    def broken(file: Path, *args: Any) -> None:
-        right(file, *args)
+    def broken(tensors: Any, file: Path, *args: Any) -> None:
+        right(tensors, file, *args)
         content = bytearray(file.read_bytes())
         content[-3] ^= 1
         file.write_bytes(content)
 
-    monkeypatch.setattr(copying, "_write", broken)
+    monkeypatch.setattr(copying, "save_file", broken)
     with pytest.raises(CheckpointError, match=r"the checkpoint's weight .* is not the one that was copied"):
         pruned(model, tmp_path / "out", [2], offload=True)
     assert not (tmp_path / "out").exists()
@@ -202,7 +172,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(copying, "_write", full)
+    monkeypatch.setattr(copying, "save_file", full)
     with pytest.raises(OutputError, match=r"cannot write the weights in blocks: .*No space left"):
         pruned(model, tmp_path / "out", [2], offload=True)
     assert not (tmp_path / "out").exists()
