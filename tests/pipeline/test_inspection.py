@@ -183,9 +183,9 @@ def test_the_command_shows_it(layerimp_command: Run, model_dir: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("free", [1000, 1 << 40])
-@pytest.mark.parametrize(("device", "held"), [("cpu", 1), ("cuda", 2)])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_whether_a_model_fits(
-    free: int, device: str, held: int, tmp_path: Path, layerimp_command: Run, monkeypatch: pytest.MonkeyPatch
+    free: int, device: str, tmp_path: Path, layerimp_command: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny("llama")
     directory = tmp_path / "model"
@@ -199,7 +199,7 @@ def test_whether_a_model_fits(
     assert found.model_dump() == {
         "device": device,
         "weights": weights,
-        "offloaded": held * max(sizes) + ends,
+        "offloaded": max(sizes) + ends,
         "free": free,
     }
     code, out, _ = layerimp_command("inspect", directory)
