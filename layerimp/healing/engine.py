@@ -21,12 +21,15 @@ from layerimp.healing.gaps import find_gaps
 from layerimp.healing.loss import HeldOutLoss
 from layerimp.healing.parameters import changed, held_by, put
 from layerimp.healing.reruns import Reruns
-from layerimp.healing.workspace import workspace
+from layerimp.models.fingerprint import model_fingerprint
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.attribution import attributing, named
 from layerimp.steps import Step, checked_steps, kept_halves
+from layerimp.steps import named as written
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
@@ -119,7 +122,7 @@ def heal_beside(
         rerun=lambda stack, batch: (theirs if stack is intact else ours).of(batch),
     )
     if unfinished is not None:
-        case = replace(case, workspace=partial(workspace, unfinished, case, healer, further))
+        case = replace(case, workspace=partial(_workspace, unfinished, case, healer, further))
     start, before = case.loss(), held_by(pruned.model)
     try:
         repairs = _healed(case, healer, progress)
@@ -146,6 +149,29 @@ def _before(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step], hel
         return {"intact": whole, "pruned": given}
     with bypassed(intact, removed):
         return {"intact": whole, "pruned": held_out.of(intact), "healed_before": given}
+
+
+def _workspace(unfinished: Unfinished, case: Case, healer: Healer, further: Iterable[Batch]) -> Path | None:
+    """Return the directory for the state of a healing, named after everything that determines the result.
+
+    None if there can be none: without a `fingerprint` of the further text, an interrupted run could not know whether
+    that is still the same.
+    """
+    more = None if further == () else getattr(further, "fingerprint", None)
+    if further != () and more is None:
+        return None
+    content = {
+        "healer": healer.name,
+        "options": healer.config.model_dump(mode="json"),
+        "intact": model_fingerprint(case.intact.model, None),
+        "pruned": model_fingerprint(case.pruned.model, None),
+        "gaps": [[str(sublayer) for sublayer in gap.removed] for gap in case.gaps],
+        "text": [{name: ids.tolist() for name, ids in batch.items()} for batch in (*case.batches, *case.held_out)],
+        "held_out": len(case.held_out),
+        "further": more,
+    }
+    removed = written([step for gap in case.gaps for step in gap.steps])
+    return unfinished.directory(content, f"{healer.name} of {type(case.intact.model).__name__} without {removed}")
 
 
 def _taken_back(gaps: Sequence[Gap], healer: Healer, gained: tuple[float, float], progress: Progress) -> list[Repair]:

@@ -73,7 +73,8 @@ def _writer(
     linear, added = stack.model.get_submodule(path), stack.model.get_submodule(out)
     if not isinstance(linear, nn.Linear | Conv1D):
         return None, f"the last map of {of} is a {type(linear).__name__}, and no plain linear map"
-    if linear.weight in _elsewhere(stack, last.block):
+    parameters = stack.model.named_parameters(remove_duplicate=False)
+    if any(parameter is linear.weight for name, parameter in parameters if not name.startswith(prefix)):
         return None, f"{of} shares its last linear map with other parts of the model"
     norm = out if path != out and is_norm(added) else None
     joined = norm is None and (end := _ending_norm(stack, last)) is not None
@@ -82,13 +83,6 @@ def _writer(
     if norm is not None and offset is None:
         return None, f"what {norm} puts out does not scale with its weight"
     return Writer(path, norm, taps[f"{part}_out"].scale, joined, offset or 0.0), ""
-
-
-def _elsewhere(stack: BlockStack, position: int) -> set[nn.Parameter]:
-    """Return the parameters of the model outside a block."""
-    inside = f"{stack.path}.{position}."
-    named = stack.model.named_parameters(remove_duplicate=False)
-    return {parameter for path, parameter in named if not path.startswith(inside)}
 
 
 def is_norm(module: nn.Module) -> bool:

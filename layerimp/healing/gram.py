@@ -1,8 +1,8 @@
-"""Least squares from sums of products, which are added up batch by batch and can be merged, in float64."""
+"""Least squares from sums of products, which are added up batch by batch, in float64."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -24,23 +24,17 @@ class Gram:
         outputs: The length of y_t.
 
     Attributes:
-        rows: The number of rows so far.
-        weight: The sum of their weights [].
         xx: sum_t w_t x_t x_t^T [features, features].
         xy: sum_t w_t x_t y_t^T [features, outputs].
-        yy: sum_t w_t y_t * y_t [outputs].
     """
 
     def __init__(self, features: int, outputs: int) -> None:
-        self.rows = 0
-        self.weight = torch.zeros((), dtype=torch.float64)
         self.xx = torch.zeros(features, features, dtype=torch.float64)
         self.xy = torch.zeros(features, outputs, dtype=torch.float64)
-        self.yy = torch.zeros(outputs, dtype=torch.float64)
 
     def add(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> None:
         """Take in `x` [row, feature] and `y` [row, output], each row with a `weight` [row], by default 1."""
-        self._follow(x.device)
+        self.xx, self.xy = self.xx.to(x.device), self.xy.to(x.device)
         weights = torch.ones(len(x), dtype=torch.float64, device=x.device) if weight is None else weight.double()
         start = 0
         for part in chunks(x):
@@ -49,16 +43,6 @@ class Gram:
             wide, out, w = part.double(), y[rows].double(), weights[rows, None]
             self.xx.addmm_((wide * w).T, wide)
             self.xy.addmm_((wide * w).T, out)
-            self.yy += (w * out.square()).sum(dim=0)
-        self.rows += len(x)
-        self.weight += weights.sum()
-
-    def merge(self, other: Self) -> None:
-        """Absorb the sums of other rows."""
-        device = self.xx.device
-        self.rows += other.rows
-        for name in ("weight", "xx", "xy", "yy"):
-            setattr(self, name, getattr(self, name) + getattr(other, name).to(device))
 
     def solve(self, ridge: float) -> Tensor:
         """Return the map W [output, feature] that fits best with a ridge, in float64.
@@ -74,13 +58,3 @@ class Gram:
         if wrong:
             raise NonFiniteError(f"a least squares fit with a ridge of {ridge:.2g} has no solution")
         return torch.cholesky_solve(self.xy, factor).T.contiguous()
-
-    def error(self, fit: Tensor) -> float:
-        """Return the weighted mean of |y - W x|^2 for a map W [output, feature]."""
-        wide = fit.double()
-        total = self.yy.sum() - 2 * (wide.T * self.xy).sum() + ((wide @ self.xx) * wide).sum()
-        return float(total / self.weight)
-
-    def _follow(self, device: torch.device) -> None:
-        for name in ("weight", "xx", "xy", "yy"):
-            setattr(self, name, getattr(self, name).to(device))

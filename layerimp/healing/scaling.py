@@ -10,11 +10,9 @@ output as with its stream scaled by a hook.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.func import functional_call
@@ -43,21 +41,9 @@ ROUNDINGS = 16
 """The largest difference in half precision, in roundings, if that is more."""
 
 
-@dataclass(frozen=True)
-class Factored:
-    """A parameter that scales what is written into the stream.
-
-    Attributes:
-        path: The path of the parameter in the model.
-        offset: The constant that is added to the parameter when it is used: 1 in norms that multiply by 1 + weight.
-    """
-
-    path: str
-    offset: float = 0.0
-
-    def scaled(self, value: Tensor, factor: float) -> Tensor:
-        """Return the parameter's value for an output that is `factor` times as large, in float64."""
-        return factor * (value.detach().double() + self.offset) - self.offset
+Writers = dict[str, float]
+"""The paths of parameters that scale what is written into the stream, and the constant that is added to each when it is
+used: 1 in norms that multiply by 1 + weight, else 0."""
 
 
 def scale_stream(stack: BlockStack, gap: Gap, factor: float) -> None:
@@ -74,9 +60,11 @@ def scale_stream(stack: BlockStack, gap: Gap, factor: float) -> None:
     _scale(stack, later_writers(stack, gap), 1 / factor)
 
 
-def _scale(stack: BlockStack, parts: Sequence[Factored], factor: float) -> None:
-    for part in parts:
-        replace(stack.model, part.path, part.scaled(stack.model.get_parameter(part.path), factor))
+def _scale(stack: BlockStack, writers: Writers, factor: float) -> None:
+    """Let parameters write `factor` times as much; the values are computed in float64."""
+    for path, offset in writers.items():
+        value = stack.model.get_parameter(path).detach().double()
+        replace(stack.model, path, factor * (value + offset) - offset)
 
 
 def stream_scaled(stack: BlockStack, gap: Gap, factor: float) -> AbstractContextManager[None]:
@@ -84,7 +72,7 @@ def stream_scaled(stack: BlockStack, gap: Gap, factor: float) -> AbstractContext
     return Place(stack, gap.position).changing(lambda stream: stream * factor)
 
 
-def later_writers(stack: BlockStack, gap: Gap) -> list[Factored]:
+def later_writers(stack: BlockStack, gap: Gap) -> Writers:
     """Find the parameters that together scale everything written into the stream after a gap.
 
     Raises:
@@ -93,13 +81,15 @@ def later_writers(stack: BlockStack, gap: Gap) -> list[Factored]:
     name = type(stack.model).__name__
     if gap.after is None:
         raise ModelError(f"{gap}: nothing but the final norm comes after, which cancels any factor")
-    writers: list[Factored] = []
-    for addition in _additions(stack, gap.position):
-        factored = addition.factored()
-        if not factored:
-            raise ModelError(f"{name}: no set of weights scales what {addition.path} writes into the stream")
-        writers += factored
-    _refuse_shared(stack.model, [factored.path for factored in writers])
+    writers: Writers = {}
+    for path, call in _additions(stack, gap.position).items():
+        factors = _factors(stack.model.get_submodule(path), call)
+        if not factors:
+            raise ModelError(f"{name}: no set of weights scales what {path} writes into the stream")
+        writers |= {f"{path}.{parameter}": offset for parameter, offset in factors.items()}
+    places = Counter(id(parameter) for _, _, parameter in held_by(stack.model))
+    if shared := [path for path in writers if places[id(stack.model.get_parameter(path))] > 1]:
+        raise ModelError(f"{name} shares {shared[0]} with other places, and it cannot be scaled in one alone")
     with stream_scaled(stack, gap, TRIAL):
         expected = last_hidden(stack)
     with trying(stack.model):
@@ -113,55 +103,30 @@ def later_writers(stack: BlockStack, gap: Gap) -> list[Factored]:
     return writers
 
 
-def _refuse_shared(model: nn.Module, paths: Sequence[str]) -> None:
-    """Refuse parameters that the model uses in more than one place."""
-    places = Counter(id(parameter) for _, _, parameter in held_by(model))
-    if shared := [path for path in paths if places[id(model.get_parameter(path))] > 1]:
-        raise ModelError(
-            f"{type(model).__name__} shares {shared[0]} with other places, and it cannot be scaled in one alone"
-        )
+class _Call(NamedTuple):
+    """The arguments of a call of a module, and its output."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: Tensor
 
 
-@dataclass
-class _Addition:
-    """A module whose output is added to the stream, and one call of it on a few tokens.
-
-    Attributes:
-        path: The module's path in the model.
-        module: The module.
-        call: The arguments of the call.
-        output: The output of the call.
-    """
-
-    path: str
-    module: nn.Module
-    call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
-    output: Tensor | None = None
-
-    def factored(self) -> list[Factored]:
-        """The last set of parameters that scale the module's output; empty if there is none."""
-        parameters = dict(self.module.named_parameters())
-        groups: dict[str, list[str]] = {}
-        for path in parameters:
-            groups.setdefault(_base(path), []).append(path)
-        if is_norm(self.module):
-            offset = offset_of(self.module)
-            chosen = {name: Factored(f"{self.path}.{name}") for name in parameters}
-            return (
-                [] if offset is None else list((chosen | {"weight": Factored(f"{self.path}.weight", offset)}).values())
-            )
-        for names in reversed(groups.values()):
-            if self._doubles({name: TRIAL * parameters[name].detach() for name in names}):
-                return [Factored(f"{self.path}.{name}") for name in names]
-        return []
-
-    def _doubles(self, values: Mapping[str, Tensor]) -> bool:
-        """Whether the module's output doubles with these values of its parameters."""
-        assert self.output is not None
-        args, kwargs = self.call
+def _factors(module: nn.Module, call: _Call) -> dict[str, float]:
+    """Return the last set of parameters that scale a module's output, with their constants; empty if there is none."""
+    parameters = dict(module.named_parameters())
+    if is_norm(module):
+        offset = offset_of(module)
+        return {} if offset is None else dict.fromkeys(parameters, 0.0) | {"weight": offset}
+    groups: dict[str, list[str]] = {}
+    for path in parameters:
+        groups.setdefault(_base(path), []).append(path)
+    for names in reversed(groups.values()):
         with torch.no_grad():
-            output = hidden_states(functional_call(self.module, dict(values), args, kwargs))
-        return deviation(TRIAL * self.output, output) <= TOLERANCE
+            changed = {name: TRIAL * parameters[name].detach() for name in names}
+            output = hidden_states(functional_call(module, changed, call.args, call.kwargs))
+        if deviation(TRIAL * call.output, output) <= TOLERANCE:
+            return dict.fromkeys(names, 0.0)
+    return {}
 
 
 def _base(path: str) -> str:
@@ -170,24 +135,24 @@ def _base(path: str) -> str:
     return (owner if name in ("weight", "bias") else name).removesuffix("_bias")
 
 
-def _additions(stack: BlockStack, position: Sublayer) -> list[_Addition]:
-    """Find the modules that add to the stream from the sublayer at `position` on, in order."""
-    additions: list[_Addition] = []
+def _additions(stack: BlockStack, position: Sublayer) -> dict[str, _Call]:
+    """Find the modules that add to the stream from the sublayer at `position` on, by path, and call each once."""
+    paths: list[str] = []
     taps = find_taps(stack)
     for index in range(position.block, len(stack)):
         sites = [site for site in ("attn_out", "mlp_out") if site in taps[index]]
         if len(sites) < 2:
             raise ModelError(f"it is not clear what block {index} of what is left adds to the residual stream")
-        for site in sites[index == position.block and position.part == "mlp" :]:
-            path = f"{stack.path}.{index}.{taps[index][site].path}"
-            additions.append(_Addition(path, stack.model.get_submodule(path)))
+        after = sites[index == position.block and position.part == "mlp" :]
+        paths += [f"{stack.path}.{index}.{taps[index][site].path}" for site in after]
+    calls: dict[str, _Call] = {}
+
+    def take(path: str, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        calls[path] = _Call(args, kwargs, hidden_states(output).clone())
+
     with ExitStack() as hooks:
-        for addition in additions:
-            hook = partial(_take, addition)
-            hooks.callback(addition.module.register_forward_hook(hook, with_kwargs=True).remove)
+        for path in paths:
+            module = stack.model.get_submodule(path)
+            hooks.enter_context(module.register_forward_hook(partial(take, path), with_kwargs=True))
         last_hidden(stack)
-    return additions
-
-
-def _take(addition: _Addition, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-    addition.call, addition.output = (args, kwargs), hidden_states(output).clone()
+    return calls

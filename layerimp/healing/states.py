@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from layerimp.blocks.stack import Batch, BlockStack
-    from layerimp.healer import Case, Gap
+    from layerimp.healer import Case, Gap, Writer
 
 
 @dataclass(frozen=True)
@@ -48,71 +49,52 @@ def states(case: Case, gap: Gap, batches: Iterable[Batch]) -> Iterator[State]:
     """
     here, there = Place(case.pruned, gap.position), Place(case.intact, gap.end)
     for batch in batches:
-        mask = batch["attention_mask"].bool()
-        ours, theirs = _Taken(mask), _Taken(mask)
-        with ExitStack() as hooks:
-            if gap.writer is not None:
-                linear = case.pruned.model.get_submodule(gap.writer.path)
-                hooks.enter_context(_hooked(linear, before=ours.taking("read"), after=ours.taking("written")))
-                if gap.writer.norm is not None:
-                    norm = case.pruned.model.get_submodule(gap.writer.norm)
-                    hooks.enter_context(_hooked(norm, before=ours.taking("normed")))
-            _stop_at(case, case.pruned, here, batch, ours)
-        _stop_at(case, case.intact, there, batch, theirs)
+        ours = _taken(case, case.pruned, here, batch, gap.writer)
+        theirs = _taken(case, case.intact, there, batch)
         inside = (ours.get(name) for name in ("read", "written", "normed"))
         yield State(ours["stream"], theirs["stream"].to(ours["stream"].device), *inside)
-
-
-class _Taken(dict[str, "Tensor"]):
-    """Tensors by name, as rows of real tokens."""
-
-    def __init__(self, mask: Tensor) -> None:
-        self._mask = mask
-
-    def taking(self, name: str) -> Callable[[Any], None]:
-        """Return a function that stores a module's input or output under a name."""
-
-        def take(value: Tensor) -> None:
-            # Some modules get all tokens of a batch in a single row.
-            rows = value.detach().reshape(*self._mask.shape, value.shape[-1])
-            self[name] = rows[self._mask.to(rows.device)]
-
-        return take
 
 
 class _AtTheGapError(LayerimpError):
     """Ends a run at the gap: what comes after the gap is not needed."""
 
 
-def _stop_at(case: Case, stack: BlockStack, place: Place, batch: Batch, taken: _Taken) -> None:
-    """Run a model up to a place, and store the residual stream there."""
-    take = taken.taking("stream")
+def _taken(
+    case: Case, stack: BlockStack, place: Place, batch: Batch, writer: Writer | None = None
+) -> dict[str, Tensor]:
+    """Run a model up to a place, and return the rows of real tokens of the stream there, and of what a writer reads.
+
+    Raises:
+        ModelError: the model does not run up to the place on text alone.
+    """
+    mask = batch["attention_mask"].bool()
+    taken: dict[str, Tensor] = {}
+
+    def take(name: str, value: Tensor) -> None:
+        # Some modules get all tokens of a batch in a single row.
+        rows = value.detach().reshape(*mask.shape, value.shape[-1])
+        taken[name] = rows[mask.to(rows.device)]
+
+    def enter(name: str, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        take(name, block_input(args, kwargs))
+
+    def leave(_module: nn.Module, _args: Any, output: Any) -> None:
+        take("written", hidden_states(output))
 
     def stop(value: Tensor) -> None:
-        take(value)
+        take("stream", value)
         raise _AtTheGapError
 
-    with in_eval_mode(stack.model), torch.no_grad(), suppress(_AtTheGapError):
-        with place.watching(stop), case.rerun(stack, batch):
-            run(stack.backbone, batch)
-        raise ModelError(f"{type(stack.model).__name__} does not run up to the gap on text alone")
-
-
-@contextmanager
-def _hooked(
-    module: nn.Module,
-    *,
-    before: Callable[[Tensor], None] | None = None,
-    after: Callable[[Tensor], None] | None = None,
-) -> Iterator[None]:
-    """A context in which functions are called with a module's input and output."""
-    with ExitStack() as undo:
-        if before is not None:
-
-            def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                before(block_input(args, kwargs))
-
-            undo.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
-        if after is not None:
-            undo.callback(module.register_forward_hook(lambda _m, _a, output: after(hidden_states(output))).remove)
-        yield
+    with ExitStack() as hooks:
+        if writer is not None:
+            linear = stack.model.get_submodule(writer.path)
+            hooks.enter_context(linear.register_forward_pre_hook(partial(enter, "read"), with_kwargs=True))
+            hooks.enter_context(linear.register_forward_hook(leave))
+            if writer.norm is not None:
+                norm = stack.model.get_submodule(writer.norm)
+                hooks.enter_context(norm.register_forward_pre_hook(partial(enter, "normed"), with_kwargs=True))
+        with in_eval_mode(stack.model), torch.no_grad(), suppress(_AtTheGapError):
+            with place.watching(stop), case.rerun(stack, batch):
+                run(stack.backbone, batch)
+            raise ModelError(f"{type(stack.model).__name__} does not run up to the gap on text alone")
+    return taken

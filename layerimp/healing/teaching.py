@@ -17,7 +17,7 @@ from layerimp.stats import working_dtype
 from layerimp.steps import kept_halves
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from transformers.utils.generic import ModelOutput
 
@@ -84,9 +84,7 @@ class Teaching:
             unlabelled = self.predicts == "label" and "labels" not in batch
             targets = self._theirs.targets(batch, self._taught(batch) if unlabelled else output)
             values, slopes = self._ours.gradient(output, targets)
-        # The value is the likelihood, and the gradient is the head's, which has been computed already.
-        joined = torch.stack([(output[field] * slope).sum() for field, slope in slopes.items()]).sum()
-        return joined - joined.detach() + values.sum().to(joined), int(targets.mask.sum())
+        return _with_slopes(values.sum(), output, slopes), int(targets.mask.sum())
 
     def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the inputs of the heads of pupil and teacher where a token is predicted, each [token, hidden]."""
@@ -171,16 +169,35 @@ def _taking(block: torch.nn.Module, into: dict[int, Tensor], index: int) -> Any:
 
 
 def _divergence(ours: Head, output: ModelOutput, theirs: Head, expected: ModelOutput, targets: Targets) -> Tensor:
-    """Return the divergence summed over all predictions; the gradient goes to `output`."""
+    """Return the divergence summed over all predictions; the gradient goes to `output`.
+
+    The gradient of a language model is computed at once, so that no logits are kept for the backward pass.
+    """
     if ours.kind == "label":
         with torch.no_grad():
             aim = theirs.label_logits(expected, targets.batch)
         return _between(ours.label_logits(output, targets.batch), aim)
-    hidden, aims = output[ours.field], expected[theirs.field]
-    rows, aims = hidden[targets.mask.to(hidden.device)], aims[targets.mask.to(aims.device)]
-    # torch does not annotate `apply`.
-    divergence: Tensor = _Chunked.apply(rows, ours, output, theirs, expected, aims)  # type: ignore[no-untyped-call]
-    return divergence
+    hidden, aims = output[ours.field].detach(), expected[theirs.field]
+    mask, size = targets.mask.to(hidden.device), max(1, CHUNK_LOGITS // ours.num_classes)
+    total, slopes = hidden.new_zeros((), dtype=working_dtype(hidden.dtype)), [hidden.new_zeros(0, hidden.shape[-1])]
+    for part, aim in zip(hidden[mask].split(size), aims[targets.mask.to(aims.device)].split(size), strict=True):
+        leaf = part.requires_grad_()
+        with torch.no_grad():
+            expecting = theirs.token_logits(expected, aim)
+        with torch.enable_grad():
+            lost = _between(ours.token_logits(output, leaf), expecting)
+        slopes += torch.autograd.grad(lost, leaf)
+        total += lost.detach()
+    slope = torch.zeros_like(hidden)
+    slope[mask] = torch.cat(slopes)
+    return _with_slopes(total, output, {ours.field: slope})
+
+
+def _with_slopes(value: Tensor, output: ModelOutput, slopes: Mapping[str, Tensor]) -> Tensor:
+    """Return a value whose gradient with respect to fields of an output is known already."""
+    parts = [(output[field] * slope).sum(dtype=working_dtype(slope.dtype)) for field, slope in slopes.items()]
+    joined = torch.stack(parts).sum()
+    return joined - joined.detach() + value.to(joined)
 
 
 def _between(logits: Tensor, aim: Tensor) -> Tensor:
@@ -188,28 +205,3 @@ def _between(logits: Tensor, aim: Tensor) -> Tensor:
     dtype = working_dtype(logits.dtype)
     own, expected = (functional.log_softmax(scores.to(dtype), dim=-1) for scores in (logits, aim.to(logits.device)))
     return functional.kl_div(own, expected, reduction="sum", log_target=True)
-
-
-class _Chunked(torch.autograd.Function):
-    """A divergence whose gradient is computed in the forward pass, so that no logits are kept for the backward pass."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, ours: Head, output: Any, theirs: Head, expected: Any, aims: Tensor) -> Tensor:
-        size = max(1, CHUNK_LOGITS // ours.num_classes)
-        total = rows.new_zeros((), dtype=working_dtype(rows.dtype))
-        slopes = [torch.zeros_like(rows[:0])]
-        for part, aim in zip(rows.detach().split(size), aims.split(size), strict=True):
-            leaf = part.requires_grad_()
-            expecting = theirs.token_logits(expected, aim)
-            with torch.enable_grad():
-                lost = _between(ours.token_logits(output, leaf), expecting)
-            (slope,) = torch.autograd.grad(lost, leaf)
-            slopes.append(slope)
-            total += lost.detach()
-        ctx.save_for_backward(torch.cat(slopes))
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-        (slopes,) = ctx.saved_tensors
-        return grads[0].to(slopes.dtype) * slopes, None, None, None, None, None
