@@ -122,8 +122,9 @@ class Scorer(Component):
         def layerimp_scorers():
             return [Step]
 
-    A scorer sees each block in each row once, some rows at a time; blocks and rows may come in any order. Tensors in a
-    trace are borrowed: reduce them, never keep or change them.
+    A scorer sees each block in each row once, some rows at a time; blocks and rows may come in any order. Of a model
+    that is offloaded, all batches pass through a block before any of them reaches the next one. Tensors in a trace are
+    borrowed: reduce them, never keep or change them.
 
     Attributes:
         sweep: The way of driving the model that this scorer needs; None if the scorer does not look at the model.
@@ -192,14 +193,6 @@ class Scorer(Component):
     @abstractmethod
     def update(self, trace: Trace) -> None:
         """Take in what one block did in one batch."""
-
-    def end_batch(self) -> None:
-        """Called when a batch has passed through all blocks.
-
-        Of an offloaded model, all batches pass through a block before any of them reaches the next one. There, a scorer
-        that overrides this method sees each batch in an instance of its own; the instances are merged in the order of
-        the batches.
-        """
 
     def end_sweep(self) -> None:
         """Called at the end of the calibration set, or of the shard that this scorer sees."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import count
 from typing import TYPE_CHECKING
 
 import torch
@@ -86,7 +85,6 @@ class Pass:
     failed: dict[Key, LayerimpError] = field(default_factory=dict)
     scouting: Scouting = field(init=False)
     renamed: dict[Key, dict[str, str]] = field(init=False)
-    _of_batch: dict[tuple[Key, int], Scorer] = field(init=False, default_factory=dict)
     _watching: bool = field(init=False, default=False)
     """Whether the state of the process is read around each call of a scorer, to find the one that changes it."""
 
@@ -169,32 +167,19 @@ class Pass:
 
     def _drive(self, scored: Scored, advance: Advance) -> Drive:
         """What the sweep is to read for the scorers, and how it reaches them."""
-        numbers, offloaded = count(), scored.stack.offloaded
-        self._of_batch = {}
-
-        def end_batch() -> None:
-            number = next(numbers)
-            for key in self._attending():
-                with self._setting_aside(key, "at the end of a batch"):
-                    scorer = self._of_batch.pop((key, number), self.scorers[key])
-                    scorer.end_batch()
-                    if scorer is not self.scorers[key]:
-                        self.scorers[key].merge(scorer)
-            if not offloaded:
-                advance(1)
-
+        offloaded = scored.stack.offloaded
         present = sorted({which for _, which in self._attending()})
         return Drive(
             scouting=self.scouting,
-            series=[self._series(which, scored.series[which], offloaded=offloaded) for which in present],
-            end_batch=end_batch,
+            series=[self._series(which, scored.series[which]) for which in present],
+            end_batch=lambda: None if offloaded else advance(1),
             end_block=lambda: advance(1),
             removed=scored.removed,
             halves=scored.halves,
             cache=scored.cache,
         )
 
-    def _series(self, which: int, units: Sequence[Unit], *, offloaded: bool) -> Series:
+    def _series(self, which: int, units: Sequence[Unit]) -> Series:
         """What the sweep is to read of one series."""
         keys = [key for key in self._attending() if key[1] == which]
 
@@ -204,26 +189,12 @@ class Pass:
                 if key in self.failed:
                     continue
                 with self._setting_aside(key, where):
-                    scorer = self._scorer_of_batch(key, trace.batch) if offloaded else self.scorers[key]
-                    scorer.update(as_observed(trace, scorer, self.renamed[key]))
+                    self.scorers[key].update(as_observed(trace, self.scorers[key], self.renamed[key]))
                     if changed := [name for name, version in trace.versions().items() if version != before[name]]:
                         raise HarmfulError(f"it wrote into {changed[0]} {where}, which is borrowed; reduce a copy")
 
         sites = {self.renamed[key].get(site, site) for key in keys for site in self.scorers[key].observes}
         return Series(units, frozenset(sites), show, max(self.scorers[key].lookback for key in keys))
-
-    def _scorer_of_batch(self, key: Key, batch: int) -> Scorer:
-        """The scorer that sees a batch of an offloaded model.
-
-        A scorer that does something at the end of a batch has to see the batch as a whole. But all batches pass through
-        a block before any of them reaches the next one: so each batch gets a scorer of its own, and these are merged.
-        """
-        scorer = self.scorers[key]
-        if type(scorer).end_batch is Scorer.end_batch:
-            return scorer
-        if (key, batch) not in self._of_batch:
-            self._of_batch[key, batch] = _anew(scorer)
-        return self._of_batch[key, batch]
 
     def _attending(self) -> list[Key]:
         """List the scorers that have not failed."""
@@ -233,7 +204,9 @@ class Pass:
         """Replace all remaining scorers by new ones, since they may have read a tensor that was changed."""
         for key in self._attending():
             with self._setting_aside(key, "when it was made anew"):
-                self.scorers[key] = _anew(self.scorers[key])
+                seen = self.scorers[key]
+                self.scorers[key] = type(seen)(seen.num_blocks, seen.config)
+                self.scorers[key].steps = seen.steps
 
     @contextmanager
     def _failing_together(self, who: str) -> Iterator[None]:
@@ -273,13 +246,6 @@ class Pass:
             kind = type(stack[blocks[0]]).__name__
             notes.append(f"{where} site {site} ({kind}); {other} is read instead, in every block")
         return notes
-
-
-def _anew(scorer: Scorer) -> Scorer:
-    """A scorer with the same options that has seen nothing."""
-    fresh = type(scorer)(scorer.num_blocks, scorer.config)
-    fresh.steps = scorer.steps
-    return fresh
 
 
 def shared_passes(series: Sequence[Mapping[str, Scorer]]) -> list[Pass]:

@@ -6,6 +6,7 @@ import math
 import pickle
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -127,17 +128,7 @@ class ScorerContracts(Contracts[Scorer]):
         batches = _recorded(self.component)
         usual, offloaded = self._fresh(), self._fresh()
         _replay(usual, batches)
-        apart = type(self.component).end_batch is not Scorer.end_batch
-        readers = [self._fresh() if apart else offloaded for _ in batches]
-        traces = [(reader, trace) for reader, batch in zip(readers, batches, strict=True) for trace in batch]
-        with torch.no_grad():
-            for reader, trace in sorted(traces, key=lambda pair: pair[1].block):
-                reader.update(_copied(trace))
-            for reader in readers:
-                reader.end_batch()
-                if apart:
-                    offloaded.merge(reader)
-            offloaded.end_sweep()
+        _replay(offloaded, [sorted(chain(*batches), key=lambda trace: trace.block)])
         _require_same(
             offloaded.compute(), usual.compute(), "when all batches pass through a block before the next block"
         )
@@ -267,13 +258,10 @@ class _Recorder(Scorer):
     def __init__(self, scorer: Scorer) -> None:
         super().__init__(scorer.num_blocks)
         self.sweep, self.observes, self.lookback = scorer.sweep, scorer.observes, scorer.lookback
-        self.batches: list[list[Trace]] = [[]]
+        self.batches: tuple[list[Trace], list[Trace]] = [], []
 
     def update(self, trace: Trace) -> None:
-        self.batches[-1].append(_copied(trace))
-
-    def end_batch(self) -> None:
-        self.batches.append([])
+        self.batches[trace.batch].append(_copied(trace))
 
     def merge(self, other: _Recorder) -> None:
         raise NotImplementedError
@@ -282,11 +270,11 @@ class _Recorder(Scorer):
         return Importance(scores=[0.0] * self.num_blocks)
 
 
-def _recorded(scorer: Scorer) -> list[list[Trace]]:
+def _recorded(scorer: Scorer) -> Sequence[list[Trace]]:
     """Return a scorer's traces of two batches, one without padding, for which `trace.rows` makes no copy."""
     recorder = _Recorder(scorer)
     _scored(recorder, [padded_batch(LENGTHS), batch()])
-    return recorder.batches[:-1]
+    return recorder.batches
 
 
 def _replay(scorer: Scorer, batches: Sequence[Sequence[Trace]], update: Callable[[Trace], None] | None = None) -> None:
@@ -295,7 +283,6 @@ def _replay(scorer: Scorer, batches: Sequence[Sequence[Trace]], update: Callable
         for batch in batches:
             for trace in batch:
                 (update or (lambda shown: scorer.update(_copied(shown))))(trace)
-            scorer.end_batch()
         scorer.end_sweep()
 
 

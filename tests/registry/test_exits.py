@@ -27,7 +27,7 @@ each_exit = pytest.mark.parametrize("kind", EXITS)
 
 
 @each_exit
-@pytest.mark.parametrize("when", ["__init__", "update", "end_batch", "end_sweep", "compute"])
+@pytest.mark.parametrize("when", ["__init__", "update", "end_sweep", "compute"])
 def test_an_exit_is_the_scorers_fault(
     plugged: Plug,
     install: Install,

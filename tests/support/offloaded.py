@@ -26,7 +26,7 @@ def saved(model: Any, directory: Path, **options: Any) -> Path:
 
 
 class Busiest(Scorer):
-    """How often a block adds the most to a batch, which is known only at the end of the batch."""
+    """How often a block adds the most to a batch, which is known only when the batch is through."""
 
     name = "busiest"
     sweep = Forward()
@@ -34,15 +34,16 @@ class Busiest(Scorer):
 
     def __init__(self, num_blocks: int, config: Any = None) -> None:
         super().__init__(num_blocks, config)
-        self.steps_added, self.wins = [0.0] * num_blocks, [0] * num_blocks
+        self.added: dict[int, list[float]] = {}
+        self.wins = [0] * num_blocks
 
     def update(self, trace: Any) -> None:
         added = trace.rows("block_out") - trace.rows("block_in")
-        self.steps_added[trace.block] += float(added.double().norm())
+        self.added.setdefault(trace.batch, [0.0] * self.num_blocks)[trace.block] += float(added.double().norm())
 
-    def end_batch(self) -> None:
-        self.wins[self.steps_added.index(max(self.steps_added))] += 1
-        self.steps_added = [0.0] * self.num_blocks
+    def end_sweep(self) -> None:
+        for added in self.added.values():
+            self.wins[added.index(max(added))] += 1
 
     def merge(self, other: Any) -> None:
         self.wins = [one + two for one, two in zip(self.wins, other.wins, strict=True)]

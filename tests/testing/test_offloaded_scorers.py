@@ -12,9 +12,27 @@ from layerimp.testing import ContractError, checks_of
 
 
 class Loudest(Step):
-    """Scores by the batch in which a block added the most, in steps of whole batches."""
+    """Scores by the batch in which a block added the most."""
 
     name = "loudest"
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        super().__init__(num_blocks, config)
+        self.added: dict[int, list[float]] = {}
+
+    def update(self, trace: Any) -> None:
+        added = (trace.rows("block_out") - trace.rows("block_in")).norm(dim=-1)
+        self.added.setdefault(trace.batch, [0.0] * self.num_blocks)[trace.block] += float(added.sum())
+
+    def merge(self, other: Any) -> None:
+        raise NotImplementedError
+
+    def compute(self) -> Importance:
+        return Importance(scores=[max(of_block) for of_block in zip(*self.added.values(), strict=True)])
+
+
+class HastyLoudest(Loudest):
+    """Takes the last block for the end of a batch."""
 
     def __init__(self, num_blocks: int, config: Any = None) -> None:
         super().__init__(num_blocks, config)
@@ -23,23 +41,12 @@ class Loudest(Step):
     def update(self, trace: Any) -> None:
         added = (trace.rows("block_out") - trace.rows("block_in")).norm(dim=-1)
         self.now[trace.block] += float(added.sum())
-
-    def end_batch(self) -> None:
-        self.most = [max(pair) for pair in zip(self.most, self.now, strict=True)]
-        self.now = [0.0] * self.num_blocks
-
-    def merge(self, other: Any) -> None:
-        self.most = [max(pair) for pair in zip(self.most, other.most, strict=True)]
+        if trace.block == self.num_blocks - 1:
+            self.most = [max(pair) for pair in zip(self.most, self.now, strict=True)]
+            self.now = [0.0] * self.num_blocks
 
     def compute(self) -> Importance:
         return Importance(scores=list(self.most))
-
-
-class ForgetfulLoudest(Loudest):
-    """Merges nothing."""
-
-    def merge(self, other: Any) -> None:
-        pass
 
 
 def check(scorer: type[Step]) -> None:
@@ -50,9 +57,9 @@ def test_a_scorer_of_batches_keeps_the_contract() -> None:
     check(Loudest)
 
 
-def test_a_scorer_that_does_not_merge_its_batches_breaks_the_contract() -> None:
+def test_a_scorer_that_takes_the_last_block_for_the_end_of_a_batch_breaks_the_contract() -> None:
     with pytest.raises(ContractError, match="when all batches pass through a block before the next block"):
-        check(ForgetfulLoudest)
+        check(HastyLoudest)
 
 
 def test_other_sweeps_are_not_offloaded() -> None:
