@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from layerimp.healing import Gram, State
+from layerimp.healing import State
+from layerimp_closedform.gram import Gram
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hypothesis.strategies as st
 import torch
 from hypothesis import given, settings
+from layerimp_closedform.gram import Gram
 from support.healing_cases import rows
-
-from layerimp.healing import Gram
 
 
 @settings(derandomize=True, max_examples=25, deadline=None)
