@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -97,22 +96,13 @@ def computing(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
 
 
 @contextmanager
-def giving_back(
-    outputs: Mapping[nn.Module, Any], first: Mapping[nn.Module, Callable[[], None]] = MappingProxyType({})
-) -> Iterator[None]:
-    """A context in which blocks return outputs of an earlier pass without computing; their hooks are called.
-
-    Args:
-        outputs: The outputs, by block.
-        first: A function to call before a block returns its output, by block.
-    """
+def giving_back(outputs: Mapping[nn.Module, Any]) -> Iterator[None]:
+    """A context in which blocks return outputs of an earlier pass without computing; their hooks are called."""
     with ExitStack() as undo:
         for block, output in outputs.items():
-            undo.enter_context(computing(block, partial(_constant, output, first.get(block))))
+            undo.enter_context(computing(block, partial(_constant, output)))
         yield
 
 
-def _constant(output: Any, first: Callable[[], None] | None, *_args: Any, **_kwargs: Any) -> Any:
-    if first is not None:
-        first()
+def _constant(output: Any, *_args: Any, **_kwargs: Any) -> Any:
     return output

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +14,7 @@ from layerimp.blocks.modes import in_eval_mode
 from layerimp.fidelity.divergence import CHUNK_LOGITS
 from layerimp.stats import working_dtype
 from layerimp.steps import kept_halves
+from layerimp.sweep.watching import watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -104,18 +104,18 @@ class Teaching:
             Pairs of real tokens' states [token, hidden].
         """
         case, mask = self._case, batch["attention_mask"].bool()
-        ours: dict[int, Tensor] = {}
-        theirs: dict[int, Tensor] = {}
-        with ExitStack() as hooks:
-            for here, there in self._ends:
-                hooks.enter_context(_taking(case.pruned[here], ours, here))
-                hooks.enter_context(_taking(case.intact[there], theirs, there))
+        ours: dict[int, Any] = {}
+        theirs: dict[int, Any] = {}
+        with (
+            watching({here: case.pruned[here] for here, _ in self._ends}, put_out=ours.__setitem__),
+            watching({there: case.intact[there] for _, there in self._ends}, put_out=theirs.__setitem__),
+        ):
             self._taught(batch)
             with in_eval_mode(case.pruned.model):
                 run(self._ours.backbone, batch)
         pairs = []
         for here, there in self._ends:
-            state, aim = ours[here], theirs[there]
+            state, aim = hidden_states(ours[here]), hidden_states(theirs[there])
             pairs.append((state[mask.to(state.device)], aim[mask.to(aim.device)].to(state.device)))
         return pairs
 
@@ -157,15 +157,6 @@ class Teaching:
         with torch.no_grad(), in_eval_mode(self._case.intact.model):
             output: ModelOutput = run(self._theirs.backbone, batch)
         return output
-
-
-def _taking(block: torch.nn.Module, into: dict[int, Tensor], index: int) -> Any:
-    """Return a hook that stores a block's output."""
-
-    def take(_module: torch.nn.Module, _args: Any, output: Any) -> None:
-        into[index] = hidden_states(output)
-
-    return block.register_forward_hook(take)
 
 
 def _divergence(ours: Head, output: ModelOutput, theirs: Head, expected: ModelOutput, targets: Targets) -> Tensor:

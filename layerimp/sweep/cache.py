@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +13,7 @@ import torch
 from layerimp.blocks.forward import giving_back, hidden_states
 from layerimp.blocks.memory import free_bytes
 from layerimp.errors import ModelError, NonFiniteError
-from layerimp.steps import Step, Sublayer, removed_by
+from layerimp.steps import Step, Sublayer, left, removed_by
 from layerimp.sweep.replay import Replay
 from layerimp.sweep.units import Point, Show
 from layerimp.sweep.watching import watching
@@ -21,7 +21,7 @@ from layerimp.sweep.watching import watching
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from layerimp.blocks.middle import Halves
     from layerimp.blocks.stack import BlockStack
@@ -62,6 +62,7 @@ class BlockCache:
         self._room = min(LIMIT, _free(stack) // 4) if limit is None else limit
         self._known: dict[int, dict[int, _Known]] = {}
         self._removed: frozenset[Sublayer] = frozenset()
+        self._left = set(range(len(stack)))
         self._tried = False
         self.apart = False
 
@@ -74,7 +75,7 @@ class BlockCache:
                 self.apart = True
         now = removed_by(removed)
         first = min((block for block, _ in self._removed ^ now), default=len(self._stack))
-        self._removed = now
+        self._removed, self._left = now, {block for block, _ in left(removed, len(self._stack))}
         self.forget_from(first)
 
     def forget_from(self, first: int) -> None:
@@ -98,19 +99,8 @@ class BlockCache:
             show: Takes the middles of the blocks that are not computed.
         """
         known = self._known.setdefault(number, {})
-        given: dict[nn.Module, Any] = {}
-        first: dict[nn.Module, Callable[[], None]] = {}
-        for index, kept in known.items():
-            block = self._stack[index]
-            if index not in halves:
-                given[block] = kept.output
-            elif kept.middle is not None:
-                given[block], first[block] = kept.output, partial(show, Point(index, "middle"), kept.middle)
-        computed = {
-            index: block
-            for index, block in enumerate(self._stack)
-            if block not in given and not {Sublayer(index, "attn"), Sublayer(index, "mlp")} <= self._removed
-        }
+        enough = {at: kept for at, kept in known.items() if at not in halves or kept.middle is not None}
+        computed = {at: self._stack[at] for at in self._left if at not in enough}
         last: dict[str, Tensor] = {}
 
         def see(point: Point, hidden: Tensor) -> None:
@@ -123,7 +113,15 @@ class BlockCache:
                 known[index] = new
                 self._room = room - new.nbytes
 
-        with giving_back(given, first), watching(computed, halves, see, remember):
+        def show_middle(at: int, *_call: Any) -> None:
+            if (middle := enough[at].middle) is not None:
+                show(Point(at, "middle"), middle)
+
+        with ExitStack() as undo:
+            for at in enough.keys() & halves.keys():
+                undo.enter_context(self._stack[at].register_forward_pre_hook(partial(show_middle, at)))
+            undo.enter_context(giving_back({self._stack[at]: kept.output for at, kept in enough.items()}))
+            undo.enter_context(watching(computed, halves, see, remember))
             yield
 
 

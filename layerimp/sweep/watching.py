@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def watching(
-    blocks: Mapping[int, nn.Module], halves: Mapping[int, Halves], show: Show, put_out: Callable[[int, Any], None]
+    blocks: Mapping[int, nn.Module],
+    halves: Mapping[int, Halves] = MappingProxyType({}),
+    show: Show = lambda _point, _hidden: None,
+    put_out: Callable[[int, Any], None] = lambda _index, _output: None,
 ) -> Iterator[None]:
     """A context in which functions are shown what blocks read and put out.
 
