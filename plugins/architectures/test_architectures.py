@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import layerimp_architectures
 import pytest
 from transformers import AlbertConfig, AlbertModel, FlaubertConfig, FlaubertModel, FunnelConfig, FunnelModel
@@ -29,12 +27,6 @@ FLAUBERT = FlaubertConfig(vocab_size=99, emb_dim=32, n_layers=3, n_heads=4)
 def test_a_family_is_refused_with_its_reason(model: object, said: str) -> None:
     with pytest.raises(ModelError, match=said):
         layerimp.find_blocks(model)
-
-
-def test_each_file_opens_with_its_reason() -> None:
-    for family in layerimp_architectures.FAMILIES:
-        assert Path(str(family.__file__)).read_text().startswith('"""')
-        assert (family.__doc__ or "").endswith(".")
 
 
 def test_other_models_are_left_to_the_next() -> None:
