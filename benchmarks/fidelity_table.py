@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from layerimp_fidelity import FidelityEvaluator
 
 import layerimp
 from layerimp.calibration.sampling import CalibrationSet
@@ -25,7 +26,6 @@ from layerimp.evaluation.comparing import Comparing
 from layerimp.fidelity import Fidelity
 from layerimp.pipeline import commands
 from layerimp.progress import SILENT
-from layerimp.registry.catalog import registry
 from layerimp.report.tables.distances import FIGURES
 
 RESULTS = Path(__file__).parent / "results" / "fidelity.jsonl"
@@ -42,8 +42,8 @@ def rounded(model: Any) -> Any:
     return model
 
 
-def measured(recipe: dict[str, Any]) -> dict[str, Fidelity]:
-    """Return the fidelity of the models of a run, by label, and of the rounded weights on the same rows."""
+def measured(recipe: dict[str, Any]) -> tuple[dict[str, Fidelity], int]:
+    """Return the fidelity of a run's models and of the rounded weights on the same rows, by label; and the blocks."""
     text: list[CalibrationSet] = []
     original = commands.measure_fidelity
 
@@ -59,10 +59,9 @@ def measured(recipe: dict[str, Any]) -> dict[str, Fidelity]:
     found = {removal.label: removal.models[0].fidelity for removal in results.model.removals}
     intact, tokenizer = layerimp.load(recipe["model"])
     other = rounded(copy.deepcopy(intact))
-    comparer = registry().create("evaluator", "fidelity", {})
-    comparing = Comparing("fidelity", comparer, intact, tokenizer, SILENT)  # type: ignore[arg-type]
+    comparing = Comparing("fidelity", FidelityEvaluator(), intact, tokenizer, SILENT)
     found["int8 weights"] = comparing.of(other, text[0], "int8 weights")
-    return {label: each for label, each in found.items() if each is not None}
+    return {label: each for label, each in found.items() if each is not None}, len(layerimp.find_blocks(intact))
 
 
 def table(lines: list[dict[str, Any]]) -> str:
@@ -91,8 +90,7 @@ def main(
     """Measure one model, and print the table of all."""
     text: dict[str, Any] = {"samples": samples} | ({"source": calibration} if calibration else {})
     recipe = {"model": model, "count": remove, "scorers": [scorer], "baselines": [], "tasks": [], "healers": ["linear"]}
-    found = measured(recipe | {"calibration": text})
-    blocks = len(layerimp.find_blocks(layerimp.load(model)[0]))
+    found, blocks = measured(recipe | {"calibration": text})
     line = {
         "model": Path(model).name,
         "blocks": blocks,

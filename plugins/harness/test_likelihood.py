@@ -12,10 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layerimp_harness.batches import Batches
+from layerimp_harness.forest import Forest
 from layerimp_harness.isolation import contained
 from layerimp_harness.likelihood import Answers, Likelihoods
 from layerimp_harness.rows import rows_of
-from layerimp_harness.trees import Forest, Tree, trees_of
+from layerimp_harness.trees import Tree, trees_of
 from lm_eval.models.huggingface import HFLM
 from support.tiny import DECODERS, tiny
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -86,8 +87,8 @@ class Noting(Likelihoods):
 
     trials: list[bool]
 
-    def _tried(self, trees: list[Tree], greedy: bool) -> Answers | None:
-        answers = super()._tried(trees, greedy)
+    def _tried(self, forest: Forest, trees: Sequence[Tree], greedy: bool) -> Answers | None:
+        answers = super()._tried(forest, trees, greedy)
         self.trials.append(answers is not None)
         return answers
 
@@ -123,9 +124,10 @@ def direct(model: PreTrainedModel, request: tuple[None, list[int], list[int]]) -
 
 @contextmanager
 def tokens_run(model: PreTrainedModel) -> Iterator[list[tuple[int, int]]]:
-    """The shape of the ids of every forward."""
+    """The shape of the ids of every forward of the blocks, also those that prove the head."""
     shapes: list[tuple[int, int]] = []
-    handle = model.register_forward_pre_hook(lambda _module, args: shapes.append(tuple(args[0].shape)))
+    embeddings: Any = model.get_input_embeddings()
+    handle = embeddings.register_forward_pre_hook(lambda _module, args: shapes.append(tuple(args[0].shape)))
     yield shapes
     handle.remove()
 
@@ -224,8 +226,8 @@ def test_a_context_is_computed_once() -> None:
     assert trials == [True]
     rows = rows_of(requests, LONGEST)
     tails = sum(len(row.tokens) - 40 for row in rows)
-    trial, padding = 3 * 47, 2 * 32
-    assert sum(count * length for count, length in shapes) < 8 * 40 + tails + trial + padding
+    trial, padding, proof = 2 * 47, 2 * 20, 2 * 8
+    assert sum(count * length for count, length in shapes) < 8 * 40 + tails + trial + padding + proof
     assert sum(len(row.tokens) for row in rows) > 3 * 8 * 40
 
 
@@ -234,7 +236,7 @@ def test_a_tree_has_each_common_beginning_once() -> None:
     trees = trees_of(rows_of(requests, LONGEST), LONGEST)
     assert [tree.tokens for tree in trees] == [[1, 2, 3, 4, 5, 6, 7], [8, 9]]
     assert trees[0].paths == [[0, 1, 2, 3, 4], [0, 1, 2, 3, 5], [0, 1, 6]]
-    assert (trees[0].start, trees[0].depth) == (1, 5)
+    assert trees[0].depth == 5
 
 
 @settings(derandomize=True, max_examples=100, deadline=None, database=None)
@@ -251,15 +253,17 @@ def test_a_token_attends_to_those_before_it_in_its_rows(texts: list[list[int]]) 
         assert naive == tree.attends().tolist()
 
 
-def test_a_tree_needs_the_memory_of_two_rows_and_a_worthwhile_beginning() -> None:
+def test_a_row_joins_a_tree_where_its_beginning_is_worth_more_than_the_attention() -> None:
     context = list(range(4, 14))
-    endings = [[ending] * 10 for ending in range(20, 30)]
-    trees = trees_of(rows_of([(None, context, ending) for ending in endings], LONGEST), 1000)
-    assert [len(tree.rows) for tree in trees] == [4, 4, 2]  # 1 + 4 x 9 logits; a fifth ending would exceed 2 x 19
-    limited = trees_of(rows_of([(None, context, ending) for ending in endings], LONGEST), 30)
+    requests = [(None, context, [ending] * 10) for ending in range(20, 30)]
+    trees = trees_of(rows_of(requests, LONGEST), 1000)
+    assert [len(tree.rows) for tree in trees] == [10]
+    limited = trees_of(rows_of(requests, LONGEST), 30)
     assert [len(tree.rows) for tree in limited] == [2] * 5
     apart = [(None, [ending], [ending] * 10) for ending in range(20, 30)]
     assert [len(tree.rows) for tree in trees_of(rows_of(apart, LONGEST), 1000)] == [1] * 10
+    long = [(None, [4], [ending] * 60) for ending in range(20, 23)]  # 59 x 60 pairs for a single token
+    assert [len(tree.rows) for tree in trees_of(rows_of(long, LONGEST), 1000)] == [1] * 3
 
 
 def test_options_of_one_token_need_one_row() -> None:
@@ -289,6 +293,38 @@ def test_only_logits_that_are_read_are_made(name: str) -> None:
     assert_equal(found, stock(model, requests))
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])
+def test_a_tree_has_logits_where_a_token_is_predicted_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, requests = tiny(name), questions()
+    monkeypatch.setattr("layerimp_harness.likelihood._PLACES", 3)
+    monkeypatch.setattr("layerimp_harness.likelihood._LOGITS", 1)
+    kept: list[int] = []
+    handle = model.get_output_embeddings().register_forward_hook(
+        lambda _module, args, output: kept.append(output.shape[1])
+    )
+    with tokens_run(model) as shapes:
+        found, trials = ours(model, requests)
+    handle.remove()
+    assert trials == [True]
+    predicted = {(*context, *text[:n]) for _, context, text in requests for n in range(len(text))}
+    trial, proof = 2 * 8, 2 * 8 + 1
+    assert len(predicted) < sum(kept) <= len(predicted) + trial + proof < sum(rows * tokens for rows, tokens in shapes)
+    assert_equal(found, stock(model, requests))
+
+
+def test_of_equally_probable_tokens_the_first_one_counts() -> None:
+    model = tiny(tie_word_embeddings=False)
+    head: Any = model.get_output_embeddings()
+    with torch.no_grad():
+        best = int(model(torch.tensor([[5, 6, 7]])).logits[0, -1].argmax())
+        twin = (best + 1) % VOCAB
+        head.weight[twin] = head.weight[best]
+    requests = [(None, [5, 6, 7], [token]) for token in (best, twin)]
+    found, _ = ours(model, requests)
+    assert [greedy for _, greedy in found] == [best < twin, twin < best]
+    assert_equal(found, stock(model, requests))
+
+
 # What fails
 
 
@@ -300,8 +336,13 @@ def fail(_output: Any) -> Any:
 def test_a_model_that_answers_differently_in_a_tree_is_run_without(
     monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any]
 ) -> None:
-    usual = Forest._forward
-    monkeypatch.setattr(Forest, "_forward", lambda *args: change(usual(*args)))
+    usual = Forest.run
+
+    def run(forest: Forest, trees: Sequence[Tree]) -> Callable[[torch.Tensor], torch.Tensor]:
+        logits_of = usual(forest, trees)
+        return lambda places: change(logits_of(places))
+
+    monkeypatch.setattr(Forest, "run", run)
     model, requests = tiny(), questions()
     found, trials = ours(model, requests)
     assert trials == [False]
@@ -312,13 +353,16 @@ def test_a_model_that_answers_differently_in_a_tree_is_run_without(
 @pytest.mark.parametrize("ignored", ["position_ids", "attention_mask"])
 def test_a_model_that_does_not_heed_what_it_is_given_is_run_without(ignored: str, lengths: tuple[int, ...]) -> None:
     model = tiny("gpt2")
-    real = model.forward
+    backbone: Any = model.base_model
+    real = backbone.forward
 
-    def forward(input_ids: Any, attention_mask: Any = None, position_ids: Any = None, use_cache: Any = None) -> Any:
+    def forward(
+        input_ids: Any, attention_mask: Any = None, position_ids: Any = None, use_cache: Any = None, **_: Any
+    ) -> Any:
         given = {"attention_mask": attention_mask, "position_ids": position_ids, "use_cache": use_cache}
         return real(input_ids, **{name: value for name, value in given.items() if name != ignored})
 
-    model.forward = forward
+    backbone.forward = forward
     requests = questions(lengths)
     found, trials = ours(model, requests, longest=32)
     assert trials == [False]
@@ -347,23 +391,9 @@ def test_memory_that_runs_out_on_trees_makes_smaller_batches(most: int) -> None:
         if len(args[0]) > most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
 
-    handle = model.register_forward_pre_hook(hook)
+    embeddings: Any = model.get_input_embeddings()
+    handle = embeddings.register_forward_pre_hook(hook)
     found, trials = ours(model, requests, rows=8)
     handle.remove()
     assert trials == [True]
     assert_equal(found, stock(model, requests))
-
-
-def test_the_logits_of_a_tree_count_against_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    import psutil
-
-    model, requests = tiny(), questions(lengths=(40,) * 8)
-    most = max(len(tree.tokens) - tree.start for tree in trees_of(rows_of(requests, LONGEST), LONGEST))
-
-    class Little:
-        available = 2 * 2 * (most * VOCAB * 12 + LONGEST**2 * 4)
-
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: Little)
-    with tokens_run(model) as shapes:
-        ours(model, requests, rows=8)
-    assert max(count for count, length in shapes if length > 47) == 2

@@ -1,8 +1,8 @@
 """Log-likelihoods of continuations under a decoder, without unused logits or repeated contexts.
 
 Rows with a common beginning, such as the options of a question, run as one tree, in which each token is computed once.
-Not every model gives the same answers in this way. So the answers of a few trees, including the longest and the
-shortest, are compared with those of whole rows. If the answers differ, every row runs as a whole.
+Not every model gives the same answers in this way. So the answers of two rows, the longest one and one of the
+largest tree, are compared with those of whole rows. If the answers differ, every row runs as a whole.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
+from layerimp.errors import ModelError
+from layerimp.stats import working_dtype
 from layerimp_harness.batches import logits_bytes
+from layerimp_harness.forest import Forest
 from layerimp_harness.rows import rows_of
-from layerimp_harness.trees import Forest, Tree, trees_of
+from layerimp_harness.trees import Tree, trees_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,8 +27,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from layerimp_harness.batches import Batches
-    from layerimp_harness.rows import Row, TokenRequest
+    from layerimp_harness.rows import Reader, Row, TokenRequest
 
+_PLACES, _LOGITS = 128, 2**24
+"""So many places, or more if they have no more logits than this, have their logits at once. With fewer places, reading
+the matrix of the head would take longer than multiplying by it."""
 _AT_ONCE = 2**22  # the number of logits normalised at the same time, few enough to stay in the processor's cache
 
 _TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-3}
@@ -52,6 +58,8 @@ class Answer:
 
 Answers = dict[int, Answer]
 """Answers by the number of the request."""
+_Asked: TypeAlias = "tuple[Reader, Sequence[int]]"
+"""A reader, and the places that predict the tokens of its continuation, among all of a batch."""
 Done: TypeAlias = "Callable[[int, float, bool], None]"
 """Takes the number of a request, its log-likelihood, and whether its continuation is greedy."""
 
@@ -72,9 +80,6 @@ class Likelihoods:
         self._max_length = max_length
         self._vocabulary = vocabulary
         self._accepted = inspect.signature(model.forward).parameters
-        # In 16 bits the sum over a window is off by up to 0.4 %, and a perplexity by more.
-        self._softmax_dtype = torch.float32 if model.dtype.itemsize < 4 else None
-        self._forest = Forest(model)
 
     def answer(self, requests: Sequence[TokenRequest], done: Done, *, sharing: bool, greedy: bool) -> None:
         """Answer every request.
@@ -95,22 +100,26 @@ class Likelihoods:
                 done(number, answer.total, answer.greedy)
 
         rows = rows_of(requests, self._max_length)
-        trees: list[Tree] = []
-        if sharing and self._forest.possible:
-            made = trees_of(rows, self._max_length)
-            trees = [tree for tree in made if len(tree.rows) > 1]
-            rows = [tree.rows[0] for tree in made if len(tree.rows) == 1]
-        if trees:
-            chosen = _telling(trees)
-            tried = self._tried(chosen, greedy)
-            if tried is None:
-                rows = sorted([*rows, *(row for tree in trees for row in tree.rows)], key=lambda row: -len(row.tokens))
-                trees = []
-            else:
+        trees = trees_of(rows, self._max_length) if sharing else []
+        forest = self._forest() if any(len(tree.rows) > 1 for tree in trees) else None
+        if forest is not None:
+            shared = next(tree for tree in trees if len(tree.rows) > 1)  # the largest one
+            deepest = max(trees, key=lambda tree: tree.depth)
+            chosen = [shared] if deepest is shared else [shared, deepest]
+            tried = self._tried(forest, chosen, greedy)
+            if tried is not None:
                 tell(tried)
-                trees = [tree for tree in trees if not any(tree is other for other in chosen)]
-        self._run_trees(trees, tell, greedy)
+                self._run_trees(forest, [tree for tree in trees if tree not in chosen], tell, greedy)
+                return
         self._run_rows(rows, tell, greedy)
+
+    def _forest(self) -> Forest | None:
+        """Return what runs trees, or None if the model cannot run any."""
+        try:
+            forest = Forest(self._model)
+        except (ModelError, torch.OutOfMemoryError):  # memory that lacks for a few tokens is reported for whole rows
+            return None
+        return forest if forest.possible else None
 
     def _run_rows(self, rows: Sequence[Row], tell: Callable[[Answers], None], greedy: bool) -> None:
         """Answer the requests of the rows, with every row in one piece."""
@@ -124,53 +133,56 @@ class Likelihoods:
             given = {name: value for name, value in options.items() if name in self._accepted}
             with torch.no_grad():  # inference_mode could leave tensors in the model that block gradients later
                 logits = self._model(ids.to(self._model.device), **given).logits  # [row, position, vocab]
-            first = length - logits.shape[1]
-            answers: Answers = {}
-            for row, own in zip(batch, logits, strict=True):
-                answers |= self._read(row, own[row.start - first :], greedy)
-            tell(answers)
+            kept, flat = logits.shape[1], logits.flatten(0, 1)
+            asked: list[_Asked] = []
+            for number, row in enumerate(batch):
+                first = number * kept + kept - length
+                asked += [(reader, range(first + reader.start, first + reader.end)) for reader in row.readers]
+            tell(self._read(asked, lambda places: _rows_at(flat, places), greedy))
 
         sizes = {id(row): self._bytes(positions) for row, positions in zip(rows, self._positions(rows), strict=True)}
         self._batches.run(rows, call, lambda row: sizes[id(row)], lambda row: len(row.tokens))
 
     def _positions(self, rows: Sequence[Row]) -> list[int]:
         """Return, for each row, the number of positions with logits in a batch that begins with the row."""
-        if not self._forest.slices:
+        if "logits_to_keep" not in self._accepted:
             return [len(row.tokens) for row in rows]
         starts = [row.start for row in rows]
         most = self._batches.most
         return [len(row.tokens) - min(starts[number : number + most]) for number, row in enumerate(rows)]
 
-    def _run_trees(
-        self, trees: Sequence[Tree], tell: Callable[[Answers], None], greedy: bool, *, mixed: bool = False
-    ) -> None:
-        """Answer the requests of the trees, with each token computed once; `mixed`: whatever padding that takes."""
+    def _run_trees(self, forest: Forest, trees: Sequence[Tree], tell: Callable[[Answers], None], greedy: bool) -> None:
+        """Answer the requests of the trees, with each token computed once."""
 
         def call(batch: Sequence[Tree]) -> None:
-            answers: Answers = {}
-            for row, logits, places in self._forest.logits(batch):
-                answers |= self._read(row, logits, greedy, places)
-            tell(answers)
-
-        most = max((len(tree.tokens) - tree.start for tree in trees), default=0)
+            longest = max(len(tree.tokens) for tree in batch)
+            asked: list[_Asked] = []
+            for number, tree in enumerate(batch):
+                for row, path in zip(tree.rows, tree.paths, strict=True):
+                    places = [number * longest + place for place in path]
+                    asked += [(reader, places[reader.start : reader.end]) for reader in row.readers]
+            with torch.no_grad():
+                tell(self._read(asked, forest.run(batch), greedy))
 
         def size(tree: Tree) -> int:
-            tokens = len(tree.tokens)
-            return self._bytes(most if self._forest.slices else tokens) + tokens**2 * self._model.dtype.itemsize
+            return len(tree.tokens) ** 2 * self._model.dtype.itemsize
 
-        self._batches.run(trees, call, size, None if mixed else lambda tree: len(tree.tokens))
+        self._batches.run(trees, call, size, lambda tree: len(tree.tokens))
 
-    def _tried(self, trees: list[Tree], greedy: bool) -> Answers | None:
-        """Return the answers of a few trees, or None if those of whole rows differ."""
+    def _tried(self, forest: Forest, trees: Sequence[Tree], greedy: bool) -> Answers | None:
+        """Return the answers of some trees, or None if those of whole rows differ.
+
+        Compared are the longest row, which would reveal an error from a sliding window, and the last row of the first
+        tree, which does not lie in one piece.
+        """
         shared: Answers = {}
         whole: Answers = {}
         try:
-            self._run_trees(trees, shared.update, greedy, mixed=True)
+            self._run_trees(forest, trees, shared.update, greedy)
         except Exception:  # the model does not take a tree; any other error occurs again without one
             return None
-        rows = [*(max(tree.rows, key=lambda row: len(row.tokens)) for tree in trees), trees[-1].rows[-1]]
-        rows = list({id(row): row for row in rows}.values())
-        self._run_rows(sorted(rows, key=lambda row: -len(row.tokens)), whole.update, greedy)
+        rows = [max((row for tree in trees for row in tree.rows), key=lambda row: len(row.tokens)), trees[0].rows[-1]]
+        self._run_rows(rows[: 1 + (rows[0] is not rows[1])], whole.update, greedy)
         tolerance = _TOLERANCES.get(self._model.dtype, _SIXTEEN_BITS)
         alike = all(
             torch.allclose(answer.log_probs, shared[number].log_probs, rtol=0, atol=tolerance)
@@ -178,38 +190,54 @@ class Likelihoods:
         )
         return shared if alike else None
 
-    def _read(self, row: Row, logits: Tensor, greedy: bool, places: Tensor | None = None) -> Answers:
-        """Return the answers to the requests of a row.
+    def _read(self, asked: Sequence[_Asked], logits_of: Callable[[Tensor], Tensor], greedy: bool) -> Answers:
+        """Return the answers to some requests.
 
         Args:
-            row: The row.
-            logits: Logits, those of the row from its start on [position, vocab].
+            asked: Readers, each with the places that predict the tokens of its continuation.
+            logits_of: Returns the logits of places [place, vocab].
             greedy: Whether to find out which continuations are greedy.
-            places: The places of the row's logits from its start on, among others; None if they are the first ones.
         """
-        answers: Answers = {}
-        for reader in row.readers:
-            wanted = torch.tensor(reader.continuation, device=logits.device)
-            span = slice(reader.start - row.start, reader.start - row.start + len(wanted))
-            own = logits[span] if places is None else logits[places[span]]
-            log_probs_of_tokens: list[Tensor] = []
-            best = greedy
-            step = max(1, _AT_ONCE // own.shape[-1])
-            for some, tokens in zip(own.split(step), wanted.split(step), strict=True):
-                log_probs = some.log_softmax(-1, dtype=self._softmax_dtype)
-                log_probs_of_tokens.append(log_probs.gather(-1, tokens[:, None])[:, 0])
-                best = best and bool((log_probs.argmax(-1) == tokens).all())
-            answers[reader.request] = Answer(torch.cat(log_probs_of_tokens).cpu(), best)
-        return answers
+        dtype = working_dtype(self._model.dtype)  # in 16 bits the sum over a window would be off by up to 0.4 %
+        tokens = torch.tensor([token for reader, _ in asked for token in reader.continuation])
+        places, rows = torch.tensor([place for _, own in asked for place in own]).unique(return_inverse=True)
+        log_probs, best = torch.zeros(len(tokens), dtype=dtype), torch.zeros(len(tokens), dtype=torch.bool)
+        first = 0
+        most = max(_PLACES, _LOGITS // self._vocabulary)
+        for some in places.tensor_split(-(-len(places) // most)):
+            logits = logits_of(some)
+            for part in logits.split(max(1, _AT_ONCE // logits.shape[-1])):
+                here = (first <= rows) & (rows < first + len(part))
+                given = part.log_softmax(-1, dtype=dtype), rows[here] - first, tokens[here]
+                log_probs[here] = _chosen(*given)
+                if greedy:
+                    best[here] = _most_probable(*given, log_probs[here])
+                first += len(part)
+        lengths = [len(reader.continuation) for reader, _ in asked]
+        each = zip(asked, log_probs.split(lengths), best.split(lengths), strict=True)
+        return {reader.request: Answer(own, bool(top.all())) for (reader, _), own, top in each}
 
     def _bytes(self, positions: int) -> int:
         return logits_bytes(positions, self._vocabulary)
 
 
-def _telling(trees: list[Tree]) -> list[Tree]:
-    """Return the trees that test whether a tree gives the right answers on this model, the longest first.
+def _rows_at(logits: Tensor, places: Tensor) -> Tensor:
+    """Return the logits of places in ascending order [place, vocab]; without a copy if no place between is left out."""
+    first, last = int(places[0]), int(places[-1])
+    return logits[first : last + 1] if last - first + 1 == len(places) else logits[places.to(logits.device)]
 
-    The deepest one would reveal an error from a sliding window. The smallest one is padded beside it, which would
-    reveal an error from padding.
+
+def _chosen(log_probs: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+    """Return the log-probability of each token [token] in its row of `log_probs` [row, vocab]."""
+    return log_probs[rows.to(log_probs.device), tokens.to(log_probs.device)].cpu()
+
+
+def _most_probable(log_probs: Tensor, rows: Tensor, tokens: Tensor, own: Tensor) -> Tensor:
+    """Return whether each token [token], whose log-probability is `own`, is the most probable one of its row.
+
+    Of several tokens with the same probability the first one counts. They are looked for only where it matters, since
+    `argmax` takes much longer than `amax`.
     """
-    return list({id(tree): tree for tree in (max(trees, key=lambda tree: tree.depth), trees[0], trees[-1])}.values())
+    best = own == log_probs.amax(-1).cpu()[rows]
+    best[best.clone()] = log_probs[rows[best].to(log_probs.device)].argmax(-1).cpu() == tokens[best]
+    return best

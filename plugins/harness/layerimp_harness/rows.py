@@ -27,6 +27,11 @@ class Reader:
     start: int
     continuation: tuple[int, ...]
 
+    @property
+    def end(self) -> int:
+        """The position after the last one that is read."""
+        return self.start + len(self.continuation)
+
 
 @dataclass(frozen=True)
 class Row:
