@@ -130,15 +130,13 @@ class Screen:
                 self.out.print(f"quality was not measured: {why}")
             self.print_table(beside.of(COST, title="footprint"))
         self._show_fidelity(results)
+        worth = [beside.without(SIZE, COST, FIDELITY)] if len(pruned) > 1 else quality(results)
+        if pruned and not (model.metrics and len(pruned) > 1):
+            self.print_table(beside.of(models.REMOVED, SIZE, title="removed"))
         for table in models.targets(model):
             self.print_table(table)
-        if model.metrics and len(pruned) > 1:
-            self._print_explained(beside.without(SIZE, COST, FIDELITY))
-            return
-        if pruned:
-            self.print_table(beside.of(models.REMOVED, SIZE, title="removed"))
         if model.metrics:
-            self._print_explained(*quality(results))
+            self._print_explained(*worth)
 
     def _show_fidelity(self, results: Results) -> None:
         """Show how far pruned models are from the intact one, and how they continue a few prompts."""
