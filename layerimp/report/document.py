@@ -34,8 +34,10 @@ PAGE = "report.html"
 class Failure(Part):
     """A cell of a grid, or a component of a run, that failed."""
 
-    what: str = Field(description="The cell in words, or the label of the component.")
-    error: str = Field(description="The error.")
+    what: str
+    """The cell in words, or the label of the component."""
+    error: str
+    """The error."""
 
 
 class Results(Compared, Versioned):
@@ -45,22 +47,24 @@ class Results(Compared, Versioned):
     """
 
     schema_version: Literal["layerimp.results/1"] = versioned("layerimp.results/1")
-    request: dict[str, Any] = Field(
-        description="What was asked for, with the fields of its recipe file: a recipe, or a grid."
-    )
-    cells: dict[str, int] = Field(
-        description="How many cells of a grid are `done`, `failed` and `open`; empty for a run, which has no cells."
-    )
-    failures: list[Failure] = Field(description="What failed while the rest went on.")
-    left_out: dict[str, str] = Field(description="By label, why a scorer that was not requested by name was left out.")
-    seconds: Number = Field(description="The total time of all cells.")
-    versions: list[str] = Field(description="The libraries that computed the results; several entries if they changed.")
-    notes: list[str] = Field(description="Notes for a reader of the results, besides those on each model.")
-    data_files: list[DataFile] = Field(
-        default=[],
-        description="The local files whose rows were read in place of data sets on the network (`--data-dir`).",
-    )
-    output: str | None = Field(description="The output directory; null without one, and in a page's download.")
+    request: dict[str, Any]
+    """What was asked for, with the fields of its recipe file: a recipe, or a grid."""
+    cells: dict[str, int]
+    """How many cells of a grid are `done`, `failed` and `open`; empty for a run, which has no cells."""
+    failures: list[Failure]
+    """What failed while the rest went on."""
+    left_out: dict[str, str]
+    """By label, why a scorer that was not requested by name was left out."""
+    seconds: Number
+    """The total time of all cells."""
+    versions: list[str]
+    """The libraries that computed the results; several entries if they changed."""
+    notes: list[str]
+    """Notes for a reader of the results, besides those on each model."""
+    data_files: list[DataFile] = Field(default=[])
+    """The local files whose rows were read in place of data sets on the network (`--data-dir`)."""
+    output: str | None
+    """The output directory; null without one, and in a page's download."""
 
     @property
     def complete(self) -> bool:

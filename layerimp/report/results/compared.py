@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
-
 from layerimp.calibration.sampling import Calibration
 from layerimp.component import versioned
 from layerimp.fidelity import Fidelity
@@ -17,33 +15,44 @@ from layerimp.report.results.part import Part, Versioned
 class MeasuredModel(Part):
     """A model, and what was measured of it alone."""
 
-    model: str = Field(description="The model, as it was named.")
-    size: Size = Field(description="Its size; of quantised weights, the numbers that are stored.")
-    dtype: str = Field(description="The dtype that it computes in.")
-    metrics: dict[str, dict[str, Measured]] = Field(
-        description="The metrics by task and name; of all models but the intact one with their flips."
-    )
+    model: str
+    """The model, as it was named."""
+    size: Size
+    """Its size; of quantised weights, the numbers that are stored."""
+    dtype: str
+    """The dtype that it computes in."""
+    metrics: dict[str, dict[str, Measured]]
+    """The metrics by task and name; of all models but the intact one with their flips."""
 
 
 class ComparedModel(MeasuredModel):
     """A model that is compared with the intact one."""
 
-    differences: dict[str, dict[str, Difference]] = Field(
-        description="By task and name, how much greater a metric is than the intact model's, document by document."
-    )
-    retained: Retained | None = Field(description="What is retained of the tasks; null without tasks.")
+    differences: dict[str, dict[str, Difference]]
+    """By task and name, how much greater a metric is than the intact model's, document by document."""
+    retained: Retained | None
+    """What is retained of the tasks; null without tasks."""
 
 
 class ModelComparison(Versioned):
     """The document that `layerimp compare` prints with `--json`, and the content of its `comparison.json`."""
 
     schema_version: Literal["layerimp.comparison/1"] = versioned("layerimp.comparison/1")
-    request: dict[str, Any] = Field(description="What was asked for, with the fields of a recipe, and the `models`.")
-    text: Calibration = Field(description="The text that fidelity is measured on.")
-    intact: MeasuredModel = Field(description="The intact model.")
-    models: dict[str, ComparedModel] = Field(description="The other models, by label.")
-    fidelity: dict[str, Fidelity] = Field(description="How far each of them is from the intact model, by label.")
-    failures: dict[str, str] = Field(description="By label, why an evaluator failed.")
-    notes: list[str] = Field(description="Notes for a reader of the numbers.")
-    versions: list[str] = Field(description="The libraries that computed the results.")
-    output: str | None = Field(description="The output directory; null without one.")
+    request: dict[str, Any]
+    """What was asked for, with the fields of a recipe, and the `models`."""
+    text: Calibration
+    """The text that fidelity is measured on."""
+    intact: MeasuredModel
+    """The intact model."""
+    models: dict[str, ComparedModel]
+    """The other models, by label."""
+    fidelity: dict[str, Fidelity]
+    """How far each of them is from the intact model, by label."""
+    failures: dict[str, str]
+    """By label, why an evaluator failed."""
+    notes: list[str]
+    """Notes for a reader of the numbers."""
+    versions: list[str]
+    """The libraries that computed the results."""
+    output: str | None
+    """The output directory; null without one."""

@@ -28,27 +28,36 @@ Place = tuple[str, Amount]
 class ModelResults(Part):
     """The results for one intact model and the models pruned from it."""
 
-    label: str = Field(description="The label of the model.")
-    num_blocks: int = Field(description="The number of blocks of the intact model.")
-    loader: str | None = Field(description="The stock `Auto` class that loads the checkpoints; null in a grid.")
-    size: Size | None = Field(description="The size of the intact model; null if nothing is evaluated yet.")
-    calibration: Calibration | None = Field(
-        description="The text that drove the scoring; null in a grid, whose repeats have texts of their own."
-    )
-    metrics: dict[str, dict[str, Measured]] = Field(
-        description="The metrics of the intact model, or of the one that `evaluate` measures, by task and name."
-    )
-    footprint: dict[str, Cost] = Field(description="The costs of this model in time and space, by name.")
-    targets: dict[str, Target] = Field(
-        description="The sizes that were asked for, by quantity: parameters, bytes, kv-cache, latency."
-    )
-    scored: dict[str, Scored] = Field(description="The scores, by label of the scorer.")
-    agreements: list[Agreement] = Field(description="How much each two scorers agree, on the steps that all scored.")
-    removals: list[Removal] = Field(description="What was removed, by pruner, amount, scorer and healer.")
-    rows: list[Row] = Field(description="The rows of the tables.")
-    removables: list[Removable] = Field(description="How many blocks may be removed, if several numbers were measured.")
-    search: QualitySearch | None = Field(description="The result of `--keep`; null without it.")
-    notes: list[str] = Field(description="Notes for a reader of the numbers, besides those on single removals.")
+    label: str
+    """The label of the model."""
+    num_blocks: int
+    """The number of blocks of the intact model."""
+    loader: str | None
+    """The stock `Auto` class that loads the checkpoints; null in a grid."""
+    size: Size | None
+    """The size of the intact model; null if nothing is evaluated yet."""
+    calibration: Calibration | None
+    """The text that drove the scoring; null in a grid, whose repeats have texts of their own."""
+    metrics: dict[str, dict[str, Measured]]
+    """The metrics of the intact model, or of the one that `evaluate` measures, by task and name."""
+    footprint: dict[str, Cost]
+    """The costs of this model in time and space, by name."""
+    targets: dict[str, Target]
+    """The sizes that were asked for, by quantity: parameters, bytes, kv-cache, latency."""
+    scored: dict[str, Scored]
+    """The scores, by label of the scorer."""
+    agreements: list[Agreement]
+    """How much each two scorers agree, on the steps that all scored."""
+    removals: list[Removal]
+    """What was removed, by pruner, amount, scorer and healer."""
+    rows: list[Row]
+    """The rows of the tables."""
+    removables: list[Removable]
+    """How many blocks may be removed, if several numbers were measured."""
+    search: QualitySearch | None
+    """The result of `--keep`; null without it."""
+    notes: list[str]
+    """Notes for a reader of the numbers, besides those on single removals."""
 
     @property
     def all_notes(self) -> list[str]:
@@ -155,28 +164,38 @@ class ModelResults(Part):
 class Design(Part):
     """The design of a comparison, with everything settled that the request left open."""
 
-    models: dict[str, Recipe] = Field(description="The recipe for each model, by label.")
-    measured: dict[str, list[str]] = Field(description="The tasks that each model was evaluated on, by label.")
-    scorers: dict[str, ComponentSpec] = Field(description="The scorers, including baselines, by label.")
-    blind: list[str] = Field(description="The scorers that do not look at the model, so that no text changes them.")
-    baselines: list[str] = Field(description="The labels of the baselines.")
-    added: list[str] = Field(
-        description="The baselines that were not asked for as scorers: they were measured only for comparison."
-    )
-    pruners: dict[str, ComponentSpec] = Field(description="The pruners, by label.")
-    healers: dict[str, ComponentSpec] = Field(description="The healers, by label.")
-    amounts: list[Amount] = Field(description="What to remove, as in a `Removal`.")
-    repeats: int = Field(description="How often each scoring was done.")
-    seed: int = Field(description="The seed of the first repeat.")
-    cuts: Cuts = Field(description="What may be removed: whole blocks, or seams as well.")
-    protect: list[int] = Field(description="The blocks to keep regardless of scores.")
-    limit: int | None = Field(description="The largest number of documents per task; null for all.")
-    limits: dict[str, int] = Field(
-        default={}, description="By name, the documents of a task or of a whole group, in place of `limit`."
-    )
-    num_fewshot: int | None = Field(
-        description="The number of examples in each prompt; null for the task's own number."
-    )
+    models: dict[str, Recipe]
+    """The recipe for each model, by label."""
+    measured: dict[str, list[str]]
+    """The tasks that each model was evaluated on, by label."""
+    scorers: dict[str, ComponentSpec]
+    """The scorers, including baselines, by label."""
+    blind: list[str]
+    """The scorers that do not look at the model, so that no text changes them."""
+    baselines: list[str]
+    """The labels of the baselines."""
+    added: list[str]
+    """The baselines that were not asked for as scorers: they were measured only for comparison."""
+    pruners: dict[str, ComponentSpec]
+    """The pruners, by label."""
+    healers: dict[str, ComponentSpec]
+    """The healers, by label."""
+    amounts: list[Amount]
+    """What to remove, as in a `Removal`."""
+    repeats: int
+    """How often each scoring was done."""
+    seed: int
+    """The seed of the first repeat."""
+    cuts: Cuts
+    """What may be removed: whole blocks, or seams as well."""
+    protect: list[int]
+    """The blocks to keep regardless of scores."""
+    limit: int | None
+    """The largest number of documents per task; null for all."""
+    limits: dict[str, int] = Field(default={})
+    """By name, the documents of a task or of a whole group, in place of `limit`."""
+    num_fewshot: int | None
+    """The number of examples in each prompt; null for the task's own number."""
 
     @property
     def contenders(self) -> dict[str, Contender]:
@@ -187,10 +206,10 @@ class Design(Part):
 class Compared(Part):
     """A design and the results: the data behind all tables."""
 
-    design: Design = Field(description="What was compared.")
-    models: dict[str, ModelResults] = Field(
-        description="The results by label of the model, without models that have no results yet."
-    )
+    design: Design
+    """What was compared."""
+    models: dict[str, ModelResults]
+    """The results by label of the model, without models that have no results yet."""
 
     @property
     def model(self) -> ModelResults:

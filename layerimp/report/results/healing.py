@@ -18,17 +18,21 @@ class HealingReport(Repaired, Versioned):
     """The document that `layerimp heal` prints with `--json`."""
 
     schema_version: Literal["layerimp.healing/1"] = versioned("layerimp.healing/1")
-    model: str = Field(description="The pruned model, as it was named.")
-    teacher: str = Field(description="The intact model.")
-    removed: list[Step] = Field(
-        description="The steps removed from the intact model: blocks as numbers, other steps as text (`17/18`)."
-    )
-    healer: str = Field(description="The healer.")
-    options: dict[str, Any] = Field(description="The healer's options.")
-    calibration: Calibration = Field(description="The text that drove healing.")
-    changed: list[str] = Field(description="The parameters that were replaced.")
-    fidelity: dict[str, Fidelity] = Field(
-        default={},
-        description="How far the `pruned` and the `healed` model are from the intact one; empty if that is not known.",
-    )
-    output: str = Field(description="The healed checkpoint.")
+    model: str
+    """The pruned model, as it was named."""
+    teacher: str
+    """The intact model."""
+    removed: list[Step]
+    """The steps removed from the intact model: blocks as numbers, other steps as text (`17/18`)."""
+    healer: str
+    """The healer."""
+    options: dict[str, Any]
+    """The healer's options."""
+    calibration: Calibration
+    """The text that drove healing."""
+    changed: list[str]
+    """The parameters that were replaced."""
+    fidelity: dict[str, Fidelity] = Field(default={})
+    """How far the `pruned` and the `healed` model are from the intact one; empty if that is not known."""
+    output: str
+    """The healed checkpoint."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
 from layerimp.fidelity.record import Fidelity
 from layerimp.models.dtypes import stored_bytes
 from layerimp.pruner import PrunePlan
@@ -25,9 +23,12 @@ Amount = int | float | str
 class Size(Part):
     """The size of a model, or of a part of one."""
 
-    blocks: int = Field(description="Blocks.")
-    parameters: int = Field(description="Parameters; tied weights count once.")
-    bytes: int = Field(description="The bytes of the parameters in the stored dtype.")
+    blocks: int
+    """Blocks."""
+    parameters: int
+    """Parameters; tied weights count once."""
+    bytes: int
+    """The bytes of the parameters in the stored dtype."""
 
     @classmethod
     def of(cls, stack: BlockStack) -> Size:
@@ -50,39 +51,47 @@ class Size(Part):
 class RepairedGap(Part):
     """What a healer did at one gap."""
 
-    gap: str = Field(description="The gap, named by what was removed there, such as `blocks 6-9`.")
-    removed: list[Step] = Field(description="The removed steps: blocks as numbers, other steps as text.")
-    done: str = Field(description="What was done, in a word; `nothing` if the gap was left as it was.")
-    why: str = Field(description="Why something other than requested was done; else empty.")
-    numbers: dict[str, float] = Field(description="Numbers that describe it, such as a factor or a ridge.")
+    gap: str
+    """The gap, named by what was removed there, such as `blocks 6-9`."""
+    removed: list[Step]
+    """The removed steps: blocks as numbers, other steps as text."""
+    done: str
+    """What was done, in a word; `nothing` if the gap was left as it was."""
+    why: str
+    """Why something other than requested was done; else empty."""
+    numbers: dict[str, float]
+    """Numbers that describe it, such as a factor or a ridge."""
 
 
 class Repaired(Part):
     """What a healer did, and the effect of healing."""
 
-    gaps: list[RepairedGap] = Field(description="What was done at each gap, in depth order.")
-    loss: dict[str, float] = Field(
-        description="The mean loss per prediction, in nats, of the `intact`, `pruned` and `healed` model, on rows of "
-        "the text that were used neither for the fit nor for any choice. `pruned` is the intact model without the "
-        "removed steps; `healed_before` is there only if the model had been healed before."
-    )
-    accuracy: dict[str, float] | None = Field(
-        description="The share of these rows that a classifier labels correctly; null for a language model."
-    )
-    recovered: Known = Field(
-        description="The share of the lost quality that came back (loss, or a classifier's accuracy), from the "
-        "`pruned` to the `healed` model; null if nothing was lost."
-    )
+    gaps: list[RepairedGap]
+    """What was done at each gap, in depth order."""
+    loss: dict[str, float]
+    """The mean loss per prediction, in nats, of the `intact`, `pruned` and `healed` model, on rows of the text that
+    were used neither for the fit nor for any choice. `pruned` is the intact model without the removed steps;
+    `healed_before` is there only if the model had been healed before."""
+    accuracy: dict[str, float] | None
+    """The share of these rows that a classifier labels correctly; null for a language model."""
+    recovered: Known
+    """The share of the lost quality that came back (loss, or a classifier's accuracy), from the `pruned` to the
+    `healed` model; null if nothing was lost."""
 
 
 class Target(Part):
     """A size that was asked for."""
 
-    asked: str = Field(description="The value as it was written.")
-    factor: bool = Field(description="Whether this is a factor of the intact model's value.")
-    unit: str = Field(description="The unit of all numbers: parameters, bytes, bytes per token, or ms.")
-    limit: Number = Field(description="The largest value that is allowed.")
-    original: Number = Field(description="The intact model's value.")
+    asked: str
+    """The value as it was written."""
+    factor: bool
+    """Whether this is a factor of the intact model's value."""
+    unit: str
+    """The unit of all numbers: parameters, bytes, bytes per token, or ms."""
+    limit: Number
+    """The largest value that is allowed."""
+    original: Number
+    """The intact model's value."""
 
     @classmethod
     def of(cls, value: Reached) -> Target:
@@ -100,13 +109,15 @@ class Target(Part):
 class ReachedTarget(Part):
     """A pruned model's value beside a target."""
 
-    value: Number = Field(description="The model's value, in the target's unit.")
-    stderr: Known = Field(description="The standard error of a measured value; null for a counted one.")
-    one_less: Known = Field(
-        description="The value with one step less, which for a single step is the intact model's; null if there is no "
-        "such plan, or if its latency was not measured."
-    )
-    one_more: Known = Field(description="The value with one step more; null in the same cases.")
+    value: Number
+    """The model's value, in the target's unit."""
+    stderr: Known
+    """The standard error of a measured value; null for a counted one."""
+    one_less: Known
+    """The value with one step less, which for a single step is the intact model's; null if there is no such plan, or if
+    its latency was not measured."""
+    one_more: Known
+    """The value with one step more; null in the same cases."""
 
     @classmethod
     def of(cls, value: Reached) -> ReachedTarget:
@@ -117,17 +128,24 @@ class ReachedTarget(Part):
 class PrunedModel(Part):
     """One pruned model."""
 
-    draw: int = Field(description="The number of the repeat.")
-    plan: PrunePlan = Field(description="What was removed, in order, and why; `layerimp.prune` applies it.")
-    size: Size | None = Field(description="The size of the pruned model; null if it is not evaluated yet.")
-    metrics: dict[str, dict[str, Measured]] = Field(description="The metrics of quality, by task and name.")
-    footprint: dict[str, Cost] = Field(description="The costs in time and space, by name.")
-    fidelity: Fidelity | None = Field(
-        description="How far the model is from the intact one; null if that is not measured, or not yet."
-    )
-    healing: Repaired | None = Field(description="What a healer did; null if the model is not healed, or not yet.")
-    targets: dict[str, ReachedTarget] = Field(description="By quantity, what the model reaches of each target.")
-    checkpoint: str | None = Field(description="The path of the checkpoint; null if the model is not kept.")
+    draw: int
+    """The number of the repeat."""
+    plan: PrunePlan
+    """What was removed, in order, and why; `layerimp.prune` applies it."""
+    size: Size | None
+    """The size of the pruned model; null if it is not evaluated yet."""
+    metrics: dict[str, dict[str, Measured]]
+    """The metrics of quality, by task and name."""
+    footprint: dict[str, Cost]
+    """The costs in time and space, by name."""
+    fidelity: Fidelity | None
+    """How far the model is from the intact one; null if that is not measured, or not yet."""
+    healing: Repaired | None
+    """What a healer did; null if the model is not healed, or not yet."""
+    targets: dict[str, ReachedTarget]
+    """By quantity, what the model reaches of each target."""
+    checkpoint: str | None
+    """The path of the checkpoint; null if the model is not kept."""
 
     @property
     def blocks(self) -> list[Step]:
@@ -138,33 +156,36 @@ class PrunedModel(Part):
 class Stability(Part):
     """How far the repeats removed the same blocks."""
 
-    jaccard: float = Field(description="The Jaccard index of two repeats' sets, averaged over all pairs.")
-    same: float = Field(
-        description="The share of the pairs whose sets are equal: the probability that another draw of text removes "
-        "the same blocks."
-    )
+    jaccard: float
+    """The Jaccard index of two repeats' sets, averaged over all pairs."""
+    same: float
+    """The share of the pairs whose sets are equal: the probability that another draw of text removes the same
+    blocks."""
 
 
 class Removal(Part):
     """What one pruner removed for one amount, chosen by the scores of one scorer: a model for each repeat."""
 
-    pruner: str = Field(description="The label of the pruner; empty for a plan that names none.")
-    amount: Amount = Field(
-        description="What was asked for: a share of the blocks, below 1; their number; or in words a size such as "
-        "`bytes=6GB`, a quality such as `keep=0.95`, named blocks such as `blocks=3,17/18`, or a `plan`."
-    )
-    scorer: str = Field(description="The label of the scorer, or of the plan.")
-    healer: str = Field(description="The label of the healer; empty for models that are not healed.")
-    models: list[PrunedModel] = Field(description="The models, one for each repeat.")
-    stability: Stability | None = Field(
-        description="How far the repeats removed the same; null for a single repeat, and for healed models."
-    )
-    retained: Retained | None = Field(description="What the models retain; null if none is measured.")
-    flips: dict[str, dict[str, Flips]] = Field(
-        description="By task and metric, how many answers are others than the intact model's, on average over the "
-        "models; without metrics whose documents are not simply right or wrong."
-    )
-    notes: list[str] = Field(description="Notes for a reader of the numbers of these models.")
+    pruner: str
+    """The label of the pruner; empty for a plan that names none."""
+    amount: Amount
+    """What was asked for: a share of the blocks, below 1; their number; or in words a size such as `bytes=6GB`, a
+    quality such as `keep=0.95`, named blocks such as `blocks=3,17/18`, or a `plan`."""
+    scorer: str
+    """The label of the scorer, or of the plan."""
+    healer: str
+    """The label of the healer; empty for models that are not healed."""
+    models: list[PrunedModel]
+    """The models, one for each repeat."""
+    stability: Stability | None
+    """How far the repeats removed the same; null for a single repeat, and for healed models."""
+    retained: Retained | None
+    """What the models retain; null if none is measured."""
+    flips: dict[str, dict[str, Flips]]
+    """By task and metric, how many answers are others than the intact model's, on average over the models; without
+    metrics whose documents are not simply right or wrong."""
+    notes: list[str]
+    """Notes for a reader of the numbers of these models."""
 
     @property
     def contender(self) -> Contender:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler, PlainSerializer
 
 from layerimp.component import Plain
 
+if TYPE_CHECKING:
+    from pydantic_core import CoreSchema
+
 
 class Part(BaseModel):
-    """Base of the parts of a document: frozen, and without unknown keys."""
+    """Base of the parts of a document: frozen, without unknown keys, and with fields that docstrings describe."""
 
-    model_config = Plain.model_config
+    model_config = ConfigDict(**Plain.model_config, use_attribute_docstrings=True)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        for field in cls.__pydantic_fields__.values():
+            field.description = " ".join((field.description or "").split())  # a docstring may have several lines
+        return handler(source)
 
 
 class Versioned(Part):

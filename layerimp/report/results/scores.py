@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from pydantic import Field
-
 from layerimp.report.results.measures import Interval
 from layerimp.report.results.part import Part
 from layerimp.scorer import Importance
@@ -15,25 +13,25 @@ from layerimp.steps import Step, sublayers_of
 class Scored(Part):
     """How one scorer scored one model."""
 
-    steps: list[Step] = Field(
-        description="The scored steps, by depth: blocks as numbers; seams such as `17/18`, or single sublayers such as "
-        "`7.mlp`, as text."
-    )
-    scores: list[list[float]] = Field(description="By repeat, one score for each step; a higher score means: keep.")
-    means: list[Interval] = Field(description="The mean score of each step.")
-    tau: float | None = Field(
-        description="Kendall's tau between repeats, averaged over their pairs; null for a single repeat."
-    )
-    cost: float | None = Field(
-        description="The time of scoring one batch, as a multiple of a bare forward pass; 0 for a scorer that reads no "
-        "text, null if it was not timed."
-    )
-    columns: dict[str, list[float]] = Field(description="Further numbers of the first repeat, by name and step.")
-    notes: list[str] = Field(description="Notes for a reader of the scores.")
-    spans: dict[str, list[float]] = Field(
-        description="By window length, the scores of windows of neighbouring blocks in the first repeat, ordered by "
-        "first block; with seams, windows that begin with a block alternate with windows that begin with a seam."
-    )
+    steps: list[Step]
+    """The scored steps, by depth: blocks as numbers; seams such as `17/18`, or single sublayers such as `7.mlp`, as
+    text."""
+    scores: list[list[float]]
+    """By repeat, one score for each step; a higher score means: keep."""
+    means: list[Interval]
+    """The mean score of each step."""
+    tau: float | None
+    """Kendall's tau between repeats, averaged over their pairs; null for a single repeat."""
+    cost: float | None
+    """The time of scoring one batch, as a multiple of a bare forward pass; 0 for a scorer that reads no text, null if
+    it was not timed."""
+    columns: dict[str, list[float]]
+    """Further numbers of the first repeat, by name and step."""
+    notes: list[str]
+    """Notes for a reader of the scores."""
+    spans: dict[str, list[float]]
+    """By window length, the scores of windows of neighbouring blocks in the first repeat, ordered by first block; with
+    seams, windows that begin with a block alternate with windows that begin with a seam."""
 
     @property
     def importance(self) -> Importance:
@@ -50,11 +48,11 @@ class Scored(Part):
 class Agreement(Part):
     """How much two scorers agree on one model."""
 
-    scorers: tuple[str, str] = Field(description="The labels of the two scorers.")
-    tau: float | None = Field(
-        description="Kendall's tau between their scores, averaged over the pairs of repeats; null if one of them gives "
-        "all blocks the same score."
-    )
+    scorers: tuple[str, str]
+    """The labels of the two scorers."""
+    tau: float | None
+    """Kendall's tau between their scores, averaged over the pairs of repeats; null if one of them gives all blocks the
+    same score."""
 
 
 def common_steps(scored: Iterable[Collection[Step]]) -> list[Step]:
