@@ -21,7 +21,8 @@ class Part(BaseModel):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         for field in cls.__pydantic_fields__.values():
-            field.description = " ".join((field.description or "").split())  # a docstring may have several lines
+            if field.description is not None:
+                field.description = " ".join(field.description.split())  # a docstring may have several lines
         return handler(source)
 
 
