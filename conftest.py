@@ -9,12 +9,14 @@ import random
 import shutil
 import sys
 from collections.abc import Generator, Iterator
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import typer.main
 
 from layerimp.registry import loader
 
@@ -25,6 +27,9 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 # Tests must be the same on every processor; the tests of the decision itself set this variable again.
 os.environ["LAYERIMP_CPU_HALF"] = "stored"
+
+# A process builds its commands once, however many of them a test worker runs: that takes longer than most tests.
+typer.main.get_command = cache(typer.main.get_command)
 
 from support import last_bit
 from support.fake_plugins import Install, Plug, installer
