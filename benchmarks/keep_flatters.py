@@ -20,6 +20,7 @@ import numpy as np
 import typer
 
 from layerimp.evaluator import Metric
+from layerimp.metric import by_key
 from layerimp.pipeline.prepare import prepare
 from layerimp.pipeline.pruning import prune_by_amount
 from layerimp.pipeline.run import Run
@@ -43,7 +44,7 @@ def measured(documents: int, draws: int, most: int) -> tuple[Mapping[str, Metric
         found = dict(prune_by_amount(Run.of(prepared, None)).metrics)
         intact = counting(found.pop("original"))
         for label, metrics in found.items():
-            table = {(metric.task, metric.name): metric for metric in metrics}
+            table = by_key(metrics)
             models.setdefault(label, []).append({task: table[task, one.name] for task, one in intact.items()})
     return intact, models
 

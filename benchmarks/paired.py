@@ -25,10 +25,10 @@ from scipy import stats
 from layerimp.bench.cell_graph import Layout
 from layerimp.bench.results import measurements
 from layerimp.bench.store import Store
+from layerimp.metric import Key
 from layerimp.report.results.measures import LEVEL
 from layerimp.report.rows import Measurements
 from layerimp.report.statistics.paired_bootstrap import Estimate, difference
-from layerimp.report.statistics.retained import Key
 from layerimp.steps import removed_by
 
 

@@ -22,7 +22,6 @@ FOOTPRINT = "footprint"
 FIDELITY = "fidelity"
 """The evaluator that measures how far a model is from the intact one."""
 EVALUATORS = (HARNESS, FOOTPRINT, FIDELITY)
-GRID_EVALUATORS = (HARNESS, FIDELITY)
 RANDOM = "random"
 """The scorer that a useful metric has to beat."""
 BASELINES = (RANDOM, "depth")
@@ -39,8 +38,6 @@ HEALING_ROWS = 3
 """The least rows of text to heal on: one to fit, one to choose by, and one to measure on."""
 ROWS = 64
 """The number of rows of calibration text."""
-FIDELITY_ROWS = 8
-"""The number of rows of text that fidelity is measured on."""
 LENGTH = 256
 """The number of tokens in a row of calibration text, unless the model's limit is lower."""
 BATCH_SIZE = 8

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
+
+Key = tuple[str, str]
+"""A task and the name of one of its metrics."""
 
 
 def clustered_stderr(totals: Sequence[float], units: Sequence[float]) -> float | None:
@@ -171,6 +174,11 @@ class Metric:
         if self.stderr is None or not math.isfinite(self.stderr):
             return None
         return self.value - times * self.stderr, self.value + times * self.stderr
+
+
+def by_key(metrics: Iterable[Metric]) -> dict[Key, Metric]:
+    """Return metrics by task and name."""
+    return {(metric.task, metric.name): metric for metric in metrics}
 
 
 def retention(original: Metric, pruned: Metric) -> float | None:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Mender, Subject
 from layerimp.bench.cells import digest
+from layerimp.bench.grid import Grid
 from layerimp.calibration.documents import check_source, task_of
-from layerimp.defaults import ALL, FIDELITY, GRID_EVALUATORS
+from layerimp.defaults import ALL
 from layerimp.errors import LayerimpError, OptionError
 from layerimp.evaluation.comparing import comparer_of
 from layerimp.evaluation.selection import (
     SHARED,
+    comparer_options,
     data_files,
     for_training,
     is_requested,
@@ -29,7 +31,6 @@ from layerimp.models.loading import float32_stands_in
 from layerimp.pipeline.healing import healers_of
 from layerimp.pipeline.resolve import anywhere, create_pruner
 from layerimp.pipeline.resolve import resolve as resolve_recipe
-from layerimp.pipeline.texts import rows_asked, text_asked
 from layerimp.recipe import ComponentSpec, Permissions, Recipe
 from layerimp.registry.assets import located
 from layerimp.registry.attribution import attributing, create
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
     from layerimp.bench.digests import FileDigests
     from layerimp.bench.engine import Engine
-    from layerimp.bench.grid import Grid
     from layerimp.component import Component
     from layerimp.progress import Progress
     from layerimp.steps import Cuts
@@ -100,8 +100,7 @@ class _Settling:
     def subject(self, label: str, recipe: Recipe) -> tuple[Subject, Mapping[str, Evaluator]]:
         """Return a model with what determines its cells, and its evaluators by label."""
         recipe, dtype = self._with_dtype(recipe)
-        requested = {name for name in recipe.evaluators if is_requested(recipe, name, GRID_EVALUATORS)}
-        recipe = recipe.model_copy(update={"evaluators": {n: _silent(spec) for n, spec in recipe.evaluators.items()}})
+        requested = {name for name in recipe.evaluators if is_requested(recipe, name, Grid)}
         # Made for all tasks together, they refuse two tasks of one name.
         evaluators = prepared(recipe, self.permissions, self.progress)
         measures = self._measures(recipe)
@@ -109,14 +108,14 @@ class _Settling:
             raise OptionError(
                 f"nothing to evaluate {label!r} on: name tasks (--tasks), or an evaluator that needs none"
             )
-        spec, further, fidelity = recipe.calibration, recipe.heal_text, text_asked(recipe)
+        spec, further, compared = recipe.calibration, recipe.heal_text, comparer_options(recipe)
         with self.progress.stage(f"read the files of {label}"):
             subject = Subject(
                 recipe=recipe,
                 identity=digest([self.digests.of_model(recipe.model), dtype]),
                 text=self._text(recipe, str(spec.source), packing=spec.packing, label_field=spec.label_field),
                 heal_text=None if further is None else self._text(recipe, further),
-                fidelity_text=digest([rows_asked(recipe), fidelity and self._text(recipe, fidelity)]),
+                fidelity_text=digest([compared.rows, compared.text and self._text(recipe, compared.text)]),
                 measures=measures,
                 data_files=tuple(data_files(evaluators)),
                 comparison=self._comparison(recipe, evaluators, requested),
@@ -180,11 +179,6 @@ class _Settling:
                 return digest([source, evaluator.fingerprint()])
         check_source(source, again=True, **form)
         return self.digests.of_text(source)
-
-
-def _silent(spec: ComponentSpec) -> ComponentSpec:
-    """Return an evaluator of fidelity that generates text only if the grid asks for it."""
-    return spec.model_copy(update={"options": {"prompts": 0, **spec.options}}) if spec.name == FIDELITY else spec
 
 
 def _entrants(grid: Grid, progress: Progress) -> dict[str, Entrant]:

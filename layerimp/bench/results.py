@@ -13,7 +13,7 @@ from layerimp.bench.cells import Cell, Result, blocks_in, score_by_step
 from layerimp.bench.store import Record
 from layerimp.evaluation.packing import unpacked
 from layerimp.fidelity.record import Fidelity
-from layerimp.metric import Metric
+from layerimp.metric import Key, Metric, by_key
 from layerimp.pruner import PrunePlan
 from layerimp.report.build import ONE_DRAW, model_results, scored
 from layerimp.report.document import Failure, Results
@@ -24,7 +24,6 @@ from layerimp.report.results.models import PrunedModel, Repaired, Size
 from layerimp.report.results.scores import Scored
 from layerimp.report.rows import Measurements, Pruned
 from layerimp.report.statistics.measures import by_task
-from layerimp.report.statistics.retained import Key
 from layerimp.steps import Step
 
 
@@ -180,7 +179,7 @@ class _Model:
             if "fidelity" in evaluated:
                 known.fidelity = Fidelity.model_validate(evaluated["fidelity"])
             else:
-                known.metrics |= {(metric.task, metric.name): metric for metric in unpacked(evaluated)}
+                known.metrics |= by_key(unpacked(evaluated))
         return known
 
     def _pruned(

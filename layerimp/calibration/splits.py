@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -139,17 +139,13 @@ def for_fidelity(
     Raises:
         CalibrationError: a document is empty.
     """
-    seen = set(without)
-
-    def unread() -> Iterator[Document]:
-        for document in sorted(corpus.documents, key=lambda document: (_order(document[0]), document[0])):
-            name = document_hash(document[0])
-            if name not in seen and (only is None or name in only):
-                seen.add(name)
-                yield document
-
-    left = len(corpus.documents) - len(without)
-    return corpus.rows(islice(unread(), -(-left // 2) if half else None), rows, corpus.max_length)
+    unread: dict[str, Document] = {}
+    for document in sorted(corpus.documents, key=lambda document: (_order(document[0]), document[0])):
+        name = document_hash(document[0])
+        if name not in without and (only is None or name in only):
+            unread.setdefault(name, document)
+    most = -(-len(unread) // 2) if half else None
+    return corpus.rows(islice(unread.values(), most), rows, corpus.max_length)
 
 
 def _order(text: str) -> int:

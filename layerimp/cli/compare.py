@@ -54,19 +54,6 @@ def compare(*, models: list[str] | None, text: str | None, json: bool, **given: 
     from layerimp.pipeline.comparing import compare as compare_models
 
     with Screen(json=json) as screen:
-        comparison = compare_models(recipe, _by_label(others), permissions=allowed, progress=screen)
+        comparison = compare_models(recipe, others, permissions=allowed, progress=screen)
         with after_writing(recipe.output):
             return screen.show_comparison(comparison)
-
-
-def _by_label(models: list[str]) -> dict[str, str] | list[str]:
-    """Return models by label if any has one; a path may hold an equals sign."""
-    from layerimp._paths import expanded, last_name
-
-    parted = [("", model) if expanded(model).exists() else tuple(model.rpartition("=")[::2]) for model in models]
-    if not any(label for label, _ in parted):
-        return models
-    labels = [label or last_name(model) for label, model in parted]
-    if twice := next((label for label in labels if labels.count(label) > 1), None):
-        raise OptionError(f"two models are called {twice!r}; give them other labels")
-    return {label: model for label, (_, model) in zip(labels, parted, strict=True)}

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from layerimp.blocks.snapshot import leaving_no_trace
-from layerimp.errors import ModelError, NonFiniteError, PluginError
+from layerimp.errors import CalibrationError, ModelError, NonFiniteError, PluginError
 from layerimp.fidelity.comparer import Comparer
 from layerimp.fidelity.record import Fidelity
 from layerimp.progress import About, Progress
@@ -87,8 +87,8 @@ class Comparing:
                 fidelity = self._compare(model)
                 if not isinstance(fidelity, Fidelity):
                     raise PluginError("its comparison gives no Fidelity")
-        except (PluginError, NonFiniteError, ModelError) as error:
-            refused = isinstance(error, ModelError) and self._compare is None
+        except (PluginError, NonFiniteError, ModelError, CalibrationError) as error:
+            refused = isinstance(error, ModelError | CalibrationError) and self._compare is None
             if not error.names_plugin and not refused:
                 raise
             self.reason = str(error)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from layerimp.defaults import EVALUATORS, HARNESS
+from layerimp.defaults import HARNESS
 from layerimp.errors import ModelError, OptionError, PluginError, TaskError
 from layerimp.evaluator import Evaluator
 from layerimp.fidelity.comparer import Comparer
-from layerimp.recipe import PERMISSIONS, ComponentSpec, Permissions, Recipe
+from layerimp.recipe import PERMISSIONS, ComponentSpec, Experiment, Permissions, Recipe
 from layerimp.registry.attribution import attributing, create
 from layerimp.registry.catalog import registry
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from transformers import PreTrainedModel
 
+    from layerimp.calibration.sampling import CalibrationSet
     from layerimp.evaluator import DataFile
     from layerimp.progress import Progress
 
@@ -29,32 +30,69 @@ def reads_tasks(spec: ComponentSpec) -> bool:
     return "tasks" in registry().get("evaluator", spec.name).Config.model_fields
 
 
+def compares_with_intact(spec: ComponentSpec) -> bool:
+    """Whether an evaluator is a comparer."""
+    return issubclass(registry().get("evaluator", spec.name), Comparer)
+
+
+def comparer_options(recipe: Recipe) -> Comparer.Config:
+    """Return the options of a recipe's comparer; the defaults of all comparers if it has none.
+
+    Raises:
+        InputError: an option is wrong.
+    """
+    for spec in filter(compares_with_intact, recipe.evaluators.values()):
+        options: Comparer.Config = create("evaluator", spec.name, spec.options).config
+        return options
+    return Comparer.Config.model_validate({})
+
+
 def compares(recipe: Recipe, evaluators: Mapping[str, Evaluator]) -> bool:
     """Whether a run measures quality, and so compares its scorers with baselines."""
     keeps = recipe.keep is not None and recipe.keep_of == "quality"
     return keeps or any(evaluator.kind == "quality" for evaluator in evaluators.values())
 
 
-def is_requested(recipe: Recipe, label: str, defaults: Collection[str] = EVALUATORS) -> bool:
-    """Whether a recipe names an evaluator or gives it an option, rather than having it among the `defaults`."""
-    return bool(recipe.evaluators[label].options) or recipe.evaluators.keys() != set(defaults)
+def is_requested(recipe: Recipe, label: str, kind: type[Experiment] = Recipe) -> bool:
+    """Whether a recipe, from a run or a grid, names an evaluator or gives it an option, rather than by default."""
+    default: Mapping[str, ComponentSpec] = kind.model_fields["evaluators"].default
+    return recipe.evaluators.keys() != default.keys() or recipe.evaluators[label] != default[label]
 
 
-def without_comparers(recipe: Recipe, evaluators: Mapping[str, Evaluator], why: str) -> dict[str, Evaluator]:
+def without_comparers(
+    recipe: Recipe, evaluators: Mapping[str, Evaluator], why: str, progress: Progress
+) -> dict[str, Evaluator]:
     """Leave out evaluators that compare models with the intact one.
 
     Args:
         recipe: The recipe that the evaluators are from.
         evaluators: The evaluators, by label.
         why: Why no model can be compared.
+        progress: Where to report what is left out.
 
     Raises:
         OptionError: the recipe requests one of them.
     """
-    for label, evaluator in evaluators.items():
-        if isinstance(evaluator, Comparer) and is_requested(recipe, label):
+    others = {label: evaluator for label, evaluator in evaluators.items() if not isinstance(evaluator, Comparer)}
+    for label in evaluators.keys() - others.keys():
+        if is_requested(recipe, label):
             raise OptionError(f"the evaluator {label} compares models with the intact one: {why}")
-    return {label: evaluator for label, evaluator in evaluators.items() if not isinstance(evaluator, Comparer)}
+        progress.note(f"{label} is left out: {why}")
+    return others
+
+
+def with_text(
+    recipe: Recipe, evaluators: Mapping[str, Evaluator], text: CalibrationSet, progress: Progress
+) -> dict[str, Evaluator]:
+    """Leave out evaluators that compare models with the intact one if there is no text for that.
+
+    Raises:
+        OptionError: the recipe requests one of them.
+    """
+    if text.rows:
+        return dict(evaluators)
+    why = f"{text.source} holds no text that the calibration set leaves over"
+    return without_comparers(recipe, evaluators, why, progress)
 
 
 def prepared(recipe: Recipe, permissions: Permissions, progress: Progress) -> dict[str, Evaluator]:
@@ -71,18 +109,10 @@ def prepared(recipe: Recipe, permissions: Permissions, progress: Progress) -> di
     return evaluators
 
 
-def prepared_comparer(recipe: Recipe, permissions: Permissions, progress: Progress) -> tuple[str, Comparer] | None:
-    """Make and prepare the comparer of a recipe, with its label; None if there is none.
-
-    Raises:
-        InputError: an option is wrong.
-    """
-    for label, spec in recipe.evaluators.items():
-        if issubclass(registry().get("evaluator", spec.name), Comparer):
-            comparer = prepared_for(label, label, recipe, permissions, progress)
-            assert isinstance(comparer, Comparer)
-            return label, comparer
-    return None
+def prepared_comparers(recipe: Recipe, permissions: Permissions, progress: Progress) -> dict[str, Evaluator]:
+    """Make and prepare only what compares models with the intact one, by label; see `prepared`."""
+    alone = {label: spec for label, spec in recipe.evaluators.items() if compares_with_intact(spec)}
+    return prepared(recipe.model_copy(update={"evaluators": alone}), permissions, progress)
 
 
 def prepared_for(label: str, task: str, recipe: Recipe, permissions: Permissions, progress: Progress) -> Evaluator:
@@ -130,21 +160,16 @@ def _create(
 
 
 def fitting(
-    evaluators: Mapping[str, Evaluator],
-    model: PreTrainedModel,
-    progress: Progress,
-    *,
-    lenient: bool,
-    optional: Collection[str] = (),
+    recipe: Recipe, evaluators: Mapping[str, Evaluator], model: PreTrainedModel, progress: Progress, *, lenient: bool
 ) -> tuple[dict[str, Evaluator], dict[str, str]]:
     """Choose the evaluators that can measure a model.
 
     Args:
+        recipe: The recipe that the evaluators are from. Those that it does not request are left out if they do not fit.
         evaluators: The evaluators, by label.
         model: The model.
         progress: Where to report what is left out.
         lenient: Whether to leave out tasks that do not fit the model, because they are only defaults.
-        optional: The labels of evaluators that are left out if they do not fit the model.
 
     Returns:
         The evaluators that fit, and for each that failed and was left out, the reason; both by label.
@@ -161,7 +186,7 @@ def fitting(
             with attributing("evaluator", label, type(evaluator)):
                 evaluator.check(model)
         except (ModelError, TaskError) as error:
-            if label in optional:
+            if not is_requested(recipe, label):
                 progress.note(f"{label} is left out: {error}")
                 continue
             if not lenient or "tasks" not in evaluator.Config.model_fields:

@@ -6,6 +6,9 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
+from layerimp.component import Options
 from layerimp.evaluator import Evaluator
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ Comparison = Callable[["PreTrainedModel"], "Fidelity"]
 
 class Comparer(Evaluator):
     """Compares models with the intact one, and leaves all of them as they were. A run has at most one.
+
+    A `Config` of its own is derived from `Comparer.Config`, whose options say what text the models are compared on.
 
     A comparer of the top tokens alone:
 
@@ -40,6 +45,25 @@ class Comparer(Evaluator):
 
     kind = "fidelity"
 
+    class Config(Options):
+        """The text that models are compared on."""
+
+        text: str | None = Field(
+            None,
+            description="Another text than documents of the calibration text: a file, a text that a plugin ships, a "
+            "data set on the hub, or task:NAME.",
+        )
+        rows: int = Field(8, ge=1, description="The number of rows of text; fewer if there is less text.")
+
+    config: Config
+
+    @classmethod
+    def fault(cls) -> str | None:
+        """Describe what is wrong with the class itself; None if nothing is."""
+        if not issubclass(cls.Config, Comparer.Config):
+            return f"the Config of {cls.__name__} is not derived from Comparer.Config"
+        return super().fault()
+
     @abstractmethod
     def comparison(
         self, intact: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, text: Iterable[Batch]
@@ -57,6 +81,7 @@ class Comparer(Evaluator):
 
         Raises:
             ModelError: the intact model cannot be compared.
+            CalibrationError: the text holds nothing to compare models on.
         """
         raise NotImplementedError
 

@@ -20,7 +20,7 @@ from transformers.utils.generic import ModelOutput
 from layerimp.blocks.forward import run
 from layerimp.blocks.head import Head
 from layerimp.blocks.modes import in_eval_mode
-from layerimp.errors import NonFiniteError, PredictionError
+from layerimp.errors import CalibrationError, NonFiniteError, PredictionError
 from layerimp.metric import clustered_stderr
 from layerimp.stats import chunks, working_dtype
 
@@ -185,6 +185,7 @@ class Intact:
 
     Raises:
         PredictionError: the model predicts neither next tokens nor labels.
+        CalibrationError: the text holds nothing to predict.
         NonFiniteError: a prediction is a NaN or an infinity.
     """
 
@@ -216,10 +217,8 @@ class Intact:
                     raise NonFiniteError("what the intact model predicts is a NaN or an infinity")
                 self._batches.append(_Kept(targets, values))
                 self._form = type(output)
-
-    def __len__(self) -> int:
-        """The number of predictions."""
-        return sum(int(kept.targets.mask.sum()) for kept in self._batches)
+        if self._batches and not any(kept.targets.mask.any() for kept in self._batches):
+            raise CalibrationError("the text has nothing to predict: every row is a single token")
 
     def divergence(self, stack: BlockStack) -> Divergence:
         """Compare a model with the intact one.

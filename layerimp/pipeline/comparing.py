@@ -15,6 +15,7 @@ from layerimp.evaluation.comparing import Comparing, comparer_of
 from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting
 from layerimp.evaluation.selection import prepared as prepare_evaluators
+from layerimp.metric import by_key
 from layerimp.models.dtypes import name_of
 from layerimp.models.loading import load_tokenizer
 from layerimp.models.origin import model_name
@@ -77,7 +78,8 @@ def compare(
 
     Args:
         intact: The intact model; or a recipe with it as the model, whose text, tasks and evaluators are used.
-        models: The other models, or a mapping from labels. A model without a label gets the name of its directory.
+        models: The other models, each MODEL or LABEL=MODEL, or a mapping from labels. A model without a label gets the
+            name of its directory.
         permissions: Which code that came with data may run; by default none.
         progress: Where to report progress.
 
@@ -106,13 +108,20 @@ def labelled(models: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
     if isinstance(models, str):
         raise OptionError("models is a list, or a mapping from labels")
     if not isinstance(models, Mapping):
-        labels = [last_name(model) for model in models]
+        pairs = list(map(_with_label, models))
+        labels = [label for label, _ in pairs]
         if twice := next((label for label in labels if labels.count(label) > 1), None):
             raise OptionError(f"two models are called {twice!r}; give them labels: LABEL=MODEL")
-        models = dict(zip(labels, models, strict=True))
+        models = dict(pairs)
     for label in models:
         check_label(label)
     return dict(models)
+
+
+def _with_label(text: str) -> tuple[str, str]:
+    """Return the label and the name of a model; the path of a model may hold an equals sign."""
+    label, equals, model = text.partition("=")
+    return (label, model) if equals and not expanded(text).exists() else (last_name(text), text)
 
 
 def _prepare(
@@ -186,7 +195,7 @@ def _carried_out(prepared: PreparedComparison) -> ModelComparison:
     recipe, allowed, progress = prepared.recipe, prepared.permissions, prepared.progress
     intact = load_model(recipe, allowed, progress, quantised=True)
     recipe = settled(recipe, intact.model)
-    evaluators, failed = fitting(prepared.evaluators, intact.model, progress, lenient=False)
+    evaluators, failed = fitting(recipe, prepared.evaluators, intact.model, progress, lenient=False)
     text, unread = text_for_comparison(
         recipe, intact, prepared.reserved, named=prepared.text_named, permissions=allowed, progress=progress
     )
@@ -197,16 +206,20 @@ def _carried_out(prepared: PreparedComparison) -> ModelComparison:
     comparing = None
     if comparer := comparer_of(evaluators):
         comparing = Comparing(*comparer, intact.model, intact.tokenizer, progress)
-    measured = {}
+    measured: dict[str, ModelMeasures] = {}
+    failures: dict[str, str] = {}
     for label, model in prepared.models.items():
         loaded = load_model(recipe.model_copy(update={"model": model}), allowed, progress, quantised=True)
         _check_length(model, loaded, text)
-        fitting(evaluators, loaded.model, progress, lenient=False)
-        metrics = evaluation.beside(loaded.model).of(evaluators, "quality", label)
-        fidelity = None if comparing is None else comparing.of(loaded.model, text, label)
+        fit, broken = fitting(recipe, evaluators, loaded.model, progress, lenient=False)
+        failures |= {f"{evaluator} on {label}": why for evaluator, why in broken.items()}
+        metrics = evaluation.beside(loaded.model).of(fit, "quality", label)
+        fidelity = comparing.of(loaded.model, text, label) if comparing and comparing.label in fit else None
         measured[label] = _measures(model, loaded, metrics, fidelity)
         del loaded  # so that the next model finds room
-    failures = evaluation.failed | ({comparing.label: comparing.failed} if comparing and comparing.failed else {})
+    failures |= evaluation.failed
+    if comparing and comparing.failed:
+        failures[comparing.label] = comparing.failed
     notes = [_unsure(unsure)] if (unsure := [label for label in prepared.models if label not in unread]) else []
     request = {**anywhere(recipe).model_dump(mode="json", include=_SHOWN), "models": dict(prepared.models)}
     return compared(request, text.description, whole, measured, failures=failures, notes=notes)
@@ -240,5 +253,4 @@ def _measures(name: str, loaded: Loaded, metrics: Sequence[Metric], fidelity: Fi
     size = Size.of(loaded.stack)
     if getattr(loaded.model.config, "quantization_config", None) and (headers := read_headers(name)):
         size = size.model_copy(update={"bytes": headers.bytes})  # the dtype of such weights is not the stored one
-    by_key = {(metric.task, metric.name): metric for metric in metrics}
-    return ModelMeasures(name, size, name_of(loaded.model.dtype), by_key, fidelity)
+    return ModelMeasures(name, size, name_of(loaded.model.dtype), by_key(metrics), fidelity)

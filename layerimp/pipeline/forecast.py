@@ -87,7 +87,7 @@ class Forecast(Versioned):
     passes: list[PassForecast] = Field(description="The passes over the text for one scoring.")
     rescorings: int = Field(description="How often pruners score the partly pruned model again, at most.")
     memory: MemoryForecast = Field(description="Memory.")
-    time: TimeForecast = Field(description="Time, without reading the model and costs.")
+    time: TimeForecast = Field(description="Time, without reading the model, fidelity and costs.")
     writes: list[WrittenFile] = Field(description="What the command would write; a dry run writes nothing.")
     notes: list[str] = Field(description="Notes for a reader.")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 from layerimp.errors import TaskError
-from layerimp.metric import Likelihood, Metric, Stratum, mean_and_error
+from layerimp.metric import Likelihood, Metric, Stratum, by_key, mean_and_error
 from layerimp.report.statistics.paired_bootstrap import Estimate
 from layerimp.report.statistics.retained import counting, summed_up, why_nothing
 
@@ -148,5 +148,4 @@ def kept(intact: Sequence[Metric], pruned: Sequence[Metric]) -> Estimate | None:
         intact: The metrics of the intact model.
         pruned: The metrics of the pruned model, on the same documents.
     """
-    table = {(metric.task, metric.name): metric for metric in pruned}
-    return summed_up(counting(intact), [table]).worst
+    return summed_up(counting(intact), [by_key(pruned)]).worst

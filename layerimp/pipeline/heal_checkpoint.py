@@ -14,8 +14,8 @@ from layerimp.checkpoint.record import Record, read_record
 from layerimp.checkpoint.saving import write
 from layerimp.defaults import HEALER
 from layerimp.errors import InputError, ModelError
-from layerimp.evaluation.comparing import Comparing
-from layerimp.evaluation.selection import prepared_comparer
+from layerimp.evaluation.comparing import Comparing, comparer_of
+from layerimp.evaluation.selection import fitting, prepared_comparers, with_text
 from layerimp.healer import Healer
 from layerimp.healing.engine import Healed, heal_beside
 from layerimp.models.configuration import auto_class
@@ -72,6 +72,7 @@ class PreparedHealing:
         healer: The healer.
         record: What was removed from which model.
         trained_on: The evaluator of the task whose training split is the text; None for other texts.
+        comparers: What compares the models with the intact one, by label; at most one.
         permissions: Which code that came with data may run.
     """
 
@@ -80,6 +81,7 @@ class PreparedHealing:
     healer: Healer
     record: Record
     trained_on: Evaluator | None
+    comparers: Mapping[str, Evaluator]
     permissions: Permissions
 
 
@@ -97,8 +99,15 @@ def prepare_healing(request: HealingRequest, permissions: Permissions, progress:
     record = _record_of(recipe.model, request.teacher, request.removed)
     check_ahead(record.source, permissions, partial(checked_steps, record.removed, what="removed block"))
     check_output(recipe, why_not_healed, [record.source])
-    trained_on = check_calibration(recipe, permissions, progress)
-    return PreparedHealing(recipe, request.healer, healer, record, trained_on, permissions)
+    return PreparedHealing(
+        recipe=recipe,
+        label=request.healer,
+        healer=healer,
+        record=record,
+        trained_on=check_calibration(recipe, permissions, progress),
+        comparers=prepared_comparers(recipe, permissions, progress),
+        permissions=permissions,
+    )
 
 
 def heal_checkpoint(request: HealingRequest, *, permissions: Permissions, progress: Progress = SILENT) -> HealingReport:
@@ -129,7 +138,7 @@ def heal_checkpoint(request: HealingRequest, *, permissions: Permissions, progre
         drawn = corpus.draw(recipe.calibration.samples, recipe.seed, without=known.documents if known else ())
         measured = text_for_fidelity_again(recipe, ours, known, drawn, permissions, progress)
         further = further_text(recipe, ours, drawn.documents | measured.documents, permissions, progress) or ()
-        compare = _comparison(recipe, theirs, measured, permissions, progress)
+        compare = _comparison(prepared, theirs, measured, progress)
         fidelity = {"pruned": compare(ours.model, "the pruned model")}
         healed = heal_beside(
             *(theirs.stack, ours.stack, record.removed, drawn, prepared.healer),
@@ -145,19 +154,16 @@ def heal_checkpoint(request: HealingRequest, *, permissions: Permissions, progre
 
 
 def _comparison(
-    recipe: Recipe, theirs: Loaded, text: CalibrationSet, permissions: Permissions, progress: Progress
+    prepared: PreparedHealing, theirs: Loaded, text: CalibrationSet, progress: Progress
 ) -> Callable[[PreTrainedModel, str], Fidelity | None]:
-    """Return what compares models with the intact one. If that is impossible it returns None, and a line says so."""
-    comparer = prepared_comparer(recipe, permissions, progress)
+    """Return what compares models with the intact one. If that is impossible it returns None, and a line says so.
+
+    Raises:
+        InputError: it is impossible, and the recipe requests it.
+    """
+    comparers, _ = fitting(prepared.recipe, prepared.comparers, theirs.model, progress, lenient=False)
+    comparer = comparer_of(with_text(prepared.recipe, comparers, text, progress))
     if comparer is None:
-        return lambda _model, _who: None
-    try:
-        comparer[1].check(theirs.model)
-        why = "" if text.rows else f"{text.source} holds no text that the calibration set leaves over"
-    except ModelError as error:
-        why = str(error)
-    if why:
-        progress.note(f"{comparer[0]} is left out: {why}")
         return lambda _model, _who: None
     comparing = Comparing(*comparer, theirs.model, theirs.tokenizer, progress)
     return lambda model, who: comparing.of(model, text, who)

@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from layerimp.errors import OptionError
-from layerimp.evaluation.comparing import comparer_of
 from layerimp.evaluation.selection import compares, is_requested, without_comparers
 from layerimp.evaluation.selection import prepared as prepare_evaluators
 from layerimp.fidelity.comparer import Comparer
@@ -18,13 +17,13 @@ from layerimp.pipeline.offloading import is_offloaded, is_run_offloaded
 from layerimp.pipeline.output import check_output
 from layerimp.pipeline.resolve import create_pruner, defaults_note, resolve
 from layerimp.pipeline.texts import check_calibration
+from layerimp.progress import SILENT, Progress
 from layerimp.recipe import Recipe, check_kind
 from layerimp.scoring.selection import Selection
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Evaluator
     from layerimp.healer import Healer
-    from layerimp.progress import Progress
     from layerimp.pruner import PrunePlan
     from layerimp.recipe import Permissions
 
@@ -108,13 +107,12 @@ def prepare(
     trained_on = check_calibration(recipe, permissions, progress) if "calibration" in reads else None
     evaluators = prepare_evaluators(recipe, permissions, progress) if "tasks" in reads else {}
     if command == "evaluate":
-        evaluators = without_comparers(recipe, evaluators, "layerimp evaluate measures one model")
+        evaluators = without_comparers(recipe, evaluators, "layerimp evaluate measures one model", SILENT)
     if command == "run" and compares(recipe, evaluators):
         selection.add_baselines(recipe)
     offloaded = _offloaded(command, recipe, evaluators, progress)
-    if offloaded and (comparing := comparer_of(evaluators)):
-        evaluators = without_comparers(recipe, evaluators, "needs whole models in memory")
-        progress.note(f"{comparing[0]} is left out: the model is read block by block")
+    if offloaded:
+        evaluators = without_comparers(recipe, evaluators, "the model is read block by block", progress)
     return Prepared(
         command=command,
         recipe=recipe,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from layerimp._paths import expanded, last_name
 from layerimp._version import versions
 from layerimp.defaults import ALL, ORIGINAL, RANDOM
 from layerimp.evaluation.selection import data_files
+from layerimp.metric import by_key
 from layerimp.pipeline.resolve import anywhere
 from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe
 from layerimp.report.build import ONE_DRAW, model_results, scored
@@ -22,12 +23,10 @@ from layerimp.report.words import asked, got
 from layerimp.steps import named
 
 if TYPE_CHECKING:
-    from layerimp.metric import Metric
     from layerimp.pipeline.run import Run, StageResults
     from layerimp.report.results.comparison import ModelResults
     from layerimp.report.results.models import Amount
     from layerimp.report.results.scores import Scored
-    from layerimp.report.statistics.retained import Key
     from layerimp.scorer import Importance
 
 
@@ -100,7 +99,7 @@ def _measurements(run: Run, stages: StageResults) -> Measurements:
     return Measurements(
         num_blocks=len(run.loaded.stack),
         size=run.size,
-        intact=_by_key(stages.metrics.get(ORIGINAL, ())),
+        intact=by_key(stages.metrics.get(ORIGINAL, ())),
         scored={label: _scored(scores, blind=label in run.selection.blind) for label, scores in importance.items()},
         left=_left(run, stages),
         footprint=stages.footprint.get(ORIGINAL, ()),
@@ -109,10 +108,6 @@ def _measurements(run: Run, stages: StageResults) -> Measurements:
         calibration=None if run.drawn is None else run.drawn.description,
         search=stages.search,
     )
-
-
-def _by_key(metrics: Iterable[Metric]) -> dict[Key, Metric]:
-    return {(metric.task, metric.name): metric for metric in metrics}
 
 
 def _scored(importance: Importance, *, blind: bool) -> Scored:
@@ -124,9 +119,9 @@ def _scored(importance: Importance, *, blind: bool) -> Scored:
 def _left(run: Run, stages: StageResults) -> Left:
     """Return each pruned model, by the label of its pruner, the amount and its contender."""
     amount, output = _amount(run.recipe), expanded(run.asked.output or "").absolute()
-    intact, left = _by_key(stages.metrics.get(ORIGINAL, ())), {}
+    intact, left = by_key(stages.metrics.get(ORIGINAL, ())), {}
     for label, model in sorted(stages.models.items(), key=lambda item: bool(item[1].contender.healer)):
-        metrics = _by_key(stages.metrics.get(label, ()))
+        metrics = by_key(stages.metrics.get(label, ()))
         described = PrunedModel(
             draw=0,
             plan=model.plan,

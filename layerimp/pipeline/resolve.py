@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerimp.calibration.documents import TASK, task_of
-from layerimp.defaults import FIDELITY, LENGTH, PROSE, RATIO, STARTER, STARTER_TASKS
+from layerimp.defaults import LENGTH, PROSE, RATIO, STARTER, STARTER_TASKS
 from layerimp.errors import OptionError, listing
-from layerimp.evaluation.selection import reads_tasks
+from layerimp.evaluation.selection import compares_with_intact, reads_tasks
 from layerimp.models.dtypes import name_of
 from layerimp.models.traits import classifies, longest_row
 from layerimp.pruner import Pruner
@@ -111,8 +111,9 @@ def source_anywhere(source: str) -> str:
 
 
 def _text_anywhere(spec: ComponentSpec) -> ComponentSpec:
-    """Return an evaluator's specification in which a text for fidelity means the same in any working directory."""
-    if spec.name != FIDELITY or not isinstance(text := spec.options.get("text"), str):
+    """Return an evaluator's specification in which a comparer's text means the same in any working directory."""
+    text = spec.options.get("text")
+    if not isinstance(text, str) or not compares_with_intact(spec):
         return spec
     return spec.model_copy(update={"options": {**spec.options, "text": source_anywhere(text)}})
 

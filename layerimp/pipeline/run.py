@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerimp.defaults import ORIGINAL
-from layerimp.evaluation.comparing import comparer_of
 from layerimp.evaluation.runner import Evaluation
-from layerimp.evaluation.selection import fitting, is_requested, without_comparers
+from layerimp.evaluation.selection import fitting, with_text
 from layerimp.models.configuration import auto_class
 from layerimp.models.origin import model_name
 from layerimp.models.sizing import shapes_only
@@ -97,23 +96,18 @@ class Run:
         drawn = reserved = None
         loaded = load_model(asked, allowed, progress, offloaded=prepared.offloaded)
         recipe = settled(asked, loaded.model, prepared.reads)
-        by_default = [label for label in prepared.evaluators if not is_requested(recipe, label)]
-        evaluators, failed = fitting(
-            prepared.evaluators, loaded.model, progress, lenient=prepared.lenient, optional=by_default
-        )
+        evaluators, failed = fitting(recipe, prepared.evaluators, loaded.model, progress, lenient=prepared.lenient)
         healers = HealerSet(prepared.healers, None, unfinished)
         if "calibration" in prepared.reads:
             corpus = read_text(recipe, loaded, prepared.trained_on, progress)
             drawn = corpus.draw(recipe.calibration.samples, recipe.seed)
-            reserved = text_for_fidelity(recipe, loaded, corpus, drawn.documents, allowed, progress)
-            if not reserved.rows and (comparing := comparer_of(evaluators)):
-                why = f"{reserved.source} holds no text that the calibration set leaves over"
-                evaluators = without_comparers(recipe, evaluators, why)
-                progress.note(f"{comparing[0]} is left out: {why}")
+            if "amount" in prepared.reads:
+                reserved = text_for_fidelity(recipe, loaded, corpus, drawn.documents, allowed, progress)
+                evaluators = with_text(recipe, evaluators, reserved, progress)
             if prepared.command == "run" and recipe.keep is not None:
                 drawn, evaluators = with_quality(recipe, loaded.stack, drawn, evaluators, progress)
             if prepared.healers:
-                taken = drawn.documents | reserved.documents
+                taken = drawn.documents | (reserved.documents if reserved else frozenset())
                 further = further_text(recipe, loaded, taken, allowed, progress)
                 check_text(recipe, evaluators, drawn, further)
                 healers = HealerSet(prepared.healers, further, unfinished)

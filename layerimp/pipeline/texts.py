@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from layerimp.calibration.documents import Reader, check_source, task_of
 from layerimp.calibration.further_text import FurtherText
 from layerimp.calibration.sampling import CalibrationSet, Corpus, read_corpus
 from layerimp.calibration.splits import for_fidelity
 from layerimp.checkpoint.record import ReservedText
-from layerimp.defaults import FIDELITY, FIDELITY_ROWS
 from layerimp.errors import CalibrationError, OptionError, TaskError
-from layerimp.evaluation.selection import for_training
+from layerimp.evaluation.selection import comparer_options, for_training
 from layerimp.pipeline.resolve import source_anywhere
 from layerimp.registry.attribution import attributing
 
@@ -34,7 +33,7 @@ def check_calibration(recipe: Recipe, permissions: Permissions, progress: Progre
         InputError: the text or the task does not exist, or contradicts another option.
     """
     spec = recipe.calibration
-    if (other := text_asked(recipe)) is not None and task_of(other) is None:
+    if (other := comparer_options(recipe).text) is not None and task_of(other) is None:
         check_source(other, packing=spec.packing)
     if recipe.heal_text is not None:
         if (further := task_of(recipe.heal_text)) is None:
@@ -91,9 +90,10 @@ def text_for_fidelity(
     Raises:
         CalibrationError: a text cannot be read.
     """
-    if (other := text_asked(recipe)) is None:
-        return for_fidelity(calibration, rows_asked(recipe), without=without, half=True)
-    return for_fidelity(_other(recipe, loaded, other, permissions, progress), rows_asked(recipe), without=without)
+    options = comparer_options(recipe)
+    if options.text is None:
+        return for_fidelity(calibration, options.rows, without=without, half=True)
+    return for_fidelity(_other(recipe, loaded, options.text, permissions, progress), options.rows, without=without)
 
 
 def text_for_fidelity_again(
@@ -117,7 +117,8 @@ def text_for_fidelity_again(
     Returns:
         The rows; fewer than asked for, or none, if there is too little text.
     """
-    other, rows = text_asked(recipe), rows_asked(recipe)
+    options = comparer_options(recipe)
+    other, rows = options.text, options.rows
     unknown = "its record names no such text"
     if reserved is not None and other in (None, reserved.source):
         try:
@@ -157,7 +158,8 @@ def text_for_comparison(
     Raises:
         CalibrationError: the text cannot be read, or fills no row.
     """
-    source, rows = text_asked(recipe), rows_asked(recipe)
+    options = comparer_options(recipe)
+    source, rows = options.text, options.rows
     if source is None and named:
         source = source_anywhere(str(recipe.calibration.source))
     first = next((each.source for each in known.values() if source in (None, each.source)), None)
@@ -230,21 +232,6 @@ def further_text(
             "that were drawn for calibration and for fidelity; name other text (--heal-text)"
         )
     return further
-
-
-def text_asked(recipe: Recipe) -> str | None:
-    """Return the text for fidelity that a recipe names; None for documents of the calibration text."""
-    text = _options(recipe).get("text")
-    return None if text is None else str(text)
-
-
-def rows_asked(recipe: Recipe) -> int:
-    """Return the number of rows for fidelity that a recipe asks for."""
-    return int(_options(recipe).get("rows", FIDELITY_ROWS))
-
-
-def _options(recipe: Recipe) -> Mapping[str, Any]:
-    return next((spec.options for spec in recipe.evaluators.values() if spec.name == FIDELITY), {})
 
 
 def _other(recipe: Recipe, loaded: Loaded, source: str, permissions: Permissions, progress: Progress) -> Corpus:

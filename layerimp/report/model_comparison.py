@@ -23,10 +23,9 @@ from layerimp.report.statistics.significance import corrected
 if TYPE_CHECKING:
     from layerimp.calibration.sampling import Calibration
     from layerimp.fidelity import Fidelity
-    from layerimp.metric import Metric
+    from layerimp.metric import Key, Metric
     from layerimp.report.results.measures import Difference
     from layerimp.report.results.models import Size
-    from layerimp.report.statistics.retained import Key
 
 COMPARISON = "comparison.json"
 """The file of the document in an output directory."""

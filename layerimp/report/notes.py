@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from layerimp.fidelity.record import Fidelity
-from layerimp.metric import Metric
+from layerimp.metric import Key, Metric
 from layerimp.report.rows import Left
 from layerimp.report.statistics.paired_bootstrap import Estimate, difference
-from layerimp.report.statistics.retained import FEW, Key, Retained, why_nothing
+from layerimp.report.statistics.retained import FEW, Retained, why_nothing
 from layerimp.steps import Step, named, simplest
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from layerimp.errors import LayerimpError
 from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluator import Evaluator
-from layerimp.metric import Metric
+from layerimp.metric import Metric, by_key
 from layerimp.models.sizing import shapes_only
 from layerimp.progress import SILENT
 from layerimp.surgery.removal import pruned
@@ -104,8 +104,8 @@ class EvaluatorContracts(Contracts[Evaluator]):
         """An evaluator that needs no weights measures the same without them; what needs them it leaves out."""
         model = tiny_model()
         ready = self._fresh()
-        with_weights = {(metric.task, metric.name): metric for metric in _measured(ready, model)}
-        without = {(metric.task, metric.name): metric for metric in _measured(ready, shapes_only(model))}
+        with_weights = by_key(_measured(ready, model))
+        without = by_key(_measured(ready, shapes_only(model)))
         require(bool(without), "evaluate() gives no metrics for a model on the meta device")
         for key, metric in without.items():
             other = with_weights.get(key)

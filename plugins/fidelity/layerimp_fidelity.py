@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from layerimp import find_blocks, hookimpl
-from layerimp.component import Options
 from layerimp.errors import ModelError
 from layerimp.fidelity import Comparer
 
@@ -31,15 +30,9 @@ class FidelityEvaluator(Comparer):
     name = "fidelity"
     reference = "Dutta et al. (2024), arXiv:2407.09141: distance metrics for compressed models"
 
-    class Config(Options):
+    class Config(Comparer.Config):
         """The options of `fidelity`: the text, and how many texts are generated."""
 
-        text: str | None = Field(
-            None,
-            description="Another text than documents of the calibration text: a file, a text that a plugin ships, a "
-            "data set on the hub, or task:NAME.",
-        )
-        rows: int = Field(8, ge=1, description="The number of rows of text; fewer if there is less text.")
         prompts: int = Field(24, ge=0, description="The number of prompts that are continued; 0 for none.")
         new_tokens: int = Field(
             64,
@@ -61,7 +54,8 @@ class FidelityEvaluator(Comparer):
         """Run the intact model, and return what compares other models with it; see `layerimp.fidelity.Comparer`.
 
         Raises:
-            ModelError: the intact model predicts neither the next token nor a label, or nothing in this text.
+            ModelError: the intact model predicts neither the next token nor a label.
+            CalibrationError: the text holds nothing to predict.
         """
         from layerimp.fidelity import Fidelity, Intact, Spread
 
@@ -77,8 +71,6 @@ class FidelityEvaluator(Comparer):
         missing: dict[str, str] = {}
         with self.progress.stage("predict with the intact model"):
             known = Intact(stack, batches, classes=classes)
-            if not len(known):
-                raise UnmeasuredError("the text has nothing to predict: every row is a single token")
             for name, way in ways.items():
                 try:
                     parts[name] = way()

@@ -11,7 +11,6 @@ from layerimp_fidelity import FidelityEvaluator, layerimp_evaluators
 from transformers import AutoModelForMaskedLM, BertConfig
 
 import layerimp
-from layerimp.defaults import FIDELITY_ROWS
 from layerimp.errors import ModelError
 from layerimp.testing import batch, padded_batch, tiny_classifier, tiny_model, tiny_tokenizer
 
@@ -30,7 +29,6 @@ def fidelity(model, other, tokenizer=None, text=TEXT, config=FEW):
 def test_hook():
     assert layerimp_evaluators() == [FidelityEvaluator]
     assert FidelityEvaluator.kind == "fidelity"
-    assert FidelityEvaluator.Config().rows == FIDELITY_ROWS
 
 
 def test_the_divergence_and_the_agreement_are_those_of_the_whole_models():

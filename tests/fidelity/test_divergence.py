@@ -21,7 +21,7 @@ from torch import Tensor
 import layerimp
 from layerimp.blocks.head import Targets
 from layerimp.calibration.validation import Checked
-from layerimp.errors import NonFiniteError, PredictionError
+from layerimp.errors import CalibrationError, NonFiniteError, PredictionError
 from layerimp.fidelity import divergence as module
 from layerimp.fidelity.divergence import Divergence, Intact, compared
 from layerimp.surgery.removal import pruned
@@ -262,5 +262,5 @@ def test_predictions_of_the_intact_model_have_to_be_finite() -> None:
 
 def test_nothing_is_compared_without_a_prediction() -> None:
     assert compared(torch.zeros(0, 5), torch.zeros(0, 5)).divergences.shape == (0,)
-    intact = tiny()
-    assert measured(intact, intact, [padded_batch((1, 1))]).count == 0
+    with pytest.raises(CalibrationError, match="nothing to predict: every row is a single token"):
+        Intact(layerimp.find_blocks(tiny()), [padded_batch((1, 1))])

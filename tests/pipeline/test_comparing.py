@@ -202,7 +202,9 @@ def test_another_tokenizer_is_refused_in_one_line(
     [
         ((), "name the intact model and at least one other: layerimp compare INTACT SMALL"),
         (("{small}", "{small}"), "two models are called 'small'; give them labels: LABEL=MODEL"),
+        (("a={small}", "a={small}"), "two models are called 'a'; give them labels: LABEL=MODEL"),
         (("original={small}",), "'original' cannot be a label"),
+        (("a=b=c",), "the tokenizer of 'b=c'"),
         (("{small}", "--evaluator", "harness"), "add --evaluator fidelity"),
         (("{small}", "--evaluator", "fidelity", "--evaluator", "footprint"), "'footprint' measures costs"),
         (("{small}", "--text", "nothing.jsonl"), "the calibration file 'nothing.jsonl' does not exist"),

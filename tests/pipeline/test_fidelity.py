@@ -10,17 +10,21 @@ from typing import Any
 
 import pytest
 import torch
+from support.broken_comparers import Agreement
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig
 
 import layerimp
 from layerimp.calibration.sampling import document_hash, load_calibration
 from layerimp.cli.display import Screen
+from layerimp.component import Options
 from layerimp.errors import ModelError, OptionError
 from layerimp.fidelity import Intact
-from layerimp.pipeline.heal_checkpoint import HealingRequest, heal_checkpoint
+from layerimp.pipeline.heal_checkpoint import HealingRequest, heal_checkpoint, prepare_healing
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions
+from layerimp.registry.catalog import registry
 from layerimp.report.document import Results
+from layerimp.report.results.healing import HealingReport
 from layerimp.report.tables import FORMATS
 from layerimp.report.tables.distances import continued
 from layerimp.report.tables.numbers import number
@@ -297,3 +301,53 @@ def test_healing_a_checkpoint_compares_it_before_and_after(
     card = (output / "README.md").read_text()
     assert card.count("## How far from the source\n") == 1
     assert card.count("## How far from the source before healing by linear\n") == 1
+
+
+def test_a_checkpoint_of_which_nothing_can_be_measured_is_healed_unless_that_is_requested(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    short = recipe | {"calibration": {**recipe["calibration"], "samples": 69}}
+    run(short | {"output": str(tmp_path / "out")})
+    del short["ratio"]
+    short |= {"model": str(tmp_path / "out" / "checkpoints" / "avss"), "output": str(tmp_path / "healed")}
+
+    def heal(heard: Any = SILENT, **others: Any) -> HealingReport:
+        request = HealingRequest(layerimp.Recipe.model_validate(short | others), options={"ridges": [0.1]})
+        return heal_checkpoint(request, permissions=Permissions(), progress=heard)
+
+    with pytest.raises(OptionError, match=r"the evaluator fidelity compares .*: .* no text"):
+        heal(evaluators=FEW)
+    wrong = layerimp.Recipe.model_validate(short | {"evaluators": {"fidelity": {"options": {"rows": 0}}}})
+    with pytest.raises(OptionError, match="rows"):
+        prepare_healing(HealingRequest(wrong), Permissions(), SILENT)
+    heard = Heard()
+    assert not heal(heard).fidelity
+    assert any(line.startswith("fidelity is left out") for line in heard.lines)
+
+
+def test_any_comparer_says_what_text_it_measures_on(recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+
+    class Counting(Agreement):
+        """Counts the rows."""
+
+        name = "counting"
+
+        def comparison(self, intact: Any, tokenizer: Any, text: Any) -> Any:
+            rows.append(sum(len(batch["input_ids"]) for batch in text))
+            return super().comparison(intact, tokenizer, text)
+
+    monkeypatch.setitem(registry()._classes["evaluator"], "counting", Counting)
+    run(recipe | {"evaluators": {"mine": {"name": "counting", "options": {"rows": 3}}}})
+    assert rows == [3]
+
+
+def test_the_options_of_a_comparer_say_what_text_it_measures_on() -> None:
+    class Closed(Agreement):
+        """Has no options for the text."""
+
+        name = "closed"
+        Config = Options  # type: ignore[assignment]
+
+    assert Closed.fault() == "the Config of Closed is not derived from Comparer.Config"
+    assert Agreement.fault() is None

@@ -206,7 +206,7 @@ class Worker:
                 if wanted.optional and (why := self._why_left_out(assignment, wanted)):
                     outcomes[cell.key] = Outcome(cell.key, {"left_out": why})
                     continue
-                evaluators, _ = fitting(self._prepared(assignment, wanted), intact, SILENT, lenient=False)
+                evaluators, _ = fitting(recipe, self._prepared(assignment, wanted), intact, SILENT, lenient=False)
                 if text is not None:
                     check_text(recipe, evaluators, text, further)
                 ready[cell.key] = evaluators

@@ -8,9 +8,9 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from layerimp.metric import Metric, mean_and_error
+from layerimp.metric import Key, Metric, mean_and_error
 from layerimp.report.results.measures import Cost, Flips, Measured, Retained, Share
-from layerimp.report.statistics.retained import Key, at_floor
+from layerimp.report.statistics.retained import at_floor
 from layerimp.report.statistics.significance import times_stderr
 
 if TYPE_CHECKING:

@@ -9,13 +9,11 @@ from typing import Literal
 
 import numpy as np
 
-from layerimp.metric import Metric, Stratum
+from layerimp.metric import Key, Metric, Stratum
 from layerimp.report.results.rows import Level
 from layerimp.report.statistics.paired_bootstrap import DRAWS, Array, Estimate, drawable, resampled, scales
 from layerimp.report.statistics.significance import interval
 
-Key = tuple[str, str]
-"""A task and a metric."""
 Kind = Literal["likelihood", "accuracy"]
 
 NOISE = 2.0
