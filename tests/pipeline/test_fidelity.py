@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -337,7 +338,8 @@ def test_any_comparer_says_what_text_it_measures_on(recipe: dict[str, Any], monk
             rows.append(sum(len(batch["input_ids"]) for batch in text))
             return super().comparison(intact, tokenizer, text)
 
-    monkeypatch.setitem(registry()._classes["evaluator"], "counting", Counting)
+    entries = registry()._entries["evaluator"]
+    monkeypatch.setitem(entries, "counting", replace(entries["fidelity"], cls=Counting))
     run(recipe | {"evaluators": {"mine": {"name": "counting", "options": {"rows": 3}}}})
     assert rows == [3]
 
