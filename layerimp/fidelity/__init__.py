@@ -27,26 +27,7 @@ __all__ = [
     "repeated",
 ]
 
-_HOME = {
-    "Compared": "divergence",
-    "Comparer": "comparer",
-    "Comparison": "comparer",
-    "Continuation": "generation",
-    "Copying": "record",
-    "Divergence": "divergence",
-    "Fidelity": "record",
-    "Generation": "record",
-    "Intact": "divergence",
-    "Prompt": "generation",
-    "Sample": "record",
-    "Spread": "record",
-    "compare_texts": "generation",
-    "compared": "divergence",
-    "continuations": "generation",
-    "end_tokens": "generation",
-    "prompts": "generation",
-    "repeated": "copying",
-}
+_MODULES = ("record", "comparer", "copying", "divergence", "generation")
 
 if TYPE_CHECKING:
     from layerimp.fidelity.comparer import Comparer, Comparison
@@ -57,6 +38,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in __all__:
+        for module in _MODULES:
+            if hasattr(loaded := import_module(f"{__name__}.{module}"), name):
+                return getattr(loaded, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from layerimp.errors import OptionError
 from layerimp.models.configuration import blocks_stated, count_blocks
@@ -22,11 +22,25 @@ def budget_of(recipe: Recipe, num_blocks: int) -> Budget:
     Raises:
         OptionError: no block or every block would be removed, or the fields of the recipe contradict each other.
     """
-    fixed: dict[str, Any] = {"protect": recipe.protect, "cuts": recipe.cuts}
     if recipe.targets or recipe.keep is not None:
-        return Budget.exactly(max(1, len(recipe.blocks)), num_blocks, forced=recipe.blocks, **fixed)
-    ratio = default_ratio(recipe)
-    return Budget.of(num_blocks, ratio=ratio, count=recipe.count, blocks=recipe.blocks, **fixed)
+        return budget_for(recipe, max(1, len(recipe.blocks)), num_blocks)
+    return Budget.of(
+        num_blocks,
+        ratio=default_ratio(recipe),
+        count=recipe.count,
+        blocks=recipe.blocks,
+        protect=recipe.protect,
+        cuts=recipe.cuts,
+    )
+
+
+def budget_for(recipe: Recipe, count: int, num_blocks: int) -> Budget:
+    """Return a recipe's budget for removing `count` steps from a model with `num_blocks` blocks.
+
+    Raises:
+        OptionError: no block or every block would be removed, or the fields of the recipe contradict each other.
+    """
+    return Budget.exactly(count, num_blocks, protect=recipe.protect, forced=recipe.blocks, cuts=recipe.cuts)
 
 
 def check_plans(plans: Mapping[str, PrunePlan], num_blocks: int) -> None:

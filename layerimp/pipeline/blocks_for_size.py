@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from layerimp.blocks.halves import halves_of
 from layerimp.errors import ModelError, OptionError, SurgeryError
 from layerimp.models.sizing import ledger_of
+from layerimp.pipeline.ahead import budget_for, budget_of
 from layerimp.pipeline.latency import Clock
 from layerimp.pruner import Budget, counted
 from layerimp.sizes.targets import UNITS, Quantity, Reached, Target, read_targets
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 Ask = Callable[[Budget], "PrunePlan"]
 """Makes the plan for a budget."""
+Plans = Callable[[int], "PrunePlan"]
+"""Gives the plan of one scorer for a count."""
 LATENCY: Quantity = "latency"
 
 
@@ -35,8 +39,7 @@ class Goal:
     """What a recipe's targets require of every plan.
 
     Attributes:
-        targets: The targets.
-        limits: The largest value that each target allows, in the same order.
+        limits: The targets, each with the largest value that it allows.
         ledger: The sizes of the model's parts.
         intact: The values of the intact model, by quantity.
         budget: The budget of the shortest plan that can meet the targets, by arithmetic.
@@ -44,8 +47,7 @@ class Goal:
         clock: Measures latencies; None if no latency is asked for.
     """
 
-    targets: list[Target]
-    limits: list[float]
+    limits: dict[Target, float]
     ledger: Ledger
     intact: dict[Quantity, float]
     budget: Budget
@@ -62,43 +64,39 @@ class Goal:
             OptionError: the intact model meets all targets, or no removal meets them; then the error names the smallest
                 possible value. Or a target limits the latency of an offloaded model.
         """
-        targets = read_targets(recipe.targets)
         ledger = ledger_of(stack, halves_of(stack, _divided(recipe, len(stack))))
-        timed = _timed(targets, offloaded=stack.offloaded)
+        timed = LATENCY in recipe.targets and not stack.offloaded
         clock = Clock(recipe, stack, tokenizer, progress) if timed else None
-        whole = ledger.left(())
-        intact = {
-            target.quantity: clock(()).value if clock and target.quantity == LATENCY else whole.of(target.quantity)
-            for target in targets
-        }
-        limits = [target.limit(intact[target.quantity]) for target in targets]
-        budget = _budget(recipe, max(1, len(recipe.blocks)), len(stack))
-        goal = cls(targets, limits, ledger, intact, budget, recipe, clock)
-        goal._refuse(type(stack.model).__name__)
-        return goal
+        return cls.by_arithmetic(recipe, ledger, type(stack.model).__name__, offloaded=stack.offloaded, clock=clock)
 
     @classmethod
-    def by_arithmetic(cls, recipe: Recipe, ledger: Ledger, kind: str, *, offloaded: bool) -> Goal:
-        """Make the goal of a recipe without a model to measure, so that a latency is left out; see `of`.
+    def by_arithmetic(
+        cls, recipe: Recipe, ledger: Ledger, kind: str, *, offloaded: bool, clock: Clock | None = None
+    ) -> Goal:
+        """Make the goal of a recipe from the sizes of a model's parts; see `of`.
 
         Args:
             recipe: The recipe.
             ledger: The sizes of the model's parts.
             kind: What the model is called in errors.
-            offloaded: Whether the model will be offloaded.
+            offloaded: Whether the model is or will be offloaded.
+            clock: Measures latencies; without one a latency is left out.
 
         Raises:
             ModelError: a target limits the KV cache, but the size of such a model's cache is not known.
             OptionError: the intact model meets all targets, or no removal meets them. Or a target limits the latency of
                 an offloaded model.
         """
-        named = read_targets(recipe.targets)
-        _timed(named, offloaded=offloaded)
-        targets = [target for target in named if target.quantity != LATENCY]
-        intact = {target.quantity: ledger.left(()).of(target.quantity) for target in targets}
-        limits = [target.limit(intact[target.quantity]) for target in targets]
-        budget = _budget(recipe, max(1, len(recipe.blocks)), ledger.num_blocks)
-        goal = cls(targets, limits, ledger, intact, budget, recipe, None)
+        named, whole = read_targets(recipe.targets), ledger.left(())
+        if offloaded and (latency := next((each for each in named if each.quantity == LATENCY), None)):
+            raise OptionError(f"{latency}: a latency is measured on a whole model in memory, and this one is offloaded")
+        targets = [target for target in named if clock or target.quantity != LATENCY]
+        intact = {
+            target.quantity: clock(()).value if clock and target.quantity == LATENCY else whole.of(target.quantity)
+            for target in targets
+        }
+        limits = {target: target.limit(intact[target.quantity]) for target in targets}
+        goal = cls(limits, ledger, intact, budget_of(recipe, ledger.num_blocks), recipe, clock)
         goal._refuse(kind)
         return goal
 
@@ -132,16 +130,12 @@ class Goal:
                     f"no removal reaches {target} ({_shown(limit)} {unit}): at least {smallest} stay, of which "
                     f"{_shown(outside)} are embeddings, head and what else lies outside the blocks"
                 )
-        if (
-            self.targets
-            and not self.recipe.blocks
-            and all(self.intact[t.quantity] <= limit for t, limit in self._all())
-        ):
+        met = all(self.intact[target.quantity] <= limit for target, limit in self.limits.items())
+        if self.limits and met and not self.recipe.blocks:
             values = ", ".join(
-                f"{t} (it has {_shown(self.intact[t.quantity])} {UNITS[t.quantity]})" for t in self.targets
+                f"{t} (it has {_shown(self.intact[t.quantity])} {UNITS[t.quantity]})" for t in self.limits
             )
             raise OptionError(f"nothing has to go: the intact model is within {values}; ask for less")
-
         if self.clock is not None:
             self._refuse_slow(self.clock)
 
@@ -167,14 +161,11 @@ class Goal:
         )
 
     def _limit(self, quantity: Quantity) -> float:
-        return next(limit for target, limit in self._all() if target.quantity == quantity)
-
-    def _all(self) -> list[tuple[Target, float]]:
-        return list(zip(self.targets, self.limits, strict=True))
+        return next(limit for target, limit in self.limits.items() if target.quantity == quantity)
 
     def _counted(self) -> list[tuple[Target, float]]:
         """The targets that are decided by arithmetic, with their limits."""
-        return [(target, limit) for target, limit in self._all() if target.quantity != LATENCY]
+        return [(target, limit) for target, limit in self.limits.items() if target.quantity != LATENCY]
 
     def reached(self, ask: Ask) -> tuple[PrunePlan, list[Reached]]:
         """Return the shortest plan that meets all targets, and its values beside the targets.
@@ -185,29 +176,41 @@ class Goal:
         Raises:
             OptionError: the pruner has no longer plan and the targets are not met, or no plan is fast enough.
         """
-        plans, count = _Plans(self, ask), self.fewest()
-        while not self._holds(plans.of(count)):
+        plan_for, count = cache(partial(self._plan, ask)), self.fewest()
+        while not self._holds(plan_for(count)):
             count += 1
         if self.clock is not None:
-            count = self._fast_enough(plans, count, self.clock)
-        return plans.of(count), [self._reached(plans, count, *each) for each in self._all()]
+            count = self._fast_enough(plan_for, count, self.clock)
+        return plan_for(count), [self._reached(plan_for, count, *each) for each in self.limits.items()]
+
+    def _plan(self, ask: Ask, count: int) -> PrunePlan:
+        """Ask for the plan for a count.
+
+        Raises:
+            OptionError: the budget or the pruner does not allow so many steps.
+        """
+        try:
+            return ask(budget_for(self.recipe, count, self.ledger.num_blocks))
+        except OptionError as error:
+            asked = ", ".join(map(str, self.limits))
+            raise OptionError(f"{asked} is not reached before {counted(count)} would have to go: {error}") from error
 
     def _holds(self, plan: PrunePlan) -> bool:
         """Whether a plan meets all targets that are decided by arithmetic."""
         left = self.ledger.left(removed_by(plan.blocks))
         return all(left.of(target.quantity) <= limit for target, limit in self._counted())
 
-    def _fast_enough(self, plans: _Plans, least: int, clock: Clock) -> int:
+    def _fast_enough(self, plan_for: Plans, least: int, clock: Clock) -> int:
         """Find the smallest count, from `least` on, that is fast enough, by measuring at interpolated counts."""
         limit = self._limit(LATENCY)
         intact, most, blocks = self.intact[LATENCY], self.budget.most, self.ledger.num_blocks
 
         def fits(count: int) -> bool:
-            return self._holds(plans.of(count)) and clock(plans.of(count).blocks).value <= limit
+            return self._holds(plan_for(count)) and clock(plan_for(count).blocks).value <= limit
 
         slow, count = least - 1, max(least, min(most, math.ceil(blocks * (1 - limit / intact))))
         while not fits(count):
-            now = clock(plans.of(count).blocks).value
+            now = clock(plan_for(count).blocks).value
             if count == most:
                 raise OptionError(self._too_slow(most, now))
             slow, saved = count, (intact - now) / count
@@ -218,67 +221,24 @@ class Goal:
             count, slow = (middle, slow) if fits(middle) else (count, middle)
         return count
 
-    def _reached(self, plans: _Plans, count: int, target: Target, limit: float) -> Reached:
+    def _reached(self, plan_for: Plans, count: int, target: Target, limit: float) -> Reached:
         """Return the value of a count's plan beside a target, and the values with one step less and one step more."""
 
-        def value(plan: PrunePlan | None) -> float | None:
-            if plan is None:
+        def value(count: int) -> float | None:
+            try:
+                blocks = plan_for(count).blocks
+            except OptionError:
                 return None
             if target.quantity != LATENCY:
-                return self.ledger.left(removed_by(plan.blocks)).of(target.quantity)
-            metric = self.clock and self.clock.known(plan.blocks)
+                return self.ledger.left(removed_by(blocks)).of(target.quantity)
+            metric = self.clock and self.clock.known(blocks)
             return metric.value if metric else None
 
-        intact, plan = self.intact[target.quantity], plans.of(count)
-        now = value(plan)
+        intact, now = self.intact[target.quantity], value(count)
         assert now is not None
-        error = self.clock(plan.blocks).stderr if self.clock and target.quantity == LATENCY else None
-        less = intact if count == 1 else value(plans.beside(count - 1))
-        return Reached(target, limit, intact, now, error, less, value(plans.beside(count + 1)))
-
-
-@dataclass
-class _Plans:
-    """The plans of one scorer by count, each made once."""
-
-    goal: Goal
-    ask: Ask
-    known: dict[int, PrunePlan] = field(default_factory=dict)
-
-    def of(self, count: int) -> PrunePlan:
-        """Return the plan for a count.
-
-        Raises:
-            OptionError: the budget or the pruner does not allow so many steps.
-        """
-        if count not in self.known:
-            try:
-                self.known[count] = self.ask(_budget(self.goal.recipe, count, self.goal.ledger.num_blocks))
-            except OptionError as error:
-                asked = ", ".join(map(str, self.goal.targets))
-                raise OptionError(
-                    f"{asked} is not reached before {counted(count)} would have to go: {error}"
-                ) from error
-        return self.known[count]
-
-    def beside(self, count: int) -> PrunePlan | None:
-        """Return the plan for a count next to the chosen one; None if there is none."""
-        try:
-            return self.of(count)
-        except OptionError:
-            return None
-
-
-def _timed(targets: Sequence[Target], *, offloaded: bool) -> Target | None:
-    """Return the target that limits the latency; None without one.
-
-    Raises:
-        OptionError: there is one, and the model is offloaded.
-    """
-    latency = next((target for target in targets if target.quantity == LATENCY), None)
-    if latency and offloaded:
-        raise OptionError(f"{latency}: a latency is measured on a whole model in memory, and this one is offloaded")
-    return latency
+        error = self.clock(plan_for(count).blocks).stderr if self.clock and target.quantity == LATENCY else None
+        less = intact if count == 1 else value(count - 1)
+        return Reached(target, limit, intact, now, error, less, value(count + 1))
 
 
 def _divided(recipe: Recipe, num_blocks: int) -> set[int]:
@@ -286,11 +246,6 @@ def _divided(recipe: Recipe, num_blocks: int) -> set[int]:
     if recipe.cuts == "all":
         return set(range(num_blocks))
     return set(touched_by(step for step in recipe.blocks if isinstance(step, str)))
-
-
-def _budget(recipe: Recipe, count: int, num_blocks: int) -> Budget:
-    """Return the recipe's budget for a count."""
-    return Budget.exactly(count, num_blocks, protect=recipe.protect, forced=recipe.blocks, cuts=recipe.cuts)
 
 
 def _shown(value: float) -> str:

@@ -15,7 +15,7 @@ from layerimp.blocks.forward import block_input, called, computing, with_hidden,
 from layerimp.blocks.modes import quiet
 from layerimp.calibration.splits import rows_of
 from layerimp.errors import LayerimpError
-from layerimp.evaluation.cost import batch_of, reading_seconds
+from layerimp.evaluation.cost import batch_of, head_share, reading_seconds
 from layerimp.healer import Scope
 from layerimp.models.loading import load_tokenizer
 from layerimp.pipeline.outline import alike, stand_in
@@ -64,9 +64,7 @@ class Durations:
     @cached_property
     def _head(self) -> float:
         """The head takes as long per weight as the blocks: its size as a share of theirs."""
-        ledger, head = self._outline.ledger, self._outline.stack.model.get_output_embeddings()
-        of_head = sum(p.numel() for p in head.parameters()) if head is not None else 0
-        return of_head / max(1, ledger.inside(ledger.sublayers).parameters)
+        return head_share(self._outline.stack)
 
     def _blocks(self, rows: int, tokens: int) -> float | None:
         """The time of all blocks for a batch [rows, tokens]."""

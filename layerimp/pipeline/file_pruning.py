@@ -67,7 +67,7 @@ def prune_files(run: Run, choice: Choice) -> StageResults:
         with run.selection.excusing(label):
             removal = prepare(loaded.stack, plan.blocks)
             tensors[label] = kept_tensors(loaded.stack, removal)
-            beside = _described(loaded.model, removal)
+            beside = shapes_only(loaded.model, removal.shortened.config if removal.shortened else None)
             size = Size.of(find_blocks(beside))
             reached = choice.reached.get(label, ())
             models[label] = PrunedModel(Contender(label), plan, size, removal, beside, reached=reached)
@@ -85,11 +85,6 @@ def prune_files(run: Run, choice: Choice) -> StageResults:
         size = Size.of(write_pruned(loaded, model.removal, tensors[label], directory, run.recipe, run.progress))
         written[label] = replace(model, size=size)
     return replace(stages, models=written, checkpoints={label: checkpoint_path(label) for label in written})
-
-
-def _described(model: PreTrainedModel, removal: Removal) -> PreTrainedModel:
-    """Return the pruned model of a removal, on the meta device."""
-    return shapes_only(model, None if removal.shortened is None else removal.shortened.config)
 
 
 def write_pruned(
@@ -127,7 +122,7 @@ def write_pruned(
     pruned = _opened(loaded.stack, directory)
     if recipe.verify:
         with progress.stage("compare the copied bytes", size, unit_bytes=1) as advance:
-            require_same_bits(tensors, _weights(pruned), advance)
+            require_same_bits(tensors, _offloaded(pruned).tensors, advance)
     with progress.stage("probe both models"):
         _prove(loaded.stack, removal, pruned, directory)
     return pruned
@@ -141,14 +136,14 @@ def kept_tensors(stack: BlockStack, removal: Removal) -> dict[str, Stored]:
     """
     shortened = removal.shortened
     if shortened is None:
-        return dict(_weights(stack))
+        return dict(_offloaded(stack).tensors)
     if beside := [*shortened.tables, *shortened.parallel]:
         raise SurgeryError(
             f"{beside[0]} has a part per block and is not cut in files; --no-offload removes {named(removal.steps)}"
         )
     names = WeightNames(shortened.meta_model)
     kept: dict[str, Stored] = {}
-    for key, tensor in _weights(stack).items():
+    for key, tensor in _offloaded(stack).tensors.items():
         inside = {target for target in tensor.targets if target.startswith(f"{stack.path}.")}
         if not inside:
             if names.targets(key):
@@ -191,7 +186,7 @@ def _renamed(key: str, blocks: str, targets: set[str], new: int, names: WeightNa
 def _describe(loaded: Loaded, removal: Removal, directory: Path) -> None:
     """Write what lies beside the weights: the configuration, the tokenizer, the settings of generation."""
     config = loaded.model.config if removal.shortened is None else removal.shortened.config
-    source = _source(loaded.stack)
+    source = _offloaded(loaded.stack).directory
     with quiet():
         config.architectures, config.dtype = [type(loaded.model).__name__], stored_dtype(loaded.model)
         config.save_pretrained(directory)
@@ -213,9 +208,8 @@ def _prove(stack: BlockStack, removal: Removal, pruned: BlockStack, directory: P
         raise CheckpointError(f"the checkpoint loads back with {len(pruned)} blocks, and not {len(removal.kept)}")
     off = _deviation(stack, removal, pruned)
     if off and stack.model.dtype in HALF:
-        off = _deviation(
-            _opened(stack, _source(stack), torch.float32), removal, _opened(stack, directory, torch.float32)
-        )
+        intact = _opened(stack, _offloaded(stack).directory, torch.float32)
+        off = _deviation(intact, removal, _opened(stack, directory, torch.float32))
     if off > TOLERANCE:
         raise SurgeryError(
             f"{type(stack.model).__name__} computes differently without {named(removal.steps)} than past it "
@@ -238,16 +232,6 @@ def _opened(stack: BlockStack, directory: Path, dtype: torch.dtype | None = None
     """A checkpoint like that of a model, offloaded."""
     model: PreTrainedModel = stack.model
     return open_offloaded(directory, dtype=dtype or model.dtype, device=stack.device)
-
-
-def _weights(stack: BlockStack) -> Mapping[str, Stored]:
-    """The tensors in the files of an offloaded model."""
-    return _offloaded(stack).tensors
-
-
-def _source(stack: BlockStack) -> Path:
-    """The directory of an offloaded model."""
-    return _offloaded(stack).directory
 
 
 def _offloaded(stack: BlockStack) -> OffloadedBlocks:

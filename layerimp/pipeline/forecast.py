@@ -12,7 +12,7 @@ from pydantic import Field
 from layerimp._paths import expanded
 from layerimp.component import versioned
 from layerimp.errors import SurgeryError
-from layerimp.pipeline.ahead import budget_of
+from layerimp.pipeline.ahead import budget_for, budget_of
 from layerimp.pipeline.blocks_for_size import LATENCY, Goal
 from layerimp.pipeline.checkpoints import checkpoint_path
 from layerimp.pipeline.durations import Durations
@@ -20,7 +20,6 @@ from layerimp.pipeline.forecast_parts import ROUGHLY, MemoryForecast, PassForeca
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.output import PLANS, RECIPE
 from layerimp.pipeline.resolve import create_pruner, row_length
-from layerimp.pruner import Budget
 from layerimp.report.document import PAGE, RESULTS
 from layerimp.report.results.part import Known, Part, Versioned
 from layerimp.scorer import Importance
@@ -168,12 +167,6 @@ class _Estimate:
         if steps and (reason := self.outline.refusal(steps)):
             raise SurgeryError(f"{named(steps)} cannot be removed: {reason}")
 
-    def _budget(self, count: int) -> Budget:
-        recipe = self.recipe
-        return Budget.exactly(
-            count, len(self.outline.stack), protect=recipe.protect, forced=recipe.blocks, cuts=recipe.cuts
-        )
-
     def _size(self, quantity: str, plans: Sequence[frozenset[Sublayer]], count: Range) -> SizeForecast:
         """Forecast a size before and after pruning."""
         ledger = self.outline.ledger
@@ -181,7 +174,7 @@ class _Estimate:
         if plans:
             left = [ledger.left(sublayers).of(quantity) for sublayers in plans]
         else:
-            budget = self._budget(int(count.most))
+            budget = budget_for(self.recipe, int(count.most), ledger.num_blocks)
             free = {part for part in ledger.sublayers if part.block not in budget.protected} | removed_by(budget.forced)
             most = ledger.removable(quantity, free)[int(count.most)]
             left = [whole - most, whole - ledger.removable(quantity, free, lightest=True)[int(count.least)]]
@@ -209,7 +202,7 @@ class _Estimate:
             steps = sorted((s for series in candidates(removed, num_blocks, cuts) for s in series), key=_depth)
             return Importance([0.0] * len(steps), steps)
 
-        create_pruner(self.recipe.pruner, cuts).within_budget(scoring, self._budget(count))
+        create_pruner(self.recipe.pruner, cuts).within_budget(scoring, budget_for(self.recipe, count, num_blocks))
         return len(scored - {frozenset()}) * len(self.prepared.selection.specs)
 
     def _memory(self) -> MemoryForecast:

@@ -11,22 +11,31 @@ from layerimp.models.dtypes import DTYPES
 from layerimp.models.safetensors_files import read_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
-    from layerimp.evaluator import Evaluator
     from layerimp.progress import Progress
     from layerimp.recipe import Recipe
 
 
-def is_offloaded(recipe: Recipe, progress: Progress) -> bool:
+def is_offloaded(recipe: Recipe, progress: Progress, whole: Sequence[str] = ()) -> bool:
     """Whether the blocks of a recipe's model stay in their files, and scoring reads them one after another.
 
-    By default this is so if the model does not fit into the free memory of the device; then a line says so.
+    By default this is so if the model does not fit into the free memory of the device, and nothing needs it whole; then
+    a line says so.
+
+    Args:
+        recipe: The recipe.
+        progress: Where to report progress.
+        whole: What needs the whole model in memory, in words.
 
     Raises:
         OptionError: the recipe asks for reading block by block, and for something that contradicts it.
         ModelError: the recipe asks for the whole model, which does not fit into memory.
     """
+    if whole and recipe.offload:
+        raise OptionError(f"{whole[0]} needs whole models in memory; an offloaded run takes --tasks none and no healer")
+    if whole and recipe.offload is None:
+        return False
     if recipe.offload and recipe.device_map is not None:
         raise OptionError("--offload reads a model block by block, and contradicts --device-map")
     if recipe.offload is False and (sizes := _lacking(recipe)):
@@ -38,22 +47,6 @@ def is_offloaded(recipe: Recipe, progress: Progress) -> bool:
             f"{recipe.model} is read block by block, since its weights take {sizes} (an error with --no-offload)"
         )
     return bool(sizes)
-
-
-def is_run_offloaded(recipe: Recipe, evaluators: Mapping[str, Evaluator], progress: Progress) -> bool:
-    """Whether the blocks of a run's model stay in their files; see `is_offloaded`. If not requested, only if they can.
-
-    Raises:
-        OptionError: the recipe asks for reading block by block, and for work that needs whole models.
-        ModelError: the recipe asks for the whole model, which does not fit into memory.
-    """
-    whole = [f"the evaluator {label}" for label, evaluator in evaluators.items() if evaluator.needs_weights]
-    whole += ["--heal"] * bool(recipe.healers) + ["--keep"] * (recipe.keep is not None)
-    if not whole or recipe.offload is False:
-        return is_offloaded(recipe, progress)
-    if recipe.offload:
-        raise OptionError(f"{whole[0]} needs whole models in memory; an offloaded run takes --tasks none and no healer")
-    return False
 
 
 def _lacking(recipe: Recipe) -> str:

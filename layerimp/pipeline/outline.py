@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -205,14 +205,10 @@ def stand_in(stack: BlockStack) -> BlockStack | None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for module in filled:
-            for name, parameter in _without_values(module):
-                setattr(module, name, nn.Parameter(_drawn(parameter.shape), requires_grad=False))
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                if parameter.is_meta:
+                    setattr(module, name, nn.Parameter(_drawn(parameter.shape), requires_grad=False))
     return built
-
-
-def _without_values(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield those parameters of a module itself that are on the meta device."""
-    yield from [(name, weight) for name, weight in module.named_parameters(recurse=False) if weight.is_meta]
 
 
 def _drawn(shape: torch.Size) -> torch.Tensor:

@@ -13,7 +13,7 @@ from layerimp.evaluation.selection import prepared as prepare_evaluators
 from layerimp.fidelity.comparer import Comparer
 from layerimp.pipeline.ahead import budget_of, check_ahead, check_plans
 from layerimp.pipeline.healing import healers_of
-from layerimp.pipeline.offloading import is_offloaded, is_run_offloaded
+from layerimp.pipeline.offloading import is_offloaded
 from layerimp.pipeline.output import check_output
 from layerimp.pipeline.resolve import create_pruner, defaults_note, resolve
 from layerimp.pipeline.texts import check_calibration
@@ -144,11 +144,12 @@ def _reads(command: Command, recipe: Recipe, plans: Mapping[str, PrunePlan] | No
 
 def _offloaded(command: Command, recipe: Recipe, evaluators: Mapping[str, Evaluator], progress: Progress) -> bool:
     """Whether the blocks of the model stay in their files. An evaluator that compares by default prevents nothing."""
-    if command == "run":
-        needed = {
-            label: evaluator
-            for label, evaluator in evaluators.items()
-            if not isinstance(evaluator, Comparer) or is_requested(recipe, label)
-        }
-        return is_run_offloaded(recipe, needed, progress)
-    return command != "evaluate" and is_offloaded(recipe, progress)
+    if command != "run":
+        return command != "evaluate" and is_offloaded(recipe, progress)
+    whole = [
+        f"the evaluator {label}"
+        for label, evaluator in evaluators.items()
+        if evaluator.needs_weights and (is_requested(recipe, label) or not isinstance(evaluator, Comparer))
+    ]
+    whole += ["--heal"] * bool(recipe.healers) + ["--keep"] * (recipe.keep is not None)
+    return is_offloaded(recipe, progress, whole)

@@ -84,13 +84,12 @@ def default_ratio(recipe: Recipe) -> float | None:
 
 def anywhere(recipe: Recipe) -> Recipe:
     """Return the recipe with absolute paths, which mean the same in any working directory."""
-    places = {name: absolute(path) for name in ("task_path", "data_dir") if (path := getattr(recipe, name)) is not None}
     source = source_anywhere(str(recipe.calibration.source))
-    heal_text = None if recipe.heal_text is None else source_anywhere(recipe.heal_text)
     return recipe.model_copy(
         update={
-            "heal_text": heal_text,
-            **{name: Path(place) for name, place in places.items()},
+            "heal_text": recipe.heal_text and source_anywhere(recipe.heal_text),
+            "task_path": recipe.task_path and Path(absolute(recipe.task_path)),
+            "data_dir": recipe.data_dir and Path(absolute(recipe.data_dir)),
             "evaluators": {label: _text_anywhere(spec) for label, spec in recipe.evaluators.items()},
             "model": model_anywhere(recipe.model),
             "calibration": recipe.calibration.model_copy(update={"source": source}),

@@ -93,11 +93,10 @@ class Run:
             OptionError: an option does not fit the model, such as labels for a language model.
         """
         asked, progress, allowed = prepared.recipe, prepared.progress, prepared.permissions
-        drawn = reserved = None
+        drawn = reserved = further = None
         loaded = load_model(asked, allowed, progress, offloaded=prepared.offloaded)
         recipe = settled(asked, loaded.model, prepared.reads)
         evaluators, failed = fitting(recipe, prepared.evaluators, loaded.model, progress, lenient=prepared.lenient)
-        healers = HealerSet(prepared.healers, None, unfinished)
         if "calibration" in prepared.reads:
             corpus = read_text(recipe, loaded, prepared.trained_on, progress)
             drawn = corpus.draw(recipe.calibration.samples, recipe.seed)
@@ -110,7 +109,6 @@ class Run:
                 taken = drawn.documents | (reserved.documents if reserved else frozenset())
                 further = further_text(recipe, loaded, taken, allowed, progress)
                 check_text(recipe, evaluators, drawn, further)
-                healers = HealerSet(prepared.healers, further, unfinished)
         name = model_name(asked.model) if prepared.command == "evaluate" else ORIGINAL
         measured = shapes_only(loaded.model) if loaded.stack.offloaded else loaded.model
         evaluation = Evaluation(measured, loaded.tokenizer, progress, failed=failed, intact_name=name)
@@ -126,7 +124,7 @@ class Run:
             selection=prepared.selection,
             evaluators=evaluators,
             evaluation=evaluation,
-            healers=healers,
+            healers=HealerSet(prepared.healers, further, unfinished),
             stage=stage,
         )
 

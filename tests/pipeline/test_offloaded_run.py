@@ -107,9 +107,8 @@ def test_a_model_that_does_not_fit_is_offloaded_if_nothing_needs_it_whole(
 ) -> None:
     monkeypatch.setattr(offloading, "free_bytes", lambda _device: 1000)
     recipe, screen = make_recipe({"model": str(model_dir)}), Screen()
-    assert offloading.is_run_offloaded(recipe, {}, screen)
-    healing = make_recipe({"model": str(model_dir), "healers": {"linear": {"name": "linear"}}})
-    assert not offloading.is_run_offloaded(healing, {}, screen)
+    assert offloading.is_offloaded(recipe, screen)
+    assert not offloading.is_offloaded(recipe, screen, ["--heal"])
 
 
 def test_the_forecast_counts_what_is_in_memory_at_a_time(
