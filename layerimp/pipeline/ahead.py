@@ -9,6 +9,7 @@ from layerimp.errors import OptionError
 from layerimp.models.configuration import blocks_stated, count_blocks
 from layerimp.pipeline.resolve import default_ratio
 from layerimp.pruner import Budget, PrunePlan
+from layerimp.recipe import check_label
 
 if TYPE_CHECKING:
     from layerimp.recipe import Permissions, Recipe
@@ -44,14 +45,16 @@ def budget_for(recipe: Recipe, count: int, num_blocks: int) -> Budget:
 
 
 def check_plans(plans: Mapping[str, PrunePlan], num_blocks: int) -> None:
-    """Refuse plans that remove nothing, or that are for another number of blocks.
+    """Refuse plans that remove nothing, that are for another number of blocks, or whose labels are none.
 
     Raises:
-        OptionError: a plan removes nothing or is for another number of blocks, or there is no plan at all.
+        OptionError: a plan removes nothing, is for another number of blocks, or has a label that is not allowed; or
+            there is no plan at all.
     """
     if not plans:
         raise OptionError("there is no plan in the file")
     for label, plan in plans.items():
+        check_label(label)
         if not plan.blocks:
             raise OptionError(f"plan {label!r} removes nothing")
         if plan.num_blocks != num_blocks:

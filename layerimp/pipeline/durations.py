@@ -97,8 +97,7 @@ class Durations:
                 effort = healer.effort(scope)
             if effort is None or self.block is None:
                 return None
-            each = self._blocks(self._rows, self._length)
-            assert each is not None
+            each = self.block * len(self._outline.stack)
             per_token, measured = each / (self._rows * self._length), MEASURING * held_out * self._length
             work = per_token * (effort.blocks + self._head * effort.head)
             total += work if effort.seconds is None else min(work, effort.seconds)

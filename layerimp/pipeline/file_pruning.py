@@ -26,7 +26,6 @@ from layerimp.pipeline.ahead import check_plans
 from layerimp.pipeline.checkpoints import checkpoint_path
 from layerimp.pipeline.removals import Choice, check_room
 from layerimp.pipeline.run import PrunedModel, StageResults
-from layerimp.recipe import check_label
 from layerimp.report.results.contenders import Contender
 from layerimp.report.results.models import Size
 from layerimp.steps import named
@@ -63,7 +62,6 @@ def prune_files(run: Run, choice: Choice) -> StageResults:
     models: dict[str, PrunedModel] = {}
     tensors: dict[str, dict[str, Stored]] = {}
     for label, plan in choice.plans.items():
-        check_label(label)
         with run.selection.excusing(label):
             removal = prepare(loaded.stack, plan.blocks)
             tensors[label] = kept_tensors(loaded.stack, removal)

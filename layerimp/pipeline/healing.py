@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from layerimp.cache.unfinished import Unfinished
@@ -25,11 +24,10 @@ from layerimp.surgery.removal import prepare
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from layerimp.blocks.stack import Batch, BlockStack
+    from layerimp.blocks.stack import Batch
     from layerimp.calibration.sampling import CalibrationSet
     from layerimp.evaluator import Evaluator
     from layerimp.recipe import ComponentSpec, Recipe
-    from layerimp.surgery.removal import Removal
 
 
 def heal(
@@ -85,36 +83,6 @@ def heal(
             further=further,
             unfinished=unfinished,
             progress=progress or SILENT,
-        )
-
-
-@dataclass(frozen=True)
-class HealerSet:
-    """The healers of a run.
-
-    Attributes:
-        healers: The healers, by label.
-        further: Further text that healers may train on, if any.
-        unfinished: The directories in which healers keep the state of long work.
-    """
-
-    healers: Mapping[str, Healer]
-    further: FurtherText | None = None
-    unfinished: Unfinished | None = None
-
-    def heal(
-        self, label: str, intact: BlockStack, removal: Removal, drawn: CalibrationSet, progress: Progress
-    ) -> Healed:
-        """Repair the pruned model of a removal, beside the intact model; see `heal_beside`."""
-        return heal_beside(
-            intact,
-            find_blocks(removal.beside()),
-            removal.steps,
-            drawn,
-            self.healers[label],
-            further=self.further or (),
-            unfinished=self.unfinished,
-            progress=progress,
         )
 
 

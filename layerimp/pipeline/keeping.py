@@ -115,7 +115,7 @@ class _Trials:
             self._removals[key] = prepare(run.loaded.stack, plan.blocks)
         removal = self._removals[key]
         if contender.healer:
-            healed = run.healers.heal(contender.healer, run.loaded.stack, removal, run.text, run.progress)
+            healed = run.heal(contender.healer, removal)
             metrics = run.evaluation.beside(healed.model).of(self.evaluators, "quality", name)
         else:
             with removal.applied():
@@ -253,7 +253,7 @@ def _by_scorer(
     plan_of, longest = _plans(make, budget, least, nested=pruner.nested)
     most: dict[str, _Most] = {}
     failed: dict[str, str] = {}
-    for name, contender in contenders([label], run.healers.healers).items():
+    for name, contender in contenders([label], run.healers).items():
         try:
             most[name] = trials.most(plan_of, contender, (least, longest), nested=pruner.nested)
         except (ModelError, PluginError) as error:

@@ -27,7 +27,7 @@ def prune_by_amount(run: Run) -> StageResults:
     choice = choose(run)
     models = prepare_removals(run, choice)
     different = len({model.key for model in models.values()})
-    run.evaluation.announce(run.evaluators, run.loaded.stack, different * (1 + len(run.healers.healers)))
+    run.evaluation.announce(run.evaluators, run.loaded.stack, different * (1 + len(run.healers)))
     metrics = {ORIGINAL: run.evaluation.of(run.evaluators, "quality")} | measure_quality(run, models)
     healed, failed = heal_pruned(run, models)
     metrics |= measure_quality(run, healed)
@@ -85,7 +85,7 @@ def heal_pruned(run: Run, models: Mapping[str, PrunedModel]) -> tuple[dict[str, 
     healed: dict[str, PrunedModel] = {}
     failed: dict[str, str] = {}
     first: dict[tuple[frozenset[Sublayer], str], str] = {}
-    for (scorer, model), healer in product(models.items(), run.healers.healers):
+    for (scorer, model), healer in product(models.items(), run.healers):
         contender = Contender(scorer, healer)
         label = contender.label
         same = first.setdefault((model.key[0], healer), label)
@@ -97,7 +97,7 @@ def heal_pruned(run: Run, models: Mapping[str, PrunedModel]) -> tuple[dict[str, 
         else:
             run.progress.note(f"heal {label}")
             try:
-                done = run.healers.heal(healer, run.loaded.stack, model.removal, run.text, run.progress)
+                done = run.heal(healer, model.removal)
             except (ModelError, PluginError, NonFiniteError) as error:
                 failed[label] = str(error)
                 run.progress.note(f"{label} is left out: {error}")

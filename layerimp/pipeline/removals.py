@@ -15,7 +15,6 @@ from layerimp.pipeline.resolve import create_pruner, model_anywhere
 from layerimp.pipeline.run import PrunedModel
 from layerimp.pipeline.scores import rescoring, score_blocks
 from layerimp.pruner import Budget, PrunePlan
-from layerimp.recipe import check_label
 from layerimp.registry.attribution import attributing
 from layerimp.report.results.contenders import Contender
 from layerimp.report.results.models import Size
@@ -102,7 +101,6 @@ def prepare_removals(run: Run, choice: Choice) -> dict[str, PrunedModel]:
     stack = run.loaded.stack
     check_plans(choice.plans, len(stack))
     for label, plan in choice.plans.items():
-        check_label(label)
         with run.selection.excusing(label):
             if (removed := removed_by(plan.blocks)) not in prepared:
                 removal = prepare(stack, plan.blocks)
@@ -113,7 +111,7 @@ def prepare_removals(run: Run, choice: Choice) -> dict[str, PrunedModel]:
             models[label] = PrunedModel(Contender(label), plan, size, removal, reached=reached)
     run.selection.need_any()
     saved = sum(model.size.bytes for label, model in models.items() if label not in run.selection.baselines)
-    check_room(run, saved * (1 + len(run.healers.healers)))
+    check_room(run, saved * (1 + len(run.healers)))
     return models
 
 

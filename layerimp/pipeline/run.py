@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from layerimp.defaults import ORIGINAL
 from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting, with_text
+from layerimp.healing.engine import heal_beside
 from layerimp.models.configuration import auto_class
+from layerimp.models.discovery import find_blocks
 from layerimp.models.origin import model_name
 from layerimp.models.sizing import shapes_only
-from layerimp.pipeline.healing import HealerSet, check_text
+from layerimp.pipeline.healing import check_text
 from layerimp.pipeline.held_out import with_quality
 from layerimp.pipeline.resolve import settled
 from layerimp.pipeline.stages import Loaded, load_model
@@ -26,9 +28,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from layerimp.cache.unfinished import Unfinished
+    from layerimp.calibration.further_text import FurtherText
     from layerimp.calibration.sampling import CalibrationSet
     from layerimp.evaluator import Evaluator
     from layerimp.fidelity.record import Fidelity
+    from layerimp.healer import Healer
+    from layerimp.healing.engine import Healed
     from layerimp.metric import Metric
     from layerimp.pipeline.prepare import Command, Prepared
     from layerimp.progress import Progress
@@ -60,7 +65,9 @@ class Run:
         selection: The scorers; those that fail leave it.
         evaluators: The evaluators that can measure the model, by label.
         evaluation: Runs evaluators on the intact model; knows which have failed.
-        healers: The healers.
+        healers: The healers, by label.
+        further: Further text that healers may train on, if any.
+        unfinished: The directories in which healers keep the state of long work.
         stage: The directory to write to; None if no output was asked for.
     """
 
@@ -75,7 +82,9 @@ class Run:
     selection: Selection
     evaluators: Mapping[str, Evaluator]
     evaluation: Evaluation
-    healers: HealerSet
+    healers: Mapping[str, Healer]
+    further: FurtherText | None
+    unfinished: Unfinished | None
     stage: Path | None
 
     @classmethod
@@ -124,7 +133,9 @@ class Run:
             selection=prepared.selection,
             evaluators=evaluators,
             evaluation=evaluation,
-            healers=HealerSet(prepared.healers, further, unfinished),
+            healers=prepared.healers,
+            further=further,
+            unfinished=unfinished,
             stage=stage,
         )
 
@@ -133,6 +144,19 @@ class Run:
         """The text for scorers and healers, of a command that reads one."""
         assert self.drawn is not None
         return self.drawn
+
+    def heal(self, healer: str, removal: Removal) -> Healed:
+        """Repair the pruned model of a removal, beside the intact model, by the healer with a label."""
+        return heal_beside(
+            self.loaded.stack,
+            find_blocks(removal.beside()),
+            removal.steps,
+            self.text,
+            self.healers[healer],
+            further=self.further or (),
+            unfinished=self.unfinished,
+            progress=self.progress,
+        )
 
     @property
     def loader(self) -> str:
