@@ -29,8 +29,7 @@ from layerimp.blocks import BlockStack, run
 from layerimp.blocks.head import Head
 from layerimp.calibration import load_calibration
 from layerimp.calibration.validation import Checked
-from layerimp.defaults import FIDELITY_ROWS
-from layerimp.fidelity import Intact, continuations, end_tokens, prompts, repeated
+from layerimp.fidelity import Comparer, Intact, continuations, end_tokens, prompts, repeated
 from layerimp.fidelity.divergence import CHUNK_LOGITS
 from layerimp.models import longest_row
 from layerimp.models.discovery import find_blocks
@@ -41,7 +40,7 @@ PARSER = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 PARSER.add_argument("--model", required=True)
 PARSER.add_argument("--calibration", required=True)
 PARSER.add_argument("--remove", type=int, default=1, help="how many blocks to remove")
-PARSER.add_argument("--rows", type=int, default=FIDELITY_ROWS)
+PARSER.add_argument("--rows", type=int, default=Comparer.Config.model_fields["rows"].default)
 PARSER.add_argument("--max-length", type=int, default=256)
 PARSER.add_argument("--batch-size", type=int, default=8)
 PARSER.add_argument("--rounds", type=int, default=5)
