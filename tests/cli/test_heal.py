@@ -21,7 +21,8 @@ from layerimp.calibration.sampling import document_hash
 from layerimp.checkpoint.record import FILE, Record, read_record
 from layerimp.errors import InputError
 from layerimp.healing import Teaching
-from layerimp.pipeline import heal_checkpoint, healing
+from layerimp.pipeline import heal_checkpoint
+from layerimp.pipeline import run as runs
 from layerimp.pipeline.heal_forecast import HealingForecast
 from layerimp.testing import tiny_tokenizer
 
@@ -173,7 +174,7 @@ def test_what_a_run_kept_for_fidelity_is_never_healed_on(
 
         return heal_beside
 
-    for module in (healing, heal_checkpoint):
+    for module in (runs, heal_checkpoint):
         monkeypatch.setattr(module, "heal_beside", reading(module.heal_beside))
     text = ("--calibration", calibration_file, "--samples", 4, "--max-length", 8, "--heal-text", calibration_file)
     train = ("--set", "distill.steps=1")
