@@ -166,14 +166,12 @@ class Metric:
 
         None if the error is not known.
         """
-        if self.likelihood is not None:
-            loss, error = self.likelihood.loss, self.likelihood.stderr
-            if error is None:
-                return None
-            return self.likelihood.metric(loss - times * error), self.likelihood.metric(loss + times * error)
-        if self.stderr is None or not math.isfinite(self.stderr):
+        likelihood = self.likelihood
+        value, error = (self.value, self.stderr) if likelihood is None else (likelihood.loss, likelihood.stderr)
+        if error is None or not math.isfinite(error):
             return None
-        return self.value - times * self.stderr, self.value + times * self.stderr
+        ends = value - times * error, value + times * error
+        return ends if likelihood is None else (likelihood.metric(ends[0]), likelihood.metric(ends[1]))
 
 
 def by_key(metrics: Iterable[Metric]) -> dict[Key, Metric]:

@@ -97,10 +97,11 @@ class Pass:
         """
         if stack.offloaded:
             self.check_offloading()
-        wanted = {site for scorer in self.scorers.values() for site in scorer.observes}
-        # The sites that stand in for others are looked for as well, since the trial is made once.
-        substitutes = {scorer.fallbacks.get(site) for scorer in self.scorers.values() for site in scorer.observes}
-        self.scouting = self.sweep.scout(stack, frozenset(wanted | {site for site in substitutes if site}))
+        wanted: set[str] = set()
+        for scorer in self.scorers.values():
+            # The sites that stand in for others are looked for as well, since the trial is made once.
+            wanted |= scorer.observes | {scorer.fallbacks.get(site, site) for site in scorer.observes}
+        self.scouting = self.sweep.scout(stack, frozenset(wanted))
         missing = self.scouting.missing
         self.renamed = {key: fallbacks(key[0], scorer, missing) for key, scorer in self.scorers.items()}
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
     from layerimp.sweep.units import Point, Unit
 
-Owners = dict["nn.Parameter", list[tuple[int, int, str]]]
-"""For each parameter, the units that it belongs to: the series, the unit's position in it, and the parameter's name."""
+Owners = dict["nn.Parameter", dict[int, tuple[int, str]]]
+"""For each parameter, by series, the position of the unit that it belongs to, and the parameter's name there."""
 
 
 def owners_of(stack: BlockStack, drive: Drive) -> Owners:
@@ -37,9 +37,7 @@ def owners_of(stack: BlockStack, drive: Drive) -> Owners:
     for which, series in enumerate(drive.series):
         for position, unit in enumerate(series.units):
             for name, parameter in _parameters(stack, unit, drive):
-                known = owners.setdefault(parameter, [])
-                if all(which != other for other, _, _ in known):
-                    known.append((which, position, name))
+                owners.setdefault(parameter, {}).setdefault(which, (position, name))
     return owners
 
 
@@ -115,7 +113,7 @@ class BackwardRecorder(Recorder["_Reader"]):
         def take(parameter: nn.Parameter) -> None:
             gradient, parameter.grad = parameter.grad, None
             assert gradient is not None
-            for which, position, name in owners[parameter]:
+            for which, (position, name) in owners[parameter].items():
                 self.batch.readers[which].take_gradient(position, name, parameter, gradient)
 
         with ExitStack() as undo:

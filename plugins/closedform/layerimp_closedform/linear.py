@@ -8,12 +8,11 @@ from functools import partial
 
 from pydantic import Field
 
-from layerimp import Healer
 from layerimp.errors import NonFiniteError
 from layerimp.healer import Case, Effort, Gap, Repair, Scope
 from layerimp.healing import replace, states, stream_scaled, trying
 from layerimp_closedform.fits import NormFit, PlainFit, Values, fit_of
-from layerimp_closedform.rescale import Jump, RescaleConfig, applied, rescaled, why_not_scaled
+from layerimp_closedform.rescale import GapByGap, Jump, RescaleConfig, applied, rescaled, why_not_scaled
 
 
 class LinearConfig(RescaleConfig):
@@ -28,7 +27,7 @@ class LinearConfig(RescaleConfig):
     )
 
 
-class Linear(Healer):
+class Linear(GapByGap):
     """Fits the last linear map before each gap to make up for the removed blocks, if that lowers the held-out loss."""
 
     name = "linear"
@@ -41,17 +40,8 @@ class Linear(Healer):
         tokens = scope.gaps * (scope.rows + tried) * scope.length
         return Effort(tokens, scope.gaps * tried * scope.length)
 
-    def heal(self, case: Case) -> list[Repair]:
-        """Fit at each gap, on the stream as already healed at the earlier gaps."""
-        total, repairs = 1.0, []
-        with case.progress.stage("linear", len(case.gaps), unit="gaps") as advance:
-            for gap in case.gaps:
-                repairs.append(self._repair(case, gap, total))
-                total *= repairs[-1].numbers.get("factor", 1.0)
-                advance(1)
-        return repairs
-
-    def _repair(self, case: Case, gap: Gap, total: float) -> Repair:
+    def repair(self, case: Case, gap: Gap, total: float) -> Repair:
+        """Fit at the gap, and scale the stream there if that does not help."""
         config = self.config
         if gap.writer is None:
             return rescaled(case, gap, total, config.shares, why=gap.obstacle)

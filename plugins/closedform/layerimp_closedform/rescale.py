@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,31 @@ class RescaleConfig(Options):
     )
 
 
-class Rescale(Healer):
+class GapByGap(Healer):
+    """The base class of healers that repair one gap after the other, on the stream as healed at the earlier gaps."""
+
+    def heal(self, case: Case) -> list[Repair]:
+        """Repair each gap."""
+        total, repairs = 1.0, []
+        with case.progress.stage(self.name, len(case.gaps), unit="gaps") as advance:
+            for gap in case.gaps:
+                repairs.append(self.repair(case, gap, total))
+                total *= repairs[-1].numbers.get("factor", 1.0)
+                advance(1)
+        return repairs
+
+    @abstractmethod
+    def repair(self, case: Case, gap: Gap, total: float) -> Repair:
+        """Repair a gap.
+
+        Args:
+            case: The models and the text.
+            gap: The gap.
+            total: The factor by which the stream was scaled at earlier gaps.
+        """
+
+
+class Rescale(GapByGap):
     """Scales the residual stream at each gap by the jump in its magnitude, if that lowers the held-out loss."""
 
     name = "rescale"
@@ -48,15 +73,9 @@ class Rescale(Healer):
         tokens = scope.gaps * (scope.rows + tried) * scope.length
         return Effort(tokens, scope.gaps * tried * scope.length)
 
-    def heal(self, case: Case) -> list[Repair]:
-        """Find each gap's factor, on the stream as already scaled at the earlier gaps."""
-        total, repairs = 1.0, []
-        with case.progress.stage("rescale", len(case.gaps), unit="gaps") as advance:
-            for gap in case.gaps:
-                repairs.append(rescaled(case, gap, total, self.config.shares))
-                total *= repairs[-1].numbers.get("factor", 1.0)
-                advance(1)
-        return repairs
+    def repair(self, case: Case, gap: Gap, total: float) -> Repair:
+        """Find the gap's factor."""
+        return rescaled(case, gap, total, self.config.shares)
 
 
 class Jump:
