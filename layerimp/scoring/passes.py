@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -181,21 +182,26 @@ class Pass:
         )
 
     def _series(self, which: int, units: Sequence[Unit]) -> Series:
-        """What the sweep is to read of one series."""
-        keys = [key for key in self._attending() if key[1] == which]
+        """What the sweep is to read of one series: scorers that read the same sites see the same traces."""
+        keys: dict[frozenset[str], list[Key]] = {}
+        lookback = 0
+        for key in self._attending():
+            if key[1] == which:
+                scorer, renamed = self.scorers[key], self.renamed[key]
+                keys.setdefault(frozenset(renamed.get(site, site) for site in scorer.observes), []).append(key)
+                lookback = max(lookback, scorer.lookback)
+        return Series(units, {sites: partial(self._show, units, own) for sites, own in keys.items()}, lookback)
 
-        def show(trace: Trace) -> None:
-            before, where = trace.versions(), f"at {written([units[trace.block].step])}, batch {trace.batch}"
-            for key in keys:
-                if key in self.failed:
-                    continue
-                with self._setting_aside(key, where):
-                    self.scorers[key].update(as_observed(trace, self.scorers[key], self.renamed[key]))
-                    if changed := [name for name, version in trace.versions().items() if version != before[name]]:
-                        raise HarmfulError(f"it wrote into {changed[0]} {where}, which is borrowed; reduce a copy")
-
-        sites = {self.renamed[key].get(site, site) for key in keys for site in self.scorers[key].observes}
-        return Series(units, frozenset(sites), show, max(self.scorers[key].lookback for key in keys))
+    def _show(self, units: Sequence[Unit], keys: Sequence[Key], trace: Trace) -> None:
+        """Show a trace to scorers."""
+        before, where = trace.versions(), f"at {written([units[trace.block].step])}, batch {trace.batch}"
+        for key in keys:
+            if key in self.failed:
+                continue
+            with self._setting_aside(key, where):
+                self.scorers[key].update(as_observed(trace, self.scorers[key], self.renamed[key]))
+                if changed := [name for name, version in trace.versions().items() if version != before[name]]:
+                    raise HarmfulError(f"it wrote into {changed[0]} {where}, which is borrowed; reduce a copy")
 
     def _attending(self) -> list[Key]:
         """List the scorers that have not failed."""

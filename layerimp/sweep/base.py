@@ -108,15 +108,24 @@ class Series:
 
     Attributes:
         units: The units, in depth order. No two of them share a sublayer. `Trace.block` counts them.
-        sites: The sites that each trace has to hold.
-        emit: Takes the traces of a unit in a batch: a single one, or several, each with some rows of the batch.
+        takers: For each set of sites that are read together, the function that takes the traces of a unit in a batch: a
+            single one, or several, each with some rows of the batch. A trace may hold other sites as well.
         lookback: How many earlier units' inputs each trace has to hold.
     """
 
     units: Sequence[Unit]
-    sites: frozenset[str]
-    emit: Callable[[Trace], None]
+    takers: Mapping[frozenset[str], Callable[[Trace], None]]
     lookback: int = 0
+
+    @property
+    def sites(self) -> frozenset[str]:
+        """All sites that are read."""
+        return frozenset().union(*self.takers)
+
+    def emit(self, trace: Trace) -> None:
+        """Emit a trace with all sites. A sweep may also emit traces earlier, one to each taker."""
+        for take in self.takers.values():
+            take(trace)
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def _tap(stack: BlockStack, drive: Drive, recorder: Recorder[_Reader], undo: Exi
 
 
 class _Reader(Reader):
-    """Collects the sites of one unit at a time, and emits their trace as soon as it is complete.
+    """Collects the sites of one unit at a time, and emits a trace as soon as sites that are read together are known.
 
     An early trace is cheaper: what was just computed is still in the processor's cache.
     """
@@ -117,17 +117,16 @@ class _Reader(Reader):
         super().__init__(series, batch)
         self._acts: dict[str, Tensor] = {}
         self._inputs: dict[int, Tensor] = {}
-        # A scorer may read nothing but the inputs of earlier blocks, or count.
-        self._wanted = series.sites or frozenset({"block_out"})
 
     def take(self, position: int, site: str, hidden: Tensor) -> None:
         lookback = self.series.lookback
         if site == "block_in" and lookback:
             self._inputs[position] = hidden
             self._inputs.pop(position - lookback - 1, None)
-        if site not in self._wanted:
-            return
-        self._acts[site] = hidden
-        if len(self._acts) == len(self._wanted):
-            acts, self._acts = self._acts, {}
-            self.emit(position, acts, self._inputs, hidden.device)
+        acts = self._acts | {site: hidden}
+        for sites, take in self.series.takers.items():
+            # A scorer may read nothing but the inputs of earlier blocks, or count: it takes a trace at the unit's end.
+            if site in (sites or {"block_out"}) and sites <= acts.keys():
+                take(self.trace(position, {each: acts[each] for each in sites}, self._inputs, hidden.device))
+        missing = [sites for sites in self.series.takers if not sites <= acts.keys()]
+        self._acts = {each: act for each, act in acts.items() if any(each in sites for sites in missing)}

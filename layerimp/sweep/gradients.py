@@ -184,7 +184,8 @@ class _Reader(Reader):
         held, gradients = self._acts.pop(position), self._gradients.pop(position)
         before = range(max(0, position - self.series.lookback), position)
         inputs = {at: self._acts[at]["block_in"] for at in before}
-        self.emit(position, held, inputs, gradient.device, gradients)
+        acts = {site: held[site] for site in self.series.sites}
+        self.series.emit(self.trace(position, acts, inputs, gradient.device, gradients))
 
     def take_gradient(self, position: int, name: str, parameter: nn.Parameter, gradient: Tensor) -> None:
         if position not in self._gradients:

@@ -61,28 +61,26 @@ class Reader(ABC):
     def take(self, position: int, site: str, hidden: Tensor) -> None:
         """Take what a unit has at a site; `block_in` is the residual stream where it begins, `block_out` at its end."""
 
-    def emit(
+    def trace(
         self,
         position: int,
         acts: Mapping[str, Tensor],
         inputs: Mapping[int, Tensor],
         device: torch.device,
         gradients: Mapping[str, tuple[Tensor, Tensor]] = MappingProxyType({}),
-    ) -> None:
-        """Emit the trace of a unit, on one device: a block's input may lie on the device of the previous block."""
+    ) -> Trace:
+        """Return the trace of a unit, on one device: a block's input may lie on the device of the previous block."""
         batch = self.batch
-        self.series.emit(
-            Trace(
-                block=position,
-                batch=batch.number,
-                acts={site: acts[site].to(device) for site in self.series.sites},
-                mask=batch.mask.to(device),
-                padded=batch.padded,
-                inputs={at: value.to(device) for at, value in inputs.items()},
-                targets=batch.targets,
-                extras=dict(batch.extras),
-                gradients=gradients,
-            )
+        return Trace(
+            block=position,
+            batch=batch.number,
+            acts={site: act.to(device) for site, act in acts.items()},
+            mask=batch.mask.to(device),
+            padded=batch.padded,
+            inputs={at: value.to(device) for at, value in inputs.items()},
+            targets=batch.targets,
+            extras=dict(batch.extras),
+            gradients=gradients,
         )
 
 

@@ -19,7 +19,7 @@ from layerimp.testing import BLOCKS, batch, padded_batch
 KINDS = [(name, "eager") for name in ALL] + [(name, "sdpa") for name in ALL if name not in EAGER_ONLY]
 
 
-def traces(model: Any, sites: set[str], one: dict[str, torch.Tensor]) -> list[Trace]:
+def traces(model: Any, sites: set[str], one: dict[str, torch.Tensor], *bundles: set[str]) -> list[Trace]:
     """The traces of one batch, with copies of the borrowed tensors."""
     found: list[Trace] = []
 
@@ -29,7 +29,7 @@ def traces(model: Any, sites: set[str], one: dict[str, torch.Tensor]) -> list[Tr
 
     stack, sweep = layerimp.find_blocks(model), Forward()
     scouting = sweep.scout(stack, frozenset(sites))
-    series = Series(units_of(range(len(stack))), frozenset(sites), keep)
+    series = Series(units_of(range(len(stack))), dict.fromkeys(map(frozenset, bundles or [sites]), keep))
     sweep.drive(stack, [one], Drive(scouting, [series], lambda: None))
     return found
 
@@ -163,6 +163,25 @@ def test_a_search_for_sites_runs_blocks_that_others_need() -> None:
     stack[3].of_its_own = True
     assert find_taps(stack) == expected
     assert ran
+
+
+def test_sites_that_are_read_together_come_as_soon_as_they_are_whole() -> None:
+    model, ends = tiny("llama"), {"block_in", "block_out"}
+    sites = {"attn_out", "mlp_act", *ends}
+    whole = traces(model, sites, padded_batch())
+    found = traces(model, sites, padded_batch(), ends, {"mlp_act", "block_in"}, {"attn_out", "mlp_act"})
+    assert [trace.block for trace in found] == [block for block in range(BLOCKS) for _ in range(3)]
+    for trace in found:
+        assert trace.padded
+        for site, act in trace.acts.items():
+            assert torch.equal(act, whole[trace.block].acts[site])
+    for first in range(0, len(found), 3):
+        inner, last = found[first : first + 2], found[first + 2]
+        assert {frozenset(trace.acts) for trace in inner} == {
+            frozenset({"mlp_act", "block_in"}),
+            frozenset({"attn_out", "mlp_act"}),
+        }
+        assert last.acts.keys() == ends
 
 
 def test_sites_see_padding_as_such() -> None:
