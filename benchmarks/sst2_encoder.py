@@ -25,6 +25,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import layerimp
+from layerimp.calibration.rows import RowFormat
 from layerimp.calibration.sampling import Corpus
 from layerimp.registry.catalog import registry
 from layerimp.scoring.engine import measure
@@ -120,8 +121,9 @@ def main(
     (whole,) = evaluator.evaluate(model, tokenizer)
     print(f"intact: {whole.value:.2%} ± {whole.stderr:.2%} (standard error over the documents)")
     found: dict[str, list[list[int]]] = {}
+    form = RowFormat(tokenizer, LENGTH, batch_size=16, packing="rows")
     for seed in range(seeds):
-        text = Corpus(training, tokenizer, TASK, LENGTH, batch_size=16, packing="rows").draw(ROWS, seed)
+        text = Corpus(training, TASK, form).draw(ROWS, seed)
         scorers = {}
         for name in registry().names("scorer"):
             cls = registry().get("scorer", name)

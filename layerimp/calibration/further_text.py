@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from layerimp._paths import expanded
 from layerimp.calibration.documents import Packing, Reader, check_source, documents_in
-from layerimp.calibration.rows import encoded, packed, padded
+from layerimp.calibration.rows import RowFormat, padded
 from layerimp.calibration.sampling import document_hash
 from layerimp.registry.assets import located
 
@@ -56,14 +56,15 @@ class FurtherText:
         if documents is None:
             check_source(source, again=True)
         self.source, self._given = source, documents
-        self._tokenizer, self._reader = tokenizer, Reader(field)
-        self._max_length, self._batch_size, self._packing, self._without = max_length, batch_size, packing, without
+        self._reader, self._form = Reader(field), RowFormat(tokenizer, max_length, batch_size, packing)
+        self._without = without
 
     @property
     def fingerprint(self) -> str:
         """A hash of the text and the settings. Of a file it covers the path, size and time, not the content."""
-        form = (self._reader.field, self._max_length, self._batch_size, self._packing, sorted(self._without))
-        return hashlib.blake2b(repr((self._origin(), form)).encode(), digest_size=16).hexdigest()
+        form = self._form
+        settings = (self._reader.field, form.max_length, form.batch_size, form.packing, sorted(self._without))
+        return hashlib.blake2b(repr((self._origin(), settings)).encode(), digest_size=16).hexdigest()
 
     def _origin(self) -> object:
         """Return what tells this text from others."""
@@ -73,10 +74,8 @@ class FurtherText:
         return (str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else self.source
 
     def __iter__(self) -> Iterator[Batch]:
-        rows = packed(
-            (encoded(self._tokenizer, text) for text in self._texts()), self._tokenizer, self._max_length, self._packing
-        )
-        while batch := list(islice(rows, self._batch_size)):
+        rows = self._form.rows(self._texts())
+        while batch := list(islice(rows, self._form.batch_size)):
             yield padded(batch)
 
     def _texts(self) -> Iterator[str]:

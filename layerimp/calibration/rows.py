@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,14 +34,14 @@ def tensor(row: tuple[int, ...]) -> Tensor:
     return torch.tensor(row, dtype=torch.long)
 
 
-def encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def _encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Encode a text as token ids, without special tokens."""
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def _frame(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the special tokens that the tokenizer puts before and after a text."""
-    inner = encoded(tokenizer, "a")
+    inner = _encoded(tokenizer, "a")
     whole = list(tokenizer("a")["input_ids"])
     for start in range(len(whole) - len(inner) + 1):
         if inner and whole[start : start + len(inner)] == inner:
@@ -48,24 +49,44 @@ def _frame(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[i
     return (), ()
 
 
-def packed(
-    documents: Iterable[list[int]], tokenizer: PreTrainedTokenizerBase, max_length: int, packing: Packing
-) -> Iterator[tuple[int, ...]]:
-    """Pack encoded documents into rows, each with the tokenizer's special tokens at its beginning and end.
+@dataclass(frozen=True)
+class RowFormat:
+    """How documents become rows of token ids, and rows become batches.
 
-    Raises:
-        CalibrationError: a row has no room for text beside the special tokens, or a document is empty.
+    Attributes:
+        tokenizer: The model's tokenizer.
+        max_length: Tokens per row.
+        batch_size: Rows per batch.
+        packing: How documents become rows; see `load_calibration`.
     """
-    before, after = _frame(tokenizer)
-    room = max_length - len(before) - len(after)
-    if room < 1:
-        raise CalibrationError(f"rows of {max_length} tokens have no room beside {len(before + after)} special ones")
-    if packing == "rows":
-        parts = _beginnings(documents, room)
-    else:
-        end = [tokenizer.eos_token_id] if isinstance(tokenizer.eos_token_id, int) and not after else []
-        parts = _windows(documents, room, end)
-    return ((*before, *part, *after) for part in parts)
+
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    batch_size: int
+    packing: Packing
+
+    def rows(self, texts: Iterable[str], most: int | None = None) -> Iterator[tuple[int, ...]]:
+        """Pack documents into rows, each with the tokenizer's special tokens at its beginning and end.
+
+        Args:
+            texts: The documents, which are read as they are needed.
+            most: The most tokens that are taken from each document; None for all.
+
+        Raises:
+            CalibrationError: a row has no room for text beside the special tokens, or a document is empty.
+        """
+        before, after = _frame(self.tokenizer)
+        room = self.max_length - len(before) - len(after)
+        if room < 1:
+            special = len(before + after)
+            raise CalibrationError(f"rows of {self.max_length} tokens have no room beside {special} special ones")
+        documents = (_encoded(self.tokenizer, text)[:most] for text in texts)
+        if self.packing == "rows":
+            parts = _beginnings(documents, room)
+        else:
+            eos = self.tokenizer.eos_token_id
+            parts = _windows(documents, room, [eos] if isinstance(eos, int) and not after else [])
+        return ((*before, *part, *after) for part in parts)
 
 
 def _windows(documents: Iterable[list[int]], room: int, end: list[int]) -> Iterator[list[int]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from layerimp.calibration.documents import Packing, Reader, check_source, read_documents
-from layerimp.calibration.rows import encoded, packed, padded, tensor
+from layerimp.calibration.rows import RowFormat, padded, tensor
 from layerimp.component import Plain
 from layerimp.errors import CalibrationError
 from layerimp.evaluator import Document
@@ -72,17 +72,19 @@ class CalibrationSet:
             labels = {"labels": tensor(self.labels[part])} if self.labels else {}
             yield padded(self.rows[part]) | labels
 
+    def chosen(self, numbers: Iterable[int]) -> CalibrationSet:
+        """Return the set with only these rows."""
+        numbers = list(numbers)
+        labels = tuple(self.labels[number] for number in numbers) if self.labels else ()
+        return replace(self, rows=tuple(self.rows[number] for number in numbers), labels=labels)
+
     def first(self, count: int) -> CalibrationSet:
         """Return the first `count` rows, or all rows if there are fewer. The order of rows is random."""
-        return replace(self, rows=self.rows[:count], labels=self.labels[:count])
+        return self.chosen(range(min(count, len(self.rows))))
 
     def shard(self, index: int, count: int) -> CalibrationSet:
         """Return every `count`-th batch, from number `index` on. All shards together are the whole set."""
-        step, size = count * self.batch_size, self.batch_size
-        starts = range(index * size, len(self.rows), step)
-        rows = tuple(row for start in starts for row in self.rows[start : start + size])
-        labels = tuple(label for start in starts for label in self.labels[start : start + size])
-        return replace(self, rows=rows, labels=labels)
+        return self.chosen(n for n in range(len(self.rows)) if n // self.batch_size % count == index)
 
     @property
     def num_tokens(self) -> int:
@@ -144,16 +146,8 @@ def load_calibration(
     Raises:
         CalibrationError: the text cannot be read, has an empty row, or is too short; or a label is missing or unknown.
     """
-    corpus = read_corpus(
-        str(source),
-        tokenizer,
-        Reader(field, label_field, label2id),
-        rows=samples,
-        max_length=max_length,
-        batch_size=batch_size,
-        packing=packing,
-    )
-    return corpus.draw(samples, seed)
+    form = RowFormat(tokenizer, max_length, batch_size, packing)
+    return read_corpus(str(source), Reader(field, label_field, label2id), form, samples).draw(samples, seed)
 
 
 @dataclass(frozen=True)
@@ -162,19 +156,13 @@ class Corpus:
 
     Attributes:
         documents: The documents.
-        tokenizer: The model's tokenizer.
         source: Where the documents came from.
-        max_length: Tokens per row.
-        batch_size: Rows per batch.
-        packing: How documents become rows; see `load_calibration`.
+        form: How the documents become rows.
     """
 
     documents: Sequence[Document]
-    tokenizer: PreTrainedTokenizerBase
     source: str
-    max_length: int
-    batch_size: int
-    packing: Packing
+    form: RowFormat
 
     def draw(self, samples: int, seed: int, without: Collection[str] = ()) -> CalibrationSet:
         """Draw a calibration set; only the drawn documents are read. See `load_calibration`.
@@ -194,8 +182,8 @@ class Corpus:
             documents = (document for document in documents if document_hash(document[0]) not in without)
         drawn = self.rows(documents, samples)
         if (count := len(drawn.rows)) < samples:
-            windows = self.packing == "windows"
-            unit = f"windows of {self.max_length} tokens" if windows else "documents"
+            windows = self.form.packing == "windows"
+            unit = f"windows of {self.form.max_length} tokens" if windows else "documents"
             ways = ["fewer (--samples)"] * bool(count) + ["shorter ones (--max-length)"] * windows
             advice = f"ask for {', or '.join(ways)}" if ways else "give other text"
             raise CalibrationError(f"{self.source} holds {count} {unit}, but {samples} are asked for; {advice}")
@@ -215,35 +203,25 @@ class Corpus:
         labels: list[int | None] = []
         hashes: set[str] = set()
 
-        def read() -> Iterator[list[int]]:
+        def texts() -> Iterator[str]:
             for text, label in documents:
                 labels.append(label)
                 hashes.add(document_hash(text))
-                yield encoded(self.tokenizer, text)[:most]
+                yield text
 
-        rows = tuple(islice(packed(read(), self.tokenizer, self.max_length, self.packing), samples))
-        known = tuple(label for label in labels[:samples] if label is not None and self.packing == "rows")
-        return CalibrationSet(rows, self.batch_size, self.source, known, frozenset(hashes))
+        rows = tuple(islice(self.form.rows(texts(), most), samples))
+        known = tuple(label for label in labels[:samples] if label is not None and self.form.packing == "rows")
+        return CalibrationSet(rows, self.form.batch_size, self.source, known, frozenset(hashes))
 
 
-def read_corpus(
-    source: str,
-    tokenizer: PreTrainedTokenizerBase,
-    reader: Reader,
-    *,
-    rows: int,
-    max_length: int,
-    batch_size: int,
-    packing: Packing,
-) -> Corpus:
+def read_corpus(source: str, reader: Reader, form: RowFormat, rows: int) -> Corpus:
     """Read the documents of a source; of a data set, ten times as many as are needed for so many rows.
 
     Raises:
         CalibrationError: the text cannot be read, or cannot have labels.
     """
-    check_source(source, packing=packing, label_field=reader.label_field)
-    documents = read_documents(source, reader, rows=rows, characters=40 * rows * max_length)
-    return Corpus(documents, tokenizer, source, max_length, batch_size, packing)
+    check_source(source, packing=form.packing, label_field=reader.label_field)
+    return Corpus(read_documents(source, reader, rows=rows, characters=40 * rows * form.max_length), source, form)
 
 
 def document_hash(text: str) -> str:

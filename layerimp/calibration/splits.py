@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -38,15 +38,9 @@ MOST = 64
 def hold_out(text: CalibrationSet) -> tuple[CalibrationSet, CalibrationSet]:
     """Split off every fourth row of a text: return the text for scorers and healers, and the held-out rows."""
     last = KEEPING_ONE_IN - 1
-    seen = [number for number in range(len(text.rows)) if number % KEEPING_ONE_IN != last]
-    held = [number for number in range(len(text.rows)) if number % KEEPING_ONE_IN == last]
     rest, rows = (
-        replace(
-            text,
-            rows=tuple(text.rows[n] for n in part),
-            labels=tuple(text.labels[n] for n in part) if text.labels else (),
-        )
-        for part in (seen, held)
+        text.chosen(number for number in range(len(text.rows)) if (number % KEEPING_ONE_IN == last) is held)
+        for held in (False, True)
     )
     return rest, rows
 
@@ -145,7 +139,7 @@ def for_fidelity(
         if name not in without and (only is None or name in only):
             unread.setdefault(name, document)
     most = -(-len(unread) // 2) if half else None
-    return corpus.rows(islice(unread.values(), most), rows, corpus.max_length)
+    return corpus.rows(islice(unread.values(), most), rows, corpus.form.max_length)
 
 
 def _order(text: str) -> int:

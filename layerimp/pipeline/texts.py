@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from layerimp.calibration.documents import Reader, check_source, task_of
 from layerimp.calibration.further_text import FurtherText
+from layerimp.calibration.rows import RowFormat
 from layerimp.calibration.sampling import CalibrationSet, Corpus, read_corpus
 from layerimp.calibration.splits import for_fidelity
 from layerimp.checkpoint.record import ReservedText
@@ -179,7 +180,8 @@ def text_for_comparison(
     text = for_fidelity(corpus, rows)
     if not text.rows:
         raise CalibrationError(
-            f"{text.source} fills no row of {corpus.max_length} tokens; name other text, or shorter rows (--max-length)"
+            f"{text.source} fills no row of {corpus.form.max_length} tokens; name other text, or shorter rows "
+            "(--max-length)"
         )
     return text, frozenset()
 
@@ -245,18 +247,10 @@ def _corpus(recipe: Recipe, loaded: Loaded, source: str, reader: Reader, trained
     spec = recipe.calibration
     assert spec.max_length is not None
     assert spec.packing is not None
+    form = RowFormat(loaded.tokenizer, spec.max_length, recipe.batch_size, spec.packing)
     if trained_on is not None:
-        documents = training_documents(trained_on, loaded)
-        return Corpus(documents, loaded.tokenizer, source, spec.max_length, recipe.batch_size, spec.packing)
-    return read_corpus(
-        source,
-        loaded.tokenizer,
-        reader,
-        rows=spec.samples,
-        max_length=spec.max_length,
-        batch_size=recipe.batch_size,
-        packing=spec.packing,
-    )
+        return Corpus(training_documents(trained_on, loaded), source, form)
+    return read_corpus(source, reader, form, spec.samples)
 
 
 def training_documents(evaluator: Evaluator, loaded: Loaded) -> Sequence[Document]:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerimp.calibration import CalibrationSet
+from layerimp.calibration.rows import RowFormat
 from layerimp.calibration.sampling import Corpus, document_hash
 from layerimp.calibration.splits import for_fidelity, hold_out, read_by, split
 from layerimp.errors import CalibrationError
@@ -53,7 +54,7 @@ TOKENIZER = tiny_tokenizer(bos=False)
 
 def corpus(texts: list[str], **form: Any) -> Corpus:
     settings: dict[str, Any] = {"max_length": 6, "batch_size": 4, "packing": "rows"} | form
-    return Corpus([(text, None) for text in texts], TOKENIZER, "made up", **settings)
+    return Corpus([(text, None) for text in texts], "made up", RowFormat(TOKENIZER, **settings))
 
 
 def texts_of(drawn: CalibrationSet) -> list[str]:

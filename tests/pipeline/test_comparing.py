@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import layerimp
 from layerimp.calibration.documents import Reader
+from layerimp.calibration.rows import RowFormat
 from layerimp.calibration.sampling import Corpus, read_corpus
 from layerimp.calibration.splits import for_fidelity
 from layerimp.checkpoint.record import FILE
@@ -54,8 +55,7 @@ Compare = Callable[..., ModelComparison]
 def corpus_of(model: Path, text: Path) -> Corpus:
     """The documents of a text, in rows of 48 tokens."""
     tokenizer = AutoTokenizer.from_pretrained(model)
-    form: dict[str, Any] = {"rows": 64, "max_length": 48, "batch_size": 8, "packing": "windows"}
-    return read_corpus(str(text), tokenizer, Reader("text"), **form)
+    return read_corpus(str(text), Reader("text"), RowFormat(tokenizer, 48, 8, "windows"), 64)
 
 
 @pytest.fixture
