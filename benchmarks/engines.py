@@ -25,6 +25,7 @@ from ray.cluster_utils import Cluster
 from layerimp.bench import commands as pipeline
 from layerimp.bench.cells import Cell
 from layerimp.bench.grid import Grid
+from layerimp.bench.scheduler import Watcher
 from layerimp.bench.work_queue import Tally
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, validated
@@ -33,7 +34,7 @@ LOOPBACK = "127.0.0.2"
 NODE = {"num_cpus": 1, "node_ip_address": LOOPBACK, "include_dashboard": False, "object_store_memory": 80 << 20}
 
 
-class Clock:
+class Clock(Watcher):
     """Records when the first and the last cell finished; `when` is called with each tally."""
 
     def __init__(self, when: Callable[[Tally], None] = lambda _: None) -> None:

@@ -23,7 +23,7 @@ from rich.table import Table
 from scipy import stats
 
 from layerimp.bench.cell_graph import Layout
-from layerimp.bench.results import measurements
+from layerimp.bench.results import GridModel
 from layerimp.bench.store import Store
 from layerimp.metric import Key
 from layerimp.report.results.measures import LEVEL
@@ -48,7 +48,7 @@ def _measured(directory: Path) -> Iterator[tuple[str, Measurements]]:
         layout, records = Layout.model_validate(store.layout()), store.records()
     results = {key: record.result for key, record in records.items() if record.result is not None}
     for label in layout.models:
-        if (model := measurements(layout, label, results)) is not None:
+        if (model := GridModel(layout, label, results).measurements()) is not None:
             yield label, model
 
 

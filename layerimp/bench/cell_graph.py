@@ -217,33 +217,32 @@ class Layout(Part):
         # If the intact model cannot be evaluated on a task, pruned models are not tried on it.
         measures = [each for each, cell in zip(subject.measures, intact, strict=True) if known(cell.key)]
         measures += [subject.comparison] if subject.comparison else []
-        for scorer in self.scorers:
-            for draw in self.draws(scorer):
-                scoring = self.scoring(model, scorer, draw)
-                yield scoring
-                if (scored := known(scoring.key)) is not None:
-                    yield from self._beyond(known, model, scorer, draw, blocks_in(scored), measures)
+        for contender in self.contenders.values():
+            for draw, text in self.repeats(contender):
+                yield self.scoring(model, contender.scorer, draw)
+                for _, planning, blocks in self.removals(known, model, contender.scorer, draw):
+                    yield planning
+                    if blocks is not None:
+                        healer = contender.healer
+                        yield from (self.evaluation(model, blocks, measure, healer, text) for measure in measures)
+        for scorer, entrant in self.scorers.items():
+            if not entrant.blind and known(self.scoring(model, scorer, 0).key) is not None:
+                yield self.costing(model, scorer)
 
-    def _beyond(
-        self, known: Known, model: str, scorer: str, draw: int, num_blocks: int, measures: list[Measure]
-    ) -> Iterator[Cell]:
-        """The cells that a finished scoring leads to."""
-        for pruner, ratio in product(self.pruners, self.grid.amounts):
-            planning = self.planning(model, scorer, draw, pruner, ratio, num_blocks)
-            yield planning
-            if (plan := known(planning.key)) is not None:
-                blocks = self.removed(plan, ratio, num_blocks)
-                yield from (self.evaluation(model, blocks, measure) for measure in measures)
-                for healer, text in self._healings(scorer, draw):
-                    yield from (self.evaluation(model, blocks, measure, healer, text) for measure in measures)
-        if draw == 0 and not self.scorers[scorer].blind:
-            yield self.costing(model, scorer)
+    def removals(
+        self, known: Known, model: str, scorer: str, draw: int
+    ) -> Iterator[tuple[tuple[str, int | float], Cell, tuple[Step, ...] | None]]:
+        """Yield what a scoring leads to, once it is known: for each pruner and amount the planning.
 
-    def _healings(self, scorer: str, draw: int) -> Iterator[tuple[str, int]]:
-        """The pairs of a healer and the number of a text, for the models that one scoring leads to."""
-        for healer in self.healers:
-            repeats = self.repeats(Contender(scorer, healer))
-            yield from ((healer, text) for scoring, text in repeats if scoring == draw)
+        If the plan is known as well, the removed steps are with it, else None.
+        """
+        if (scored := known(self.scoring(model, scorer, draw).key)) is None:
+            return
+        num_blocks = blocks_in(scored)
+        for pruner, amount in product(self.pruners, self.grid.amounts):
+            planning = self.planning(model, scorer, draw, pruner, amount, num_blocks)
+            plan = known(planning.key)
+            yield (pruner, amount), planning, None if plan is None else self.removed(plan, amount, num_blocks)
 
 
 def count_at(ratio: float, num_blocks: int) -> int:

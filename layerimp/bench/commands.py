@@ -11,7 +11,7 @@ from layerimp.bench.cell_graph import Layout
 from layerimp.bench.engine import LOCAL, Engine
 from layerimp.bench.prepare import prepared_grid
 from layerimp.bench.results import grid_results
-from layerimp.bench.scheduler import Scheduler, Unwatched, Watcher
+from layerimp.bench.scheduler import Scheduler, Watcher
 from layerimp.bench.store import FILE, Store
 from layerimp.errors import OutputError
 from layerimp.progress import SILENT, Progress
@@ -56,31 +56,34 @@ def run_grid(
         InputError: something in the grid is wrong, or the directory holds something else.
     """
     where, allowed = Engine(engine, address, workers, device), permissions or Permissions()
-    with prepared_grid(grid, Path(output), where, allowed, progress) as prepared:
-        return compute(prepared, watcher or Unwatched(), retry=retry)
+    prepared = prepared_grid(grid, Path(output), where, allowed, progress)
+    return compute(prepared, watcher or Watcher(), retry=retry)
 
 
 def compute(prepared: PreparedGrid, watcher: Watcher, *, retry: bool = False) -> Results:
     """Compute the cells of a prepared grid that are not yet in its store, and write the results and their page.
 
     Args:
-        prepared: The grid, whose store is open for writing.
+        prepared: The grid.
         watcher: Where to report progress of the cells.
         retry: Whether to try cells again that failed before.
+
+    Raises:
+        OutputError: the directory cannot be written, or another process is writing to it.
     """
     from layerimp.report.page import write_page
 
-    layout, store = prepared.layout, prepared.store
-    assert store is not None
-    store.keep_layout(layout.model_dump(mode="json"))
-    scheduler = Scheduler(layout, store, prepared.permissions, watcher, retry=retry)
-    try:
-        if scheduler.wants_any():
-            scheduler.run(prepared.engine.executor())
-    finally:
-        results = grid_results(layout, store.records(), prepared.output)
-        write_results(results, prepared.output)
-        write_page(results, prepared.output)
+    layout, output = prepared.layout, prepared.output
+    with Store(output) as store:
+        store.keep_layout(layout.model_dump(mode="json"), prepared.digests)
+        scheduler = Scheduler(layout, store, prepared.permissions, watcher, retry=retry)
+        try:
+            if scheduler.wants_any():
+                scheduler.run(prepared.engine.executor())
+        finally:
+            results = grid_results(layout, store.records(), output)
+            write_results(results, output)
+            write_page(results, output)
     return results
 
 

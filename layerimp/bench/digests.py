@@ -13,19 +13,18 @@ from layerimp.errors import ModelError
 from layerimp.registry.assets import located
 
 if TYPE_CHECKING:
-    from layerimp.bench.store import Store
+    from layerimp.bench.store import Digests
 
 
 class FileDigests:
-    """Computes digests of files, unless a store has them.
+    """Computes digests of files, unless they are known.
 
-    Args:
-        store: The store; None if there is none yet.
-        keep: Whether new digests are stored.
+    Attributes:
+        known: The known digests, to which new ones are added.
     """
 
-    def __init__(self, store: Store | None, *, keep: bool = True) -> None:
-        self._store, self._keep = store, keep
+    def __init__(self, known: Digests) -> None:
+        self.known = known
 
     def of_model(self, model: str) -> str:
         """Return a digest of a directory's files, or for a model on the hub the revision in the local cache.
@@ -65,15 +64,13 @@ class FileDigests:
         Raises:
             ModelError: the file cannot be read.
         """
-        place, status = str(path.resolve()), path.stat()
-        stamp = f"{status.st_size} {status.st_mtime_ns}"
-        if self._store and (known := self._store.known_digest(place, stamp)):
-            return known
-        try:
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-        except OSError as error:
-            raise ModelError(f"cannot read {path}: {error.strerror}") from error
-        if self._store and self._keep:
-            self._store.keep_digest(place, stamp, content)
-        return content
+        status = path.stat()
+        stamped = str(path.resolve()), f"{status.st_size} {status.st_mtime_ns}"
+        if stamped not in self.known:
+            try:
+                with path.open("rb") as file:
+                    hashed = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
+            except OSError as error:
+                raise ModelError(f"cannot read {path}: {error.strerror}") from error
+            self.known[stamped] = hashed.hexdigest()
+        return self.known[stamped]

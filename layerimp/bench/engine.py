@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from layerimp.bench.executors.base import NO_RAY, Executor
+from layerimp.bench.executors.base import Executor
 from layerimp.bench.executors.in_process import InProcess
 from layerimp.bench.executors.processes import Processes, devices
 from layerimp.errors import OptionError, unknown_name
@@ -48,7 +48,7 @@ class Engine:
         if self.name == RAY and self.device is not None:
             raise OptionError("--device is for the local engine; a Ray cluster gives out its GPUs and CPUs itself")
         if self.name == RAY and find_spec("ray") is None:
-            raise OptionError(NO_RAY)
+            raise OptionError("--engine ray needs Ray: pip install 'layerimp[ray]'")
         if self.name == RAY and self.workers == 0:
             raise OptionError("--workers 0 computes in this process, which is for the local engine")
         if self.name != RAY and self.address is not None:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from layerimp.bench.cell_graph import count_at
 from layerimp.bench.cells import Kind
-from layerimp.bench.store import FILE
+from layerimp.bench.store import FILE, stored_in
 from layerimp.component import versioned
 from layerimp.errors import LayerimpError
 from layerimp.pipeline.durations import Durations
@@ -82,7 +82,8 @@ class GridForecast(Versioned):
 
 def grid_forecast_of(prepared: PreparedGrid) -> GridForecast:
     """Forecast the work of a prepared grid. Nothing is loaded, scored or written."""
-    records = prepared.store.records() if prepared.store else {}
+    with stored_in(prepared.output) as store:
+        records = store.records() if store else {}
     known = {key: record.result for key, record in records.items() if record.result is not None}
     return GridForecast(
         models={label: _work(prepared, label, known) for label in prepared.layout.models},

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +10,7 @@ from layerimp._paths import expanded
 from layerimp.bench.digests import FileDigests
 from layerimp.bench.grid import Grid
 from layerimp.bench.resolve import resolve
-from layerimp.bench.store import FILE, Store, check_place
+from layerimp.bench.store import check_place, stored_in
 from layerimp.checkpoint.staging import check_name
 from layerimp.errors import OptionError
 from layerimp.pipeline.ahead import check_ahead
@@ -23,7 +21,8 @@ from layerimp.recipe import Permissions, check_kind
 if TYPE_CHECKING:
     from layerimp.bench.cell_graph import Layout
     from layerimp.bench.engine import Engine
-    from layerimp.evaluator import Evaluator
+    from layerimp.bench.resolve import Evaluators
+    from layerimp.bench.store import Digests
     from layerimp.progress import Progress
 
 
@@ -34,25 +33,24 @@ class PreparedGrid:
     Attributes:
         layout: The grid, with everything that determines its cells.
         evaluators: The evaluators of each model, by the labels of both.
+        digests: The digests of files, for later runs.
         output: The directory of the store.
-        store: The store, which is open; None if there is none yet and nothing is to be written.
         engine: Where the cells are computed.
         permissions: Which code that came with data may run.
     """
 
     layout: Layout
-    evaluators: Mapping[str, Mapping[str, Evaluator]]
+    evaluators: Evaluators
+    digests: Digests
     output: Path
-    store: Store | None
     engine: Engine
     permissions: Permissions
 
 
-@contextmanager
 def prepared_grid(
-    grid: Grid, output: Path, engine: Engine, permissions: Permissions, progress: Progress, *, write: bool = True
-) -> Iterator[PreparedGrid]:
-    """Prepare a grid. Its store is open in this context; nothing is loaded or computed.
+    grid: Grid, output: Path, engine: Engine, permissions: Permissions, progress: Progress
+) -> PreparedGrid:
+    """Prepare a grid. Nothing is loaded, computed or written.
 
     Args:
         grid: The grid.
@@ -60,7 +58,6 @@ def prepared_grid(
         engine: Where the cells are computed.
         permissions: Which code that came with data may run.
         progress: Where to report progress.
-        write: Whether the store is written to; without, a store that does not exist is not created.
 
     Raises:
         InputError: something in the grid is wrong, or the directory holds something else.
@@ -72,10 +69,10 @@ def prepared_grid(
     for spec in grid.models.values():
         refuse_precious(expanded(output).absolute(), spec.model)
     _check_amounts(grid, permissions)
-    exists = write or (output / FILE).exists()
-    with Store(output, write=write) if exists else nullcontext() as store:
-        layout, evaluators = resolve(grid, FileDigests(store, keep=write), engine, permissions, progress)
-        yield PreparedGrid(layout, evaluators, output, store, engine, permissions)
+    with stored_in(output) as store:
+        digests = FileDigests(store.digests() if store else {})
+    layout, evaluators = resolve(grid, digests, engine, permissions, progress)
+    return PreparedGrid(layout, evaluators, digests.known, output, engine, permissions)
 
 
 def _check_amounts(grid: Grid, permissions: Permissions) -> None:

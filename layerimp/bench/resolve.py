@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Mender, Subject
 from layerimp.bench.cells import digest
@@ -39,7 +40,7 @@ from layerimp.scorer import Scorer
 from layerimp.scoring.selection import check_spec, expanded, is_blind
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from layerimp.bench.digests import FileDigests
     from layerimp.bench.engine import Engine
@@ -47,20 +48,13 @@ if TYPE_CHECKING:
     from layerimp.progress import Progress
     from layerimp.steps import Cuts
 
-
-class Resolved(NamedTuple):
-    """A grid of which nothing is left open.
-
-    Attributes:
-        layout: The grid, with everything that determines its cells.
-        evaluators: The evaluators of each model, by the labels of both.
-    """
-
-    layout: Layout
-    evaluators: Mapping[str, Mapping[str, Evaluator]]
+Evaluators = Mapping[str, Mapping[str, Evaluator]]
+"""The evaluators of each model, by the labels of both."""
 
 
-def resolve(grid: Grid, digests: FileDigests, engine: Engine, permissions: Permissions, progress: Progress) -> Resolved:
+def resolve(
+    grid: Grid, digests: FileDigests, engine: Engine, permissions: Permissions, progress: Progress
+) -> tuple[Layout, Evaluators]:
     """Find everything that determines the cells of a grid.
 
     Args:
@@ -69,6 +63,9 @@ def resolve(grid: Grid, digests: FileDigests, engine: Engine, permissions: Permi
         engine: Where models compute. The dtype is decided here, once for all workers.
         permissions: Which code that came with data may run.
         progress: Where to report progress.
+
+    Returns:
+        The grid with everything that determines its cells, and the evaluators of each model, by the labels of both.
 
     Raises:
         InputError: something that the grid names does not exist, or does not fit the rest of the grid.
@@ -84,8 +81,7 @@ def resolve(grid: Grid, digests: FileDigests, engine: Engine, permissions: Permi
     for label in grid.models:
         recipe = anywhere(resolve_recipe(grid.recipe(label)))
         subjects[label], evaluators[label] = settling.subject(label, recipe)
-    layout = Layout(grid=grid, models=subjects, scorers=scorers, pruners=pruners, healers=healers)
-    return Resolved(layout, evaluators)
+    return Layout(grid=grid, models=subjects, scorers=scorers, pruners=pruners, healers=healers), evaluators
 
 
 @dataclass(frozen=True)

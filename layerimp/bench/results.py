@@ -26,6 +26,9 @@ from layerimp.report.rows import Measurements, Pruned
 from layerimp.report.statistics.measures import by_task
 from layerimp.steps import Step
 
+Place = tuple[str, int | float, Contender]
+"""A pruner, an amount, and a contender."""
+
 
 def grid_results(layout: Layout, records: Mapping[str, Record], directory: Path | None = None) -> Results:
     """Make the results of a grid from its cells; cells of other grids in the same store are ignored.
@@ -40,7 +43,8 @@ def grid_results(layout: Layout, records: Mapping[str, Record], directory: Path 
     own = {key: records[key] for key in cells if key in records}
     failed = sorted((str(cells[key]), record.error) for key, record in own.items() if record.result is None)
     design = _design(layout)
-    known = {label: measurements(layout, label, results) for label in layout.models}
+    models = [GridModel(layout, label, results) for label in layout.models]
+    known = {model.label: model.measurements() for model in models}
     return Results(
         request=layout.grid.model_dump(mode="json"),
         design=design,
@@ -52,7 +56,7 @@ def grid_results(layout: Layout, records: Mapping[str, Record], directory: Path 
         versions=sorted({record.versions for record in own.values()}),
         notes=[
             *([ONE_DRAW] if layout.grid.repeats == 1 else []),
-            *(note for label in layout.models if (note := _same_text(layout, label, results))),
+            *filter(None, (model.same_text() for model in models)),
             *dict.fromkeys(
                 f"{cell.model}: {cell.content['evaluator']} is left out: {results[key]['left_out']}"
                 for key, cell in cells.items()
@@ -86,32 +90,6 @@ def _design(layout: Layout) -> Design:
     )
 
 
-def _same_text(layout: Layout, label: str, results: Mapping[str, Result]) -> str:
-    """Return a note about repeats that read the same text; empty if all texts differ."""
-    for scorer in (name for name, entrant in layout.scorers.items() if not entrant.blind):
-        scorings = [results.get(layout.scoring(label, scorer, draw).key) for draw in layout.draws(scorer)]
-        texts = [
-            scoring["calibration"]["fingerprint"] for scoring in scorings if scoring and scoring.get("calibration")
-        ]
-        if len(set(texts)) < len(texts):
-            return (
-                f"{label}: {len(texts)} draws of calibration text gave {len(set(texts))} different ones; with more "
-                "text to draw from, the repeats would be worth their number"
-            )
-    return ""
-
-
-def measurements(layout: Layout, label: str, results: Mapping[str, Result]) -> Measurements | None:
-    """Return all that is known of one model of a grid; None if it is not scored yet.
-
-    Args:
-        layout: The grid.
-        label: The label of the model.
-        results: The results of the cells that are done, by key.
-    """
-    return _Model(layout, label, results).measurements()
-
-
 @dataclass
 class _Evaluated:
     """What is known of a model: its metrics, its size, what a healer did, and how far it is from the intact one."""
@@ -123,8 +101,14 @@ class _Evaluated:
 
 
 @dataclass
-class _Model:
-    """A model of the layout, with all results."""
+class GridModel:
+    """A model of a grid.
+
+    Attributes:
+        layout: The grid.
+        label: The label of the model.
+        results: The results of the cells that are done, by key.
+    """
 
     layout: Layout
     label: str
@@ -134,6 +118,7 @@ class _Model:
         return self.results.get(cell.key)
 
     def measurements(self) -> Measurements | None:
+        """Return all that is known of the model; None if it is not scored yet."""
         layout = self.layout
         scorings = {scorer: each for scorer in layout.scorers if (each := self._scorings(scorer))}
         if not scorings:
@@ -141,16 +126,16 @@ class _Model:
         num_blocks = blocks_in(next(iter(scorings.values()))[0])
         intact = self._evaluated(())
         compared = [contender for contender in layout.contenders.values() if contender.scorer in scorings]
+        left: dict[Place, list[Pruned]] = {each: [] for each in product(layout.pruners, layout.grid.amounts, compared)}
+        for contender in compared:
+            for place, model in self._pruned(contender, num_blocks, intact.metrics):
+                left[place].append(model)
         return Measurements(
             num_blocks=num_blocks,
             size=intact.size,
             intact=intact.metrics,
             scored={scorer: self._scored(scorer, each) for scorer, each in scorings.items()},
-            left={
-                (pruner, amount, contender): models
-                for pruner, amount, contender in product(layout.pruners, layout.grid.amounts, compared)
-                if (models := list(self._pruned(pruner, amount, contender, num_blocks, intact.metrics)))
-            },
+            left={place: models for place, models in left.items() if models},
         )
 
     def _scorings(self, scorer: str) -> list[Result]:
@@ -158,6 +143,17 @@ class _Model:
         layout = self.layout
         scorings = (self._known(layout.scoring(self.label, scorer, draw)) for draw in layout.draws(scorer))
         return [scoring for scoring in scorings if scoring is not None]
+
+    def same_text(self) -> str:
+        """Return a note about repeats that read the same text; empty if all texts differ."""
+        for scorer in (name for name, entrant in self.layout.scorers.items() if not entrant.blind):
+            texts = [each["calibration"]["fingerprint"] for each in self._scorings(scorer) if each.get("calibration")]
+            if len(set(texts)) < len(texts):
+                return (
+                    f"{self.label}: {len(texts)} draws of calibration text gave {len(set(texts))} different ones; with "
+                    "more text to draw from, the repeats would be worth their number"
+                )
+        return ""
 
     def _scored(self, scorer: str, scorings: Sequence[Result]) -> Scored:
         layout, label, first = self.layout, self.label, scorings[0]
@@ -183,26 +179,26 @@ class _Model:
         return known
 
     def _pruned(
-        self, pruner: str, amount: int | float, contender: Contender, num_blocks: int, intact: Mapping[Key, Metric]
-    ) -> Iterator[Pruned]:
-        layout = self.layout
-        for draw, text in layout.repeats(contender):
-            plan = self._known(layout.planning(self.label, contender.scorer, draw, pruner, amount, num_blocks))
-            if plan is not None:
-                blocks = layout.removed(plan, amount, num_blocks)
-                known = self._evaluated(blocks, contender.healer, text)
-                model = PrunedModel(
-                    draw=text,
-                    plan=self._plan(pruner, contender.scorer, blocks, num_blocks),
-                    size=known.size,
-                    metrics=by_task(known.metrics.values(), intact),
-                    footprint={},
-                    fidelity=known.fidelity,
-                    healing=known.healing,
-                    targets={},
-                    checkpoint=None,
-                )
-                yield Pruned(model, known.metrics)
+        self, contender: Contender, num_blocks: int, intact: Mapping[Key, Metric]
+    ) -> Iterator[tuple[Place, Pruned]]:
+        """Yield the models of a contender whose plans are known."""
+        scorer = contender.scorer
+        for draw, text in self.layout.repeats(contender):
+            for (pruner, amount), _, blocks in self.layout.removals(self.results.get, self.label, scorer, draw):
+                if blocks is not None:
+                    known = self._evaluated(blocks, contender.healer, text)
+                    model = PrunedModel(
+                        draw=text,
+                        plan=self._plan(pruner, scorer, blocks, num_blocks),
+                        size=known.size,
+                        metrics=by_task(known.metrics.values(), intact),
+                        footprint={},
+                        fidelity=known.fidelity,
+                        healing=known.healing,
+                        targets={},
+                        checkpoint=None,
+                    )
+                    yield (pruner, amount, contender), Pruned(model, known.metrics)
 
     def _plan(self, pruner: str, scorer: str, blocks: Sequence[Step], num_blocks: int) -> PrunePlan:
         layout = self.layout

@@ -2,70 +2,30 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
-from layerimp.bench.cell_graph import Layout, Measure
+from layerimp.bench.cell_graph import Layout
 from layerimp.bench.cells import Cell, Outcome
-from layerimp.bench.executors.base import Assignment, Executor, WorkerError
-from layerimp.bench.executors.outcomes import Shard, failure, from_bytes, scored
-from layerimp.bench.executors.worker import as_importance, planned
+from layerimp.bench.executors.base import Assignment, Executor
+from layerimp.bench.executors.outcomes import Shard, from_bytes, scored
 from layerimp.bench.store import Store
 from layerimp.bench.work_queue import Tally, WorkQueue
-from layerimp.errors import LayerimpError
 from layerimp.recipe import Permissions
-from layerimp.scorer import Importance
-from layerimp.steps import Step
 
 TRIES = 3
 """How often a cell is tried. Only errors that may not recur, such as the death of a worker, lead to another try."""
 
-_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-
-class Watcher(Protocol):
-    """Gets reports on the progress of a grid."""
+class Watcher:
+    """Gets reports on the progress of a grid, and ignores them."""
 
     def update(self, tally: Tally) -> None:
         """Take the new state: cells were started, or have finished."""
-        ...
 
     def failed(self, cell: Cell, error: str) -> None:
-        """Take the error of a cell that failed."""
-        ...
-
-
-class Unwatched:
-    """A watcher that ignores all reports."""
-
-    def update(self, tally: Tally) -> None:
-        """Do nothing."""
-
-    def failed(self, cell: Cell, error: str) -> None:
-        """Do nothing: the report names the cells that failed."""
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ignore further Ctrl-C while the first one is being handled."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in _INTERRUPTS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-class _NeedsModelError(LayerimpError):
-    """A pruner needs the model scored again."""
+        """Take the error of a cell that failed, which the results name as well."""
 
 
 class Scheduler:
@@ -87,7 +47,6 @@ class Scheduler:
         self._falls: Counter[str] = Counter()
         self._shards: dict[str, dict[int, Shard]] = defaultdict(dict)
         self._split_off: deque[Assignment] = deque()
-        self._plan_here()
 
     def wants_any(self) -> bool:
         """Whether any cells are left to compute."""
@@ -111,16 +70,11 @@ class Scheduler:
                 self._take(executor)
                 busy -= 1
         finally:
-            with _undisturbed():
-                executor.stop()
+            executor.stop()
 
     def _take(self, executor: Executor) -> None:
         """Wait for an assignment to finish, and store its outcomes."""
-        try:
-            assignment, outcomes = executor.finished()
-        except WorkerError as error:
-            assignment = error.assignment
-            outcomes = [Outcome(cell.key, error=str(error), lasting=False) for cell in assignment.cells]
+        assignment, outcomes = executor.finished()
         cells = {cell.key: cell for cell in assignment.cells}
         wholes = [(cells[each.key], self._whole(cells[each.key], each, assignment)) for each in outcomes]
         kept = [(cell, whole) for cell, whole in wholes if whole]
@@ -129,7 +83,6 @@ class Scheduler:
         leading = [cell for cell, _ in kept if cell.kind in ("scoring", "planning") or cell.content.get("blocks") == []]
         if leading:
             self._queue.look({cell.model for cell in leading})
-            self._plan_here()
 
     def _whole(self, cell: Cell, outcome: Outcome, assignment: Assignment) -> Outcome | None:
         """Return the outcome of a whole cell; None if shards are missing, or if the cell is tried again."""
@@ -163,29 +116,6 @@ class Scheduler:
             self._queue.settle(cell, outcome)
             if outcome.result is None:
                 self._watcher.failed(cell, outcome.error)
-
-    def _plan_here(self) -> None:
-        """Compute the plans that need no model."""
-        while planned := [pair for cell in self._queue.ready("planning") if (pair := self._planned(cell))]:
-            self._keep(planned)
-            self._queue.look({cell.model for cell, _ in planned})
-
-    def _planned(self, cell: Cell) -> tuple[Cell, Outcome] | None:
-        """Return the outcome of a planning that needs only one scoring; None if it needs more."""
-        first = as_importance(self._queue.results[cell.content["scoring"]])
-
-        def scoring(removed: Sequence[Step]) -> Importance:
-            if removed:
-                raise _NeedsModelError
-            return first
-
-        try:
-            num_blocks = sum(isinstance(step, int) for step in first.blocks)
-            return cell, Outcome(cell.key, planned(cell, num_blocks, scoring))
-        except _NeedsModelError:
-            return None
-        except Exception as error:
-            return cell, failure(cell.key, error)
 
     def _next(self, idle: int) -> Assignment | None:
         """Return the next assignment; None if no cell is ready."""
@@ -232,20 +162,5 @@ class Scheduler:
 
     def _assignment(self, cells: Sequence[Cell]) -> Assignment:
         first = cells[0]
-        subject = self._layout.models[first.model]
-        recipe, importance = subject.recipe, None
-        measures: tuple[Measure, ...] = ()
-        if first.kind == "evaluation":
-            known = {(each.evaluator, each.tag): each for each in subject.all_measures}
-            measures = tuple(known[cell.content["evaluator"], cell.content["tag"]] for cell in cells)
-        else:
-            specs = {cell.scorer: self._layout.spec(cell.scorer, cell.seed) for cell in cells}
-            recipe = recipe.model_copy(update={"seed": first.seed, "scorers": specs})
-        if first.kind == "planning":
-            importance = self._queue.results[first.content["scoring"]]
-        attempt = self._falls[first.key]
-        return Assignment(
-            *(tuple(cells), recipe, self._permissions, measures, importance),
-            text_seeds=self._layout.text_seeds,
-            attempt=attempt,
-        )
+        importance = self._queue.results[first.content["scoring"]] if first.kind == "planning" else None
+        return Assignment(tuple(cells), self._layout, self._permissions, importance, attempt=self._falls[first.key])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType
 from typing import Any, Self
 
 from filelock import FileLock, Timeout
@@ -17,6 +17,8 @@ from layerimp._version import versions
 from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.errors import OutputError
 
+Digests = dict[tuple[str, str], str]
+"""Digests of the content of files, by their paths and stamps of size and time."""
 FILE, LOCK = "bench.sqlite", "bench.lock"
 FORMAT = 4
 """The version of the tables and of the cells' keys and results."""
@@ -41,14 +43,12 @@ class Record:
         result: The result; None if the cell failed.
         error: Why the cell failed; empty if it did not fail.
         seconds: How long the cell took.
-        attempts: How often the cell was tried.
         versions: The versions of the libraries that computed the cell.
     """
 
     result: Result | None
     error: str
     seconds: float
-    attempts: int
     versions: str
 
 
@@ -56,7 +56,7 @@ class Store:
     """The store in a directory.
 
     Only one process at a time may write. It holds the operating system's lock on a file, which is released when the
-    process ends. If an error occurs before a grid was stored, a new store is removed again.
+    process ends. A new store that cannot be written is removed again.
 
     Args:
         directory: The directory of the store; created if necessary.
@@ -71,8 +71,7 @@ class Store:
         self.directory = directory
         self._path = path = directory / FILE
         check_place(directory, write=write)
-        self._is_new = write and not path.exists()
-        lock_is_new = not (directory / LOCK).exists()
+        is_new, lock_is_new = write and not path.exists(), write and not (directory / LOCK).exists()
         self._lock = FileLock(directory / LOCK)
         if write:
             self._take_lock()
@@ -82,9 +81,12 @@ class Store:
                 self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)
                 self._check_format(write=write)
         except BaseException:
-            self._close(begun=not self._is_new)
-            if write and lock_is_new:
-                (directory / LOCK).unlink(missing_ok=True)
+            self.close()
+            for name in [FILE, f"{FILE}-journal"] * is_new + [LOCK] * lock_is_new:
+                (directory / name).unlink(missing_ok=True)
+            if is_new:
+                with suppress(OSError):
+                    directory.rmdir()
             raise
 
     def _take_lock(self) -> None:
@@ -102,11 +104,6 @@ class Store:
         try:
             yield
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", None)
-            if code == sqlite3.SQLITE_FULL:
-                raise OutputError(f"cannot write {self._path}: no space is left") from error
-            if code == sqlite3.SQLITE_NOTADB:
-                raise OutputError(f"{self._path} is no store of layerimp bench: {error}") from error
             raise OutputError(f"cannot use {self._path}: {error}") from error
         except ValueError as error:
             raise OutputError(f"cannot use {self._path}: it is damaged ({error})") from error
@@ -128,27 +125,14 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close(begun=error is None or not self._is_new or self._holds_a_grid())
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
-    def _holds_a_grid(self) -> bool:
-        try:
-            return self.layout() is not None
-        except OutputError:  # the file is damaged, and may hold a grid
-            return True
-
-    def _close(self, *, begun: bool) -> None:
-        """Close the store, and remove it if it is new and no grid was begun."""
+    def close(self) -> None:
+        """Close the store, and let go of the lock."""
         if connection := vars(self).get("_connection"):
             connection.close()
         self._lock.release()
-        if not begun:
-            for name in (FILE, f"{FILE}-journal", LOCK):
-                (self.directory / name).unlink(missing_ok=True)
-            with suppress(OSError):
-                self.directory.rmdir()
 
     def put(self, outcomes: Iterable[tuple[Cell, Outcome]]) -> None:
         """Store the outcomes of cells that were computed together, either all of them or none."""
@@ -177,16 +161,20 @@ class Store:
     def records(self) -> dict[str, Record]:
         """Return all cells, by key."""
         with self._answered():
-            rows = self._connection.execute("SELECT key, result, error, seconds, attempts, versions FROM cells")
+            rows = self._connection.execute("SELECT key, result, error, seconds, versions FROM cells")
             return {
                 key: Record(None if result is None else json.loads(result), error or "", *rest)
                 for key, result, error, *rest in rows
             }
 
-    def keep_layout(self, document: Mapping[str, Any]) -> None:
-        """Store the last requested grid."""
+    def keep_layout(
+        self, document: Mapping[str, Any], digests: Mapping[tuple[str, str], str] = MappingProxyType({})
+    ) -> None:
+        """Store the last requested grid, and the digests of the files that it reads."""
         with self._answered(), self._connection:
             self._connection.execute("INSERT OR REPLACE INTO layout VALUES (1, ?)", (json.dumps(document),))
+            rows = [(*file, digest) for file, digest in digests.items()]
+            self._connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
 
     def layout(self) -> dict[str, Any] | None:
         """Return the last requested grid; None if there is none yet."""
@@ -194,17 +182,16 @@ class Store:
             row = self._connection.execute("SELECT document FROM layout").fetchone()
             return None if row is None else dict(json.loads(row[0]))
 
-    def known_digest(self, path: str, stamp: str) -> str | None:
-        """Return the stored digest of a file; None if there is none, or if the file has changed since."""
-        query = "SELECT digest FROM files WHERE path = ? AND stamp = ?"
+    def digests(self) -> Digests:
+        """Return the digests of files."""
         with self._answered():
-            row = self._connection.execute(query, (path, stamp)).fetchone()
-        return None if row is None else str(row[0])
+            rows = self._connection.execute("SELECT path, stamp, digest FROM files")
+            return {(path, stamp): digest for path, stamp, digest in rows}
 
-    def keep_digest(self, path: str, stamp: str, digest: str) -> None:
-        """Store the digest of a file."""
-        with self._answered(), self._connection:
-            self._connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (path, stamp, digest))
+
+def stored_in(directory: Path) -> AbstractContextManager[Store | None]:
+    """Open the store in a directory to read it; None if there is none yet."""
+    return Store(directory, write=False) if (directory / FILE).exists() else nullcontext()
 
 
 def check_place(directory: Path, *, write: bool = True) -> None:

@@ -62,10 +62,8 @@ def bench(*, retry_failed: bool, dry_run: bool, json: bool, **given: Any) -> int
     where = Engine(given["engine"] or LOCAL, given["address"], given["workers"], given["device"])
     allowed = permissions(**given)
     try:
-        with (
-            Screen(json=json) as screen,
-            prepared_grid(grid, output, where, allowed, screen, write=not dry_run) as prepared,
-        ):
+        with Screen(json=json) as screen:
+            prepared = prepared_grid(grid, output, where, allowed, screen)
             if dry_run:
                 from layerimp.bench.forecast import grid_forecast_of
                 from layerimp.cli.forecast import of_grid

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from layerimp.bench.scheduler import Watcher
 from layerimp.progress import span
 
 if TYPE_CHECKING:
     from layerimp.bench.cells import Cell
-    from layerimp.bench.scheduler import Watcher
     from layerimp.bench.work_queue import Tally
     from layerimp.cli.display import Screen
 
@@ -26,7 +26,7 @@ def _in_words(tally: Tally) -> str:
     return ", ".join(parts)
 
 
-class Teller:
+class Teller(Watcher):
     """Reports failures and the progress of a grid: by a bar on a terminal, elsewhere by a first and a last line.
 
     Args:

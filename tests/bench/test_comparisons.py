@@ -69,7 +69,7 @@ def test_other_text_makes_other_cells() -> None:
 def test_a_model_that_cannot_be_compared_is_named_once_in_the_notes() -> None:
     one, why = with_comparison(), {"left_out": "it predicts nothing"}
     records = {
-        key: Record(why if cell.content.get("evaluator") == "fidelity" else result, "", 1.0, 1, "")
+        key: Record(why if cell.content.get("evaluator") == "fidelity" else result, "", 1.0, "")
         for key, (cell, result) in computed_cells(one).items()
     }
     found = grid_results(one, records)

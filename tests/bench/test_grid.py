@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.grids import BLOCKS, computed, layout
 
 from layerimp.bench.cell_graph import Layout
-from layerimp.bench.executors.worker import as_importance
+from layerimp.bench.executors.planning import as_importance
 from layerimp.bench.grid import Grid
 from layerimp.errors import InputError
 from layerimp.recipe import read_recipe, validated
@@ -63,9 +63,9 @@ def test_counts_come_before_ratios(values: dict[str, Any], amounts: tuple[int | 
     [
         ({"ratios": [0]}, r"^ratio 0\.0 is not between 0 and 1$"),
         ({"ratios": [1.5]}, r"^ratio 1\.5 is not between 0 and 1$"),
-        ({"ratios": [1]}, "^ratio 1 is not between 0 and 1; a number of blocks is counts: 1$"),
-        ({"ratios": [0.5, 3]}, "^ratio 3 is not between 0 and 1; a number of blocks is counts: 3$"),
-        ({"ratios": 1.0, "counts": 1}, "^ratio 1 is not between 0 and 1; a number of blocks is counts: 1$"),
+        ({"ratios": [1]}, "^ratio 1 is not between 0 and 1; a number of blocks is given as the count 1$"),
+        ({"ratios": [0.5, 3]}, "^ratio 3 is not between 0 and 1; a number of blocks is given as the count 3$"),
+        ({"ratios": 1.0, "counts": 1}, "^ratio 1 is not between 0 and 1; a number of blocks is given as the count 1$"),
         ({"ratios": [0.5, 0.5]}, "ratios: each is needed once"),
         ({"counts": [1, 1]}, "counts: each is needed once"),
         ({"counts": [0]}, r"counts\.0: Input should be greater than or equal to 1, got 0"),

@@ -49,18 +49,18 @@ def test_what_is_wrong_with_a_healer_is_said(
     model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path, healers: Any, said: str
 ) -> None:
     with pytest.raises(InputError, match=said):
-        real(model_dir, calibration_file, [task], tmp_path / "out", healers=healers)
+        real(model_dir, calibration_file, [task], healers=healers)
 
 
 def test_an_edited_healer_is_another_one(
     model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = real(model_dir, calibration_file, [task], tmp_path / "before").healers
+    before = real(model_dir, calibration_file, [task]).healers
     package = tmp_path / "edited"
     shutil.copytree(Path(str(layerimp_closedform.__file__)).parent, package)
     (package / "rescale.py").write_text((package / "rescale.py").read_text() + "# edited\n")
     monkeypatch.setattr(layerimp_closedform, "__file__", str(package / "__init__.py"))
-    after = real(model_dir, calibration_file, [task], tmp_path / "after").healers
+    after = real(model_dir, calibration_file, [task]).healers
     assert before["linear"].code != after["linear"].code
 
 
@@ -71,7 +71,7 @@ def test_an_edited_part_makes_another_healer(
 
     def code(place: str) -> str:
         healers = {"distill": {"options": {"first": "linear"}}}
-        return real(model_dir, calibration_file, [task], tmp_path / place, healers=healers).healers["distill"].code
+        return real(model_dir, calibration_file, [task], healers=healers).healers["distill"].code
 
     before = code("before")
     package = tmp_path / "edited"
@@ -88,7 +88,7 @@ def test_further_text_is_part_of_a_healed_cell_and_of_no_other(
     more = tmp_path / "more.txt"
 
     def cells(**changes: Any) -> set[str]:
-        grid = real(model_dir, calibration_file, [task], tmp_path / "out", healers=["distill"], **changes)
+        grid = real(model_dir, calibration_file, [task], healers=["distill"], **changes)
         measure = grid.models["tiny"].measures[0]
         return {grid.evaluation("tiny", (1,), measure, healer).key for healer in ("", "distill")}
 
@@ -115,14 +115,14 @@ def test_further_text_reaches_the_healer(
 
     monkeypatch.setattr(worker, "heal_beside", reading)
     training = {"distill": {"name": "distill", "options": {"steps": 1}}}
-    grid = real(model_dir, calibration_file, [task], tmp_path / "out", heal_text=str(more), repeats=1, healers=training)
+    grid = real(model_dir, calibration_file, [task], heal_text=str(more), repeats=1, healers=training)
     _, found = run(grid, tmp_path / "out")
     assert found.failures == []
     assert read
     assert all(read)
 
 
-def real(model: Path, text: Path, tasks: list[Path], directory: Path, **changes: Any) -> Layout:
+def real(model: Path, text: Path, tasks: list[Path], **changes: Any) -> Layout:
     """A small grid of a model that exists."""
     values = {
         "models": {"tiny": str(model)},
@@ -134,9 +134,8 @@ def real(model: Path, text: Path, tasks: list[Path], directory: Path, **changes:
         "tasks": list(map(str, tasks)),
         "calibration": {"source": str(text), "samples": 8, "max_length": 16},
     }
-    with Store(directory) as store:
-        grid = validated(Grid, values | changes)
-        return resolve(grid, FileDigests(store), Engine(device="cpu"), Permissions(), SILENT).layout
+    grid = validated(Grid, values | changes)
+    return resolve(grid, FileDigests({}), Engine(device="cpu"), Permissions(), SILENT)[0]
 
 
 class Remembering(InProcess):
@@ -171,7 +170,7 @@ def test_a_model_is_healed_once_for_all_tasks(
         return true(intact, pruned, removed, *rest, **options)
 
     monkeypatch.setattr(worker, "heal_beside", counting)
-    grid = real(model_dir, calibration_file, [task, other], tmp_path / "out")
+    grid = real(model_dir, calibration_file, [task, other])
     executor, found = run(grid, tmp_path / "out")
     assert found.failures == []
     cells = [cell for cell in grid.cells(_known(tmp_path / "out"), "tiny").values() if cell.healer]
@@ -202,7 +201,7 @@ def test_a_real_healer_that_fails_fails_its_cells_in_one_line(
             raise KeyError("a site\nthat is not there")
 
     plugged(install("ill", layerimp_healers=lambda: [Ill]))
-    grid = real(model_dir, calibration_file, [task], tmp_path / "out", healers=["ill", "rescale"])
+    grid = real(model_dir, calibration_file, [task], healers=["ill", "rescale"])
     _, found = run(grid, tmp_path / "out")
     assert found.failures
     for failure in found.failures:
@@ -224,12 +223,12 @@ def test_healing_on_the_documents_of_a_task_is_refused(
     text = tmp_path / "text.jsonl"
     text.write_text(calibration_file.read_text() + "".join(json.dumps({"text": each}) + "\n" for each in words))
     everything = {"calibration": {"source": str(text), "samples": 40, "max_length": 16}, "repeats": 1}
-    grid = real(model_dir, text, [task], tmp_path / "refused", **everything)
+    grid = real(model_dir, text, [task], **everything)
     _, found = run(grid, tmp_path / "refused")
     assert set(row_of(found).entries) == {"avss", "depth"}
     assert all("shares" in one.error and "(--allow-overlap)" in one.error for one in found.failures)
     assert len(found.failures) == 2
-    allowed = real(model_dir, text, [task], tmp_path / "refused", **everything, allow_overlap=True)
+    allowed = real(model_dir, text, [task], **everything, allow_overlap=True)
     _, found = run(allowed, tmp_path / "refused")  # the refusal is not remembered
     assert found.failures == []
     _, found = run(grid, tmp_path / "refused")  # nor is the permission
@@ -276,7 +275,7 @@ def test_a_small_grid_from_the_command_line(
 def test_a_grid_says_what_a_run_says(
     layerimp_command: Run, model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path
 ) -> None:
-    grid = real(model_dir, calibration_file, [task], tmp_path / "grid")
+    grid = real(model_dir, calibration_file, [task])
     _, found = run(grid, tmp_path / "grid")
     (healed,) = [one.models for one in found.models["tiny"].removals if one.label == "avss+linear"]
     for seed in (0, 1):

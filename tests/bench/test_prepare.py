@@ -39,8 +39,7 @@ def foretold(model_dir: Path, calibration_file: Path, tmp_path: Path) -> Callabl
         grid, engine = validated(Grid, values | changes), Engine(workers=0, device="cpu")
         if changes.get("repeats") == 2:
             commands.run_grid(grid, tmp_path / "out", workers=0, device="cpu")
-        with prepared_grid(grid, tmp_path / "out", engine, Permissions(), SILENT, write=False) as prepared:
-            return forecast.grid_forecast_of(prepared)
+        return forecast.grid_forecast_of(prepared_grid(grid, tmp_path / "out", engine, Permissions(), SILENT))
 
     return forecast_of
 

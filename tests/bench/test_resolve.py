@@ -20,7 +20,6 @@ from layerimp.bench.digests import FileDigests
 from layerimp.bench.engine import Engine
 from layerimp.bench.grid import Grid
 from layerimp.bench.resolve import resolve
-from layerimp.bench.store import Store
 from layerimp.component import Options
 from layerimp.errors import OptionError, TaskError
 from layerimp.evaluator import Evaluator, Metric
@@ -46,10 +45,8 @@ def settled(**changes: Any) -> Layout:
         "tasks": ["mood.yaml"],
         "calibration": {"source": "text.jsonl", "samples": 4, "max_length": 16},
     }
-    with Store(Path("../store")) as store:
-        return resolve(
-            validated(Grid, values | changes), FileDigests(store), Engine(device="cpu"), Permissions(), SILENT
-        ).layout
+    grid = validated(Grid, values | changes)
+    return resolve(grid, FileDigests({}), Engine(device="cpu"), Permissions(), SILENT)[0]
 
 
 def keys(layout: Layout) -> list[str]:

@@ -205,11 +205,11 @@ def test_a_grid_of_which_nothing_works_exits_with_1(layerimp_command: Run, grid:
         (("--output", "out", "--ratio", "1.5"), "ratio 1.5 is not between 0 and 1"),
         (
             ("--output", "out", "--ratio", "1"),
-            "layerimp: --ratio 1 is not between 0 and 1; a number of blocks is --count 1\n",
+            "layerimp: ratio 1 is not between 0 and 1; a number of blocks is given as the count 1\n",
         ),
         (
             ("--output", "out", "--ratio", "0.5", "--ratio", "3"),
-            "layerimp: --ratio 3 is not between 0 and 1; a number of blocks is --count 3\n",
+            "layerimp: ratio 3 is not between 0 and 1; a number of blocks is given as the count 3\n",
         ),
         (("--output", "out", "--count", "0"), "counts.0: Input should be greater than or equal to 1, got 0"),
         (("--output", "out", "--evaluator", "footprint"), "measures costs"),

@@ -10,15 +10,19 @@ from typing import Any
 
 from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Mender, Subject
 from layerimp.bench.cells import Cell, Outcome, Result
-from layerimp.bench.executors.base import Assignment, WorkerError
+from layerimp.bench.executors.base import Assignment
+from layerimp.bench.executors.outcomes import failure
+from layerimp.bench.executors.planning import as_importance, planned
 from layerimp.bench.grid import Grid
 from layerimp.bench.results import grid_results
-from layerimp.bench.scheduler import Scheduler
+from layerimp.bench.scheduler import Scheduler, Watcher
 from layerimp.bench.store import Store
 from layerimp.bench.work_queue import Tally
+from layerimp.errors import LayerimpError
 from layerimp.evaluation.packing import packed
 from layerimp.evaluator import Likelihood, Metric
 from layerimp.pipeline.resolve import resolve
+from layerimp.pruner import Pruner, Scoring
 from layerimp.recipe import Permissions, validated
 from layerimp.report.document import Results
 from layerimp.report.results.rows import Row
@@ -106,8 +110,16 @@ def computed(cell: Cell) -> Result:
     raise AssertionError(cell)
 
 
+def unscored(pruner: Pruner) -> Scoring:
+    """These grids have no model to score again."""
+    raise AssertionError(pruner)
+
+
 class Arithmetic:
-    """An executor that computes by `computed`; `what` may raise, or stand in for a dying worker, for some cells."""
+    """An executor that plans as a worker does, and computes other cells by `computed`.
+
+    For some of these, `what` may raise, or stand in for a dying worker.
+    """
 
     def __init__(self, slots: int = 2, what: Callable[[Cell], Result] = computed) -> None:
         self.slots, self.what = slots, what
@@ -118,30 +130,42 @@ class Arithmetic:
     def start(self, assignment: Assignment) -> None:
         assert len(self._waiting) < self.slots
         self._waiting.append(assignment)
-        self.assignments.append(assignment)
+        if assignment.first.kind != "planning":
+            self.assignments.append(assignment)
 
     def finished(self) -> tuple[Assignment, list[Outcome]]:
         assignment = self._waiting.pop(0)
+        if assignment.first.kind == "planning":
+            return assignment, [self._plan(assignment)]
         outcomes = []
         for cell in assignment.cells:
             try:
                 outcomes.append(Outcome(cell.key, self.what(cell), seconds=1.0))
             except MemoryError:
-                raise WorkerError(assignment, "its worker was ended by SIGKILL") from None
+                return assignment, assignment.lost("its worker was ended by SIGKILL")
             except ValueError as error:
                 outcomes.append(Outcome(cell.key, error=str(error), seconds=1.0))
         return assignment, outcomes
+
+    def _plan(self, assignment: Assignment) -> Outcome:
+        """Plan as a worker does, without a model."""
+        cell, importance = assignment.first, assignment.importance
+        assert importance is not None
+        try:
+            return Outcome(cell.key, planned(cell, as_importance(importance), unscored), seconds=1.0)
+        except LayerimpError as error:
+            return failure(cell.key, error)
 
     def stop(self) -> None:
         self.stopped = True
 
     @property
     def cells(self) -> list[Cell]:
-        """All cells that the executor was given; a cell in shards counts once."""
+        """All cells that the executor was given, except plannings; a cell in shards counts once."""
         return [cell for assignment in self.assignments if not assignment.shard[0] for cell in assignment.cells]
 
 
-class Watching:
+class Watching(Watcher):
     """Records all reports."""
 
     def __init__(self) -> None:
@@ -162,6 +186,11 @@ def drive(directory: Path, executor: Arithmetic, *, retry: bool = False, **chang
         store.keep_layout(made_layout.model_dump(mode="json"))
         Scheduler(made_layout, store, Permissions(), watching, retry=retry).run(executor)
     return made_layout, watching
+
+
+def attempts(store: Store) -> dict[str, int]:
+    """How often each cell of a store was stored."""
+    return dict(store._connection.execute("SELECT key, attempts FROM cells"))
 
 
 def findings(directory: Path, what: Callable[[Cell], Result] = computed, **changes: Any) -> Results:

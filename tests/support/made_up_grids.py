@@ -122,7 +122,7 @@ def found_of(
         for key, cell in fresh.items():
             failed = fails and fails in str(cell)
             error = "<script>alert('reason')</script> out of memory" if failed else ""
-            records[key] = Record(None if failed else world.result(cell), error, 1.5, 1, "layerimp 0, torch 2")
+            records[key] = Record(None if failed else world.result(cell), error, 1.5, "layerimp 0, torch 2")
 
 
 def without_pictures(document: str) -> str:

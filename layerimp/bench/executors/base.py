@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from layerimp.bench.cell_graph import Measure
+from layerimp.bench.cell_graph import Layout, Measure, Subject
 from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.recipe import Permissions, Recipe
-
-NO_RAY = "--engine ray needs Ray: pip install 'layerimp[ray]'"
-"""The error message if Ray is asked for and not installed."""
 
 
 @dataclass(frozen=True)
@@ -19,35 +16,43 @@ class Assignment:
 
     Attributes:
         cells: The cells.
-        recipe: The recipe of the model; for scorings with the seed of these cells.
+        layout: The grid, from which a worker knows what the cells stand for.
         permissions: Which code that came with data may run.
-        measures: For evaluations, the measure of each cell.
         importance: For a planning, the scoring to plan from.
         shard: For scorings, the part of the text: its number, and the number of parts.
-        text_seeds: The seeds of all draws of calibration text of the grid.
         attempt: How often these cells have failed before; the shards of an earlier attempt are not mixed with others.
     """
 
     cells: tuple[Cell, ...]
-    recipe: Recipe
+    layout: Layout
     permissions: Permissions
-    measures: tuple[Measure, ...] = ()
     importance: Result | None = None
     shard: tuple[int, int] = (0, 1)
-    text_seeds: range = range(0)
     attempt: int = 0
 
+    @property
+    def first(self) -> Cell:
+        """The first cell."""
+        return self.cells[0]
 
-class WorkerError(Exception):
-    """A worker died before it finished its assignment.
+    @property
+    def subject(self) -> Subject:
+        """The model."""
+        return self.layout.models[self.first.model]
 
-    Attributes:
-        assignment: The assignment.
-    """
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of the model."""
+        return self.subject.recipe
 
-    def __init__(self, assignment: Assignment, cause: str) -> None:
-        super().__init__(cause)
-        self.assignment = assignment
+    def measured(self) -> list[tuple[Cell, Measure]]:
+        """The cells of evaluations, each with what it measures."""
+        measures = {(each.evaluator, each.tag): each for each in self.subject.all_measures}
+        return [(cell, measures[cell.content["evaluator"], cell.content["tag"]]) for cell in self.cells]
+
+    def lost(self, cause: str) -> list[Outcome]:
+        """The outcomes of these cells if their worker is lost, which are tried again."""
+        return [Outcome(cell.key, error=cause, lasting=False) for cell in self.cells]
 
 
 class Executor(Protocol):
@@ -63,11 +68,7 @@ class Executor(Protocol):
         ...
 
     def finished(self) -> tuple[Assignment, list[Outcome]]:
-        """Wait for an assignment in progress, and return it with its outcomes.
-
-        Raises:
-            WorkerError: the worker died; another worker has replaced it.
-        """
+        """Wait for an assignment in progress, and return it with its outcomes, also if its worker is lost."""
         ...
 
     def stop(self) -> None:

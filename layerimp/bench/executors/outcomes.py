@@ -39,7 +39,11 @@ def from_bytes(content: bytes) -> Shard:
     return shard
 
 
-def failure(key: str, error: BaseException) -> Outcome:
-    """Return the outcome of a failed cell. Only errors that layerimp raises deliberately are sure to recur."""
+def failure(key: str, error: BaseException, *, again: bool = False) -> Outcome:
+    """Return the outcome of a failed cell, which `again` has tried again.
+
+    Of other errors, only those that layerimp raises deliberately are sure to recur.
+    """
     ours = isinstance(error, LayerimpError)
-    return Outcome(key, error=" ".join(str(error).split()) if ours else one_line(error), lasting=ours)
+    text = " ".join(str(error).split()) if ours else one_line(error)
+    return Outcome(key, error=text, lasting=ours and not again)

@@ -1,24 +1,22 @@
 """The executor that computes in worker processes on this machine, one for each device.
 
-A pipe connects the scheduler with each worker. Only the scheduler holds the other end, so the operating system closes
-it when the scheduler ends for any reason; a worker whose pipe is closed exits immediately, even in the middle of its
-work.
+A pipe connects the scheduler with each worker.
 """
 
 from __future__ import annotations
 
 import os
-import queue
 import signal
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from layerimp.bench.cells import Outcome
-from layerimp.bench.executors.base import Assignment, WorkerError
+from layerimp.bench.executors.base import Assignment
 
 _CONTEXT = get_context("spawn")  # a forked process could not use a GPU
 
@@ -64,11 +62,7 @@ class Processes:
             return
 
     def finished(self) -> tuple[Assignment, list[Outcome]]:
-        """Wait for a worker to finish.
-
-        Raises:
-            WorkerError: the worker died; another worker has replaced it.
-        """
+        """Wait for a worker to finish; a worker that died is replaced by another."""
         busy = {worker.pipe: worker for worker in self._workers if worker.assignment}
         worker = busy[next(pipe for pipe in wait(list(busy)) if isinstance(pipe, Connection))]
         assignment, worker.assignment = worker.assignment, None
@@ -78,7 +72,7 @@ class Processes:
         except (EOFError, OSError):
             worker.process.join()
             self._workers[self._workers.index(worker)] = self._hire(worker.device)
-            raise WorkerError(assignment, _cause(worker.process.exitcode)) from None
+            return assignment, assignment.lost(_cause(worker.process.exitcode))
 
     def stop(self) -> None:
         """Kill the workers."""
@@ -97,18 +91,9 @@ def _cause(exitcode: int | None) -> str:
 
 
 def _work(pipe: Connection, device: str | None, workers: int) -> None:
-    """Run a worker, one of `workers` on this machine, until its pipe is closed."""
+    """Run a worker, one of `workers` on this machine, until the scheduler ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes; the scheduler decides
-    assignments: queue.SimpleQueue[Assignment] = queue.SimpleQueue()
-
-    def listen() -> None:
-        while True:
-            try:
-                assignments.put(pipe.recv())
-            except (EOFError, OSError):
-                os._exit(1)
-
-    threading.Thread(target=listen, daemon=True).start()
+    threading.Thread(target=_end_with_scheduler, daemon=True).start()
     import torch
     from tqdm import tqdm
 
@@ -119,8 +104,17 @@ def _work(pipe: Connection, device: str | None, workers: int) -> None:
     if device == "cpu" or not torch.cuda.is_available():
         torch.set_num_threads(max(1, torch.get_num_threads() // workers))  # a share of the threads that the user allows
     worker = Worker(device)
-    while True:
-        pipe.send(worker.compute(assignments.get()))
+    with suppress(EOFError, OSError):  # the scheduler has ended
+        while True:
+            pipe.send(worker.compute(pipe.recv()))
+
+
+def _end_with_scheduler() -> None:
+    """End this worker when the scheduler ends for any reason, even in the middle of the work."""
+    scheduler = parent_process()
+    assert scheduler is not None
+    scheduler.join()
+    os._exit(1)
 
 
 def devices(device: str | None, workers: int | None) -> list[str | None]:

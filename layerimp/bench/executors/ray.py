@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerimp._paths import expanded
 from layerimp.bench.cells import Outcome
-from layerimp.bench.executors.base import NO_RAY, Assignment, WorkerError
+from layerimp.bench.executors.base import Assignment
 from layerimp.errors import OptionError
 from layerimp.registry.assets import located
 
@@ -40,15 +40,13 @@ class Ray:
     Args:
         address: The address of the cluster; None for the one in the environment, or else one on this machine.
         workers: The largest number of tasks at once; by default as many as the cluster has room for.
-        cpus: The number of CPUs per task.
 
     Raises:
-        OptionError: Ray is not installed, or there is no cluster at the address.
+        OptionError: there is no cluster at the address.
     """
 
     address: str | None = None
     workers: int | None = None
-    cpus: int = 1
     _running: dict[Any, Assignment] = field(default_factory=dict)
     _drawn: dict[str, Any] = field(default_factory=dict)
 
@@ -57,10 +55,8 @@ class Ray:
         os.environ.setdefault(
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
         )  # the future default; given here to avoid a warning
-        try:
-            import ray
-        except ImportError:
-            raise OptionError(NO_RAY) from None
+        import ray
+
         if self.address:
             _knock(self.address)
         started_here: dict[str, Any] = {} if self.address else {"include_dashboard": False}
@@ -73,7 +69,7 @@ class Ray:
             signal.signal(signal.SIGTERM, ending)  # Ray's own handler would end the process immediately
         self._ray = ray
         self._gpus = 1 if ray.cluster_resources().get("GPU") else 0
-        needs = {"num_cpus": self.cpus, "num_gpus": self._gpus}
+        needs = {"num_cpus": 1, "num_gpus": self._gpus}
         # The scheduler counts failures, by the same rule for all executors, so that Ray must not retry.
         self._compute = ray.remote(max_retries=0, **needs)(compute)
         self._draw = ray.remote(**needs)(draw)
@@ -85,20 +81,18 @@ class Ray:
         for node in self._ray.nodes():
             if node["Alive"]:
                 has = node["Resources"]
-                room += int(min(has.get("CPU", 0) // self.cpus, has.get("GPU", 0) if self._gpus else float("inf")))
+                room += int(min(has.get("CPU", 0), has.get("GPU", 0) if self._gpus else float("inf")))
         return max(1, room if self.workers is None else min(room, self.workers))
 
     def start(self, assignment: Assignment) -> None:
         """Submit an assignment. Text that several assignments read is drawn once, and shared in the object store."""
         memory = self._memory(assignment.recipe)
-        drawn = None
-        first = assignment.cells[0]
-        reads = first.content.get("calibration", "read") is not None if first.kind != "evaluation" else first.healer
-        if reads:
-            text = _text(assignment)
-            if text not in self._drawn:
-                self._drawn[text] = self._draw.options(**memory).remote(assignment)
-            drawn = self._drawn[text]
+        first, text = assignment.first, _text(assignment)
+        reads = first.healer if first.kind == "evaluation" else first.content.get("calibration", "read") is not None
+        # Most pruners read no text, so that it is drawn for none of them.
+        if reads and first.kind != "planning" and text not in self._drawn:
+            self._drawn[text] = self._draw.options(**memory).remote(assignment)
+        drawn = self._drawn.get(text) if reads else None
         self._running[self._compute.options(**memory).remote(assignment, drawn)] = assignment
 
     def _memory(self, recipe: Recipe) -> Mapping[str, int]:
@@ -110,18 +104,14 @@ class Ray:
         return {"memory": need} if weights and need <= most else {}
 
     def finished(self) -> tuple[Assignment, list[Outcome]]:
-        """Wait for a task to finish.
-
-        Raises:
-            WorkerError: the task's worker or node died.
-        """
+        """Wait for a task to finish."""
         (reference,), _ = self._ray.wait(list(self._running), num_returns=1)
         assignment = self._running.pop(reference)
         try:
             return assignment, self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             self._drawn.pop(_text(assignment), None)  # it may have been on the lost node
-            raise WorkerError(assignment, f"its worker was lost: {' '.join(str(error).split())}") from None
+            return assignment, assignment.lost(f"its worker was lost: {' '.join(str(error).split())}")
 
     def stop(self) -> None:
         """Cancel the tasks in progress and leave the cluster. A cluster that was started here ends."""
@@ -146,7 +136,7 @@ def _text(assignment: Assignment) -> str:
     """Return a text that identifies the calibration set of an assignment."""
     names = ("model", "dtype", "calibration", "batch_size", "data_dir", "task_path")
     made_by = assignment.recipe.model_dump(mode="json", include=set(names))
-    return json.dumps([made_by, assignment.cells[0].seed], sort_keys=True)
+    return json.dumps([made_by, assignment.first.seed], sort_keys=True)
 
 
 _worker: Worker | None = None

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from layerimp.bench.cells import Cell, Outcome, Result
+from layerimp.bench.cells import Outcome, Result
 from layerimp.bench.executors.outcomes import as_bytes, failure, scored
+from layerimp.bench.executors.planning import as_importance, planned
 from layerimp.blocks.forward import run
 from layerimp.cache.unfinished import Unfinished
 from layerimp.calibration.splits import read_by
@@ -31,12 +32,9 @@ from layerimp.pipeline.scores import rescoring
 from layerimp.pipeline.stages import Loaded, load_model
 from layerimp.pipeline.texts import check_calibration, further_text, read_text, text_for_fidelity
 from layerimp.progress import SILENT
-from layerimp.pruner import Budget, Pruner, Scoring
-from layerimp.recipe import ComponentSpec
-from layerimp.registry.attribution import attributing, create
+from layerimp.pruner import Pruner, Scoring
 from layerimp.report.results.models import Size
-from layerimp.scorer import Importance
-from layerimp.scoring.engine import Filled, fill, measure
+from layerimp.scoring.engine import fill, measure
 from layerimp.scoring.selection import Selection
 from layerimp.surgery.removal import prepare
 
@@ -51,35 +49,9 @@ if TYPE_CHECKING:
     from layerimp.evaluator import Evaluator
     from layerimp.fidelity.comparer import Comparer
     from layerimp.recipe import Recipe
-    from layerimp.steps import Cuts
 
 TIMINGS, LONG = 3, 5.0
 """A scorer's cost is the median of several ratios, after one to warm up; a single ratio if that takes too long."""
-
-
-def as_importance(result: Result) -> Importance:
-    """Make an importance from plain data, in which the lengths of windows are text."""
-    parts = {name: result[name] for name in ("scores", "blocks", "columns", "notes")}
-    return Importance(**parts, spans={int(length): scores for length, scores in result["spans"].items()})
-
-
-def pruner_of(cell: Cell) -> Pruner:
-    """Make the pruner of a planning."""
-    pruner = create("pruner", cell.content["pruner"], cell.content["options"])
-    assert isinstance(pruner, Pruner)
-    return pruner
-
-
-def planned(cell: Cell, num_blocks: int, scoring: Scoring) -> Result:
-    """Compute the plan of a cell.
-
-    Raises:
-        OptionError: no plan can meet the budget.
-    """
-    content, pruner = cell.content, pruner_of(cell)
-    budget = Budget.exactly(content["count"], num_blocks, protect=content["protect"])
-    with attributing("pruner", content["pruner"], type(pruner)):
-        return {"blocks": pruner.within_budget(scoring, budget).blocks}
 
 
 class Worker:
@@ -106,11 +78,13 @@ class Worker:
         ways = {"scoring": self._score, "planning": self._plan, "evaluation": self._evaluate, "costing": self._cost}
         start = time.monotonic()
         try:
-            outcomes = ways[assignment.cells[0].kind](assignment, drawn)
+            outcomes = ways[assignment.first.kind](assignment, drawn)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            outcomes = {cell.key: failure(cell.key, error) for cell in assignment.cells}
+            # Scorings that fail together are tried again alone, so that only the scorer at fault fails.
+            together = assignment.first.kind == "scoring" and len(assignment.cells) > 1
+            outcomes = {cell.key: failure(cell.key, error, again=together) for cell in assignment.cells}
         seconds = (time.monotonic() - start) / len(assignment.cells)
         return [replace(outcome, seconds=seconds) for outcome in outcomes.values()]
 
@@ -118,7 +92,7 @@ class Worker:
         """Draw the calibration set of an assignment."""
         # The further text was checked when the grid began; loading its task for each draw would only cost time.
         recipe, corpus = self._corpus(assignment)
-        return corpus.draw(recipe.calibration.samples, assignment.cells[0].seed)
+        return corpus.draw(recipe.calibration.samples, assignment.first.seed)
 
     def _corpus(self, assignment: Assignment) -> tuple[Recipe, Corpus]:
         """Return the settled recipe of an assignment, and the documents of its calibration text."""
@@ -130,10 +104,10 @@ class Worker:
 
     def _text_for_fidelity(self, assignment: Assignment) -> CalibrationSet:
         """Draw the text that the fidelity of all models of the grid is measured on."""
-        drawn_for = assignment.recipe, assignment.text_seeds
+        drawn_for = assignment.recipe, assignment.layout.text_seeds
         if self._reserved is None or self._reserved[0] != drawn_for:
             recipe, corpus = self._corpus(assignment)
-            read = read_by(corpus, recipe.calibration.samples, assignment.text_seeds)
+            read = read_by(corpus, recipe.calibration.samples, assignment.layout.text_seeds)
             allowed = assignment.permissions
             text = text_for_fidelity(recipe, self._opened(assignment), corpus, read, allowed, SILENT)
             self._reserved = drawn_for, text
@@ -150,50 +124,49 @@ class Worker:
         return self._loaded[1]
 
     def _score(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
-        cells = {f"{cell.scorer}-{cell.seed}" if _blind(cell) else cell.scorer: cell for cell in assignment.cells}
-        blind = all(map(_blind, assignment.cells))
+        blind, cuts = assignment.first.content["calibration"] is None, assignment.recipe.cuts
+        cells = {f"{cell.scorer}-{cell.seed}" if blind else cell.scorer: cell for cell in assignment.cells}
         text = None if blind else drawn or self.draw(assignment)
         stack = self._opened(assignment).stack
-        specs = {label: _spec(cell) for label, cell in cells.items()}
-        selection = Selection.of(assignment.recipe.model_copy(update={"scorers": specs}), SILENT)
-        selection.unnamed |= selection.specs.keys()
+        specs = {label: assignment.layout.spec(cell.scorer, cell.seed) for label, cell in cells.items()}
+        selection = Selection(SILENT, specs, unnamed=set(specs))
         if text is not None:
             try:
-                selection.try_out(stack, next(iter(text)), assignment.recipe.cuts)
+                selection.try_out(stack, next(iter(text)), cuts)
             except ModelError:
                 if selection.specs:
                     raise
         outcomes = {label: Outcome(cells[label].key, error=reason) for label, reason in selection.left_out.items()}
         shared = {} if text is None else {"calibration": text.description.model_dump(mode="json")}
-        for label, filled in _together_or_alone(
-            stack, selection, () if text is None else text.shard(*assignment.shard), assignment.recipe.cuts
-        ):
+        scorers, beside = selection.create(cuts, len(stack))
+        part = () if text is None else text.shard(*assignment.shard)
+        for label, filled in fill(stack, part, scorers, beside=beside).items():
             key = cells[label].key
-            if isinstance(filled, Exception):
-                outcomes[label] = failure(key, filled)
-            elif assignment.shard[1] > 1:
+            if assignment.shard[1] > 1:
                 outcomes[label] = Outcome(key, shard=as_bytes(filled, shared))
             else:
                 outcomes[label] = scored(key, label, [(filled, shared)])
         return {outcome.key: outcome for outcome in outcomes.values()}
 
     def _plan(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
-        (cell,) = assignment.cells
+        cell = assignment.first
         assert assignment.importance is not None
-        first, text = as_importance(assignment.importance), drawn or self.draw(assignment)
-        stack = self._opened(assignment).stack
-        selection = Selection.of(assignment.recipe, SILENT)
-        cuts, rows = assignment.recipe.cuts, pruner_of(cell).rescored_rows
-        text = text if rows is None else text.first(rows)
-        scoring = rescoring(stack, text, first, selection, cell.scorer, cuts)
-        return {cell.key: Outcome(cell.key, planned(cell, len(stack), scoring))}
+        first = as_importance(assignment.importance)
+
+        def rescore(pruner: Pruner) -> Scoring:
+            text, rows = drawn or self.draw(assignment), pruner.rescored_rows
+            text = text if rows is None else text.first(rows)
+            stack, selection = self._opened(assignment).stack, _alone(assignment)
+            return rescoring(stack, text, first, selection, cell.scorer, assignment.recipe.cuts)
+
+        return {cell.key: Outcome(cell.key, planned(cell, first, rescore))}
 
     def _evaluate(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
         """Evaluate one model; if one evaluation fails, the others are still done.
 
         Nothing is healed for tasks that share documents with the text, or that cannot be measured.
         """
-        first, outcomes, ready = assignment.cells[0], {}, {}
+        first, outcomes, ready = assignment.first, {}, {}
         text = (drawn or self.draw(assignment)) if "healing" in first.content else None
         loaded, recipe, allowed = self._opened(assignment), assignment.recipe, assignment.permissions
         further = None
@@ -201,7 +174,7 @@ class Worker:
             taken = text.documents | self._text_for_fidelity(assignment).documents
             further = further_text(settled(recipe, loaded.model), loaded, taken, allowed, SILENT)
         intact = loaded.stack.model
-        for cell, wanted in zip(assignment.cells, assignment.measures, strict=True):
+        for cell, wanted in assignment.measured():
             try:
                 if wanted.optional and (why := self._why_left_out(assignment, wanted)):
                     outcomes[cell.key] = Outcome(cell.key, {"left_out": why})
@@ -246,7 +219,7 @@ class Worker:
         loaded, compared = self._opened(assignment), (assignment.recipe, label)
         if self._comparing is None or self._comparing[0] != compared:
             self._comparing = compared, Comparing(label, comparer, loaded.model, loaded.tokenizer, SILENT)
-        fidelity = self._comparing[1].of(model, self._text_for_fidelity(assignment), str(assignment.cells[0]))
+        fidelity = self._comparing[1].of(model, self._text_for_fidelity(assignment), str(assignment.first))
         if fidelity is None:
             raise ModelError(self._comparing[1].reason or "")
         return {"fidelity": fidelity.model_dump(mode="json")}
@@ -260,7 +233,7 @@ class Worker:
         The model is beside the intact one if it is healed, or if that is asked for; otherwise the intact one lacks the
         blocks in this context.
         """
-        stack, content = self._opened(assignment).stack, assignment.cells[0].content
+        stack, content = self._opened(assignment).stack, assignment.first.content
         removal = prepare(stack, content["blocks"])
         if text is None:
             with nullcontext(removal.beside()) if beside else removal.applied() as model:
@@ -287,7 +260,7 @@ class Worker:
         (cell,) = assignment.cells
         batch = [next(iter(drawn or self.draw(assignment)))]
         stack = self._opened(assignment).stack
-        selection = Selection.of(assignment.recipe, SILENT)
+        selection = _alone(assignment)
 
         def bare() -> None:
             with torch.inference_mode():
@@ -308,31 +281,10 @@ class Worker:
         return {cell.key: Outcome(cell.key, {"bare_passes": passes, "seconds": seconds})}
 
 
-def _together_or_alone(
-    stack: BlockStack, selection: Selection, text: Iterable[Any], cuts: Cuts
-) -> Iterator[tuple[str, Filled | Exception]]:
-    """Run the scorers in shared sweeps; if that fails, run each alone, so that only the scorer at fault fails."""
-    scorers = list(selection.specs)
-    groups = [scorers] if len(scorers) < 2 else [scorers, *([label] for label in scorers)]
-    for group in groups:
-        try:
-            fresh, beside = selection.create(cuts, len(stack), *group)
-            filled = fill(stack, text, fresh, beside=beside)
-        except Exception as error:
-            if len(group) == 1:
-                yield group[0], error
-            continue
-        yield from filled.items()
-        if len(group) > 1:
-            return
-
-
-def _blind(cell: Cell) -> bool:
-    return cell.content["calibration"] is None
-
-
-def _spec(cell: Cell) -> ComponentSpec:
-    return ComponentSpec(name=cell.content["scorer"], options=dict(cell.content["options"]))
+def _alone(assignment: Assignment) -> Selection:
+    """Return a selection of the scorer of an assignment's first cell."""
+    cell = assignment.first
+    return Selection(SILENT, {cell.scorer: assignment.layout.spec(cell.scorer, cell.seed)})
 
 
 def _timed(function: Any) -> float:

@@ -16,7 +16,7 @@ from support.grids import Arithmetic, Watching, drive, layout
 
 from layerimp.bench.digests import FileDigests
 from layerimp.bench.engine import Engine
-from layerimp.bench.executors.base import Assignment, WorkerError
+from layerimp.bench.executors.base import Assignment
 from layerimp.bench.executors.in_process import InProcess
 from layerimp.bench.executors.processes import Processes, devices
 from layerimp.bench.grid import Grid
@@ -46,8 +46,7 @@ NOWHERE = str(Path(__file__).with_name("nowhere"))
 def assignment() -> Assignment:
     """A scoring of a model that does not exist: the quickest assignment for a worker."""
     made = layout(models={"one": NOWHERE})
-    recipe = made.models["one"].recipe.model_copy(update={"scorers": {"avss": made.scorers["avss"].spec}})
-    return Assignment((made.scoring("one", "avss", 0),), recipe, Permissions())
+    return Assignment((made.scoring("one", "avss", 0),), made, Permissions())
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +75,10 @@ def test_a_worker_that_dies_is_replaced(local: Processes) -> None:
     local._workers[0].process.kill()
     local._workers[0].process.join()
     local.start(assignment())
-    with pytest.raises(WorkerError, match="ended by SIGKILL") as died:
-        local.finished()
-    local.start(died.value.assignment)
+    lost, (outcome,) = local.finished()
+    assert "ended by SIGKILL" in outcome.error
+    assert not outcome.lasting
+    local.start(lost)
     _, (outcome,) = local.finished()
     assert "does not exist" in outcome.error
 
@@ -137,9 +137,7 @@ def test_a_scoring_in_shards_is_that_of_one_pass(
     found = {}
     for executor in (Many(), InProcess("cpu")):
         with Store(tmp_path / type(executor).__name__) as store:
-            grid = resolve(
-                validated(Grid, values), FileDigests(store), Engine(device="cpu"), Permissions(), SILENT
-            ).layout
+            grid, _ = resolve(validated(Grid, values), FileDigests({}), Engine(device="cpu"), Permissions(), SILENT)
             Scheduler(grid, store, Permissions(), Watching()).run(executor)
             cells = [grid.scoring("tiny", scorer, 0).key for scorer in scorers]
             found[type(executor).__name__] = [store.records()[key].result for key in cells]
