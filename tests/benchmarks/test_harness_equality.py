@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ def sample(*scores: float, endings: tuple[str, ...] = ("aa", "bb")) -> dict[str,
         "resps": [[(score, False)] for score in scores],
         "arguments": [("", ending) for ending in endings],
     }
+
+
+def stored(dtype: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in STORED.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line["dtype"] == dtype]
 
 
 def test_the_lead_is_over_the_second_best() -> None:
@@ -44,7 +50,7 @@ def test_an_answer_by_length_counts_as_well() -> None:
 
 
 def test_what_is_stored_is_of_the_usual_documents_without_text_of_rows_or_another_answer() -> None:
-    lines = [json.loads(line) for line in STORED.read_text(encoding="utf-8").splitlines()]
+    lines = stored("float32")
     assert {line["model"] for line in lines} == {"smollm2", "gemma"}
     assert not any(line["other_answers"] or line["other_texts"] for line in lines)
     for model in ("smollm2", "gemma"):
@@ -54,3 +60,12 @@ def test_what_is_stored_is_of_the_usual_documents_without_text_of_rows_or_anothe
         *("task", "document", "tokens", "float64", "lm_eval", "layerimp"),
     }
     assert max(abs(each["lm_eval"] - each["layerimp"]) / each["tokens"] for each in worst) < BOUND
+
+
+def test_in_sixteen_bits_the_stored_means_are_within_half_a_standard_error() -> None:
+    lines = stored("bfloat16")
+    assert lines
+    for line in lines:
+        for values in line["metrics"].values():
+            for theirs, ours in values.values():
+                assert abs(theirs - ours) <= math.sqrt(theirs * (1 - theirs) / (line["documents"] - 1)) / 2
