@@ -24,9 +24,6 @@ What is scored are the steps that can be taken next (see `layerimp.steps.candida
 seams as well.
 """
 
-RATIO_OR_COUNT = "ratio and count contradict each other; give one of them"
-"""The error message if both are given."""
-
 
 class PrunePlan(Plain, Tabular):
     """What to remove, in order of removal. A plan is plain data: it can be saved, read, edited and applied later.
@@ -167,7 +164,7 @@ class Budget:
         """
         forced = checked_steps(blocks, num_blocks)
         if ratio is not None and count is not None:
-            raise OptionError(RATIO_OR_COUNT)
+            raise OptionError("ratio and count contradict each other; give one of them")
         if ratio is not None:
             count = count_of(checked_ratio(ratio), num_blocks)
             if count == 0:

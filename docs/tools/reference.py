@@ -100,9 +100,7 @@ def _shipped_names() -> Names:
 
 
 def _command_list() -> str:
-    from layerimp.cli.help import summary
-
-    return _table(("command", ""), [(f"[`layerimp {n}`](#{n})", summary(c)) for n, c in commands().items()])
+    return _table(("command", ""), [(f"[`layerimp {n}`](#{n})", c.short_help) for n, c in commands().items()])
 
 
 def _command(name: str) -> str:

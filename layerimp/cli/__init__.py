@@ -17,7 +17,7 @@ import typer
 
 from layerimp._version import __version__
 from layerimp.cli import bench, cache, compare, heal, inspection, plans, plugins, runs, schema
-from layerimp.cli.help import CommandList, GroupedCommand
+from layerimp.cli.help import GroupedCommand
 from layerimp.cli.streams import for_results_alone, stdout_apart
 from layerimp.errors import LayerimpError, PluginWarning, first_problem, one_line
 
@@ -49,7 +49,6 @@ def _at_work(command: Callable[..., Any]) -> Callable[..., Any]:
 
 app = typer.Typer(
     name="layerimp",
-    cls=CommandList,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
@@ -57,7 +56,8 @@ app = typer.Typer(
 _MODELS = (inspection.inspect, runs.run, runs.score, runs.prune, heal.heal, runs.evaluate, compare.compare, plans.plan)
 _LISTS = (plugins.plugins, plugins.scorers, plugins.pruners, plugins.healers, plugins.evaluators, plugins.tasks)
 for command in (*_MODELS, bench.bench, bench.report, *_LISTS, schema.schema, cache.cache):
-    app.command(cls=GroupedCommand)(_at_work(command))
+    summary = (command.__doc__ or "").partition("\n")[0]  # which click would cut, were it not given
+    app.command(cls=GroupedCommand, short_help=summary)(_at_work(command))
 
 
 def _version(wanted: bool) -> None:

@@ -1,10 +1,10 @@
-"""The `--help` of all commands, with whole summaries, and of one: the common options first, then others by topic."""
+"""The `--help` of a command: the common options first, then others by topic."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 from layerimp.cli.repeated import refuse_repeated
 
@@ -23,20 +23,6 @@ HEADINGS = {
     "General": "recipe set_ clear_ help",
 }
 """The options by topic, in the order of `--help`."""
-
-
-class CommandList(TyperGroup):
-    """The commands, whose summaries `--help` wraps; click would cut them."""
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the commands; click calls this."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, summary(command)) for name, command in self.commands.items()])
-
-
-def summary(command: Any) -> str:
-    """Return the first line of a command's help, which is one sentence."""
-    return (command.help or "").strip().split("\n")[0]
 
 
 class GroupedCommand(TyperCommand):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
 from typing import Any
 
 
@@ -20,20 +19,14 @@ def refuse_repeated(command: Any, context: Any, arguments: Sequence[str]) -> Non
     Raises:
         UsageError: of click; an option is given more than once.
     """
-    parser = command.make_parser(context)
-    single = [
-        option for option in command.get_params(context) if option.param_type_name == "option" and not option.multiple
-    ]
-    for option in single:
-        collecting = copy(option)
-        collecting.multiple = True
-        collecting.add_to_parser(parser, context)  # takes the place of the option
-    values: dict[str, list[Any]] = parser.parse_args(list(arguments))[0]
-    for option in single:
-        given = [repr(value) for value in values.get(option.name) or ()]
-        if option.is_flag:
-            given = list(dict.fromkeys(given))
-        if len(given) > 1:
-            if option.is_flag:
-                context.fail(f"{option.opts[0]} and {option.secondary_opts[0]} contradict each other")
-            context.fail(f"{option.opts[0]} can be given only once, got {' and '.join(given)}")
+    words = list(zip(arguments, [*arguments[1:], ""], strict=True))
+    for option in command.get_params(context):
+        if option.param_type_name != "option" or option.multiple:
+            continue
+        names = (*option.opts, *option.secondary_opts)
+        given = [(word, after) for word, after in words if word.partition("=")[0] in names]
+        values = [repr(word.partition("=")[2] if "=" in word else after) for word, after in given]
+        if not option.is_flag and len(given) > 1:
+            context.fail(f"{option.opts[0]} can be given only once, got {' and '.join(values)}")
+        if option.is_flag and len({word in option.secondary_opts for word, _ in given}) > 1:
+            context.fail(f"{option.opts[0]} and {option.secondary_opts[0]} contradict each other")
