@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from layerimp.component import Component
 from layerimp.errors import NonFiniteError, PluginError
+from layerimp.metric import clustered_stderr
 from layerimp.progress import SILENT, Progress
 from layerimp.steps import Step, Sublayer, named, steps_of
 
@@ -135,13 +136,11 @@ class Loss:
     def gain_over(self, other: Loss) -> tuple[float, float]:
         """How much lower this loss is than another on the same rows, in nats per prediction, and the standard error.
 
-        The rows are paired. The error is that of a ratio, to first order; 0 for a single row.
+        The rows are paired. The error is 0 for a single row, and a NaN if a loss is infinite.
         """
-        predictions, rows = sum(self.counts), len(self.counts)
         gains = [theirs - ours for ours, theirs in zip(self.totals, other.totals, strict=True)]
-        gain = math.fsum(gains) / predictions
-        off = math.fsum((each - gain * count) ** 2 for each, count in zip(gains, self.counts, strict=True))
-        return gain, math.sqrt(off * rows / max(rows - 1, 1)) / predictions if rows > 1 else 0.0
+        error = clustered_stderr(gains, self.counts) if len(gains) > 1 else 0.0
+        return math.fsum(gains) / sum(self.counts), math.nan if error is None else error
 
     def is_clearly_below(self, other: Loss) -> bool:
         """Whether this loss is lower by more than one standard error of the difference.

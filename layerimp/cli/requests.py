@@ -6,6 +6,7 @@ A command passes all of its options at once, by the names of its parameters, so 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -124,13 +125,10 @@ def _kept(text: str | None) -> dict[str, Any]:
     if text is None:
         return {}
     of, _, number = text.rpartition("=")
-    try:
-        share = float(number) if of in ("", "agreement") else None
-    except ValueError:
-        share = None
-    if share is None:
-        raise OptionError(f"--keep takes a share such as 0.95, or agreement=0.9, got {text!r}")
-    return {"keep": share, "keep_of": of or "quality"}
+    with suppress(ValueError):
+        if of in ("", "agreement"):
+            return {"keep": float(number), "keep_of": of or "quality"}
+    raise OptionError(f"--keep takes a share such as 0.95, or agreement=0.9, got {text!r}")
 
 
 def _models(specs: list[str], in_file: Any) -> dict[str, Any] | list[str]:
@@ -163,15 +161,11 @@ def _labelled(kind: str, specs: list[str], option: str = "") -> dict[str, dict[s
 
 def _protected(text: str) -> list[int]:
     """Return the blocks that an option protects."""
-    wrong = OptionError(f"--protect takes whole blocks such as 0,15-17, got {text!r}")
-    try:
+    with suppress(OptionError):
         steps = read_steps(text)
-    except OptionError:
-        raise wrong from None
-    blocks = [step for step in steps if isinstance(step, int)]
-    if len(blocks) < len(steps):
-        raise wrong
-    return blocks
+        if len(blocks := [step for step in steps if isinstance(step, int)]) == len(steps):
+            return blocks
+    raise OptionError(f"--protect takes whole blocks such as 0,15-17, got {text!r}")
 
 
 _AMOUNTS = {*AMOUNTS, "ratios", "counts"}
