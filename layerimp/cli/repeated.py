@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 
@@ -19,7 +20,7 @@ def refuse_repeated(command: Any, context: Any, arguments: Sequence[str]) -> Non
     Raises:
         UsageError: of click; an option is given more than once.
     """
-    words = list(zip(arguments, [*arguments[1:], ""], strict=True))
+    words = list(pairwise([*arguments, ""]))
     for option in command.get_params(context):
         if option.param_type_name != "option" or option.multiple:
             continue
