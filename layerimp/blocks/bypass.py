@@ -1,4 +1,4 @@
-"""Bypasses blocks, or halves of blocks, without removing anything."""
+"""Bypasses blocks, or halves of blocks, without removing anything, and runs blocks from their middle on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from layerimp.blocks.forward import block_input, computing, hidden_states, with_hidden
+from layerimp.blocks.forward import block_input, computing, hidden_states, with_hidden, with_input
 from layerimp.blocks.halves import halves_of
 from layerimp.blocks.middle import Halves, changing_middle, watching_middle
 from layerimp.steps import Step, Sublayer, removed_by, touched_by
@@ -41,7 +41,7 @@ def bypassed(stack: BlockStack, steps: Sequence[Step], *, idle: bool = False) ->
         for index in sorted(whole):
             undo.enter_context(computing(stack[index], _passing_by(stack[index].forward, idle)))
         for index, halves in halved.items():
-            without = without_attention if Sublayer(index, "attn") in removed else _without_mlp
+            without = _without_attention if Sublayer(index, "attn") in removed else _without_mlp
             undo.enter_context(without(stack[index], halves))
         yield
 
@@ -76,7 +76,22 @@ def _without_mlp(block: nn.Module, halves: Halves) -> Iterator[None]:
 
 
 @contextmanager
-def without_attention(block: nn.Module, halves: Halves) -> Iterator[None]:
+def running_from(block: nn.Module, halves: Halves, middle: Tensor) -> Iterator[None]:
+    """A context in which a block runs from a middle [batch, seq, hidden], whatever its input.
+
+    The block is called with the middle as its input, and its attention adds nothing to that, so that the MLP half reads
+    the middle, bit for bit.
+    """
+
+    def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return with_input(args, kwargs, middle.to(block_input(args, kwargs).device))
+
+    with block.register_forward_pre_hook(enter, with_kwargs=True), _without_attention(block, halves):
+        yield
+
+
+@contextmanager
+def _without_attention(block: nn.Module, halves: Halves) -> Iterator[None]:
     """A context in which the MLP of a block reads the block's input and adds to it."""
     with ExitStack() as undo:
         if halves.giver is not None:

@@ -9,7 +9,7 @@ logits of a whole batch never exist at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -72,7 +72,6 @@ class Head:
 
     def __init__(self, stack: BlockStack) -> None:
         self._model, self._device = stack.model, stack.device
-        self._is_plain: bool | None = None
         self._prove(stack)
 
     def _prove(self, stack: BlockStack) -> None:
@@ -213,20 +212,16 @@ class Head:
         hidden: Tensor = output[self.field].detach()
         values_of, parts = [hidden.new_zeros(0, dtype=torch.float64)], [hidden.new_zeros(0, hidden.shape[-1])]
         unembedding = self.unembedding(output) if quantity == "logit" else None
-        plain = self._plain(output) if quantity == "nll" else None
         for rows, ids in self._rows(hidden, targets, CHUNK_LOGITS // 2):
-            if plain:
-                values, part = _through(plain, rows, ids)
-            else:
-                leaf = rows.requires_grad_()
-                with torch.enable_grad():  # a sweep's rules need a graph to see what a bias adds
-                    if unembedding is None:
-                        logits = self.token_logits(output, leaf)
-                    else:
-                        logits, ids = _own_logits(unembedding, leaf, ids), torch.zeros_like(ids)
-                values, slope = _outcome(logits, ids, quantity)
-                (part,) = torch.autograd.grad(logits, [leaf], slope)
-                del logits, slope  # so that they do not exist together with the next ones
+            leaf = rows.requires_grad_()
+            with torch.enable_grad():  # a sweep's rules need a graph to see what a bias adds
+                if unembedding is None:
+                    logits = self.token_logits(output, leaf)
+                else:
+                    logits, ids = _own_logits(unembedding, leaf, ids), torch.zeros_like(ids)
+            values, slope = _outcome(logits, ids, quantity)
+            (part,) = torch.autograd.grad(logits, [leaf], slope)
+            del logits, slope  # so that they do not exist together with the next ones
             values_of.append(values.to(hidden.device))
             parts.append(part.to(hidden.device))
         gradient = torch.zeros_like(hidden)
@@ -244,16 +239,6 @@ class Head:
             if len(read) == 1 and torch.equal(read[0].to(hidden.device), hidden):
                 return module
         raise ModelError(f"the logits of {type(self._model).__name__} are not its last hidden state times a matrix")
-
-    def _plain(self, output: ModelOutput) -> nn.Linear | None:
-        """Return the module whose output is the logits, if nothing comes after it; this is checked once, on a token."""
-        if self._is_plain is None:
-            self._is_plain = False
-            with suppress(ModelError), torch.no_grad():
-                module, hidden = self.unembedding(output), output[self.field].detach()[:1, :1]
-                logits = self.token_logits(output, hidden[0])
-                self._is_plain = torch.equal(module(hidden.to(module.weight.device))[0].to(logits.device), logits)
-        return self._model.get_output_embeddings() if self._is_plain else None
 
     def _rows(self, hidden: Tensor, targets: Targets, logits: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield hidden states [token, hidden] with their targets [token], in chunks of at most `logits` logits."""
@@ -312,29 +297,9 @@ def _outcome(logits: Tensor, ids: Tensor, quantity: Quantity) -> tuple[Tensor, T
     return logits.detach().gather(-1, chosen)[:, 0].double(), slope
 
 
-def _through(unembedding: nn.Linear, rows: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the negative log-likelihoods of targets in float64, and their gradient, for logits that are a product.
-
-    The logits and their own gradient share one buffer.
-
-    Args:
-        unembedding: The linear map from hidden states to logits.
-        rows: The hidden states [token, hidden].
-        ids: The targets [token].
-
-    Returns:
-        The values [token], and the gradient with respect to the hidden states [token, hidden].
-    """
-    with torch.no_grad():
-        logits = unembedding(rows.to(unembedding.weight.device))
-        ids = ids.to(logits.device)
-        values = -_log_probs(logits, ids).double()
-        return values, _slope(logits, ids, out=logits) @ unembedding.weight
-
-
-def _slope(logits: Tensor, ids: Tensor, out: Tensor | None = None) -> Tensor:
+def _slope(logits: Tensor, ids: Tensor) -> Tensor:
     """Return the gradient [row, class] of the negative log-likelihood of `ids` [row]: softmax - 1 at the target."""
-    slope = torch.empty_like(logits, requires_grad=False) if out is None else out
+    slope = torch.empty_like(logits, requires_grad=False)
     sources = list(chunks(logits.detach()))
     for rows, part, own in zip(sources, chunks(slope), ids.split([len(rows) for rows in sources]), strict=True):
         probs = torch.softmax(rows.to(working_dtype(rows.dtype)), dim=-1)

@@ -1,8 +1,9 @@
-"""The free memory of a device."""
+"""The free memory of a device, and whether it is enough."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import psutil
@@ -27,6 +28,24 @@ def free_bytes(device: torch.device) -> int:
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # kept by torch for later use
         return int(torch.cuda.mem_get_info(device)[0]) + unused
     return min([int(psutil.virtual_memory().available), *_left_in_groups()])
+
+
+def shortage(needs: Iterable[tuple[torch.device, int]]) -> str:
+    """Describe which device lacks memory, such as `needs 3.1 GiB more memory on cpu, where 2.0 GiB are free`.
+
+    Args:
+        needs: Devices, each with bytes that are needed there beside those in use; those of one device add up.
+
+    Returns:
+        The description; empty if there is enough memory, with a tenth to spare.
+    """
+    whole: Counter[torch.device] = Counter()
+    for device, size in needs:
+        whole[device] += size
+    for device, size in whole.items():
+        if (need := size * 1.1) > (free := free_bytes(device)):
+            return f"needs {need / 2**30:.1f} GiB more memory on {device}, where {free / 2**30:.1f} GiB are free"
+    return ""
 
 
 def _left_in_groups() -> Iterator[int]:

@@ -1,11 +1,11 @@
-"""Contexts that change the modes of a model and of Transformers, and restore them."""
+"""Contexts that change the modes of a model and of Transformers, or the values of tensors, and restore them."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import transformers
@@ -13,6 +13,7 @@ import transformers
 from layerimp.errors import PluginWarning
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 
@@ -27,6 +28,16 @@ def in_eval_mode(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def holding(values: Iterable[tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """A context in which tensors hold other values, given beside each; they may be of another dtype."""
+    with ExitStack() as undo:
+        for tensor, other in values:
+            undo.callback(setattr, tensor, "data", tensor.data)
+            tensor.data = other
+        yield
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain
@@ -25,8 +24,8 @@ from layerimp.blocks.equivalence import (
     require_finite,
     share_tensors,
 )
-from layerimp.blocks.memory import free_bytes
-from layerimp.blocks.modes import quiet
+from layerimp.blocks.memory import shortage
+from layerimp.blocks.modes import holding, quiet
 from layerimp.checkpoint.staging import staged
 from layerimp.errors import CheckpointError, OutputError, cause, one_line
 from layerimp.models.configuration import auto_class
@@ -129,9 +128,7 @@ def as_stored(model: PreTrainedModel) -> Iterator[None]:
     """
     with ExitStack() as undo:
         undo.callback(setattr, model.config, "dtype", model.config.dtype)
-        for tensor, values in _narrowed(model, stored_dtype(model)):
-            undo.callback(setattr, tensor, "data", tensor.data)
-            tensor.data = values
+        undo.enter_context(holding(_narrowed(model, stored_dtype(model))))
         yield
 
 
@@ -263,13 +260,6 @@ def check_memory(model: PreTrainedModel) -> None:
     Raises:
         OutputError: there is not enough memory on a device.
     """
-    needs: Counter[torch.device] = Counter()
-    for tensor in chain(model.parameters(), model.buffers()):
-        needs[tensor.device] += tensor.nbytes
-    for device, need in needs.items():
-        free = free_bytes(device)
-        if need * 1.1 > free:
-            raise OutputError(
-                f"verifying the checkpoint needs {need * 1.1 / 2**30:.1f} GiB more memory on {device}, "
-                f"{free / 2**30:.1f} GiB are free; skip it with --no-verify"
-            )
+    tensors = chain(model.parameters(), model.buffers())
+    if lacks := shortage((tensor.device, tensor.nbytes) for tensor in tensors):
+        raise OutputError(f"verifying the checkpoint {lacks}; skip it with --no-verify")

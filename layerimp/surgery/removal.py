@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
@@ -21,7 +22,8 @@ from layerimp.blocks.equivalence import (
     stored_tensors,
 )
 from layerimp.blocks.halves import halves_of
-from layerimp.blocks.modes import quiet
+from layerimp.blocks.memory import shortage
+from layerimp.blocks.modes import holding, quiet
 from layerimp.blocks.stack import BlockStack
 from layerimp.errors import LayerimpError, ModelError, SurgeryError, one_line
 from layerimp.models.discovery import find_blocks
@@ -31,7 +33,6 @@ from layerimp.steps import Step, checked_steps, kept_halves, named, simplest
 from layerimp.surgery.application import put_in_place
 from layerimp.surgery.composition import composed
 from layerimp.surgery.config_search import Shortened, shortened
-from layerimp.surgery.precision import in_float32
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -142,7 +143,7 @@ class Removal:
         with quiet(), ExitStack() as undo:
             if not self._settled(undo):
                 undo.close()
-                with in_float32(self.stack.model), ExitStack() as undone:
+                with _in_float32(self.stack.model), ExitStack() as undone:
                     self._settled(undone)
                 self._settled(undo)
             return undo.pop_all().close
@@ -277,6 +278,20 @@ def _prove(stack: BlockStack, expected: Tensor, cached: Tensor | None, without: 
             "blocks do depends on their position"
         )
     return equal
+
+
+@contextmanager
+def _in_float32(model: PreTrainedModel) -> Iterator[None]:
+    """A context in which half-precision weights and buffers of a model are held in float32, which is exact.
+
+    Raises:
+        SurgeryError: there is not enough memory.
+    """
+    tensors = [tensor for tensor in chain(model.parameters(), model.buffers()) if tensor.dtype in HALF]
+    if lacks := shortage((tensor.device, 2 * tensor.nbytes) for tensor in tensors):
+        raise SurgeryError(f"whether the removal is exact cannot be told in half precision, and float32 {lacks}")
+    with holding((tensor, tensor.data.float()) for tensor in tensors):
+        yield
 
 
 @contextmanager

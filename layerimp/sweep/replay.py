@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from layerimp.blocks.bypass import running_from
 from layerimp.blocks.equivalence import TOLERANCE, deviation
 from layerimp.blocks.forward import giving_back, hidden_states, run, with_hidden
-from layerimp.blocks.restart import Restart
 from layerimp.blocks.stack import probe_ids
 from layerimp.errors import ModelError, one_line
 from layerimp.stats import working_dtype
@@ -106,7 +106,6 @@ class Replay:
         self._backbone, self._name = backbone, type(stack.model).__name__
         self._blocks = {index: stack[index] for index in indices}
         self._halves = halves
-        self._restarts = {index: Restart(stack[index], own) for index, own in halves.items()}
         self._prove(stack)
 
     def record(self, batch: Batch, when: str, within: Within = lambda _show: nullcontext()) -> Recorded:
@@ -135,7 +134,7 @@ class Replay:
         given = {self._blocks[before]: passed.outputs[before] for before in self._blocks if before < point.block}
         with ExitStack() as undo:
             if point.side == "middle":
-                undo.enter_context(self._restarts[point.block].at(state))
+                undo.enter_context(running_from(self._blocks[point.block], self._halves[point.block], state))
             else:
                 given[self._blocks[point.block]] = with_hidden(passed.outputs[point.block], state)
             undo.enter_context(giving_back(given))
@@ -157,37 +156,34 @@ class Replay:
         ids = probe_ids(stack, 2 * TRIAL_TOKENS).view(2, TRIAL_TOKENS)
         mask = torch.ones_like(ids)
         mask[1, TRIAL_TOKENS // 2 :] = 0
-        with ExitStack() as learning:
-            for restart in self._restarts.values():
-                learning.enter_context(restart.learning())
-            passed = self.record({"input_ids": ids, "attention_mask": mask}, "in the trial before batch 0")
+        passed = self.record({"input_ids": ids, "attention_mask": mask}, "in the trial before batch 0")
         # Anything that a model keeps beside the residual stream now comes from other tokens; going from the last block
         # to the first, every block meets that foreign state.
         self._run({"input_ids": ids.flip(0, 1), "attention_mask": mask})
         for index in reversed(self._blocks):
             reason = self._why_not(passed, index)
-            if not reason and index in self._restarts and self._why_not(passed, index, self._restarts[index]):
-                self._restarts[index].forget()
-                reason = self._why_not(passed, index, self._restarts[index])
+            if not reason and index in self._halves:
+                reason = self._why_not(passed, index, inside=True)
             if reason:
                 raise ModelError(
                     f"block {index} of {self._name} {reason}; the effect of one block on the predictions cannot be "
                     "told apart there"
                 )
 
-    def _why_not(self, passed: Recorded, index: int, restart: Restart | None = None) -> str:
+    def _why_not(self, passed: Recorded, index: int, *, inside: bool = False) -> str:
         """Tell why a block cannot be run without the blocks before it, or from its middle; empty if it can."""
         others = {self._blocks[other]: output for other, output in passed.outputs.items() if other != index}
         try:
             with ExitStack() as undo:
-                if restart is not None:
-                    undo.enter_context(restart.at(passed.states[Point(index, "middle")]))
+                if inside:
+                    middle = passed.states[Point(index, "middle")]
+                    undo.enter_context(running_from(self._blocks[index], self._halves[index], middle))
                 undo.enter_context(giving_back(others))
                 alone = self._run(passed.batch)
         except Exception as error:  # a block may fail in any way if something that it reads is missing
             return f"reads more than the residual stream: it fails without the other blocks ({one_line(error)})"
         pairs = [(passed.outputs[index], alone.outputs[index]), (passed.output, alone.output)]
         if any(deviation(hidden_states(first), hidden_states(second)) > TOLERANCE for first, second in pairs):
-            where = " and its own attention" if restart else ""
+            where = " and its own attention" if inside else ""
             return f"reads more than the residual stream: it computes something else without the other blocks{where}"
         return ""
