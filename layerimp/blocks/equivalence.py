@@ -15,8 +15,7 @@ import torch
 from layerimp.blocks.bypass import bypassed
 from layerimp.blocks.forward import hidden_states, without_cache
 from layerimp.blocks.modes import in_eval_mode, quiet
-from layerimp.blocks.on_demand import on_demand
-from layerimp.blocks.stack import BlockStack, probe_ids
+from layerimp.blocks.stack import BlockStack, on_demand, probe_ids
 from layerimp.errors import NonFiniteError
 
 if TYPE_CHECKING:

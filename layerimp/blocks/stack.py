@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from layerimp.blocks.forward import computing
 from layerimp.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from layerimp.blocks.residency import Residency
-
 Batch = dict[str, Tensor]
 """`input_ids` and `attention_mask`, both [batch, seq]; for a classifier also `labels` [batch], if they are known."""
+
+
+class Residency(Protocol):
+    """Loads the weights of a block into memory while they are needed, and releases them afterwards."""
+
+    @property
+    def block_bytes(self) -> int:
+        """How many bytes a block takes in the files, on average."""
+
+    def held(self, index: int, *, then: int | None = None) -> AbstractContextManager[None]:
+        """A context in which the weights of one block are in memory. It can be nested.
+
+        Args:
+            index: The block.
+            then: The block that is needed next, if known; its weights may be read ahead.
+
+        Raises:
+            ModelError: the weights cannot be read, or do not fit the configuration; the error names a weight.
+            NonFiniteError: a weight is a NaN or an infinity; the error names the tensor.
+        """
 
 
 @dataclass(frozen=True)
@@ -84,6 +104,23 @@ class BlockStack(Sequence[nn.Module]):
             return next(self.model.get_input_embeddings().parameters())
         except (NotImplementedError, AttributeError, StopIteration) as error:
             raise ModelError(f"{type(self.model).__name__} has no table of token embeddings") from error
+
+
+@contextmanager
+def on_demand(stack: BlockStack) -> Iterator[None]:
+    """Let each block of an offloaded model have its weights in memory while it runs, and only then.
+
+    A pass of the model reads all blocks; for many batches see `layerimp.sweep.block_by_block`.
+    """
+    with ExitStack() as undo:
+        for index, block in enumerate(stack if stack.offloaded else ()):
+            undo.enter_context(computing(block, partial(_holding, stack, index, block.forward)))
+        yield
+
+
+def _holding(stack: BlockStack, index: int, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    with stack.held(index, then=index + 1 if index + 1 < len(stack) else None):
+        return forward(*args, **kwargs)
 
 
 def probe_ids(stack: BlockStack, tokens: int) -> Tensor:

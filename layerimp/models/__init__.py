@@ -1,7 +1,6 @@
 """Loading models, finding their blocks, and refusing unsupported models."""
 
-from layerimp.models.cache import cached_bytes
 from layerimp.models.dtypes import stored_bytes, stored_dtype
-from layerimp.models.traits import classifies, longest_row
+from layerimp.models.traits import cached_bytes, classifies, longest_row
 
 __all__ = ["cached_bytes", "classifies", "longest_row", "stored_bytes", "stored_dtype"]

@@ -13,9 +13,8 @@ from torch import nn
 
 from layerimp.blocks.middle import in_mlp
 from layerimp.blocks.modes import quiet
-from layerimp.models.cache import cached_bytes
 from layerimp.models.dtypes import note_stored, stored_dtype, stored_width
-from layerimp.models.traits import longest_row
+from layerimp.models.traits import cached_bytes, longest_row
 from layerimp.sizes.ledger import Amounts, Ledger
 from layerimp.steps import Sublayer, sublayers_of
 
