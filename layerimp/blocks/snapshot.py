@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from layerimp.errors import PluginError
@@ -17,81 +17,70 @@ if TYPE_CHECKING:
 
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
+_Fact = tuple[str, str]
+"""The kind of a fact, in words, and the path of the module, weight or field that it is about."""
+_HOOK, _FORWARD, _MODE = "a hook on", "another forward of", "the mode of"
+_WEIGHT, _FIELD = "the weight", "the field"
+
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The hooks, modes, patches and weights of a model at one moment.
+    """The hooks, modes, patches, weights and configuration of a model at one moment.
 
     Nothing is copied or computed: a weight is described by the identity of its tensor and the number of writes to it.
 
     Attributes:
-        hooks: For each module with hooks, by path, the hooks by the name of the list that holds them.
-        training: The modules in training mode.
-        patches: Each `forward` that is not the one of the module's class, by path.
-        weights: For each parameter, by path, the identity of its tensor, the version, and whether it requires grad.
-        config: The fields of the configuration.
+        facts: The hooks of each module that has any, each `forward` that is not the one of the module's class, the
+            training mode of each module; for each parameter the identity of its tensor, the version, and whether it
+            requires grad; and the fields of the configuration.
     """
 
-    hooks: dict[str, dict[str, OrderedDict[int, Any]]]
-    training: frozenset[str]
-    patches: dict[str, Any]
-    weights: dict[str, tuple[int, int, bool]]
-    config: dict[str, Any]
+    facts: Mapping[_Fact, Any]
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Snapshot:
         """Take a snapshot of a model."""
-        modules = dict(model.named_modules())
-        return cls(
-            {
-                path: {kind: OrderedDict(vars(module)[kind]) for kind in _HOOKS}
-                for path, module in modules.items()
-                if any(vars(module)[kind] for kind in _HOOKS)
-            },
-            frozenset(path for path, module in modules.items() if module.training),
-            {path: vars(module)["forward"] for path, module in modules.items() if "forward" in vars(module)},
-            {
-                path: (id(weight), -1 if weight.is_inference() else weight._version, weight.requires_grad)
-                for path, weight in model.named_parameters()
-            },
-            model.config.to_dict(),
-        )
+        facts: dict[_Fact, Any] = {}
+        for path, module in model.named_modules():
+            if any(vars(module)[kind] for kind in _HOOKS):
+                facts[_HOOK, path] = {kind: OrderedDict(vars(module)[kind]) for kind in _HOOKS}
+            if "forward" in vars(module):
+                facts[_FORWARD, path] = vars(module)["forward"]
+            facts[_MODE, path] = module.training
+        for path, weight in model.named_parameters():
+            version = -1 if weight.is_inference() else weight._version
+            facts[_WEIGHT, path] = (id(weight), version, weight.requires_grad)
+        return cls(facts | {(_FIELD, f"config.{name}"): value for name, value in model.config.to_dict().items()})
 
     def changed(self, now: Snapshot) -> list[str]:
         """Return the paths of the modules and weights that differ in the later snapshot `now`."""
-        pairs = ((self.hooks, now.hooks), (self.patches, now.patches), (self.weights, now.weights))
-        return [*(path for pair in pairs for path in _changed(*pair)), *sorted(self.training ^ now.training)]
+        return [path for _, path in self._changes(now, _HOOK, _FORWARD, _MODE, _WEIGHT)]
 
     def traces(self, now: Snapshot) -> list[str]:
         """Describe the changes until `now` that can be undone: hooks, patches, modes."""
-        return [
-            *(f"a hook on {path or 'the model'}" for path in _changed(self.hooks, now.hooks)),
-            *(f"another forward of {path or 'the model'}" for path in _changed(self.patches, now.patches)),
-            *(f"the mode of {path or 'the model'}" for path in sorted(self.training ^ now.training)),
-        ]
+        return [f"{kind} {path or 'the model'}" for kind, path in self._changes(now, _HOOK, _FORWARD, _MODE)]
 
-    def damage(self, now: Snapshot) -> list[str]:
-        """Describe the changes until `now` that cannot be undone: weights, fields of the configuration."""
-        return [
-            *(f"the weight {path}" for path in _changed(self.weights, now.weights)),
-            *(f"config.{name}" for name in _changed(self.config, now.config)),
-        ]
+    def damage(self, now: Snapshot, *, weights: bool = True) -> list[str]:
+        """Describe the changes until `now` that cannot be undone: `weights`, fields of the configuration."""
+        kinds = (_WEIGHT, _FIELD) if weights else (_FIELD,)
+        return [f"{kind} {path}" for kind, path in self._changes(now, *kinds)]
+
+    def _changes(self, now: Snapshot, *kinds: str) -> list[_Fact]:
+        """Return the facts of some kinds that differ in the later snapshot `now`, kind by kind."""
+        changed = [fact for fact in {**self.facts, **now.facts} if self.facts.get(fact) != now.facts.get(fact)]
+        return sorted((fact for fact in changed if fact[0] in kinds), key=lambda fact: kinds.index(fact[0]))
 
     def restore(self, model: PreTrainedModel) -> None:
         """Undo the changes of hooks, patches and modes."""
         for path, module in model.named_modules():
+            hooks = self.facts.get((_HOOK, path), {})
             for kind in _HOOKS:
                 vars(module)[kind].clear()
-                vars(module)[kind].update(self.hooks.get(path, {}).get(kind, {}))
-            module.training = path in self.training
+                vars(module)[kind].update(hooks.get(kind, {}))
+            module.training = self.facts.get((_MODE, path), False)
             vars(module).pop("forward", None)
-            if path in self.patches:
-                vars(module)["forward"] = self.patches[path]
-
-
-def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return the keys for which two mappings differ."""
-    return [name for name in {**before, **now} if before.get(name) != now.get(name)]
+            if (_FORWARD, path) in self.facts:
+                vars(module)["forward"] = self.facts[_FORWARD, path]
 
 
 @contextmanager
@@ -112,9 +101,7 @@ def leaving_no_trace(model: PreTrainedModel, progress: Progress, who: str, *, we
         yield
     finally:
         now = Snapshot.of(model)
-        if weights:
-            now = replace(now, weights=snapshot.weights)
-        traces, damage = snapshot.traces(now), snapshot.damage(now)
+        traces, damage = snapshot.traces(now), snapshot.damage(now, weights=not weights)
         if traces:
             snapshot.restore(model)
             progress.note(f"{who} left {traces[0]} behind{_more(traces)}; taken away")

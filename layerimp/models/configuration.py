@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from layerimp.models.safetensors_files import tensors_in
 from layerimp.registry.assets import located
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
 CLASSIFIER = "AutoModelForSequenceClassification"
 """The stock class of models that predict one of several labels."""
@@ -109,11 +110,27 @@ def count_blocks(model: str | Path, *, trust_remote_code: bool = False) -> int |
     """
     config = configuration(model, trust_remote_code=trust_remote_code)
     try:
-        with quiet(), torch.device("meta"):
-            auto = getattr(transformers, auto_class(config))
-            return len(find_blocks(auto.from_config(config, trust_remote_code=trust_remote_code)))
+        return len(find_blocks(without_weights(config, trust_remote_code=trust_remote_code)))
     except Exception:  # any fault will be reported when the model is loaded
         return None
+
+
+def without_weights(
+    config: PretrainedConfig, *, trust_remote_code: bool = False, dtype: torch.dtype | None = None
+) -> PreTrainedModel:
+    """Build a model on the meta device, which may fail in any way.
+
+    Args:
+        config: The configuration.
+        trust_remote_code: Whether Python code that comes with the model may run.
+        dtype: The dtype of the parameters; by default that of the configuration.
+    """
+    with quiet(), torch.device("meta"):
+        built: PreTrainedModel = getattr(transformers, auto_class(config)).from_config(
+            copy.deepcopy(config), dtype=dtype or config.dtype, trust_remote_code=trust_remote_code
+        )
+    built.eval()
+    return built
 
 
 def stored_in(source: str | Path, config: PretrainedConfig) -> torch.dtype | None:

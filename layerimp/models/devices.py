@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +9,7 @@ from accelerate import infer_auto_device_map
 from accelerate.utils import get_balanced_memory
 
 from layerimp.errors import ModelError, OptionError, cause, listing
+from layerimp.models.configuration import without_weights
 from layerimp.models.discovery import find_blocks
 
 if TYPE_CHECKING:
@@ -53,16 +53,15 @@ def placed(loaded: PreTrainedModel, place: torch.device, name: str | Path) -> Pr
 
 
 def spread_over_gpus(
-    name: str | Path, auto: Any, config: PretrainedConfig, dtype: Any, trust_remote_code: bool
+    name: str | Path, config: PretrainedConfig, dtype: Any, trust_remote_code: bool
 ) -> dict[str, int | str]:
     """Assign each part of a model to a GPU, before its weights are read. No block is split.
 
     Raises:
         ModelError: the model does not fit on the GPUs.
     """
-    chosen = {} if dtype == "auto" else {"dtype": dtype}
-    with torch.device("meta"):
-        meta_model = auto.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code, **chosen)
+    chosen = None if dtype == "auto" else dtype
+    meta_model = without_weights(config, trust_remote_code=trust_remote_code, dtype=chosen)
     whole = sorted(
         {*(meta_model._no_split_modules or ()), *(type(block).__name__ for block in find_blocks(meta_model))}
     )

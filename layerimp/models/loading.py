@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +13,7 @@ from layerimp.blocks.memory import free_bytes
 from layerimp.blocks.modes import quiet
 from layerimp.defaults import STARTER
 from layerimp.errors import LayerimpError, ModelError, OptionError, cause
-from layerimp.models.configuration import auto_class, configuration, source_of, stored_in
+from layerimp.models.configuration import auto_class, configuration, source_of, stored_in, without_weights
 from layerimp.models.devices import device_named, placed, spread_over_gpus
 from layerimp.models.dtypes import (
     SAFETENSORS,
@@ -79,7 +78,7 @@ def load(
             stored = stored_in(source, config)
             if dtype is None and float32_stands_in(model, config, place, progress, trust_remote_code=trust_remote_code):
                 wanted = torch.float32
-            parts = spread_over_gpus(model, auto, config, wanted, trust_remote_code) if spread else None
+            parts = spread_over_gpus(model, config, wanted, trust_remote_code) if spread else None
             loaded, info = auto.from_pretrained(
                 source,
                 config=config,
@@ -152,10 +151,8 @@ def float32_stands_in(
     if device.type != "cpu" or stored is None or is_native(stored):
         return False
     try:
-        with torch.device("meta"):
-            auto = getattr(transformers, auto_class(config))
-            parts = auto.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code).parameters()
-            needs = sum(part.numel() for part in parts) * torch.float32.itemsize
+        parts = without_weights(config, trust_remote_code=trust_remote_code).parameters()
+        needs = sum(part.numel() for part in parts) * torch.float32.itemsize
     except Exception:  # the model cannot be built without weights; any fault will be reported when it is loaded
         return False
     kind, free = name_of(stored), free_bytes(device)

@@ -68,7 +68,7 @@ def open_offloaded(
     directory = _directory(source_of(model))
     stored = stored_in(directory, config)
     computed_in = _default_dtype(model, stored, place, progress) if wanted == "auto" else wanted
-    stack = find_blocks(_without_weights(model, config, computed_in, trust_remote_code))
+    stack = find_blocks(_without_parameters(model, config, computed_in, trust_remote_code))
     weights = StoredWeights(directory, stack.model, computed_in, place)
     _check_files(stack.model, weights)
     blocks = OffloadedBlocks(stack, weights)
@@ -104,7 +104,7 @@ def _default_dtype(
     return stored
 
 
-def _without_weights(
+def _without_parameters(
     model: str | Path, config: PretrainedConfig, dtype: torch.dtype, trust_remote_code: bool
 ) -> PreTrainedModel:
     """Build a model with its parameters on the meta device. Buffers, such as tables of positions, are computed."""

@@ -37,10 +37,10 @@ def classifies(model: PreTrainedModel) -> bool:
 
 
 def cached_bytes(model: PreTrainedModel, tokens: Tensor) -> list[float]:
-    """Return the bytes of the cache of keys, values and the like after `tokens` [batch, seq], layer by layer, in the stored dtype.
+    """Return the bytes of keys, values and the like that generation keeps after `tokens` [batch, seq], by layer.
 
     The list is empty for a model that keeps no cache, and holds a single NaN if the size of the cache is not known by
-    layer, as for an encoder-decoder. On the meta device only shapes are computed.
+    layer, as for an encoder-decoder. Numbers count in the stored dtype. On the meta device only shapes are computed.
     """
     if not model.can_generate() or "use_cache" not in inspect.signature(model.forward).parameters:
         return []

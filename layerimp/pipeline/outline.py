@@ -6,10 +6,9 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-import transformers
 from torch import nn
 
 from layerimp.blocks.halves import find_halves
@@ -17,7 +16,7 @@ from layerimp.blocks.memory import free_bytes
 from layerimp.blocks.middle import Halves, Whole
 from layerimp.blocks.modes import quiet
 from layerimp.errors import SurgeryError
-from layerimp.models.configuration import auto_class, configuration, stored_in
+from layerimp.models.configuration import configuration, stored_in, without_weights
 from layerimp.models.devices import device_named
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import dtype_named, note_stored
@@ -151,14 +150,10 @@ def alike(stack: BlockStack) -> list[int]:
 
 def _described(config: PretrainedConfig, trust_remote_code: bool, model: str) -> PreTrainedModel:
     """Build the model of a configuration on the meta device."""
-    auto: Any = getattr(transformers, auto_class(config))
     try:
-        with quiet(), torch.device("meta"):
-            built: PreTrainedModel = auto.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code)
-            built.eval()
+        return without_weights(config, trust_remote_code=trust_remote_code)
     except Exception as error:  # building from a configuration can fail in any way
         raise unloadable(model, error, what="build") from error
-    return built
 
 
 def _names(stack: BlockStack) -> list[str]:
