@@ -42,7 +42,6 @@ class StoredWeights:
 
     Attributes:
         directory: The checkpoint.
-        device: The device of the weights.
         tensors: The tensors in the files, by name.
 
     Raises:
@@ -50,9 +49,8 @@ class StoredWeights:
     """
 
     def __init__(self, directory: Path, model: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> None:
-        self.directory, self.device = directory, device
+        self.directory, self._dtype, self._device = directory, dtype, device
         self._model, self._names = model, WeightNames(model)
-        self._config = self._names.loading(dtype, device)
         stored = headers_in(directory).tensors
         self.tensors = {key: replace(tensor, targets=self._names.targets(key)) for key, tensor in stored.items()}
 
@@ -71,7 +69,7 @@ class StoredWeights:
             files = {file: contexts.enter_context(opened(file)) for file in {self.tensors[key].file for key in keys}}
             try:
                 slices = {key: files[self.tensors[key].file].get_slice(key) for key in keys}
-                info = self._names.load(slices, self._config)
+                info = self._names.load(slices, self._dtype, self._device)
             except (OSError, SafetensorError, RuntimeError, ValueError) as error:
                 raise ModelError(f"cannot read the weights of {name!r}: {one_line(error)}") from error
         if wrong := unfit_keys({"mismatched_keys": info.mismatched_keys}):
@@ -151,8 +149,8 @@ class WeightNames:
         first, *_ = targets = self._patterns[pattern].target_patterns
         return frozenset({name.replace(first, target) for target in targets} & self._known.keys())
 
-    def loading(self, dtype: torch.dtype, device: torch.device) -> Any:
-        """How weights are loaded, for `load`: into which dtype, and where.
+    def load(self, slices: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> Any:
+        """Put slices of files into the model on a device, and return the loading information of Transformers.
 
         Raises:
             ModelError: the installed Transformers loads weights in another way.
@@ -160,13 +158,10 @@ class WeightNames:
         plan: Mapping[str, Any] = getattr(self._model, "_get_dtype_plan", lambda _dtype: {})(dtype)
         options = {"dtype": dtype, "dtype_plan": dict(plan), "device_map": {"": device}}
         try:
-            return self._form(**options, weight_mapping=self._mapping)
+            form = self._form(**options, weight_mapping=self._mapping)
         except TypeError as error:
             raise _unknown_loading(error) from error
-
-    def load(self, slices: Mapping[str, Any], how: Any) -> Any:
-        """Put slices of files into the model, and return the loading information of Transformers."""
-        info, _ = self._convert(self._model, dict(slices), how)
+        info, _ = self._convert(self._model, dict(slices), form)
         return info
 
 

@@ -88,13 +88,15 @@ class _Search:
         self.tries = 0
         self.error = ""
         try:
-            before = self.builder.describe(self.model.config, stack.path)
+            intact = self.builder.build(self.model.config)
         except Exception as error:
             raise self._unbuilt(error) from error
-        if len(before.blocks) != self.count:
+        blocks = blocks_of(intact, stack.path)
+        if len(blocks) != self.count:
             raise SurgeryError(f"{self.name} is not built from its own configuration with {self.count} blocks")
-        self.kept = KeptBlocks(kept, before.blocks, halves)
-        self.before = before
+        self.kept = KeptBlocks(kept, [facts(block) for block in blocks], halves)
+        self.rest, self.lists = facts(intact, without=stack.path), lists_of(intact)
+        self.names = {*intact.state_dict(), *(f"{path}.class" for path, _ in intact.named_modules())}
         self.whole = self.model.config.to_dict()
         self.where = _location(self.model.config, stack.config, self.name)
         # Lists with one entry per block follow the attention at first, and then the MLP if that fits better.
@@ -216,7 +218,7 @@ class _Search:
     def _compare_rest(self, shortened: Shortened) -> None:
         """Compare the rest of the model: attributes, further lists and tables may change; classes must not."""
         after_lists = lists_of(shortened.meta_model)
-        for path, length in self.before.lists.items():
+        for path, length in self.lists.items():
             other = after_lists.get(path)
             if path == self.stack.path or path.startswith(f"{self.stack.path}.") or other is None:
                 continue
@@ -224,8 +226,8 @@ class _Search:
                 shortened.parallel.append(path)
         rest = facts(shortened.meta_model, without=self.stack.path)
         beside = tuple(f"{path}." for path in shortened.parallel)
-        for name in sorted(self.before.rest.keys() | rest.keys()):
-            was, now = self.before.rest.get(name), rest.get(name)
+        for name in sorted(self.rest.keys() | rest.keys()):
+            was, now = self.rest.get(name), rest.get(name)
             if same(was, now) or (beside and name.startswith(beside)):
                 continue
             axis = _sliced_axis(was, now, self.count, len(self.kept))
@@ -233,7 +235,7 @@ class _Search:
                 shortened.tables[name] = axis
             elif name in rest and _is_attribute(shortened.meta_model, name):
                 shortened.outside[name] = now
-            elif name not in rest and name not in self.before.names:
+            elif name not in rest and name not in self.names:
                 continue  # only the removed blocks used it
             else:
                 shortened.beside.append(f"{name} would change from {was} to {now}")

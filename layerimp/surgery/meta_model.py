@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,25 +23,6 @@ Facts = dict[str, object]
 """The facts that distinguish a module: the classes of its parts, the shapes of weights, and plain attributes."""
 
 _PLAIN = (bool, int, float, str, type(None))
-
-
-@dataclass(frozen=True)
-class Description:
-    """A model as it is built from its configuration.
-
-    Attributes:
-        blocks: The facts of each block.
-        rest: The facts of the rest of the model.
-        names: The names of all weights, and those of the facts that give the classes of all modules.
-        lists: The number of modules in each list of modules, by path.
-        constants: Whether its constants could be computed.
-    """
-
-    blocks: Sequence[Facts]
-    rest: Facts
-    names: frozenset[str]
-    lists: Mapping[str, int]
-    constants: bool
 
 
 class Builder:
@@ -68,39 +48,9 @@ class Builder:
                 return built
         return self._build(config, _WithoutWeights() if self._constants else torch.device("meta"))
 
-    def describe(self, config: PretrainedConfig, path: str) -> Description:
-        """Build the model and describe it, or return the description of an equal model that was built before.
-
-        Args:
-            config: The configuration.
-            path: The path of the list of blocks.
-        """
-        key = (self._kind, type(config), config.to_json_string(), path, torch.get_default_dtype())
-        description = _DESCRIBED.pop(key, None)
-        if description is None:
-            built = self.build(config)
-            classes = (f"{part}.class" for part, _ in built.named_modules())
-            description = Description(
-                blocks=[facts(block) for block in blocks_of(built, path)],
-                rest=facts(built, without=path),
-                names=frozenset((*built.state_dict(), *classes)),
-                lists=lists_of(built),
-                constants=bool(self._constants),
-            )
-        _DESCRIBED[key] = description  # as the last one used
-        while len(_DESCRIBED) > _KEPT:
-            _DESCRIBED.pop(next(iter(_DESCRIBED)))
-        self._constants = description.constants
-        return description
-
     def _build(self, config: PretrainedConfig, context: AbstractContextManager[Any]) -> PreTrainedModel:
         with quiet(), context:
             return self._kind(reread(config))
-
-
-_DESCRIBED: dict[tuple[object, ...], Description] = {}
-"""The descriptions of the models that were described last, by all that they follow from."""
-_KEPT = 4
 
 
 def reread(config: PretrainedConfig) -> PretrainedConfig:
