@@ -24,10 +24,9 @@ from layerimp.models.devices import device_named
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import dtype_named, emulation_note, is_native, note_stored
 from layerimp.models.failures import check_weights, unloadable
-from layerimp.models.finite import refuse_non_finite_weights
 from layerimp.models.read_ahead import ReadAhead
 from layerimp.models.stored_weights import StoredWeights
-from layerimp.models.unsupported import refuse_config
+from layerimp.models.unsupported import refuse_config, refuse_non_finite_weights
 from layerimp.progress import SILENT, Progress
 
 if TYPE_CHECKING:
