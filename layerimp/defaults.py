@@ -42,3 +42,5 @@ LENGTH = 256
 """The number of tokens in a row of calibration text, unless the model's limit is lower."""
 BATCH_SIZE = 8
 """The number of rows that a model reads at a time."""
+SHARD_SIZE = "5GB"
+"""The largest file of a checkpoint's weights."""

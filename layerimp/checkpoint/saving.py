@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import transformers
@@ -27,6 +27,7 @@ from layerimp.blocks.equivalence import (
 from layerimp.blocks.memory import shortage
 from layerimp.blocks.modes import holding, quiet
 from layerimp.checkpoint.staging import staged
+from layerimp.defaults import SHARD_SIZE
 from layerimp.errors import CheckpointError, OutputError, cause, one_line
 from layerimp.models.configuration import auto_class
 from layerimp.models.discovery import blocks_of, find_blocks
@@ -43,10 +44,6 @@ if TYPE_CHECKING:
     from layerimp.checkpoint.record import Record
 
 
-SHARD = "5GB"
-"""The default size of a weight file of a model that is offloaded, or on several devices that may not hold all of it."""
-
-
 def save(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -54,7 +51,7 @@ def save(
     *,
     verify: bool = True,
     card: str | None = None,
-    max_shard_size: int | str | None = None,
+    max_shard_size: int | str = SHARD_SIZE,
 ) -> Path:
     """Write a checkpoint that stock `from_pretrained` loads: safetensors, configuration, tokenizer.
 
@@ -68,8 +65,7 @@ def save(
         verify: Whether to load the checkpoint back with the stock class before it is renamed, and to compare keys,
             weights, logits and cached generation.
         card: The text of a model card (README.md).
-        max_shard_size: The largest size of a weight file, in bytes or as a text such as `5GB`; by default as in
-            Transformers, or `SHARD` for a model spread over several devices.
+        max_shard_size: The largest size of a weight file, in bytes or as a text such as `5GB`.
 
     Returns:
         The directory.
@@ -97,13 +93,13 @@ def write(
     verify: bool = True,
     card: str | None = None,
     record: Record | None = None,
-    max_shard_size: int | str | None = None,
+    max_shard_size: int | str = SHARD_SIZE,
 ) -> None:
     """Write a checkpoint into an existing directory, with a record of what it was made from; see `save`."""
-    shards = _shards(model, max_shard_size)
+    size = checked_size(max_shard_size) if isinstance(max_shard_size, str) else max_shard_size
     try:
         with quiet(), as_stored(model):
-            model.save_pretrained(directory, **shards)
+            model.save_pretrained(directory, max_shard_size=size)
             if tokenizer is not None:
                 tokenizer.save_pretrained(directory)
     except SafetensorError as error:  # usually a full disk, which safetensors does not report as an OSError
@@ -148,15 +144,6 @@ def _narrowed(model: PreTrainedModel, stored: torch.dtype) -> list[tuple[Tensor,
         elif isinstance(tensor, nn.Parameter):  # constants that are not saved need not fit the stored dtype
             return []
     return pairs
-
-
-def _shards(model: PreTrainedModel, size: int | str | None) -> dict[str, Any]:
-    """Return the largest size of a weight file as an argument for Transformers; empty for its own default."""
-    if isinstance(size, str):
-        size = checked_size(size)
-    if size is None and len({parameter.device for parameter in model.parameters()}) > 1:
-        size = SHARD
-    return {} if size is None else {"max_shard_size": size}
 
 
 def check_checkpoint(model: PreTrainedModel, directory: Path) -> None:

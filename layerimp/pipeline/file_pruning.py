@@ -14,7 +14,6 @@ from layerimp.blocks.equivalence import TOLERANCE, deviation, last_hidden, requi
 from layerimp.blocks.middle import in_mlp
 from layerimp.blocks.modes import quiet
 from layerimp.checkpoint.copying import copy_weights, require_same_bits
-from layerimp.checkpoint.saving import SHARD
 from layerimp.errors import CheckpointError, SurgeryError, one_line
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import HALF, stored_dtype
@@ -115,7 +114,7 @@ def write_pruned(
     """
     size = sum(tensor.bytes for tensor in tensors.values())
     with progress.stage("copy the weights", size, unit_bytes=1) as advance:
-        copy_weights(tensors, directory, max_shard_size=recipe.max_shard_size or SHARD, advance=advance)
+        copy_weights(tensors, directory, max_shard_size=recipe.max_shard_size, advance=advance)
     _describe(loaded, removal, directory)
     pruned = _opened(loaded.stack, directory)
     if recipe.verify:

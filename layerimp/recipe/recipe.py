@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from layerimp.component import versioned
-from layerimp.defaults import HEALING_ROWS, PRUNER, RATIO, STARTER
+from layerimp.defaults import HEALING_ROWS, PRUNER, RATIO, SHARD_SIZE, STARTER
 from layerimp.errors import OptionError
 from layerimp.pruner import checked_ratio
 from layerimp.recipe.components import ComponentSpec, NamedComponent
@@ -42,10 +42,6 @@ def _keep(value: Any) -> Any:
     if isinstance(value, int | float) and not 0 < value < 1:
         raise OptionError(f"keep {value:g} is not between 0 and 1; it is a share such as 0.95")
     return value
-
-
-def _size(value: str | None) -> str | None:
-    return None if value is None else checked_size(value)
 
 
 AMOUNTS = ("ratio", "count", "keep", "targets")
@@ -105,10 +101,8 @@ class Recipe(Experiment):
     )
     output: Path | None = Field(None, description="Directory for results and checkpoints; must not exist.")
     overwrite: bool = Field(False, description="Replace an output that layerimp made.")
-    max_shard_size: Annotated[str | None, AfterValidator(_size)] = Field(
-        None,
-        description="Largest file of a checkpoint's weights, such as 5GB. Default: as in Transformers, or 5GB for a "
-        "model that is offloaded or spread over several devices.",
+    max_shard_size: Annotated[str, AfterValidator(checked_size)] = Field(
+        SHARD_SIZE, description="Largest file of a checkpoint's weights, such as 500MB."
     )
     verify: bool = Field(True, description="Whether checkpoints are loaded back and compared.")
 

@@ -15,6 +15,7 @@ from support.tiny import ALL, EAGER_ONLY, ENCODERS, tiny
 from transformers import AutoModelForCausalLM
 
 import layerimp
+from layerimp.blocks import memory
 from layerimp.checkpoint import saving as checkpoint
 from layerimp.errors import CheckpointError, OptionError, OutputError
 from layerimp.testing import batch, tiny_tokenizer
@@ -207,7 +208,7 @@ def test_an_interrupted_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_too_little_memory_is_known_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "free_bytes", lambda _device: 1000)
+    monkeypatch.setattr(memory, "free_bytes", lambda _device: 1000)
     with pytest.raises(OutputError, match=r"GiB more memory.*--no-verify"):
         layerimp.save(tiny("llama"), None, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
