@@ -10,10 +10,8 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-
-import psutil
 
 from layerimp._paths import expanded
 from layerimp.errors import OutputError
@@ -121,9 +119,8 @@ def _rename(stage: Path, target: Path) -> None:
 
 def _held(target: Path) -> tuple[Path, int]:
     """Create a sibling of `target`, and return it with the file descriptor that locks it while this process lives."""
-    prefix = f".{target.name}.layerimp-{socket.gethostname()}-{os.getpid()}-"
     while True:
-        sibling = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+        sibling = Path(tempfile.mkdtemp(prefix=f".{target.name}.layerimp-{socket.gethostname()}-", dir=target.parent))
         lock = os.open(sibling, os.O_RDONLY)
         with suppress(OSError):  # a file system without locks
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -133,30 +130,18 @@ def _held(target: Path) -> tuple[Path, int]:
 
 
 def _reap(parent: Path) -> None:
-    """Remove what dead processes of this host left in a directory, and put back the outputs that they moved away."""
-    pattern = re.compile(r"\.(.+)\.layerimp-" + re.escape(socket.gethostname()) + r"-(\d{1,9})-[^-]+")
+    """Remove what dead processes of this host left in a directory, and put back the outputs that they moved away.
+
+    Only the living hold the locks of their siblings. Without locks in the file system, nothing is removed.
+    """
+    pattern = re.compile(r"\.(.+)\.layerimp-" + re.escape(socket.gethostname()) + r"-[^-]+")
     for sibling in parent.iterdir():
-        if (match := pattern.fullmatch(sibling.name)) and sibling.is_dir() and not sibling.is_symlink():
-            with suppress(OSError), _left_behind(sibling, int(match[2])) as left:
-                target = parent / match[1]
-                if left and (sibling / _REPLACED).exists() and not target.exists():
-                    (sibling / _REPLACED).rename(target)
-                if left:
-                    shutil.rmtree(sibling, ignore_errors=True)
-
-
-@contextmanager
-def _left_behind(sibling: Path, pid: int) -> Iterator[bool]:
-    """Yield whether the process that made a sibling is dead, even if its number was reused; locks the sibling."""
-    lock = os.open(sibling, os.O_RDONLY)
-    try:
-        try:
+        if not (match := pattern.fullmatch(sibling.name)) or not sibling.is_dir() or sibling.is_symlink():
+            continue
+        with suppress(OSError), ExitStack() as undo:
+            lock = os.open(sibling, os.O_RDONLY)
+            undo.callback(os.close, lock)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        except OSError:  # a file system without locks
-            yield not psutil.pid_exists(pid)
-        else:
-            yield True
-    finally:
-        os.close(lock)
+            if (sibling / _REPLACED).exists() and not (parent / match[1]).exists():
+                (sibling / _REPLACED).rename(parent / match[1])
+            shutil.rmtree(sibling, ignore_errors=True)

@@ -143,7 +143,7 @@ class Removal:
         with quiet(), ExitStack() as undo:
             if not self._settled(undo):
                 undo.close()
-                with _in_float32(self.stack.model), ExitStack() as undone:
+                with in_float32(self.stack.model), ExitStack() as undone:
                     self._settled(undone)
                 self._settled(undo)
             return undo.pop_all().close
@@ -281,7 +281,7 @@ def _prove(stack: BlockStack, expected: Tensor, cached: Tensor | None, without: 
 
 
 @contextmanager
-def _in_float32(model: PreTrainedModel) -> Iterator[None]:
+def in_float32(model: PreTrainedModel) -> Iterator[None]:
     """A context in which half-precision weights and buffers of a model are held in float32, which is exact.
 
     Raises:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from layerimp.surgery.precision import in_float32
 from support.tiny import tiny
 from support.weight_reads import WeightReads
 from torch import nn
@@ -22,7 +21,7 @@ import layerimp
 from layerimp.errors import NonFiniteError
 from layerimp.models import unsupported
 from layerimp.models.unsupported import refuse_config
-from layerimp.surgery.removal import prepare
+from layerimp.surgery.removal import in_float32, prepare
 from layerimp.testing import batch
 
 
