@@ -96,7 +96,7 @@ def deviation(expected: Tensor, actual: Tensor | None, dtype: torch.dtype | None
 
     Args:
         expected: The expected values.
-        found: The values found; None if there are none.
+        actual: The values to compare; None if there are none.
         dtype: The dtype of the computation; by default that of `expected`. Generation widens logits to float32.
     """
     if actual is None or expected.shape != actual.shape:

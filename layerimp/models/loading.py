@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import transformers
+from accelerate import infer_auto_device_map
+from accelerate.utils import get_balanced_memory
 from transformers import AutoTokenizer
 
 from layerimp.blocks.memory import free_bytes
 from layerimp.blocks.modes import quiet
 from layerimp.defaults import STARTER
-from layerimp.errors import LayerimpError, ModelError, OptionError, cause
+from layerimp.errors import LayerimpError, ModelError, OptionError, cause, listing
 from layerimp.models.configuration import auto_class, configuration, source_of, stored_in, without_weights
-from layerimp.models.devices import device_named, placed, spread_over_gpus
+from layerimp.models.devices import device_named
+from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import (
     SAFETENSORS,
     dtype_named,
@@ -98,7 +101,7 @@ def load(
     if dtype is None and stored is not None:
         _tell_wider(model, loaded, stored, headers, progress)
     tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
-    return (loaded if spread else placed(loaded, place, model)).eval(), tokenizer
+    return (loaded if spread else _placed(loaded, place, model)).eval(), tokenizer
 
 
 def load_tokenizer(model: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -193,3 +196,42 @@ def _tell_wider(
             f"{model}: {wider - kept:,} of its numbers are stored in more bits, and are rounded to {name_of(stored)}; "
             "--dtype float32 keeps them"
         )
+
+
+def _placed(loaded: PreTrainedModel, place: torch.device, name: str | Path) -> PreTrainedModel:
+    """Put a model on a device.
+
+    Raises:
+        ModelError: the model does not fit there.
+    """
+    try:
+        moved: PreTrainedModel = loaded.to(place)  # type: ignore[arg-type]  # a decorator hides its signature
+        return moved
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"{str(name)!r} does not fit on {place}; a smaller dtype helps (--dtype), or several GPUs (--device-map "
+            "auto), or the CPU (--device cpu)"
+        ) from error
+
+
+def spread_over_gpus(
+    name: str | Path, config: PretrainedConfig, dtype: Any, trust_remote_code: bool
+) -> dict[str, int | str]:
+    """Assign each part of a model to a GPU, before its weights are read. No block is split.
+
+    Raises:
+        ModelError: the model does not fit on the GPUs.
+    """
+    chosen = None if dtype == "auto" else dtype
+    meta_model = without_weights(config, trust_remote_code=trust_remote_code, dtype=chosen)
+    whole = sorted(
+        {*(meta_model._no_split_modules or ()), *(type(block).__name__ for block in find_blocks(meta_model))}
+    )
+    memory = get_balanced_memory(meta_model, no_split_module_classes=whole)
+    parts: dict[str, int | str] = infer_auto_device_map(meta_model, max_memory=memory, no_split_module_classes=whole)
+    if left := [part or "all of it" for part, place in parts.items() if place in ("cpu", "disk", "meta")]:
+        raise ModelError(
+            f"{str(name)!r} does not fit on the GPUs: there is no room for {listing(left, limit=5)}; more GPUs help, a "
+            "smaller dtype (--dtype), or the CPU (--device cpu)"
+        )
+    return parts

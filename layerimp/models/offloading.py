@@ -24,7 +24,6 @@ from layerimp.models.devices import device_named
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import dtype_named, emulation_note, is_native, note_stored
 from layerimp.models.failures import check_weights, unloadable
-from layerimp.models.read_ahead import ReadAhead
 from layerimp.models.stored_weights import StoredWeights
 from layerimp.models.unsupported import refuse_config, refuse_non_finite_weights
 from layerimp.progress import SILENT, Progress
@@ -196,9 +195,7 @@ class OffloadedBlocks:
         self._stack, self._weights = stack, weights
         self.directory, self.tensors = weights.directory, weights.tensors
         self._keys = [weights.keys(self._prefix(index)) for index in range(len(stack))]
-        inside = [[weights.tensors[key] for key in keys] for keys in self._keys]
-        self.block_bytes = sum(tensor.bytes for tensors in inside for tensor in tensors) // len(inside)
-        self._ahead = ReadAhead(inside)
+        self.block_bytes = sum(weights.tensors[key].bytes for keys in self._keys for key in keys) // len(stack)
         self._meta = [dict(block.named_parameters(remove_duplicate=False)) for block in stack]
         self._versions = [_versions(block) for block in stack]
         self._holders: Counter[int] = Counter()
@@ -236,7 +233,7 @@ class OffloadedBlocks:
             if self._holders[index] == 1:
                 self._take(index)
             if then is not None:
-                self._ahead.begin(then)
+                self._weights.read_ahead(self._keys[then])
             yield
             self._refuse_writing(index)
         finally:
@@ -247,7 +244,6 @@ class OffloadedBlocks:
     def _take(self, index: int) -> None:
         """Load the weights of a block, which is on the meta device, into memory."""
         self._refuse_writing(index)
-        self._ahead.wait()
         block, model = self._stack[index], self._stack.model
         try:
             self._weights.put(self._keys[index])

@@ -6,10 +6,11 @@ functions for this are not public, so only this module calls them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
@@ -18,14 +19,14 @@ from layerimp.blocks.modes import quiet
 from layerimp.errors import ModelError, NonFiniteError, one_line
 from layerimp.models.dtypes import SAFETENSORS
 from layerimp.models.failures import unfit_keys
-from layerimp.models.safetensors_files import headers_in, indexed, opened
+from layerimp.models.safetensors_files import Stored, headers_in, indexed, mapped, opened
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
 _PIECE = 8 << 20
-"""The number of bytes that are looked at at a time."""
+"""The number of bytes that are read, or numbers that are looked at, at a time."""
 
 
 class StoredWeights:
@@ -51,6 +52,7 @@ class StoredWeights:
     def __init__(self, directory: Path, model: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> None:
         self.directory, self._dtype, self._device = directory, dtype, device
         self._model, self._names = model, WeightNames(model)
+        self._ahead: Thread | None = None
         stored = headers_in(directory).tensors
         self.tensors = {key: replace(tensor, targets=self._names.targets(key)) for key, tensor in stored.items()}
 
@@ -58,12 +60,24 @@ class StoredWeights:
         """The tensors that a part of the model is made from, by the prefix of its parameters, such as `model.norm.`."""
         return [key for key, tensor in self.tensors.items() if any(name.startswith(prefix) for name in tensor.targets)]
 
+    def read_ahead(self, keys: Collection[str]) -> None:
+        """Read tensors, given by name, into the system's cache, in a thread. Faults show when they are put."""
+        self._wait()
+        tensors = sorted((self.tensors[key] for key in keys), key=lambda tensor: (tensor.file, tensor.begin))
+        self._ahead = Thread(target=_read, args=(tensors,), daemon=True)
+        self._ahead.start()
+
+    def _wait(self) -> None:
+        if self._ahead is not None:
+            self._ahead.join()
+
     def put(self, keys: Collection[str]) -> None:
         """Put tensors, given by name, into the model.
 
         Raises:
             ModelError: a tensor cannot be read, or its shape differs from that in the configuration.
         """
+        self._wait()
         name = self._model.name_or_path
         with ExitStack() as contexts, quiet():
             files = {file: contexts.enter_context(opened(file)) for file in {self.tensors[key].file for key in keys}}
@@ -85,16 +99,12 @@ class StoredWeights:
             NonFiniteError: a tensor holds such a value; the error names it.
         """
         for key in sorted(keys):
-            tensor = self.tensors[key]
-            if tensor.kind not in SAFETENSORS or not tensor.bytes:
+            if (tensor := self.tensors[key]).kind not in SAFETENSORS:
                 continue
-            with opened(tensor.file) as file:
-                slices, rows = file.get_slice(key), tensor.shape[0] if tensor.shape else 1
-                step = max(1, rows * _PIECE // tensor.bytes)
-                pieces = (slices[at : at + step] if tensor.shape else slices[...] for at in range(0, rows, step))
-                if not all(bool(piece.isfinite().all()) for piece in pieces):
-                    source = self._model.name_or_path
-                    raise NonFiniteError(f"{source} holds a NaN or an infinity in its weights: in {key}")
+            pieces = mapped({key: tensor})[key].flatten().split(_PIECE)
+            if not all(bool(piece.isfinite().all()) for piece in pieces):
+                source = self._model.name_or_path
+                raise NonFiniteError(f"{source} holds a NaN or an infinity in its weights: in {key}")
 
     def refuse_lacking(self, names: Collection[str]) -> None:
         """Refuse a model of which some parameters are not in the files.
@@ -111,6 +121,17 @@ class StoredWeights:
         """Return those of the given parameters that are made from no tensor in the files."""
         targets = {name for tensor in self.tensors.values() for name in tensor.targets}
         return sorted(set(names) - targets)
+
+
+def _read(tensors: Iterable[Stored]) -> None:
+    """Read the bytes of tensors, and forget them."""
+    piece = memoryview(bytearray(_PIECE))
+    for tensor in tensors:
+        with suppress(OSError), tensor.file.open("rb", buffering=0) as file:
+            file.seek(tensor.begin)
+            left = tensor.bytes
+            while left > 0 and (got := file.readinto(piece[: min(left, _PIECE)])):
+                left -= got
 
 
 class WeightNames:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from layerimp.blocks.middle import in_mlp
-from layerimp.surgery.composition import parts_both
+from layerimp.surgery.application import parts_both
 
 if TYPE_CHECKING:
     from layerimp.blocks.middle import Halves

@@ -30,8 +30,7 @@ from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import HALF
 from layerimp.pruner import PrunePlan
 from layerimp.steps import Step, checked_steps, kept_halves, named, simplest
-from layerimp.surgery.application import put_in_place
-from layerimp.surgery.composition import composed
+from layerimp.surgery.application import composed, put_in_place
 from layerimp.surgery.config_search import Shortened, shortened
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from layerimp import Recipe
 from layerimp.blocks import memory
 from layerimp.checkpoint.saving import check_checkpoint, check_memory
 from layerimp.errors import ModelError, OptionError, OutputError, SurgeryError
-from layerimp.models import devices, loading
+from layerimp.models import loading
 from layerimp.models.fingerprint import model_fingerprint
 from layerimp.registry.catalog import registry
 from layerimp.scoring.engine import measure
@@ -67,7 +67,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def have(*sizes: int) -> None:
         monkeypatch.setattr(loading, "device_named", lambda _device: torch.device("cuda"))
         memory = {**dict(enumerate(sizes)), "cpu": 1 << 40}
-        monkeypatch.setattr(devices, "get_balanced_memory", lambda *_args, **_options: memory)
+        monkeypatch.setattr(loading, "get_balanced_memory", lambda *_args, **_options: memory)
 
     return have
 
