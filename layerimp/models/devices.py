@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from layerimp.errors import OptionError, cause
-
-if TYPE_CHECKING:
-    pass
 
 
 def device_named(device: str | torch.device | None) -> torch.device:
