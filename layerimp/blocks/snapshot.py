@@ -30,8 +30,8 @@ class Snapshot:
     Nothing is copied or computed: a weight is described by the identity of its tensor and the number of writes to it.
 
     Attributes:
-        facts: The hooks of each module that has any, each `forward` that is not the one of the module's class, the
-            training mode of each module; for each parameter the identity of its tensor, the version, and whether it
+        facts: The hooks of each module that has any, each `forward` that is not the one of the module's class, and which
+            modules are in training mode; for each parameter the identity of its tensor, the version, and whether it
             requires grad; and the fields of the configuration.
     """
 
@@ -46,7 +46,8 @@ class Snapshot:
                 facts[_HOOK, path] = {kind: OrderedDict(vars(module)[kind]) for kind in _HOOKS}
             if "forward" in vars(module):
                 facts[_FORWARD, path] = vars(module)["forward"]
-            facts[_MODE, path] = module.training
+            if module.training:
+                facts[_MODE, path] = True
         for path, weight in model.named_parameters():
             version = -1 if weight.is_inference() else weight._version
             facts[_WEIGHT, path] = (id(weight), version, weight.requires_grad)
@@ -77,7 +78,7 @@ class Snapshot:
             for kind in _HOOKS:
                 vars(module)[kind].clear()
                 vars(module)[kind].update(hooks.get(kind, {}))
-            module.training = self.facts.get((_MODE, path), False)
+            module.training = (_MODE, path) in self.facts
             vars(module).pop("forward", None)
             if (_FORWARD, path) in self.facts:
                 vars(module)["forward"] = self.facts[_FORWARD, path]
