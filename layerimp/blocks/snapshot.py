@@ -30,8 +30,8 @@ class Snapshot:
     Nothing is copied or computed: a weight is described by the identity of its tensor and the number of writes to it.
 
     Attributes:
-        facts: The hooks of each module that has any, each `forward` that is not the one of the module's class, and which
-            modules are in training mode; for each parameter the identity of its tensor, the version, and whether it
+        facts: The hooks of each module that has any, each `forward` that is not the one of the module's class, the
+            modules in training mode; for each parameter the identity of its tensor, the version, and whether it
             requires grad; and the fields of the configuration.
     """
 
