@@ -45,6 +45,11 @@ def in_mlp(path: str, mlp: Collection[str]) -> bool:
     return any(path == prefix or path.startswith(f"{prefix}.") for prefix in mlp)
 
 
+def parts_both(path: str, mlp: Collection[str]) -> bool:
+    """Whether a module, by its path in a block, contains parts of both halves: it contains paths of the MLP half."""
+    return any(not path or name.startswith(f"{path}.") for name in mlp)
+
+
 @dataclass(frozen=True)
 class Whole:
     """A block that cannot be divided into halves.

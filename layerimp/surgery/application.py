@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from layerimp.blocks.middle import in_mlp
+from layerimp.blocks.middle import in_mlp, parts_both
 from layerimp.errors import SurgeryError
 from layerimp.surgery.meta_model import facts
 
@@ -162,11 +162,6 @@ def composed(attention: nn.Module, mlp: nn.Module, halves: tuple[Halves, Halves]
         if name in donor._non_persistent_buffers_set:
             copies[parent]._non_persistent_buffers_set.add(name)
     return copies[""]
-
-
-def parts_both(path: str, mlp: Collection[str]) -> bool:
-    """Whether a module, by its path in a block, contains parts of both halves: it contains paths of the MLP half."""
-    return any(path in _above(name) for name in mlp)
 
 
 def _above(path: str) -> list[str]:

@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from layerimp.blocks.middle import in_mlp
-from layerimp.surgery.application import parts_both
+from layerimp.blocks.middle import in_mlp, parts_both
 
 if TYPE_CHECKING:
     from layerimp.blocks.middle import Halves

@@ -104,7 +104,7 @@ def test_what_does_not_load_back_is_not_there(
 ) -> None:
     model = layerimp.prune(tiny("llama"), [1])
     save_pretrained = model.save_pretrained
-    monkeypatch.setattr(model, "save_pretrained", lambda path: (save_pretrained(path), spoil(path)))
+    monkeypatch.setattr(model, "save_pretrained", lambda path, **_: (save_pretrained(path), spoil(path)))
     with pytest.raises(CheckpointError, match=said):
         layerimp.save(model, None, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -197,7 +197,7 @@ def test_weights_come_in_shards(tmp_path: Path) -> None:
 def test_an_interrupted_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("llama")
 
-    def interrupt(path: Path) -> None:
+    def interrupt(path: Path, **_: Any) -> None:
         (Path(path) / "half").write_text("half")
         raise KeyboardInterrupt
 
