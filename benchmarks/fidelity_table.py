@@ -1,34 +1,35 @@
 """What is a lot: the fidelity of pruned models, unhealed and healed, and of weights rounded to 8 bits.
 
-    python benchmarks/fidelity_table.py --model starter --remove 3
-    python benchmarks/fidelity_table.py --model SMOLLM2 --remove 7 --calibration FILE.jsonl
-    python benchmarks/fidelity_table.py --model GEMMA --remove 4 --calibration FILE.jsonl
+    python benchmarks/fidelity_table.py --model starter --count 1 --count 3
+    python benchmarks/fidelity_table.py --model SMOLLM2 --count 4 --count 7 --calibration FILE.jsonl
+    python benchmarks/fidelity_table.py --model GEMMA --count 2 --count 4 --calibration FILE.jsonl
+    python benchmarks/fidelity_table.py --model MINILM --count 1 --count 2 --calibration task:layerimp_sst2 \
+        --data-dir DIR --max-length 64
 
-Each call measures one model, adds a JSON line to --results in place of an older one for the same model, and prints the
-table of all models there. The rounded weights are those of all linear layers: each row of a matrix is divided by its
-largest magnitude / 127, rounded and multiplied back, which is what weight-only int8 computes with.
+Each call measures one model, and adds a JSON line to --results in place of an older one for the same model; the page
+"How far from the intact model" shows them all. The pruned models are those of `layerimp run`, and all are compared by `layerimp compare` on
+the text that these runs kept apart. The rounded weights are those of all linear layers but the head: each row of a
+matrix is divided by its largest magnitude / 127, rounded and multiplied back, which is what weight-only int8 computes
+with.
 """
 
 from __future__ import annotations
 
-import copy
 import json
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-from layerimp_fidelity import FidelityEvaluator
 
 import layerimp
-from layerimp.calibration.sampling import CalibrationSet
-from layerimp.evaluation.comparing import Comparing
+from layerimp.cli.display import Screen
 from layerimp.fidelity import Fidelity
-from layerimp.pipeline import commands
-from layerimp.progress import SILENT
-from layerimp.report.tables.distances import FIGURES
+from layerimp.report.tables.distances import figures
 
 RESULTS = Path(__file__).parent / "results" / "fidelity.jsonl"
+ROUNDED = "int8 weights"
 
 
 def rounded(model: Any) -> Any:
@@ -42,65 +43,67 @@ def rounded(model: Any) -> Any:
     return model
 
 
-def measured(recipe: dict[str, Any]) -> tuple[dict[str, Fidelity], int]:
-    """Return the fidelity of a run's models and of the rounded weights on the same rows, by label; and the blocks."""
-    text: list[CalibrationSet] = []
-    original = commands.measure_fidelity
+def measured(recipe: dict[str, Any], scorer: str, counts: list[int], folder: Path) -> list[dict[str, Any]]:
+    """Prune and heal a model, round its weights, and compare all with it.
 
-    def noting(run: Any, models: Any) -> Any:
-        text.append(run.reserved)
-        return original(run, models)
+    Args:
+        recipe: The model, its dtype, its text, and the evaluator of fidelity.
+        scorer: What chooses the blocks.
+        counts: How many blocks to remove.
+        folder: Where to keep the models.
 
-    commands.measure_fidelity = noting
-    try:
-        results = layerimp.run(layerimp.Recipe.model_validate(recipe))
-    finally:
-        commands.measure_fidelity = original
-    found = {removal.label: removal.models[0].fidelity for removal in results.model.removals}
-    intact, tokenizer = layerimp.load(recipe["model"])
-    other = rounded(copy.deepcopy(intact))
-    comparing = Comparing("fidelity", FidelityEvaluator(), intact, tokenizer, SILENT)
-    found["int8 weights"] = comparing.of(other, text[0], "int8 weights")
-    return {label: each for label, each in found.items() if each is not None}, len(layerimp.find_blocks(intact))
-
-
-def table(lines: list[dict[str, Any]]) -> str:
-    """Return the table of all measured models in Markdown."""
-    rows = [["model", "removed", "by", *FIGURES], ["---"] * 3 + ["---:"] * len(FIGURES)]
-    for line in lines:
-        for label, document in line["fidelity"].items():
-            fidelity, cells = Fidelity.model_validate(document), []
-            for figure in FIGURES.values():
-                value, intact = figure.of(fidelity), figure.intact(fidelity)
-                beside = "" if intact is None else f" (intact {figure.show(intact)})"
-                cells.append("" if value is None else figure.show(value) + beside)
-            what = "nothing" if label == "int8 weights" else f"{line['removed']} of {line['blocks']}"
-            rows.append([line["model"], what, label, *cells])
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    Returns:
+        The fidelity of each: how many blocks are removed, by what, and what was measured.
+    """
+    models, rows = {}, []
+    for count in counts:
+        output = folder / str(count)
+        chosen = {"count": count, "scorers": [scorer], "baselines": [], "tasks": [], "healers": ["linear"]}
+        layerimp.run(layerimp.Recipe.model_validate(recipe | chosen | {"output": str(output)}), progress=Screen())
+        for label in (scorer, f"{scorer}+linear"):
+            models[f"{count}-{label}"] = str(output / "checkpoints" / label)
+            rows.append((count, label, f"{count}-{label}"))
+    intact, tokenizer = layerimp.load(recipe["model"], dtype=recipe["dtype"])
+    rounded(intact).save_pretrained(folder / "int8")
+    tokenizer.save_pretrained(folder / "int8")
+    del intact
+    models["int8"] = str(folder / "int8")
+    compared = layerimp.compare(layerimp.Recipe.model_validate(recipe), models, progress=Screen())
+    return [
+        {"removed": count, "by": by, "fidelity": compared.fidelity[label].model_dump(mode="json")}
+        for count, by, label in [*rows, (0, ROUNDED, "int8")]
+    ]
 
 
 def main(
     model: Annotated[str, typer.Option(help="Model directory, hub id or shipped name.")],
-    remove: Annotated[int, typer.Option(help="How many blocks to remove.")],
+    count: Annotated[list[int], typer.Option(help="How many blocks to remove; repeatable.")],
     calibration: Annotated[str | None, typer.Option(help="Calibration text.")] = None,
+    data_dir: Annotated[str | None, typer.Option(help="Directory of a task's files.")] = None,
+    max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
     scorer: Annotated[str, typer.Option(help="What chooses the blocks.")] = "block-influence",
     samples: Annotated[int, typer.Option(help="Rows of calibration text.")] = 64,
+    rows: Annotated[int, typer.Option(help="Rows of text for fidelity.")] = 32,
+    dtype: Annotated[str, typer.Option(help="The models' dtype.")] = "float32",
     results: Annotated[Path, typer.Option(help="The file of all results, as JSON lines.")] = RESULTS,
 ) -> None:
-    """Measure one model, and print the table of all."""
-    text: dict[str, Any] = {"samples": samples} | ({"source": calibration} if calibration else {})
-    recipe = {"model": model, "count": remove, "scorers": [scorer], "baselines": [], "tasks": [], "healers": ["linear"]}
-    found, blocks = measured(recipe | {"calibration": text})
-    line = {
-        "model": Path(model).name,
-        "blocks": blocks,
-        "removed": remove,
-        "fidelity": {label: each.model_dump(mode="json") for label, each in found.items()},
+    """Measure one model, and add it to the results."""
+    text: dict[str, Any] = {"samples": samples, "max_length": max_length}
+    recipe = {
+        "model": model,
+        "dtype": dtype,
+        "data_dir": data_dir,
+        "calibration": text | ({"source": calibration} if calibration else {}),
+        "evaluators": {"fidelity": {"name": "fidelity", "options": {"rows": rows}}},
     }
+    with tempfile.TemporaryDirectory() as folder:
+        fidelity = measured(recipe, scorer, count, Path(folder))
+    line = {"model": Path(model).name, "blocks": len(layerimp.find_blocks(layerimp.load(model)[0])), "rows": fidelity}
     lines = [json.loads(each) for each in results.read_text().splitlines()] if results.exists() else []
     lines = [each for each in lines if each["model"] != line["model"]] + [line]
     results.write_text("".join(json.dumps(each) + "\n" for each in lines))
-    print(table(lines), end="")
+    for row in fidelity:
+        print(f"{row['removed']}, {row['by']}: {figures(Fidelity.model_validate(row['fidelity']))}")
 
 
 if __name__ == "__main__":

@@ -315,6 +315,13 @@ def _compared(what: str, model: str) -> str:
     return _table(*tables[what](model))
 
 
+def _distances() -> str:
+    """The table of how far pruned and rounded models are from the intact ones."""
+    import distances
+
+    return _table(*distances.table())
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
@@ -329,6 +336,7 @@ _PARTS: dict[str, Callable[..., str]] = {
     "commands": _command_list,
     "compared": _compared,
     "components": _components,
+    "distances": _distances,
     "documents": _documents,
     "fields": _model,
     "figure": _figure,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from layerimp._paths import expanded, last_name
 from layerimp.calibration.sampling import CalibrationSet
 from layerimp.checkpoint.record import ReservedText, read_record
-from layerimp.defaults import FIDELITY, HARNESS
+from layerimp.defaults import FIDELITY, HARNESS, ORIGINAL
 from layerimp.errors import ModelError, OptionError
 from layerimp.evaluation.comparing import Comparing, comparer_of
 from layerimp.evaluation.runner import Evaluation
@@ -26,7 +26,7 @@ from layerimp.pipeline.resolve import anywhere, resolve, settled
 from layerimp.pipeline.stages import load_model
 from layerimp.pipeline.texts import check_calibration, text_for_comparison
 from layerimp.progress import SILENT, Progress
-from layerimp.recipe import Permissions, Recipe, check_kind, check_label, validated
+from layerimp.recipe import Permissions, Recipe, check_kind, validated
 from layerimp.recipe.components import named
 from layerimp.report.model_comparison import ModelMeasures, compared, why_not_compared, write_comparison
 from layerimp.report.results.compared import ModelComparison
@@ -101,7 +101,7 @@ def labelled(models: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
     """Return models by label; a model without a label gets the name of its directory.
 
     Raises:
-        OptionError: two models have the same label, a label is not allowed, or there is no model.
+        OptionError: two models have the same label, a label is the intact model's, or there is no model.
     """
     if not models:
         raise OptionError("name at least one model to compare with the intact one")
@@ -113,8 +113,8 @@ def labelled(models: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
         if twice := next((label for label in labels if labels.count(label) > 1), None):
             raise OptionError(f"two models are called {twice!r}; give them labels: LABEL=MODEL")
         models = dict(pairs)
-    for label in models:
-        check_label(label)
+    if ORIGINAL in models:
+        raise OptionError(f"{ORIGINAL!r} is what the intact model is called; give {models[ORIGINAL]} another label")
     return dict(models)
 
 

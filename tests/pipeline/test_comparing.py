@@ -175,9 +175,10 @@ def test_in_python_models_have_labels(model_dir: Path, small: Path, calibration_
             "evaluators": {"fidelity": {"name": "fidelity", "options": {"rows": 2, "prompts": 0}}},
         }
     )
-    comparison = layerimp.compare(recipe, {"mine": str(small)})
-    assert comparison.models.keys() == comparison.fidelity.keys() == {"mine"}
-    assert comparison.fidelity["mine"].generation is None
+    label = "depth+linear"  # as layerimp names a healed checkpoint
+    comparison = layerimp.compare(recipe, {label: str(small)})
+    assert comparison.models.keys() == comparison.fidelity.keys() == {label}
+    assert comparison.fidelity[label].generation is None
 
 
 def test_another_tokenizer_is_refused_in_one_line(
@@ -203,7 +204,7 @@ def test_another_tokenizer_is_refused_in_one_line(
         ((), "name the intact model and at least one other: layerimp compare INTACT SMALL"),
         (("{small}", "{small}"), "two models are called 'small'; give them labels: LABEL=MODEL"),
         (("a={small}", "a={small}"), "two models are called 'a'; give them labels: LABEL=MODEL"),
-        (("original={small}",), "'original' cannot be a label"),
+        (("original={small}",), "'original' is what the intact model is called; give "),
         (("a=b=c",), "the tokenizer of 'b=c'"),
         (("{small}", "--evaluator", "harness"), "add --evaluator fidelity"),
         (("{small}", "--evaluator", "fidelity", "--evaluator", "footprint"), "'footprint' measures costs"),

@@ -1,0 +1,41 @@
+"""The table of how far pruned and rounded models are from the intact ones, from the results of a benchmark.
+
+The results are those of `benchmarks/fidelity_table.py`, and lie in `benchmarks/results/fidelity.jsonl`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pages
+
+from layerimp.fidelity import Fidelity
+from layerimp.report.tables.distances import FIGURES
+
+DATA = pages.ROOT / "benchmarks" / "results" / "fidelity.jsonl"
+NAMES = {"smollm2": "SmolLM2-135M", "gemma": "Gemma 3 270M", "sst2": "MiniLM, SST-2"}
+"""How the page calls the models, by the name of their directory."""
+
+
+def results() -> list[dict[str, Any]]:
+    """Return what was measured of each model, as it was written."""
+    return [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()]
+
+
+def table() -> tuple[list[str], list[list[str]]]:
+    """Return the heads of the table, and its rows: the intact model's numbers, then each other model's."""
+    head, rows = ["model", "without", *FIGURES], []
+    for line in results():
+        measured = [Fidelity.model_validate(row["fidelity"]) for row in line["rows"]]
+        name = NAMES.get(line["model"], line["model"])
+        rows.append([name, "", *(_shown(figure.intact(measured[0]), figure) for figure in FIGURES.values())])
+        for row, fidelity in zip(line["rows"], measured, strict=True):
+            removed = f"{row['removed']} of {line['blocks']}" if row["removed"] else ""
+            without = ", ".join(filter(None, (removed, row["by"])))
+            rows.append(["", without, *(_shown(figure.of(fidelity), figure) for figure in FIGURES.values())])
+    return head, rows
+
+
+def _shown(value: float | None, figure: Any) -> str:
+    return "" if value is None else str(figure.show(value))
