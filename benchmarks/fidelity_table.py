@@ -7,10 +7,10 @@
         --data-dir DIR --max-length 64
 
 Each call measures one model, and adds a JSON line to --results in place of an older one for the same model; the page
-"How far from the intact model" shows them all. The pruned models are those of `layerimp run`, and all are compared by `layerimp compare` on
-the text that these runs kept apart. The rounded weights are those of all linear layers but the head: each row of a
-matrix is divided by its largest magnitude / 127, rounded and multiplied back, which is what weight-only int8 computes
-with.
+"How far from the intact model" shows them all. The pruned models are those of `layerimp run`, and all are compared by
+`layerimp compare` on the text that these runs kept apart. The rounded weights are those of all linear layers but the
+head: each row of a matrix is divided by its largest magnitude / 127, rounded and multiplied back, which is what
+weight-only int8 computes with.
 """
 
 from __future__ import annotations
