@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from layerimp.evaluator import Likelihood, Metric
-from layerimp.report.statistics.paired_bootstrap import Estimate, difference
-from layerimp.report.statistics.significance import LEVEL, Difference, holm
+from layerimp.report.paired_bootstrap import Estimate, difference
+from layerimp.report.statistics import LEVEL, Difference, holm
 from layerimp.report.words import ranges
 from layerimp.steps import Cuts, Step
 

@@ -36,7 +36,7 @@ from layerimp.healing.loss import HeldOutLoss
 from layerimp.models.discovery import find_blocks
 from layerimp.pruner import Budget
 from layerimp.registry.catalog import registry
-from layerimp.report.statistics.significance import interval
+from layerimp.report.statistics import interval
 from layerimp.report.words import ranges
 from layerimp.scorer import Importance
 from layerimp.scoring.engine import measure

@@ -26,7 +26,7 @@ from layerimp.pipeline.pruning import prune_by_amount
 from layerimp.pipeline.run import Run
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, Recipe, validated
-from layerimp.report.statistics.retained import counting, kind_of
+from layerimp.report.retained import counting, kind_of
 
 SCORERS = ("avss", "block-influence", "relative-magnitude", "depth")
 Models = Mapping[str, Sequence[Mapping[str, Metric]]]

@@ -26,9 +26,9 @@ from layerimp.bench.cell_graph import Layout
 from layerimp.bench.results import GridModel
 from layerimp.bench.store import Store
 from layerimp.metric import Key
+from layerimp.report.paired_bootstrap import Estimate, difference
 from layerimp.report.results.measures import LEVEL
 from layerimp.report.rows import Measurements
-from layerimp.report.statistics.paired_bootstrap import Estimate, difference
 from layerimp.steps import removed_by
 
 

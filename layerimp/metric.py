@@ -183,7 +183,7 @@ def retention(original: Metric, pruned: Metric) -> float | None:
     """Return the plain ratio: pruned/original if higher is better, original/pruned otherwise.
 
     For a perplexity it depends on the unit, and for an accuracy it counts right answers by chance. The measure without
-    these faults is in `layerimp.report.statistics.retained`.
+    these faults is in `layerimp.report.retained`.
 
     None if the ratio makes no sense: a value is negative, the divisor is 0, or the dividend is infinite.
     """

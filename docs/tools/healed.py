@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 
 from layerimp.report.page.curves import ACCENT, INK, LINE, MUTED, PAPER, drawn
 from layerimp.report.results.measures import Interval
-from layerimp.report.statistics.significance import interval
+from layerimp.report.statistics import interval
 
 SCORERS = ("block-influence", "avss", "random")
 HEALER = metrics_compared.HEALER

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from layerimp.defaults import RANDOM
 from layerimp.report.page.curves import ACCENT, INK, LINE, MUTED, PAPER, drawn
 from layerimp.report.results.measures import LEVEL
-from layerimp.report.statistics.significance import interval
+from layerimp.report.statistics import interval
 
 Values = dict[str, Any]
 Table = tuple[list[str], list[list[str]]]

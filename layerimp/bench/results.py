@@ -23,7 +23,7 @@ from layerimp.report.results.data import distinct
 from layerimp.report.results.models import PrunedModel, Repaired, Size
 from layerimp.report.results.scores import Scored
 from layerimp.report.rows import Measurements, Pruned
-from layerimp.report.statistics.measures import by_task
+from layerimp.report.statistics import by_task
 from layerimp.steps import Step
 
 Place = tuple[str, int | float, Contender]

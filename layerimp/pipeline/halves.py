@@ -13,8 +13,8 @@ from itertools import accumulate, pairwise
 
 from layerimp.errors import TaskError
 from layerimp.metric import Likelihood, Metric, Stratum, by_key, mean_and_error
-from layerimp.report.statistics.paired_bootstrap import Estimate
-from layerimp.report.statistics.retained import counting, summed_up, why_nothing
+from layerimp.report.paired_bootstrap import Estimate
+from layerimp.report.retained import counting, summed_up, why_nothing
 
 LEAST = 2
 """The least number of documents in a half for which an error can be estimated."""

@@ -24,8 +24,7 @@ from layerimp.recipe import check_label
 from layerimp.report.results.contenders import Contender, contenders
 from layerimp.report.results.models import Size
 from layerimp.report.results.search import MostBlocks, QualitySearch, TriedModel
-from layerimp.report.statistics.measures import share
-from layerimp.report.statistics.retained import counting
+from layerimp.report.retained import counting, share
 from layerimp.steps import Sublayer, removed_by
 from layerimp.surgery.removal import prepare
 
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from layerimp.healing.engine import Healed
     from layerimp.metric import Metric
     from layerimp.pipeline.run import Run
-    from layerimp.report.statistics.paired_bootstrap import Estimate
+    from layerimp.report.paired_bootstrap import Estimate
     from layerimp.scorer import Importance
     from layerimp.surgery.removal import Removal
 

@@ -18,7 +18,7 @@ from layerimp.report.results.comparison import Design
 from layerimp.report.results.data import distinct
 from layerimp.report.results.models import PrunedModel, ReachedTarget, Target
 from layerimp.report.rows import Left, Measurements, Pruned
-from layerimp.report.statistics.measures import by_task, costs
+from layerimp.report.statistics import by_task, costs
 from layerimp.report.words import asked, got
 from layerimp.steps import named
 

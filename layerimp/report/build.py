@@ -11,11 +11,9 @@ from layerimp.report.results.comparison import Design, ModelResults
 from layerimp.report.results.models import Removal
 from layerimp.report.results.rows import Removable
 from layerimp.report.results.scores import Agreement, Scored, common_steps
+from layerimp.report.retained import Retained, counting, removable, shares, summed_up, worst_by_repeat
 from layerimp.report.rows import Left, Measurements, Removed, rows
-from layerimp.report.statistics.agreement import mean_tau, self_tau, stability
-from layerimp.report.statistics.measures import by_task, costs, flips_by_task, shares
-from layerimp.report.statistics.retained import Retained, counting, removable, summed_up, worst_by_repeat
-from layerimp.report.statistics.significance import interval
+from layerimp.report.statistics import by_task, costs, flips_by_task, interval, mean_tau, self_tau, stability
 from layerimp.report.tables.numbers import named
 from layerimp.steps import Step, removed_by
 

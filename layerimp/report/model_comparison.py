@@ -14,11 +14,10 @@ from layerimp._version import versions
 from layerimp.report.document import PAGE, write_json
 from layerimp.report.notes import above_the_intact, collapsed, unknown
 from layerimp.report.page import comparison_page
+from layerimp.report.paired_bootstrap import Estimate, difference
 from layerimp.report.results.compared import ComparedModel, MeasuredModel, ModelComparison
-from layerimp.report.statistics.measures import by_task, shares
-from layerimp.report.statistics.paired_bootstrap import Estimate, difference
-from layerimp.report.statistics.retained import counting, summed_up
-from layerimp.report.statistics.significance import corrected
+from layerimp.report.retained import counting, shares, summed_up
+from layerimp.report.statistics import by_task, corrected
 
 if TYPE_CHECKING:
     from layerimp.calibration.sampling import Calibration

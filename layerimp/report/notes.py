@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from layerimp.fidelity.record import Fidelity
 from layerimp.metric import Key, Metric
+from layerimp.report.paired_bootstrap import Estimate, difference
+from layerimp.report.retained import FEW, Retained, why_nothing
 from layerimp.report.rows import Left
-from layerimp.report.statistics.paired_bootstrap import Estimate, difference
-from layerimp.report.statistics.retained import FEW, Retained, why_nothing
 from layerimp.steps import Step, named, simplest
 
 

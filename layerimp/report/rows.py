@@ -10,6 +10,7 @@ from functools import cached_property
 from layerimp.calibration.sampling import Calibration
 from layerimp.defaults import RANDOM
 from layerimp.metric import Key, Metric, retention
+from layerimp.report.paired_bootstrap import Estimate, difference, unbeaten
 from layerimp.report.results.comparison import Design, Place
 from layerimp.report.results.contenders import Contender
 from layerimp.report.results.measures import Difference, Interval
@@ -17,10 +18,8 @@ from layerimp.report.results.models import Amount, PrunedModel, Size, Target
 from layerimp.report.results.rows import RETAINED, Entry, Row
 from layerimp.report.results.scores import Scored
 from layerimp.report.results.search import QualitySearch
-from layerimp.report.statistics.measures import measured
-from layerimp.report.statistics.paired_bootstrap import Estimate, difference, unbeaten
-from layerimp.report.statistics.retained import Retained, counting
-from layerimp.report.statistics.significance import corrected, interval
+from layerimp.report.retained import Retained, counting
+from layerimp.report.statistics import corrected, interval, measured
 from layerimp.steps import Step, Sublayer, removed_by
 
 Scale = Callable[[float], float]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.lm_tasks import WORDS, documents, harness, make_model, named, write_docs, write_task
 
-from layerimp.report.statistics.measures import flips
+from layerimp.report.statistics import flips
 
 OPTIONS = ["the cat", "good", "very very old film", "a dog sat", "Über", "so big"]
 THREE = """

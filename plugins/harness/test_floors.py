@@ -18,7 +18,7 @@ from support.lm_tasks import (
     write_task,
 )
 
-from layerimp.report.statistics.retained import counting
+from layerimp.report.retained import counting
 
 
 def floor_of(metric, samples, *, kind="multiple_choice", own=None):

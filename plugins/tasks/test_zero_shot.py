@@ -19,7 +19,7 @@ from layerimp.errors import TaskError
 from layerimp.evaluator import Metric, Stratum, mean_and_error
 from layerimp.recipe import Recipe
 from layerimp.report.page import page
-from layerimp.report.statistics.retained import counting, retained
+from layerimp.report.retained import counting, retained
 
 FOLDER = Path(__file__).parent / "layerimp_tasks"
 SEVEN = {

@@ -18,7 +18,7 @@ from layerimp.bench.results import grid_results
 from layerimp.bench.store import Store
 from layerimp.evaluation.packing import packed, unpacked
 from layerimp.report.document import Results
-from layerimp.report.statistics.significance import interval
+from layerimp.report.statistics import interval
 from layerimp.report.tables import as_markdown
 from layerimp.report.tables.comparison import quality
 from layerimp.report.tables.data_frame import frame

@@ -20,8 +20,8 @@ from support.reports import MadeUpRun, model_of
 from layerimp.evaluator import Metric
 from layerimp.pruner import PrunePlan
 from layerimp.report.page import page
+from layerimp.report.paired_bootstrap import Estimate, difference
 from layerimp.report.results.models import Size
-from layerimp.report.statistics.paired_bootstrap import Estimate, difference
 from layerimp.report.tables.models import side_by_side
 from layerimp.scorer import Importance
 

@@ -15,7 +15,7 @@ from layerimp.report.results.comparison import ModelResults
 from layerimp.report.results.measures import Difference, Interval
 from layerimp.report.results.models import Amount, Removal, Stability
 from layerimp.report.results.rows import Row
-from layerimp.report.statistics.retained import LEVELS
+from layerimp.report.retained import LEVELS
 from layerimp.report.tables.numbers import named, number, plus_minus, removable_at
 from layerimp.report.words import always, whole
 from layerimp.steps import named as steps_named

@@ -10,7 +10,7 @@ from layerimp.defaults import ORIGINAL
 from layerimp.report.results.comparison import Compared
 from layerimp.report.results.models import Amount
 from layerimp.report.results.rows import RETAINED
-from layerimp.report.statistics.retained import LEVELS
+from layerimp.report.retained import LEVELS
 from layerimp.report.tables.data_frame import FIDELITY, QUALITY, Record, model_records, records, shown
 from layerimp.report.tables.distances import FIGURES_NOTE
 from layerimp.report.tables.models import (

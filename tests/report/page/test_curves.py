@@ -9,7 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from layerimp.report.page.curves import Lines, curves, drawn, looks, sample
-from layerimp.report.statistics.significance import Interval
+from layerimp.report.statistics import Interval
 
 
 def span(mean: float, low: float | None, high: float | None) -> Interval:

@@ -22,7 +22,7 @@ from layerimp.report.page.charts import Contrast, contrast_of
 from layerimp.report.results.measures import Difference
 from layerimp.report.results.models import Size
 from layerimp.report.results.search import MostBlocks, QualitySearch
-from layerimp.report.statistics.measures import measured as measured_as
+from layerimp.report.statistics import measured as measured_as
 from layerimp.scorer import Importance
 from layerimp.sizes.targets import Reached, read_targets
 from layerimp.steps import Step

@@ -10,14 +10,13 @@ from typing import Literal
 import numpy as np
 
 from layerimp.metric import Key, Metric, Stratum
+from layerimp.report.paired_bootstrap import DRAWS, Array, Estimate, drawable, resampled, scales
+from layerimp.report.results import measures
 from layerimp.report.results.rows import Level
-from layerimp.report.statistics.paired_bootstrap import DRAWS, Array, Estimate, drawable, resampled, scales
-from layerimp.report.statistics.significance import interval
+from layerimp.report.statistics import NOISE, at_floor, interval
 
 Kind = Literal["likelihood", "accuracy"]
 
-NOISE = 2.0
-"""The least distance of the intact model from the floor, in standard errors, for which retention makes sense."""
 FEW = 30
 """The number of documents below which a figure means little."""
 LEVELS = (0.9, 0.95, 0.99)
@@ -71,24 +70,6 @@ def _rank(metric: Metric) -> int:
 def kind_of(metric: Metric) -> Kind:
     """Whether a task counts among the likelihoods or among the accuracies."""
     return "accuracy" if metric.likelihood is None else "likelihood"
-
-
-def at_floor(metric: Metric) -> bool:
-    """Whether a model is less than `NOISE` standard errors better than one that knows nothing; no if not known."""
-    if (likelihood := metric.likelihood) is not None:
-        if likelihood.unigram is None or len(likelihood.totals) < 2:
-            return False
-        gains = np.array(likelihood.totals) - np.array(likelihood.unigram)
-        if not np.isfinite(gains).all():
-            return True
-        return not (gains.sum() > 0 and gains.sum() >= NOISE * math.sqrt(len(gains)) * gains.std(ddof=1))
-    if not metric.higher_is_better or metric.floor is None or metric.count == 1:
-        return False
-    gain, error = metric.value - metric.floor, metric.stderr or 0.0
-    if metric.documents and set(metric.documents) <= {0.0, 1.0} and metric.floor < 1:
-        least = math.sqrt(metric.floor * (1 - metric.floor) / len(metric.documents))
-        error = max(error, least)  # 0 if all answers are right
-    return not (gain > 0 and gain >= NOISE * error)
 
 
 def why_nothing(intact: Metric) -> str:
@@ -210,6 +191,21 @@ def _joined(estimates: Sequence[Estimate], join: Callable[[Sequence[Array]], Arr
     errors = [one.error for one in estimates if one.error is not None]
     known = len(errors) == len(estimates)
     return Estimate(points, stderr=math.hypot(*errors) / len(errors) if known else None)
+
+
+def share(estimate: Estimate | None) -> measures.Share | None:
+    """Return what models retain, as a mean over the repeats."""
+    return None if estimate is None else measures.Share(mean=estimate.mean, stderr=estimate.error)
+
+
+def shares(estimates: Retained) -> measures.Retained:
+    """Return what models retain by task and on average."""
+    return measures.Retained(
+        tasks={task: share(kept) for task, kept in estimates.tasks.items()},
+        likelihood=share(estimates.likelihood),
+        accuracy=share(estimates.accuracy),
+        worst=share(estimates.worst),
+    )
 
 
 def worst_by_repeat(retained: Retained) -> list[float] | None:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from layerimp.evaluator import Likelihood, Metric, Stratum, mean_and_error
-from layerimp.report.statistics.paired_bootstrap import difference
-from layerimp.report.statistics.retained import at_floor, counting, retained, summed_up, why_nothing
+from layerimp.report.paired_bootstrap import difference
+from layerimp.report.retained import counting, retained, summed_up, why_nothing
+from layerimp.report.statistics import at_floor
 
 UNIGRAM = (-90.0, -60.0, -45.0)
 

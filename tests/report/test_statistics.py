@@ -1,15 +1,87 @@
-"""Flips of single models, of averages over tasks, and of several repeats."""
+"""Intervals, rank agreement, and metrics as measures, checked against independent computations."""
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
 
 from layerimp.metric import Metric, Stratum
 from layerimp.pipeline.halves import Halves
-from layerimp.report.statistics.measures import flips, flips_by_task
+from layerimp.report.results.measures import Interval
+from layerimp.report.statistics import flips, flips_by_task, interval, mean_tau, self_tau, stability, tau
+
+
+def test_an_interval_by_hand() -> None:
+    # mean 3, s = sqrt(2.5), t(0.975, 4) = 2.7764: half = 2.7764 * sqrt(2.5 / 5)
+    found = interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert found.mean == 3.0
+    assert found.high == pytest.approx(3.0 + 2.7764451 * math.sqrt(0.5))
+    assert found.low == pytest.approx(3.0 - 2.7764451 * math.sqrt(0.5))
+    assert found.count == 5
+
+
+def test_one_value_has_no_interval() -> None:
+    assert interval([1.0]) == Interval(mean=1.0, low=None, high=None, count=1)
+    assert interval([1.0, math.inf]) == Interval(mean=math.inf, low=None, high=None, count=2)
+
+
+def test_an_interval_on_another_scale_keeps_its_ends() -> None:
+    found = interval([1.0, 2.0, 3.0]).mapped(math.exp)
+    there = interval([1.0, 2.0, 3.0])
+    assert there.low is not None
+    assert (found.mean, found.low) == (math.exp(2.0), math.exp(there.low))
+    assert interval([1.0]).mapped(math.exp) == Interval(mean=math.e, low=None, high=None, count=1)
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+    generator = stats.norm(5, 2)
+    samples = generator.rvs(size=(2000, 5), random_state=0)
+    found = [interval(list(sample)) for sample in samples]
+    covered = sum(one.low <= 5 <= one.high for one in found if one.low is not None and one.high is not None)
+    assert 0.94 < covered / 2000 < 0.96
+
+
+@given(st.floats(-1e6, 1e6), st.integers(2, 7))
+def test_equal_values_leave_nothing_open(value: float, count: int) -> None:
+    assert interval([value] * count) == Interval(mean=value, low=value, high=value, count=count)
+
+
+def test_stability_by_hand() -> None:
+    found = stability([frozenset({1, 2}), frozenset({1, 2}), frozenset({2, 3})])
+    assert found is not None
+    assert found.jaccard == pytest.approx((1 + 1 / 3 + 1 / 3) / 3)
+    assert found.same == pytest.approx(1 / 3)
+    assert stability([frozenset({1})]) is None
+
+
+@given(st.permutations(range(6)))
+def test_tau_counts_the_pairs_that_agree(order: list[int]) -> None:
+    pairs = list(combinations(range(6), 2))
+    agree = sum((order[a] < order[b]) == (a < b) for a, b in pairs)
+    assert tau(list(range(6)), order) == pytest.approx((2 * agree - len(pairs)) / len(pairs))
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=9))
+def test_tau_counts_ties_as_scipy_does(pairs: list[tuple[int, int]]) -> None:
+    one, other = zip(*pairs, strict=True)
+    expected = float(stats.kendalltau(one, other).statistic)
+    assert tau(one, other) == (None if math.isnan(expected) else pytest.approx(expected))
+
+
+def test_tau_over_repeats() -> None:
+    up, down = [1.0, 2.0, 3.0], [3.0, 2.0, 1.0]
+    assert self_tau([up, up, down]) == pytest.approx((1 - 1 - 1) / 3)
+    assert mean_tau([up], [up, down]) == pytest.approx(0.0)
+    assert self_tau([up]) is None
+    assert tau([1.0, 1.0, 1.0], up) is None
+
 
 RIGHT = (1.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 INTACT = Metric("t", "acc", 0.5, documents=RIGHT, answers=(0, 1, 2, 3, 0, 1), hashes=(11, 12, 13, 14, 15, 16))

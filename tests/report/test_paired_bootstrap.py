@@ -14,8 +14,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from layerimp.evaluator import Likelihood, Metric, Stratum, mean_and_error
-from layerimp.report.statistics.paired_bootstrap import DRAWS, Estimate, difference, resampled, unbeaten
-from layerimp.report.statistics.significance import Difference, holm, with_errors
+from layerimp.report.paired_bootstrap import DRAWS, Estimate, difference, resampled, unbeaten
+from layerimp.report.statistics import Difference, holm, with_errors
 
 VALUES = st.lists(st.floats(-100, 100), min_size=2, max_size=8).filter(lambda values: max(values) - min(values) > 1e-3)
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from layerimp.report.results.measures import LEVEL, Difference
-from layerimp.report.statistics.significance import holm, with_errors
+from layerimp.report.statistics import holm, with_errors
 
 if TYPE_CHECKING:
     from layerimp.metric import Metric, Stratum

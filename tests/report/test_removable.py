@@ -19,7 +19,7 @@ from layerimp.bench.results import grid_results
 from layerimp.bench.store import Store
 from layerimp.report.document import Results
 from layerimp.report.page import page
-from layerimp.report.statistics.retained import removable
+from layerimp.report.retained import removable
 from layerimp.report.tables import as_csv, as_latex, as_markdown, notes
 from layerimp.report.tables.comparison import removables
 from layerimp.report.tables.numbers import removable_at
