@@ -9,8 +9,7 @@ from layerimp._table import Column, Table
 from layerimp.evaluation.cost import LONG
 from layerimp.pipeline.forecast_parts import Range
 from layerimp.progress import span
-from layerimp.report.tables.numbers import between
-from layerimp.report.words import amount
+from layerimp.report.words import amount, between
 
 if TYPE_CHECKING:
     from layerimp.bench.forecast import GridForecast, ModelWork

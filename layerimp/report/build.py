@@ -14,7 +14,7 @@ from layerimp.report.results.scores import Agreement, Scored, common_steps
 from layerimp.report.retained import Retained, counting, removable, shares, summed_up, worst_by_repeat
 from layerimp.report.rows import Left, Measurements, Removed, rows
 from layerimp.report.statistics import by_task, costs, flips_by_task, interval, mean_tau, self_tau, stability
-from layerimp.report.tables.numbers import named
+from layerimp.report.words import amount_name
 from layerimp.steps import Step, removed_by
 
 ONE_DRAW = (
@@ -107,7 +107,7 @@ def _retained(known: Measurements) -> dict[Removed, Retained]:
 
 def _removal(design: Design, key: Removed, known: Measurements, retained: Retained | None) -> Removal:
     pruner, amount, contender = key
-    models, where = known.left[key], f" at {named(amount)}" if len(design.amounts) > 1 else ""
+    models, where = known.left[key], f" at {amount_name(amount)}" if len(design.amounts) > 1 else ""
     notes = list(collapsed(contender.label + where, [each.model.fidelity for each in models]))
     tables = [each.metrics for each in models]
     if retained is not None:

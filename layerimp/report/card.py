@@ -24,7 +24,7 @@ from layerimp.report.results.data import by_folder, documents_asked
 from layerimp.report.results.measures import Measured, Share
 from layerimp.report.tables.distances import FIGURES
 from layerimp.report.tables.models import AT_FLOOR, MARK
-from layerimp.report.tables.numbers import measured, share_cell
+from layerimp.report.words import measured, share_cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -18,7 +18,7 @@ from layerimp.bench.grid import Grid
 from layerimp.errors import InputError
 from layerimp.recipe import read_recipe, validated
 from layerimp.registry.catalog import registry
-from layerimp.report.tables.numbers import named
+from layerimp.report.words import amount_name
 from layerimp.scorer import Importance
 
 GRIDS = Path(__file__).parents[2] / "benchmarks" / "grids"
@@ -99,7 +99,7 @@ def test_the_schema_knows_what_may_be_short() -> None:
 
 
 def test_ratios_in_words() -> None:
-    assert [named(ratio) for ratio in (1, 2, 0.25, 1 / 3)] == ["1 block", "2 blocks", "25%", "33.33%"]
+    assert [amount_name(ratio) for ratio in (1, 2, 0.25, 1 / 3)] == ["1 block", "2 blocks", "25%", "33.33%"]
 
 
 @pytest.mark.parametrize("path", sorted(GRIDS.glob("*.yaml")), ids=lambda path: path.stem)

@@ -21,7 +21,7 @@ from layerimp.evaluator import Likelihood, Metric
 from layerimp.pruner import PrunePlan
 from layerimp.report.results.comparison import ModelResults
 from layerimp.report.results.models import Size
-from layerimp.report.tables.numbers import number
+from layerimp.report.words import number
 from layerimp.scorer import Importance
 
 INF = math.inf

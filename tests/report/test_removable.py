@@ -22,7 +22,7 @@ from layerimp.report.page import page
 from layerimp.report.retained import removable
 from layerimp.report.tables import as_csv, as_latex, as_markdown, notes
 from layerimp.report.tables.comparison import removables
-from layerimp.report.tables.numbers import removable_at
+from layerimp.report.words import removable_at
 
 
 def test_the_largest_number_up_to_which_all_that_was_measured_holds() -> None:

@@ -24,7 +24,7 @@ from layerimp.report.results.data import by_folder, documents_asked
 from layerimp.report.tables import compared
 from layerimp.report.tables.data_frame import as_csv
 from layerimp.report.tables.distances import texts_of
-from layerimp.report.tables.numbers import amounts, number, percent
+from layerimp.report.words import amounts_asked, number, percent
 
 
 def page(results: Results) -> str:
@@ -81,7 +81,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "amounts": amounts,
+        "amounts": amounts_asked,
         "count": _count,
         "duration": _duration,
         "last_part": last_part,

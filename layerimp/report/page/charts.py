@@ -16,10 +16,8 @@ from layerimp.report.results.measures import Difference, Interval
 from layerimp.report.results.models import Amount, Removal, Stability
 from layerimp.report.results.rows import Row
 from layerimp.report.retained import LEVELS
-from layerimp.report.tables.numbers import named, number, plus_minus, removable_at
-from layerimp.report.words import always, whole
-from layerimp.steps import named as steps_named
-from layerimp.steps import removed_by
+from layerimp.report.words import always, amount_name, number, plus_minus, removable_at, whole
+from layerimp.steps import named, removed_by
 
 MINUS = "\N{MINUS SIGN}"
 _MOST = 700.0  # of which floating point has an exponential
@@ -127,7 +125,7 @@ class Charts:
             rows[scorer] = [
                 Cell(
                     share=float(rank),
-                    title=f"{scorer}, {steps_named([step])}: score {plus_minus(means[step])}, rank {rank:.2f}",
+                    title=f"{scorer}, {named([step])}: score {plus_minus(means[step])}, rank {rank:.2f}",
                 )
                 for step, rank in zip(steps, ranks, strict=True)
             ]
@@ -162,7 +160,7 @@ class Charts:
                 for scorer in self.model.scored
             }
             if _known(rows):
-                charts.append(Chart([named(amount) for amount in amounts], rows, self.of_pruner(pruner)))
+                charts.append(Chart([amount_name(amount) for amount in amounts], rows, self.of_pruner(pruner)))
         return charts
 
     @cached_property
@@ -202,7 +200,7 @@ class Charts:
                 ]
                 under[scorer] = always([model.blocks for model in models])
         number = "" if isinstance(amount, int) else f": {count} block{'s' * (count > 1)}"
-        title = f"{named(amount)}{number} of {self.model.num_blocks}"
+        title = f"{amount_name(amount)}{number} of {self.model.num_blocks}"
         title += f", {pruner}" if self.of_pruner(pruner) else ""
         return Chart([str(block) for block in blocks], rows, title, under)
 

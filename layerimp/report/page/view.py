@@ -21,8 +21,7 @@ from layerimp.report.statistics import interval, times_stderr
 from layerimp.report.tables.comparison import fidelity, quality
 from layerimp.report.tables.distances import Continued, continued
 from layerimp.report.tables.models import remarks
-from layerimp.report.tables.numbers import both_shares, measured_on, named, percent
-from layerimp.report.words import always
+from layerimp.report.words import always, amount_name, both_shares, measured_on, percent
 
 
 @dataclass(frozen=True)
@@ -191,7 +190,7 @@ class View:
 
     def _place(self, row: Row) -> Measure:
         entries = sorted(row.entries.values(), key=lambda entry: entry.value.mean, reverse=row.higher_is_better)
-        amount = named(row.amount)
+        amount = amount_name(row.amount)
         if len(self._counts[row.pruner, row.amount]) > 1:  # only models without equally many blocks are compared
             amount += f" ({counted(row.counts[-1])})"
         amount = amount.replace(" ", "\N{NO-BREAK SPACE}")

@@ -12,7 +12,7 @@ from layerimp.report.results.measures import Difference, Flips, Measured
 from layerimp.report.tables.data_frame import distances
 from layerimp.report.tables.distances import FIGURES_NOTE
 from layerimp.report.tables.models import MISSING, fidelity_columns
-from layerimp.report.tables.numbers import number, percentage, share_cell, to_either_side, two_digits
+from layerimp.report.words import number, percentage, share_cell, to_either_side, two_digits
 
 _TASKS = (
     "± one standard error over the documents; to intact: the difference document by document, with its 95 % interval; "

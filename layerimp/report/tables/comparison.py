@@ -22,7 +22,7 @@ from layerimp.report.tables.models import (
     notes_on,
     pivoted,
 )
-from layerimp.report.tables.numbers import asked, between, measured_on, named, parameters, percentage, removable_at
+from layerimp.report.words import amount_asked, amount_name, between, measured_on, parameters, percentage, removable_at
 
 _DECIDING = (0.95, 0.9, 0.99)
 """The levels by which scorers are ordered, the most important first."""
@@ -70,7 +70,7 @@ def _quality(compared: Compared, intact: Sequence[Record], smaller: Sequence[Rec
         columns.append(Column(intact_name(compared, compared.model) if alone else label, cells))
     if len(labels) == 1 and any(first.retained is not None for first in firsts):
         columns.append(Column("retained", [_percentage(first.retained) for first in firsts]))
-    place = [smaller[0].pruner, named(smaller[0].amount or 0)] if smaller else []
+    place = [smaller[0].pruner, amount_name(smaller[0].amount or 0)] if smaller else []
     title = ", ".join(filter(None, (_subject(compared), *place)))
     gone = [_reduction(line.values()) for line in lines.values()]
     if len(set(gone)) > 1:
@@ -125,7 +125,7 @@ def fidelity(compared: Compared) -> list[Table]:
     for (name, pruner, amount), known in places.items():
         lines = pivoted(known, lambda each: each.label, lambda each: (each.task, each.metric))
         columns = fidelity_columns(list(lines.values()), repeated=compared.design.repeats > 1)
-        place = ", ".join(filter(None, (pruner, named(amount or 0))))
+        place = ", ".join(filter(None, (pruner, amount_name(amount or 0))))
         tasks = {record.task for record in known}
         notes = [FIGURES_NOTE] * ("" in tasks) + [_FLIPS] * bool(tasks - {""})
         title = f"fidelity: how far from the intact {name or 'model'} ({place})"
@@ -156,7 +156,7 @@ def _summary(compared: Compared, known: Sequence[Record]) -> Table:
     columns = [Column("scorer", present, "left")]
     for amount in dict.fromkeys(record.amount for record in known):
         by_label = {label: lines[label][amount] for label in present if amount in lines[label]}
-        head = f"{asked(amount or 0)},\n{_parameters(by_label.values())}"
+        head = f"{amount_asked(amount or 0)},\n{_parameters(by_label.values())}"
         repeated = compared.design.repeats > 1
         cells = [by_label[label].cell(repeated=repeated) if label in by_label else MISSING for label in present]
         columns.append(Column(head, cells))

@@ -16,7 +16,7 @@ from layerimp.report.results.models import Amount, Removal
 from layerimp.report.results.rows import RETAINED, Entry, Row
 from layerimp.report.statistics import interval
 from layerimp.report.tables.distances import FIGURES
-from layerimp.report.tables.numbers import Ends, Show, number, percentage, to_either_side, two_digits
+from layerimp.report.words import Ends, Show, number, percentage, to_either_side, two_digits
 from layerimp.steps import Step
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from layerimp.defaults import ORIGINAL
 from layerimp.fidelity.record import Fidelity
-from layerimp.report.tables.numbers import Show, number, percentage
+from layerimp.report.words import Show, number, percentage
 
 if TYPE_CHECKING:
     from layerimp.report.results.comparison import ModelResults

@@ -10,7 +10,7 @@ from layerimp.report import words
 from layerimp.report.results.comparison import ModelResults
 from layerimp.report.results.scores import Scored
 from layerimp.report.results.search import QualitySearch
-from layerimp.report.tables.numbers import share_cell
+from layerimp.report.words import share_cell
 from layerimp.steps import Step, sublayers_of
 
 _STYLES = {"✗": "red", "½": "yellow"}
