@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from layerimp._version import versions
+from layerimp.report.build import above_the_intact, collapsed, unknown
 from layerimp.report.document import PAGE, write_json
-from layerimp.report.notes import above_the_intact, collapsed, unknown
 from layerimp.report.page import comparison_page
 from layerimp.report.paired_bootstrap import Estimate, difference
 from layerimp.report.results.compared import ComparedModel, MeasuredModel, ModelComparison
