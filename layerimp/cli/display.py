@@ -23,7 +23,8 @@ from layerimp.cli.tables import BEST, parts, shown
 from layerimp.progress import span
 from layerimp.report import words
 from layerimp.report.document import PAGE
-from layerimp.report.tables import compared, models, notes
+from layerimp.report.model_comparison import comparison_tables
+from layerimp.report.tables import models, notes
 from layerimp.report.tables.comparison import fidelity, quality, removables, summaries
 from layerimp.report.tables.data_frame import COST, FIDELITY, SIZE
 from layerimp.report.tables.distances import continued, texts_of
@@ -170,7 +171,7 @@ class Screen:
         if self.json:
             self.print_json(comparison)
         else:
-            self._print_explained(*compared.tables(comparison))
+            self._print_explained(*comparison_tables(comparison))
             self._show_texts(texts_of(comparison.fidelity))
             self._print_notes(comparison.notes)
             if comparison.output:

@@ -28,7 +28,8 @@ from layerimp.pipeline.texts import check_calibration, text_for_comparison
 from layerimp.progress import SILENT, Progress
 from layerimp.recipe import Permissions, Recipe, check_kind, validated
 from layerimp.recipe.components import named
-from layerimp.report.model_comparison import ModelMeasures, compared, why_not_compared, write_comparison
+from layerimp.report.model_comparison import ModelMeasures, compared, why_not_compared
+from layerimp.report.page import write_comparison
 from layerimp.report.results.compared import ModelComparison
 from layerimp.report.results.models import Size
 

@@ -1,4 +1,4 @@
-"""Builds the results for one model from what was scored, removed and measured: for a grid, and for a run; with notes."""
+"""Builds the results for one model, of a run or of a grid, from what was scored, removed and measured; with notes."""
 
 from __future__ import annotations
 

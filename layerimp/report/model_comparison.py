@@ -1,4 +1,4 @@
-"""Builds and writes the document of `layerimp compare`."""
+"""The document of `layerimp compare`: what builds it, its tables, and how its directory is recognized."""
 
 from __future__ import annotations
 
@@ -10,20 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from layerimp._table import Cell, Column, Table
 from layerimp._version import versions
+from layerimp.fidelity import Fidelity
+from layerimp.models.origin import model_name
 from layerimp.report.build import above_the_intact, collapsed, unknown
-from layerimp.report.document import PAGE, write_json
-from layerimp.report.page import comparison_page
+from layerimp.report.document import PAGE
 from layerimp.report.paired_bootstrap import Estimate, difference
 from layerimp.report.results.compared import ComparedModel, MeasuredModel, ModelComparison
+from layerimp.report.results.measures import Difference, Flips, Measured
 from layerimp.report.retained import counting, shares, summed_up
 from layerimp.report.statistics import by_task, corrected
+from layerimp.report.tables.data_frame import distances
+from layerimp.report.tables.distances import FIGURES_NOTE
+from layerimp.report.tables.models import MISSING, fidelity_columns
+from layerimp.report.words import number, percentage, share_cell, to_either_side, two_digits
 
 if TYPE_CHECKING:
     from layerimp.calibration.sampling import Calibration
-    from layerimp.fidelity import Fidelity
     from layerimp.metric import Key, Metric
-    from layerimp.report.results.measures import Difference
     from layerimp.report.results.models import Size
 
 COMPARISON = "comparison.json"
@@ -128,12 +133,6 @@ def _of_fidelity(label: str, fidelity: Fidelity | None) -> Iterator[str]:
     yield from collapsed(label, [fidelity])
 
 
-def write_comparison(comparison: ModelComparison, directory: Path) -> None:
-    """Write the document and a page into a directory."""
-    write_json(directory / COMPARISON, comparison.model_dump(mode="json"))
-    (directory / PAGE).write_text(comparison_page(comparison), encoding="utf-8")
-
-
 def why_not_compared(directory: Path) -> str | None:
     """Tell why a directory is no output of `layerimp compare`; None if it is one."""
     if strange := sorted(entry.name for entry in directory.iterdir() if entry.name not in (COMPARISON, PAGE)):
@@ -143,3 +142,92 @@ def why_not_compared(directory: Path) -> str | None:
     except (OSError, ValidationError, ValueError):
         return f"it has no {COMPARISON} of layerimp compare"
     return None
+
+
+_TASKS = (
+    "± one standard error over the documents; to intact: the difference document by document, with its 95 % interval; "
+    "*: p < 0.05, corrected for the number of models; flips: other answers than the intact model's, and how many went "
+    "from right to wrong and back; retained: 100 % is the intact model, 0 % a model that knows nothing"
+)
+
+_NAMING = ("task", "metric", "model")
+_HEADS = (*_NAMING, "value", "to intact", "p", "flips", "right to\nwrong", "wrong to\nright", "retained")
+
+
+def comparison_tables(comparison: ModelComparison) -> list[Table]:
+    """Return the tables of a comparison: fidelity, and tasks if there are any."""
+    fidelity = [fidelity_table(comparison)] if comparison.fidelity else []
+    return [*fidelity, task_table(comparison)] if comparison.intact.metrics else fidelity
+
+
+def fidelity_table(comparison: ModelComparison) -> Table:
+    """Return a row for each model with its size and its distance from the intact model, which comes first."""
+    text, name = comparison.text, model_name(comparison.intact.model)
+    sizes = [comparison.intact.size, *(model.size for model in comparison.models.values())]
+    columns = [
+        Column("model", [name, *comparison.models], "left"),
+        Column("blocks", [size.blocks for size in sizes]),
+        Column("bytes", [size.bytes for size in sizes]),
+        *figures([comparison.fidelity.get(label) for label in comparison.models]),
+    ]
+    title = f"how far from {name} ({text.rows} rows, {text.tokens:,} tokens of {text.source})"
+    return Table(columns, title, notes=[FIGURES_NOTE])
+
+
+def figures(known: Sequence[Fidelity | None]) -> Iterator[Column]:
+    """Yield the columns of fidelity: first the intact model's own figures, then those of each other model, if known."""
+    records = ((distances([each], model="") if each else ()) for each in known)
+    return fidelity_columns([{("", record.metric): record for record in line} for line in records])
+
+
+def task_table(comparison: ModelComparison) -> Table:
+    """Return a row for each model and each metric of the tasks that count; members of groups are left out."""
+    rows = list(_rows(comparison))
+    columns = [
+        Column(head, [row[place] for row in rows], "left" if head in _NAMING else "right")
+        for place, head in enumerate(_HEADS)
+    ]
+    return Table(columns, "tasks, document by document", naming=len(_NAMING), notes=[_TASKS])
+
+
+def _rows(comparison: ModelComparison) -> Iterator[list[str | Cell]]:
+    counted = {
+        task for model in comparison.models.values() for task in (model.retained.tasks if model.retained else ())
+    }
+    for task, metrics in comparison.intact.metrics.items():
+        if task not in counted:
+            continue
+        for name, intact in metrics.items():
+            arrow = "↑" if intact.higher_is_better else "↓"
+            yield [task, f"{name} {arrow}", model_name(comparison.intact.model), _value(intact), *[Cell()] * 6]
+            for label, model in comparison.models.items():
+                own = model.metrics.get(task, {}).get(name)
+                if own is None:
+                    continue
+                difference = model.differences.get(task, {}).get(name)
+                cells = [_value(own), *_contrast(difference), *_flips(own.flips)]
+                first_listed = name == next(iter(metrics))
+                kept = model.retained.tasks.get(task) if model.retained and first_listed else None
+                yield ["", "", label, *cells, share_cell(kept) if first_listed else Cell()]
+
+
+def _value(metric: Measured) -> Cell:
+    error = to_either_side(metric.value, metric.ends, two_digits)
+    return Cell(metric.value, number(metric.value), error, metric.stderr)
+
+
+def _contrast(difference: Difference | None) -> list[Cell]:
+    """Show a difference with its interval and a mark if it is significant, and its p-value."""
+    if difference is None:
+        return [MISSING, MISSING]
+    span = "" if None in (difference.low, difference.high) else f" [{difference.low:+.2g}, {difference.high:+.2g}]"
+    mark = " *" if difference.tells else ""
+    p = Cell() if difference.p is None else Cell(difference.p, f"{difference.p:.2g}")
+    return [Cell(difference.mean, f"{difference.mean:+.3g}{span}{mark}"), p]
+
+
+def _flips(flips: Flips | None) -> list[Cell]:
+    if flips is None:
+        return [Cell()] * 3
+    share = MISSING if flips.share is None else Cell(flips.share, percentage(flips.share))
+    return [share, *(Cell(count, f"{count:g}") for count in (flips.to_wrong, flips.to_right))]

@@ -16,12 +16,12 @@ from layerimp._paths import last_part, tree_without_folders, without_folders, wr
 from layerimp.errors import OutputError
 from layerimp.fidelity.record import Sample
 from layerimp.models.origin import model_name
-from layerimp.report.document import PAGE, Results, movable
+from layerimp.report.document import PAGE, Results, movable, write_json
+from layerimp.report.model_comparison import COMPARISON, comparison_tables
 from layerimp.report.page.curves import curves, drawn, looks, sample
 from layerimp.report.page.view import View, leads, question, subject
 from layerimp.report.results.compared import ModelComparison
 from layerimp.report.results.data import by_folder, documents_asked
-from layerimp.report.tables import compared
 from layerimp.report.tables.data_frame import as_csv
 from layerimp.report.tables.distances import texts_of
 from layerimp.report.words import amounts_asked, number, percent
@@ -64,7 +64,7 @@ def comparison_page(comparison: ModelComparison) -> str:
         .render(
             comparison=comparison,
             name=model_name(comparison.intact.model),
-            tables=compared.tables(comparison),
+            tables=comparison_tables(comparison),
             texts=texts_of(comparison.fidelity),
             download=_json_uri(comparison.model_copy(update={"output": None})),
         )
@@ -110,6 +110,12 @@ def write_page(results: Results, directory: Path) -> Path:
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
     return path
+
+
+def write_comparison(comparison: ModelComparison, directory: Path) -> None:
+    """Write the document and a page into a directory."""
+    write_json(directory / COMPARISON, comparison.model_dump(mode="json"))
+    (directory / PAGE).write_text(comparison_page(comparison), encoding="utf-8")
 
 
 def _json_uri(document: BaseModel) -> str:
