@@ -24,11 +24,9 @@ from layerimp.progress import span
 from layerimp.report import words
 from layerimp.report.document import PAGE
 from layerimp.report.model_comparison import comparison_tables
-from layerimp.report.tables import models, notes
-from layerimp.report.tables.comparison import fidelity, quality, removables, summaries
+from layerimp.report.tables import fidelity, models, notes, quality, removable, removables, summaries
 from layerimp.report.tables.data_frame import COST, FIDELITY, SIZE
 from layerimp.report.tables.distances import continued, texts_of
-from layerimp.report.tables.scores import removable, scores
 
 if TYPE_CHECKING:
     from typing import Self
@@ -108,7 +106,7 @@ class Screen:
         model = results.model
         for label, scored in model.scored.items():
             if label not in results.design.added:
-                self.print_table(scores(model, label))
+                self.print_table(models.scores(model, label))
                 self._print_notes(scored.notes)
         if model.search is not None:
             self._print_explained(removable(model.search, model.num_blocks))

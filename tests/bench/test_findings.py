@@ -19,8 +19,7 @@ from layerimp.bench.store import Store
 from layerimp.evaluation.packing import packed, unpacked
 from layerimp.report.document import Results
 from layerimp.report.statistics import interval
-from layerimp.report.tables import as_markdown
-from layerimp.report.tables.comparison import quality
+from layerimp.report.tables import as_markdown, quality
 from layerimp.report.tables.data_frame import frame
 
 REMOVED = BLOCKS // 4

@@ -21,8 +21,7 @@ from layerimp.bench.store import Store
 from layerimp.report.document import Results
 from layerimp.report.results.contenders import Contender
 from layerimp.report.results.rows import Row
-from layerimp.report.tables import as_latex, as_markdown
-from layerimp.report.tables.comparison import quality, summaries
+from layerimp.report.tables import as_latex, as_markdown, quality, summaries
 
 
 def findings(directory: Path, what: Callable[[Cell], Result] = computed, **changes: Any) -> tuple[Results, Layout]:

@@ -20,8 +20,7 @@ from layerimp.bench.store import Store
 from layerimp.report.document import Results
 from layerimp.report.page import page
 from layerimp.report.retained import removable
-from layerimp.report.tables import as_csv, as_latex, as_markdown, notes
-from layerimp.report.tables.comparison import removables
+from layerimp.report.tables import as_csv, as_latex, as_markdown, notes, removables
 from layerimp.report.words import removable_at
 
 

@@ -18,7 +18,7 @@ from layerimp.report.results.measures import Interval
 from layerimp.report.results.models import Amount, Removal
 from layerimp.report.results.rows import Entry, Row
 from layerimp.report.statistics import interval, times_stderr
-from layerimp.report.tables.comparison import fidelity, quality
+from layerimp.report.tables import fidelity, quality
 from layerimp.report.tables.distances import Continued, continued
 from layerimp.report.tables.models import remarks
 from layerimp.report.words import always, amount_name, both_shares, measured_on, percent

@@ -1,9 +1,10 @@
-"""The tables of one model and what was pruned from it: what was removed, what it costs, and what it is worth."""
+"""The tables of one model: its scores, what was pruned from it side by side, and the sizes that were reached."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from layerimp._table import Cell, Column, Table
@@ -16,8 +17,12 @@ from layerimp.report.results.data import documents_asked
 from layerimp.report.results.measures import Measured
 from layerimp.report.results.models import Removal
 from layerimp.report.results.rows import RETAINED
+from layerimp.report.results.scores import Scored
 from layerimp.report.tables.data_frame import COST, FIDELITY, QUALITY, SIZE, TO_RIGHT, TO_WRONG, Record, shown
+from layerimp.steps import Step, sublayers_of
 
+_STYLES = {"✗": "red", "½": "yellow"}
+"""The styles of rows, by their marks."""
 REMOVED = "removed"
 """The kind of the columns for the removed blocks and the share of the parameters."""
 _KINDS = (REMOVED, QUALITY, SIZE, COST, FIDELITY)
@@ -247,3 +252,55 @@ def notes_on(compared: Compared) -> Iterator[str]:
     if compared.design.healers:
         on = " on the text of the repeat" if compared.design.repeats > 1 else ""
         yield f"SCORER+HEALER: the same models, healed{on}"
+
+
+def scores(model: ModelResults, label: str) -> Table:
+    """Return all scores of a scorer by depth, with every column, and with marks for what its plan removes.
+
+    Of several repeats, these are the numbers of the first.
+    """
+    scored, text = model.scored[label], model.calibration
+    where = f" ({text.rows} rows, {text.tokens:,} tokens)" if text else ""
+    if any(len(sublayers_of(step)) == 1 for step in scored.steps):
+        return _halves(f"{label}: importance of attention and MLP in {model.num_blocks} blocks{where}", scored)
+    seams = sum(isinstance(step, str) for step in scored.steps)
+    what = f"{model.num_blocks} blocks" + (f" and {seams} seams" if seams else "")
+    taken = next((removal.models[0].blocks for removal in model.removals if removal.label == label), None)
+    return _steps(f"{label}: importance of {what}{where}", scored, taken)
+
+
+def _steps(title: str, scored: Scored, taken: Sequence[Step] | None) -> Table:
+    """Return a row for each block and each seam; a seam is indented between its two blocks."""
+    steps = scored.steps
+    seams = any(isinstance(step, str) for step in steps)
+    width = max(len(str(step)) for step in steps)
+    names = [str(step) if isinstance(step, str) or not seams else str(step).ljust(width + 1) for step in steps]
+    score, *others = (Column(name.replace("_", "\n"), values) for name, values in _numbers(scored).items())
+    columns = [Column("step" if seams else "block", names), replace(score, drawn="bars")]
+    styles = []
+    if taken is not None:
+        marks = [words.marked(step, taken) for step in steps]
+        columns.append(Column("removed", marks, "left"))
+        styles = [_STYLES.get(mark[:1], "") for mark in marks]
+    return Table([*columns, *others], title, styles=styles)
+
+
+def _halves(title: str, scored: Scored) -> Table:
+    """Return a row for each block, with the numbers of its attention and its MLP side by side."""
+    rows = {str(step): row for row, step in enumerate(scored.steps)}
+    blocks = sorted({part.block for step in scored.steps for part in sublayers_of(step)})
+    columns = [Column("block", list(map(str, blocks)))]
+    for name, values in _numbers(scored).items():
+        for part, key in (("attention", "attn"), ("MLP", "mlp")):
+            places = [rows.get(f"{block}.{key}") for block in blocks]
+            cells = [None if row is None else values[row] for row in places]
+            columns.append(Column(f"{part}\n{name.replace('_', ' ')}", cells))
+    return Table(columns, title)
+
+
+def _numbers(scored: Scored) -> Mapping[str, Sequence[float]]:
+    """Return the numbers to show, by name: the scores, and further columns."""
+    scores = scored.scores[0]
+    columns = scored.columns or {"score": scores}
+    name = next((name for name, values in columns.items() if values == scores), "score")
+    return {name: scores, **columns}

@@ -20,8 +20,7 @@ from layerimp.bench.store import Store
 from layerimp.evaluator import Metric
 from layerimp.report.document import Results
 from layerimp.report.results.models import Size
-from layerimp.report.tables import as_csv
-from layerimp.report.tables.comparison import removables, summaries
+from layerimp.report.tables import as_csv, removables, summaries
 from layerimp.report.words import ranges
 
 

@@ -9,7 +9,7 @@ from support.mood import Run
 
 from layerimp.report.document import Results
 from layerimp.report.page import page
-from layerimp.report.tables.comparison import fidelity
+from layerimp.report.tables import fidelity
 
 
 def test_a_run_shows_the_flips_of_each_task(layerimp_command: Run, scoring: list[object], task: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.grids import findings, harming
-from support.reports import MadeUpRun, report, with_a_seam
+from support.reports import MadeUpRun, model_of, report, with_a_seam
 
 from layerimp._table import Table
 from layerimp.metric import Metric
@@ -15,10 +15,11 @@ from layerimp.pruner import PrunePlan
 from layerimp.report import words
 from layerimp.report.document import Results
 from layerimp.report.page import page
-from layerimp.report.tables import as_latex, as_markdown, first, notes
-from layerimp.report.tables.comparison import fidelity, quality, summaries
+from layerimp.report.tables import as_latex, as_markdown, fidelity, first, notes, quality, summaries
 from layerimp.report.tables.data_frame import COST, SIZE
-from layerimp.report.tables.models import REMOVED, pruned, side_by_side
+from layerimp.report.tables.models import REMOVED, pruned, scores, side_by_side
+from layerimp.scorer import Importance
+from layerimp.steps import sublayers_of
 
 
 @pytest.fixture
@@ -226,3 +227,36 @@ def test_a_grid_of_one_is_shown_as_a_run(tmp_path: Path) -> None:
                 row[table.heads.index("mood acc ↑ 100 documents")].value
                 == removal.models[0].metrics["mood"]["acc"].value
             )
+
+
+def test_what_is_removed_is_marked() -> None:
+    table = scores(model_of(with_a_seam()), "paper")
+    assert shown_in(table, "removed") == ["", "½ 1st (1/2)", "½ 1st (1/2)", "", "", "✗ 2nd"]
+    assert table.styles == ["", "yellow", "yellow", "", "", "red"]
+    assert [column.drawn for column in table.columns[:3]] == [None, "bars", None]
+
+
+def test_scores_of_seams_stand_between_those_of_blocks() -> None:
+    made = with_a_seam()
+    steps = [*range(6), *(f"{n}/{n + 1}" for n in range(5))]
+    made.importance = {"paper": Importance([float(n) for n in range(11)], steps, columns={"std": [0.0] * 11})}
+    table = scores(model_of(made), "paper")
+    assert table.title.startswith("paper: importance of 6 blocks and 5 seams (")
+    assert [name.strip() for name in shown_in(table, "step")[:4]] == ["0", "0/1", "1", "1/2"]
+    assert shown_in(table, "score")[:4] == ["0", "6", "1", "7"]
+    assert shown_in(table, "removed")[:5] == ["", "", "½ 1st (1/2)", "✗ 1st", "½ 1st (1/2)"]
+    assert model_of(made).scored["paper"].steps == sorted(steps, key=sublayers_of)
+    assert model_of(report()).scored["paper"].steps == [0, 1, 2, 3]
+
+
+def test_attention_and_mlp_stand_side_by_side() -> None:
+    made = with_a_seam()
+    made.plans = {}
+    steps = [f"{n}.{part}" for n in range(6) for part in ("attn", "mlp")]
+    values = [float(n) for n in range(12)]
+    made.importance = {"paper": Importance(values, steps, columns={"std_dev": [0.5] * 12})}
+    table = scores(model_of(made), "paper")
+    assert table.title.startswith("paper: importance of attention and MLP in 6 blocks (")
+    assert table.heads == ["block", "attention score", "MLP score", "attention std dev", "MLP std dev"]
+    assert [str(cell) for cell in table.rows[2]] == ["2", "4", "5", "0.5", "0.5"]
+    assert model_of(made).scored["paper"].steps == steps
