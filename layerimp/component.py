@@ -4,18 +4,31 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, field_validator
+
+if TYPE_CHECKING:
+    from pydantic_core import CoreSchema
 
 
-class Plain(BaseModel):
-    """Base of plain values that are read or written as JSON or YAML.
+class Described(BaseModel):
+    """Base of frozen values, which refuse unknown fields, and whose fields docstrings describe."""
 
-    Unknown fields are refused, values are frozen, and booleans are not numbers.
-    """
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, json_schema_serialization_defaults_required=True, use_attribute_docstrings=True
+    )
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_serialization_defaults_required=True)
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        for field in cls.__pydantic_fields__.values():
+            if field.description is not None:
+                field.description = " ".join(field.description.split())  # a docstring may have several lines
+        return handler(source)
+
+
+class Plain(Described):
+    """Base of plain values that are read as JSON or YAML; booleans are not numbers."""
 
     @field_validator("*", mode="wrap")
     @classmethod

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
 from layerimp._paths import expanded
 from layerimp.component import versioned
 from layerimp.errors import SurgeryError
@@ -35,8 +33,10 @@ if TYPE_CHECKING:
 class SizeForecast(Part):
     """A size before and after pruning."""
 
-    original: int | float = Field(description="The size of the intact model.")
-    pruned: Range = Field(description="The size of the pruned model, by arithmetic.")
+    original: int | float
+    """The size of the intact model."""
+    pruned: Range
+    """The size of the pruned model, by arithmetic."""
 
     @property
     def left(self) -> Range:
@@ -47,48 +47,63 @@ class SizeForecast(Part):
 class TimeForecast(Part):
     """An estimate of the time, from one block of each kind with random weights; reality may be far off."""
 
-    block_ms: Known = Field(
-        description="Measured: one block and one batch of the text, in milliseconds; null if unknown."
-    )
-    scoring_s: Known = Field(description="Estimated: the first scoring, in seconds; null if unknown.")
-    rescoring_s: Known = Field(
-        description="Estimated: the pruner's further scorings, at most, in seconds; null if unknown."
-    )
-    healing_s: Known = Field(
-        description="Estimated: healing every pruned model, in seconds; null if unknown, 0 for none."
-    )
-    model_s: Known = Field(
-        description="Estimated: measuring the quality of one model, in seconds; null if unknown, 0 for none."
-    )
-    evaluation_s: Known = Field(
-        description="Estimated: the same for all models, in seconds; null if unknown, as it is for `--keep`, whose "
-        "search decides how many models it measures."
-    )
+    block_ms: Known
+    """Measured: one block and one batch of the text, in milliseconds; null if unknown."""
+    scoring_s: Known
+    """Estimated: the first scoring, in seconds; null if unknown."""
+    rescoring_s: Known
+    """Estimated: the pruner's further scorings, at most, in seconds; null if unknown."""
+    healing_s: Known
+    """Estimated: healing every pruned model, in seconds; null if unknown, 0 for none."""
+    model_s: Known
+    """Estimated: measuring the quality of one model, in seconds; null if unknown, 0 for none."""
+    evaluation_s: Known
+    """Estimated: the same for all models, in seconds; null if unknown, as it is for `--keep`, whose search decides how
+    many models it measures."""
 
 
 class Forecast(Versioned):
     """The document that `run` and `prune` print with `--dry-run --json`."""
 
     schema_version: Literal["layerimp.forecast/1"] = versioned("layerimp.forecast/1")
-    command: str = Field(description="The command: `run` or `prune`.")
-    model: str = Field(description="The model, as it was named.")
-    num_blocks: int = Field(description="The number of blocks of the intact model.")
-    scorers: list[str] = Field(description="The labels of the scorers; empty if nothing is scored.")
-    baselines: list[str] = Field(description="The labels of the baselines.")
-    healers: list[str] = Field(description="The labels of the healers.")
-    tasks: list[str] = Field(description="The tasks that quality is measured on.")
-    removed: Range = Field(description="How many blocks are removed.")
-    parameters: SizeForecast = Field(description="Parameters.")
-    bytes: SizeForecast = Field(description="The bytes of the parameters in the stored dtype.")
-    kv_bytes_per_token: SizeForecast | None = Field(description="The KV cache per token, in bytes; null if not known.")
-    text: str | None = Field(description="The text that drives scoring; null if nothing is scored.")
-    tokens: int = Field(description="How many tokens are drawn from the text, at most.")
-    passes: list[PassForecast] = Field(description="The passes over the text for one scoring.")
-    rescorings: int = Field(description="How often pruners score the partly pruned model again, at most.")
-    memory: MemoryForecast = Field(description="Memory.")
-    time: TimeForecast = Field(description="Time, without reading the model, fidelity and costs.")
-    writes: list[WrittenFile] = Field(description="What the command would write; a dry run writes nothing.")
-    notes: list[str] = Field(description="Notes for a reader.")
+    command: str
+    """The command: `run` or `prune`."""
+    model: str
+    """The model, as it was named."""
+    num_blocks: int
+    """The number of blocks of the intact model."""
+    scorers: list[str]
+    """The labels of the scorers; empty if nothing is scored."""
+    baselines: list[str]
+    """The labels of the baselines."""
+    healers: list[str]
+    """The labels of the healers."""
+    tasks: list[str]
+    """The tasks that quality is measured on."""
+    removed: Range
+    """How many blocks are removed."""
+    parameters: SizeForecast
+    """Parameters."""
+    bytes: SizeForecast
+    """The bytes of the parameters in the stored dtype."""
+    kv_bytes_per_token: SizeForecast | None
+    """The KV cache per token, in bytes; null if not known."""
+    text: str | None
+    """The text that drives scoring; null if nothing is scored."""
+    tokens: int
+    """How many tokens are drawn from the text, at most."""
+    passes: list[PassForecast]
+    """The passes over the text for one scoring."""
+    rescorings: int
+    """How often pruners score the partly pruned model again, at most."""
+    memory: MemoryForecast
+    """Memory."""
+    time: TimeForecast
+    """Time, without reading the model, fidelity and costs."""
+    writes: list[WrittenFile]
+    """What the command would write; a dry run writes nothing."""
+    notes: list[str]
+    """Notes for a reader."""
 
 
 def forecast_of(prepared: Prepared) -> Forecast:

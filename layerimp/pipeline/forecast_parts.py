@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
 from layerimp.blocks.memory import free_bytes
 from layerimp.models.dtypes import name_of
 from layerimp.report.results.part import Known, Part
@@ -21,8 +19,10 @@ ROUGHLY = "the times are estimates from one block with random weights, on the CP
 class Range(Part):
     """A number that may not be known exactly before the blocks are scored. If it is known, both ends are equal."""
 
-    least: int | float = Field(description="The smallest possible value.")
-    most: int | float = Field(description="The largest possible value.")
+    least: int | float
+    """The smallest possible value."""
+    most: int | float
+    """The largest possible value."""
 
     @classmethod
     def of(cls, *values: float) -> Range:
@@ -33,10 +33,14 @@ class Range(Part):
 class PassForecast(Part):
     """A pass over the calibration text that some scorers share."""
 
-    sweep: str = Field(description="How the model is driven.")
-    scorers: list[str] = Field(description="The scorers that read it.")
-    backbone: Known = Field(description="The work in forward passes of the blocks, about; null if unknown.")
-    head: Known = Field(description="The work in forward passes of the head, about; null if unknown.")
+    sweep: str
+    """How the model is driven."""
+    scorers: list[str]
+    """The scorers that read it."""
+    backbone: Known
+    """The work in forward passes of the blocks, about; null if unknown."""
+    head: Known
+    """The work in forward passes of the head, about; null if unknown."""
 
     @classmethod
     def of(cls, shared: Pass, units: int) -> PassForecast:
@@ -53,14 +57,18 @@ class PassForecast(Part):
 class MemoryForecast(Part):
     """The memory that the weights need. Activations need further memory."""
 
-    device: str = Field(description="The device of the model.")
-    dtype: str = Field(description="The dtype that the model computes in.")
-    offloaded: bool = Field(
-        description="Whether the blocks are read one after another, so that few weights are held at a time."
-    )
-    weights: int = Field(description="The bytes of the weights in that dtype, held at a time.")
-    verifying: int = Field(description="The bytes of the copy that verifies a checkpoint; 0 without one.")
-    free: int = Field(description="The bytes that are currently free on the device.")
+    device: str
+    """The device of the model."""
+    dtype: str
+    """The dtype that the model computes in."""
+    offloaded: bool
+    """Whether the blocks are read one after another, so that few weights are held at a time."""
+    weights: int
+    """The bytes of the weights in that dtype, held at a time."""
+    verifying: int
+    """The bytes of the copy that verifies a checkpoint; 0 without one."""
+    free: int
+    """The bytes that are currently free on the device."""
 
     @classmethod
     def of(
@@ -98,5 +106,7 @@ class MemoryForecast(Part):
 class WrittenFile(Part):
     """A file or directory that would be written."""
 
-    path: str = Field(description="Where.")
-    bytes: Range | None = Field(description="The size of its weights; null for small files.")
+    path: str
+    """Where."""
+    bytes: Range | None
+    """The size of its weights; null for small files."""

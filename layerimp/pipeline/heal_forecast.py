@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
-
 from layerimp._paths import expanded
 from layerimp.component import versioned
 from layerimp.healing.engine import check_shapes
@@ -24,38 +22,55 @@ if TYPE_CHECKING:
 class HealedSizes(Part):
     """The sizes of the two models in healing."""
 
-    teacher: Size = Field(description="The size of the intact model.")
-    pruned: Size = Field(description="The size of the pruned model, and so of the healed one.")
+    teacher: Size
+    """The size of the intact model."""
+    pruned: Size
+    """The size of the pruned model, and so of the healed one."""
 
 
 class HealingTime(Part):
     """An estimate of the time, from one block of each kind with random weights; reality may be far off."""
 
-    block_ms: Known = Field(
-        description="Measured: one block and one batch of the text, in milliseconds; null if unknown."
-    )
-    pass_s: Known = Field(description="Estimated: one pass of both models over the text, in seconds; null if unknown.")
-    healing_s: Known = Field(description="Estimated: healing, in seconds; null if unknown.")
+    block_ms: Known
+    """Measured: one block and one batch of the text, in milliseconds; null if unknown."""
+    pass_s: Known
+    """Estimated: one pass of both models over the text, in seconds; null if unknown."""
+    healing_s: Known
+    """Estimated: healing, in seconds; null if unknown."""
 
 
 class HealingForecast(Versioned):
     """The document that `heal` prints with `--dry-run --json`."""
 
     schema_version: Literal["layerimp.healing-forecast/1"] = versioned("layerimp.healing-forecast/1")
-    model: str = Field(description="The pruned model, as it was named.")
-    teacher: str = Field(description="The intact model.")
-    removed: list[Step] = Field(description="The steps removed from the intact model.")
-    gaps: list[str] = Field(description="What was removed at each gap, in words.")
-    healer: str = Field(description="The healer.")
-    options: dict[str, Any] = Field(description="The healer's options.")
-    sizes: HealedSizes = Field(description="The sizes of both models.")
-    text: str = Field(description="The text that drives healing.")
-    further_text: str | None = Field(description="Further text that a healer may train on; null for none.")
-    tokens: int = Field(description="How many tokens are drawn from the text, at most.")
-    memory: MemoryForecast = Field(description="The memory for both models.")
-    time: HealingTime = Field(description="The time of one pass, without reading the models.")
-    writes: list[WrittenFile] = Field(description="What the command would write; a dry run writes nothing.")
-    notes: list[str] = Field(description="Notes for a reader.")
+    model: str
+    """The pruned model, as it was named."""
+    teacher: str
+    """The intact model."""
+    removed: list[Step]
+    """The steps removed from the intact model."""
+    gaps: list[str]
+    """What was removed at each gap, in words."""
+    healer: str
+    """The healer."""
+    options: dict[str, Any]
+    """The healer's options."""
+    sizes: HealedSizes
+    """The sizes of both models."""
+    text: str
+    """The text that drives healing."""
+    further_text: str | None
+    """Further text that a healer may train on; null for none."""
+    tokens: int
+    """How many tokens are drawn from the text, at most."""
+    memory: MemoryForecast
+    """The memory for both models."""
+    time: HealingTime
+    """The time of one pass, without reading the models."""
+    writes: list[WrittenFile]
+    """What the command would write; a dry run writes nothing."""
+    notes: list[str]
+    """Notes for a reader."""
 
 
 def healing_forecast_of(prepared: PreparedHealing) -> HealingForecast:

@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
 from layerimp.blocks.memory import free_bytes
 from layerimp.blocks.middle import Whole
 from layerimp.component import versioned
@@ -25,8 +23,10 @@ if TYPE_CHECKING:
 class PartSize(Part):
     """The size of a part of a model."""
 
-    parameters: int = Field(description="Its parameters, without those that another part uses as well.")
-    bytes: int = Field(description="The bytes of these parameters in the stored dtype.")
+    parameters: int
+    """Its parameters, without those that another part uses as well."""
+    bytes: int
+    """The bytes of these parameters in the stored dtype."""
 
     @classmethod
     def of(cls, amounts: Amounts) -> PartSize:
@@ -37,58 +37,80 @@ class PartSize(Part):
 class InspectedBlock(Part):
     """A block of a model."""
 
-    block: int = Field(description="The index of the block.")
-    kind: str = Field(description="The kind in the configuration (`layer_types`); empty if it has no name.")
-    alike: int = Field(description="The first block with the same structure.")
-    parameters: int = Field(description="The parameters that are removed with the block.")
-    bytes: int = Field(description="The bytes of these parameters in the stored dtype.")
-    kv_bytes_per_token: Known = Field(description="The KV cache of the block per token, in bytes; null if not known.")
-    attention: PartSize | None = Field(description="The attention; null if the block cannot be divided.")
-    mlp: PartSize | None = Field(description="The MLP; null if the block cannot be divided.")
-    not_divided: str = Field(
-        description="Why the block cannot be divided into attention and MLP, and has no seams; else empty."
-    )
-    not_removed: str = Field(description="Why stock code cannot build the model without the block; empty if it can.")
+    block: int
+    """The index of the block."""
+    kind: str
+    """The kind in the configuration (`layer_types`); empty if it has no name."""
+    alike: int
+    """The first block with the same structure."""
+    parameters: int
+    """The parameters that are removed with the block."""
+    bytes: int
+    """The bytes of these parameters in the stored dtype."""
+    kv_bytes_per_token: Known
+    """The KV cache of the block per token, in bytes; null if not known."""
+    attention: PartSize | None
+    """The attention; null if the block cannot be divided."""
+    mlp: PartSize | None
+    """The MLP; null if the block cannot be divided."""
+    not_divided: str
+    """Why the block cannot be divided into attention and MLP, and has no seams; else empty."""
+    not_removed: str
+    """Why stock code cannot build the model without the block; empty if it can."""
 
 
 class Files(Part):
     """The weight files, as described by their headers."""
 
-    files: int = Field(description="The number of files.")
-    bytes: int = Field(description="The bytes of the weights in the files; a tied weight may count twice.")
-    numbers: dict[str, int] = Field(description="How many numbers of each kind there are, such as `BF16`.")
+    files: int
+    """The number of files."""
+    bytes: int
+    """The bytes of the weights in the files; a tied weight may count twice."""
+    numbers: dict[str, int]
+    """How many numbers of each kind there are, such as `BF16`."""
 
 
 class Fit(Part):
     """Whether a model fits into memory. Activations need further memory."""
 
-    device: str = Field(description="The device that models are loaded on by default.")
-    weights: int = Field(description="The bytes of all weights, as they are stored.")
-    offloaded: int = Field(
-        description="The bytes of the weights that an offloaded model holds at a time: the embedding and the largest "
-        "block."
-    )
-    free: int = Field(description="The bytes that are currently free on the device.")
+    device: str
+    """The device that models are loaded on by default."""
+    weights: int
+    """The bytes of all weights, as they are stored."""
+    offloaded: int
+    """The bytes of the weights that an offloaded model holds at a time: the embedding and the largest block."""
+    free: int
+    """The bytes that are currently free on the device."""
 
 
 class Inspection(Versioned):
     """The document that `layerimp inspect` prints with `--json`."""
 
     schema_version: Literal["layerimp.inspection/1"] = versioned("layerimp.inspection/1")
-    model: str = Field(description="The model, as it was named.")
-    architecture: str = Field(description="The class that stock code builds.")
-    stored_dtype: str = Field(description="The dtype that the weights are stored in, by the configuration.")
-    num_blocks: int = Field(description="The number of blocks.")
-    parameters: int = Field(description="The parameters of the whole model; tied weights count once.")
-    bytes: int = Field(description="The bytes of the parameters in the stored dtype.")
-    kv_bytes_per_token: Known = Field(
-        description="The KV cache per token, in bytes; 0 for a model without a cache, null if not known."
-    )
-    outside: PartSize = Field(description="The part that is never removed: embeddings, head, and the like.")
-    blocks: list[InspectedBlock] = Field(description="The blocks, by depth.")
-    files: Files | None = Field(description="The weight files; null if they are not in a local directory.")
-    memory: Fit = Field(description="The memory that the weights take, and the memory that is free.")
-    notes: list[str] = Field(description="Where the files and the configuration disagree.")
+    model: str
+    """The model, as it was named."""
+    architecture: str
+    """The class that stock code builds."""
+    stored_dtype: str
+    """The dtype that the weights are stored in, by the configuration."""
+    num_blocks: int
+    """The number of blocks."""
+    parameters: int
+    """The parameters of the whole model; tied weights count once."""
+    bytes: int
+    """The bytes of the parameters in the stored dtype."""
+    kv_bytes_per_token: Known
+    """The KV cache per token, in bytes; 0 for a model without a cache, null if not known."""
+    outside: PartSize
+    """The part that is never removed: embeddings, head, and the like."""
+    blocks: list[InspectedBlock]
+    """The blocks, by depth."""
+    files: Files | None
+    """The weight files; null if they are not in a local directory."""
+    memory: Fit
+    """The memory that the weights take, and the memory that is free."""
+    notes: list[str]
+    """Where the files and the configuration disagree."""
 
 
 def inspect_model(model: str, permissions: Permissions) -> Inspection:

@@ -16,8 +16,10 @@ from layerimp.recipe.part import Part
 class ComponentSpec(Part):
     """A scorer, pruner, healer or evaluator by name, with its options."""
 
-    name: str = Field(description="The registered name.")
-    options: dict[str, Any] = Field(default_factory=dict, description="The component's options.")
+    name: str
+    """The registered name."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The component's options."""
 
     @model_validator(mode="before")
     @classmethod

@@ -29,37 +29,36 @@ Dtype = Annotated[
 class Experiment(Part):
     """How models are scored, healed and evaluated. The defaults are those of a run."""
 
-    schema_version: str = Field(description="The version of this format.")
+    schema_version: str
+    """The version of this format."""
     scorers: Scorers = named(SCORER)
     baselines: Baselines = named(*BASELINES)
-    cuts: Cuts = Field(
-        "blocks", description="What may be removed: blocks, or all, which is blocks and the seams between them."
-    )
+    cuts: Cuts = "blocks"
+    """What may be removed: blocks, or all, which is blocks and the seams between them."""
     healers: Healers = named()
-    heal_text: str | None = Field(
-        None,
-        description="Further text for healers that train, such as distill, from any source of calibration text; it is "
-        "read as needed, without the documents that were drawn for calibration or kept for fidelity.",
-    )
-    allow_overlap: bool = Field(
-        False, description="Let models be healed on documents that a task also measures them on."
-    )
-    calibration: CalibrationSpec = Field(
-        CalibrationSpec.model_validate({}), description="The text that drives scoring."
-    )
-    protect: tuple[int, ...] = Field((), description="Blocks to keep regardless of scores.")
-    tasks: tuple[str, ...] | None = Field(
-        None, description="lm-evaluation-harness tasks: names or YAML paths. Default: those of the starter."
-    )
+    heal_text: str | None = None
+    """Further text for healers that train, such as distill, from any source of calibration text; it is read as needed,
+    without the documents that were drawn for calibration or kept for fidelity."""
+    allow_overlap: bool = False
+    """Let models be healed on documents that a task also measures them on."""
+    calibration: CalibrationSpec = CalibrationSpec.model_validate({})
+    """The text that drives scoring."""
+    protect: tuple[int, ...] = ()
+    """Blocks to keep regardless of scores."""
+    tasks: tuple[str, ...] | None = None
+    """lm-evaluation-harness tasks: names or YAML paths. Default: those of the starter."""
     evaluators: Evaluators = named(*EVALUATORS)
-    task_path: Path | None = Field(None, description="Directory with further task YAMLs.")
-    data_dir: Path | None = Field(
-        None, description="Directory of rows that tasks read in place of the hub, and of relative data files."
-    )
-    limit: int | None = Field(None, ge=1, description="Documents per task. Default: all.")
-    limits: dict[str, Annotated[int, Field(ge=1)]] = Field(
-        {}, description="Documents of a task or group, in place of limit; those of a group are spread over its members."
-    )
-    num_fewshot: int | None = Field(None, ge=0, description="Examples in each prompt. Default: the task's.")
-    batch_size: int = Field(BATCH_SIZE, ge=1, description="Rows per batch, in scoring and evaluation.")
-    seed: int = Field(0, ge=0, description="Seed of every draw: calibration text, few-shot examples and bootstraps.")
+    task_path: Path | None = None
+    """Directory with further task YAMLs."""
+    data_dir: Path | None = None
+    """Directory of rows that tasks read in place of the hub, and of relative data files."""
+    limit: int | None = Field(None, ge=1)
+    """Documents per task. Default: all."""
+    limits: dict[str, Annotated[int, Field(ge=1)]] = Field({})
+    """Documents of a task or group, in place of limit; those of a group are spread over its members."""
+    num_fewshot: int | None = Field(None, ge=0)
+    """Examples in each prompt. Default: the task's."""
+    batch_size: int = Field(BATCH_SIZE, ge=1)
+    """Rows per batch, in scoring and evaluation."""
+    seed: int = Field(0, ge=0)
+    """Seed of every draw: calibration text, few-shot examples and bootstraps."""

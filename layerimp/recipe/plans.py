@@ -21,10 +21,10 @@ class PlanFile(Plain):
     """The content of `plan.json`. `layerimp prune --plan` applies `plans`, but not the plans of baselines."""
 
     schema_version: Literal["layerimp.plans/2"] = versioned("layerimp.plans/2")
-    plans: dict[str, PrunePlan] = Field(description="The plans, by label.")
-    baselines: dict[str, PrunePlan] = Field(
-        default={}, exclude_if=lambda plans: not plans, description="The plans of the baselines, by label."
-    )
+    plans: dict[str, PrunePlan]
+    """The plans, by label."""
+    baselines: dict[str, PrunePlan] = Field(default={}, exclude_if=lambda plans: not plans)
+    """The plans of the baselines, by label."""
 
     @classmethod
     def of(cls, plans: Mapping[str, PrunePlan], baselines: Collection[str] = ()) -> PlanFile:

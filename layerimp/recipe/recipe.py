@@ -54,20 +54,15 @@ class Recipe(Experiment):
     schema_version: Literal["layerimp.recipe/1"] = versioned("layerimp.recipe/1")
     model: ModelName = STARTER
     dtype: Dtype = None
-    device: str | None = Field(
-        None,
-        description="Device: cpu, cuda, cuda:1 and so on. Default: the first GPU, else the CPU.",
-        examples=["cpu", "cuda"],
-    )
-    device_map: Literal["auto"] | None = Field(
-        None, description="auto: spread a model that is too large for one GPU over all of them. Default: one device."
-    )
-    offload: bool | None = Field(
-        None,
-        description="Read the blocks from their files one after another, so that the model need not fit into memory. "
-        "Default: if it does not fit.",
-    )
-    pruner: NamedComponent = Field(ComponentSpec(name=PRUNER), description="The pruner.")
+    device: str | None = Field(None, examples=["cpu", "cuda"])
+    """Device: cpu, cuda, cuda:1 and so on. Default: the first GPU, else the CPU."""
+    device_map: Literal["auto"] | None = None
+    """auto: spread a model that is too large for one GPU over all of them. Default: one device."""
+    offload: bool | None = None
+    """Read the blocks from their files one after another, so that the model need not fit into memory. Default: if it
+    does not fit."""
+    pruner: NamedComponent = ComponentSpec(name=PRUNER)
+    """The pruner."""
     ratio: Annotated[float | None, BeforeValidator(_ratio)] = Field(
         None,
         gt=0,
@@ -75,36 +70,29 @@ class Recipe(Experiment):
         description="Share of the blocks to remove; it is less of the parameters, since embeddings stay. "
         f"Default: {RATIO} if neither another amount nor blocks are given.",
     )
-    count: int | None = Field(None, ge=1, description="How many blocks to remove, in place of a ratio.")
-    targets: Annotated[dict[str, str | int | float], AfterValidator(_targets)] = Field(
-        {},
-        description="Limits that the pruned models must not exceed, in place of ratio: parameters, bytes, kv-cache or "
-        "latency, each as a size with a unit (200M, 6GB, 64KiB, 750ms) or as a factor of the intact model's, such as "
-        "0.7. No more blocks are removed than necessary.",
-    )
-    keep: Annotated[float | None, BeforeValidator(_keep)] = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="Share of the model's quality to keep, such as 0.95, in place of a ratio; as many blocks are "
-        "removed as that allows.",
-    )
-    keep_of: Literal["quality", "agreement"] = Field(
-        "quality",
-        description="What keep is a share of: quality, or agreement, the share of predictions with the same top token "
-        "(or label) as the intact model's, which takes no tasks.",
-    )
-    blocks: Annotated[tuple[Step, ...], BeforeValidator(_steps, json_schema_input_type=Step | list[Step])] = Field(
-        (),
-        description="What to remove regardless of scores: blocks, and seams between neighbours such as 17/18; a list, "
-        "or text such as 5,17/18.",
-    )
-    output: Path | None = Field(None, description="Directory for results and checkpoints; must not exist.")
-    overwrite: bool = Field(False, description="Replace an output that layerimp made.")
-    max_shard_size: Annotated[str, AfterValidator(checked_size)] = Field(
-        SHARD_SIZE, description="Largest file of a checkpoint's weights, such as 500MB."
-    )
-    verify: bool = Field(True, description="Whether checkpoints are loaded back and compared.")
+    count: int | None = Field(None, ge=1)
+    """How many blocks to remove, in place of a ratio."""
+    targets: Annotated[dict[str, str | int | float], AfterValidator(_targets)] = Field({})
+    """Limits that the pruned models must not exceed, in place of ratio: parameters, bytes, kv-cache or latency, each as
+    a size with a unit (200M, 6GB, 64KiB, 750ms) or as a factor of the intact model's, such as 0.7. No more blocks are
+    removed than necessary."""
+    keep: Annotated[float | None, BeforeValidator(_keep)] = Field(None, gt=0, lt=1)
+    """Share of the model's quality to keep, such as 0.95, in place of a ratio; as many blocks are removed as that
+    allows."""
+    keep_of: Literal["quality", "agreement"] = "quality"
+    """What keep is a share of: quality, or agreement, the share of predictions with the same top token (or label) as
+    the intact model's, which takes no tasks."""
+    blocks: Annotated[tuple[Step, ...], BeforeValidator(_steps, json_schema_input_type=Step | list[Step])] = ()
+    """What to remove regardless of scores: blocks, and seams between neighbours such as 17/18; a list, or text such as
+    5,17/18."""
+    output: Path | None = None
+    """Directory for results and checkpoints; must not exist."""
+    overwrite: bool = False
+    """Replace an output that layerimp made."""
+    max_shard_size: Annotated[str, AfterValidator(checked_size)] = SHARD_SIZE
+    """Largest file of a checkpoint's weights, such as 500MB."""
+    verify: bool = True
+    """Whether checkpoints are loaded back and compared."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Recipe:

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler, PlainSerializer
+from pydantic import BeforeValidator, PlainSerializer
 
-from layerimp.component import Plain
-
-if TYPE_CHECKING:
-    from pydantic_core import CoreSchema
+from layerimp.component import Described
 
 
-class Part(BaseModel):
+class Part(Described):
     """Base of the parts of a document: frozen, without unknown keys, and with fields that docstrings describe."""
-
-    model_config = ConfigDict(**Plain.model_config, use_attribute_docstrings=True)
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        for field in cls.__pydantic_fields__.values():
-            if field.description is not None:
-                field.description = " ".join(field.description.split())  # a docstring may have several lines
-        return handler(source)
 
 
 class Versioned(Part):
