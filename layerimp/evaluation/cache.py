@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from layerimp.evaluator import Evaluator
     from layerimp.metric import Metric
 
-FORMAT = "answers"
+FORMAT = "compressed"
 """The version in every key: metrics in another format are measured again."""
 
 
@@ -41,7 +40,7 @@ class MetricsCache:
         """Return the metrics under the key made of `parts`, or None."""
         try:
             return unpacked(json.loads(self._path(*parts).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, AttributeError, LookupError, zlib.error):
+        except (OSError, ValueError, TypeError, AttributeError, LookupError):
             return None
 
     def put(self, metrics: list[Metric], *parts: str) -> None:
