@@ -153,7 +153,7 @@ def test_a_broken_model_has_an_infinite_perplexity_and_no_interval(tmp_path: Pat
     def broken(cell: Cell) -> Result:
         result = computed(cell)
         if cell.kind == "evaluation" and cell.content["task"] == "prose" and len(cell.content["blocks"]) > 2:
-            result["metrics"][0] |= {"value": math.inf, "likelihood": None}
+            result |= packed([replace(each, value=math.inf, likelihood=None) for each in unpacked(result)])
         return result
 
     found = findings(tmp_path, broken, repeats=2, counts=[1], ratios=[0.5])
