@@ -13,8 +13,8 @@ from layerimp.bench.resolve import resolve
 from layerimp.bench.store import check_place, stored_in
 from layerimp.checkpoint.staging import check_name
 from layerimp.errors import OptionError
-from layerimp.pipeline.ahead import check_ahead
 from layerimp.pipeline.output import refuse_precious
+from layerimp.pipeline.resolve import check_ahead
 from layerimp.pruner import Budget
 from layerimp.recipe import Permissions, check_kind
 

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from layerimp.blocks.halves import halves_of
+from layerimp.defaults import FOOTPRINT, ORIGINAL
 from layerimp.errors import ModelError, OptionError, SurgeryError
+from layerimp.evaluation.runner import Evaluation
+from layerimp.evaluation.selection import prepared
 from layerimp.models.sizing import ledger_of
-from layerimp.pipeline.ahead import budget_for, budget_of
-from layerimp.pipeline.latency import Clock
+from layerimp.pipeline.outline import alike
+from layerimp.pipeline.resolve import budget_for, budget_of
 from layerimp.pruner import Budget, counted
+from layerimp.recipe import ComponentSpec, Permissions
 from layerimp.sizes.targets import UNITS, Quantity, Reached, Target, read_targets
 from layerimp.steps import removed_by, touched_by
+from layerimp.surgery.removal import prepare
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from layerimp.blocks.stack import BlockStack
+    from layerimp.evaluator import Evaluator
+    from layerimp.metric import Metric
     from layerimp.progress import Progress
     from layerimp.pruner import PrunePlan
     from layerimp.recipe import Recipe
     from layerimp.sizes.ledger import Ledger
+    from layerimp.steps import Step
 
 Ask = Callable[[Budget], "PrunePlan"]
 """Makes the plan for a budget."""
@@ -250,3 +258,49 @@ def _divided(recipe: Recipe, num_blocks: int) -> set[int]:
 
 def _shown(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.4g}"
+
+
+class Clock:
+    """Measures the latency of a model without some of its blocks, in the same way as the evaluator `footprint`.
+
+    Blocks with the same structure take equally long. So the latency is measured once for each combination of numbers of
+    removed blocks per kind, and noise does not distinguish between plans of equal length.
+
+    Args:
+        recipe: The recipe, which may have options for `footprint`.
+        stack: The model's blocks.
+        tokenizer: The model's tokenizer.
+        progress: Where to report progress.
+    """
+
+    def __init__(
+        self, recipe: Recipe, stack: BlockStack, tokenizer: PreTrainedTokenizerBase, progress: Progress
+    ) -> None:
+        named = (spec for spec in recipe.evaluators.values() if spec.name == FOOTPRINT)
+        spec = next(named, ComponentSpec(name=FOOTPRINT))
+        alone = recipe.model_copy(update={"evaluators": {FOOTPRINT: spec}})
+        self._evaluators: dict[str, Evaluator] = prepared(alone, Permissions(), progress)
+        self._evaluation = Evaluation(stack.model, tokenizer, progress)
+        self._stack, self._kinds = stack, alike(stack)
+        self._measured: dict[object, Metric] = {}
+
+    def __call__(self, steps: Sequence[Step]) -> Metric:
+        """Measure the latency in milliseconds of the model without some steps.
+
+        Raises:
+            SurgeryError: the steps cannot be removed exactly.
+        """
+        if (known := self.known(steps)) is not None:
+            return known
+        with prepare(self._stack, steps).applied():
+            who = f"without {counted(len(steps))}" if steps else ORIGINAL
+            metrics = self._evaluation.of(self._evaluators, "cost", who)
+        metric = self._measured[self._key(steps)] = next(metric for metric in metrics if metric.name == "latency_ms")
+        return metric
+
+    def known(self, steps: Sequence[Step]) -> Metric | None:
+        """Return the latency measured without as many blocks of the same kinds; None if not measured yet."""
+        return self._measured.get(self._key(steps))
+
+    def _key(self, steps: Sequence[Step]) -> object:
+        return tuple(sorted((part.part, self._kinds[part.block]) for part in removed_by(steps)))

@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING
 from layerimp.cache.unfinished import Unfinished
 from layerimp.defaults import ORIGINAL
 from layerimp.errors import OptionError
-from layerimp.pipeline.ahead import budget_of
 from layerimp.pipeline.checkpoints import describe_checkpoints, write_checkpoints
 from layerimp.pipeline.file_pruning import prune_files
 from layerimp.pipeline.keeping import prune_to_quality
 from layerimp.pipeline.output import output_directory, write_output
 from layerimp.pipeline.prepare import prepare
-from layerimp.pipeline.pruning import measure_costs, measure_fidelity, prune_by_amount
-from layerimp.pipeline.removals import Choice, choose, prepare_removals
+from layerimp.pipeline.pruning import Choice, choose, measure_costs, measure_fidelity, prepare_removals, prune_by_amount
 from layerimp.pipeline.reporting import recorded, results_of
-from layerimp.pipeline.resolve import model_anywhere
+from layerimp.pipeline.resolve import budget_of, model_anywhere
 from layerimp.pipeline.run import Run, StageResults
 from layerimp.pipeline.scores import Unit, score_blocks
 from layerimp.progress import SILENT, Progress

@@ -21,9 +21,9 @@ from layerimp.models.offloading import OffloadedBlocks, open_offloaded
 from layerimp.models.safetensors_files import Stored
 from layerimp.models.sizing import shapes_only
 from layerimp.models.stored_weights import WeightNames
-from layerimp.pipeline.ahead import check_plans
 from layerimp.pipeline.checkpoints import checkpoint_path
-from layerimp.pipeline.removals import Choice, check_room
+from layerimp.pipeline.pruning import Choice, check_room
+from layerimp.pipeline.resolve import check_plans
 from layerimp.pipeline.run import PrunedModel, StageResults
 from layerimp.report.results.contenders import Contender
 from layerimp.report.results.models import Size

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Literal
 from layerimp._paths import expanded
 from layerimp.component import versioned
 from layerimp.errors import SurgeryError
-from layerimp.pipeline.ahead import budget_for, budget_of
 from layerimp.pipeline.blocks_for_size import LATENCY, Goal
 from layerimp.pipeline.checkpoints import checkpoint_path
 from layerimp.pipeline.durations import Durations
 from layerimp.pipeline.forecast_parts import ROUGHLY, MemoryForecast, PassForecast, Range, WrittenFile
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.output import PLANS, RECIPE
-from layerimp.pipeline.resolve import create_pruner, row_length
+from layerimp.pipeline.resolve import budget_for, budget_of, create_pruner, row_length
 from layerimp.report.document import PAGE, RESULTS
 from layerimp.report.results.part import Known, Part, Versioned
 from layerimp.scorer import Importance

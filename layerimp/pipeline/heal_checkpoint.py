@@ -20,10 +20,9 @@ from layerimp.healer import Healer
 from layerimp.healing.engine import Healed, heal_beside
 from layerimp.models.configuration import auto_class
 from layerimp.models.origin import CARD, origin_of
-from layerimp.pipeline.ahead import check_ahead
 from layerimp.pipeline.healing import check_heal_text, configured, repaired
 from layerimp.pipeline.output import check_output, output_directory
-from layerimp.pipeline.resolve import defaults_note, resolve, settled
+from layerimp.pipeline.resolve import check_ahead, defaults_note, resolve, settled
 from layerimp.pipeline.stages import load_model
 from layerimp.pipeline.texts import check_calibration, further_text, read_text, text_for_fidelity_again
 from layerimp.progress import SILENT, Progress

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 
 from layerimp.defaults import ORIGINAL
 from layerimp.errors import ModelError, NonFiniteError, OptionError, PluginError, SurgeryError
-from layerimp.pipeline.ahead import budget_of
 from layerimp.pipeline.counting import confirmed, most_that_hold
 from layerimp.pipeline.halves import Halves, check_halves, kept
 from layerimp.pipeline.healing import repaired
 from layerimp.pipeline.held_out import HeldOut
-from layerimp.pipeline.pruning import measure_quality
-from layerimp.pipeline.removals import check_room, planner
-from layerimp.pipeline.resolve import create_pruner
+from layerimp.pipeline.pruning import check_room, measure_quality, planner
+from layerimp.pipeline.resolve import budget_of, create_pruner
 from layerimp.pipeline.run import PrunedModel, StageResults
 from layerimp.pipeline.scores import score_blocks
 from layerimp.pruner import Budget, PrunePlan, counted

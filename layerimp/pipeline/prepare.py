@@ -7,21 +7,25 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from layerimp.errors import OptionError
+from layerimp.blocks.memory import free_bytes
+from layerimp.errors import ModelError, OptionError
 from layerimp.evaluation.selection import compares, is_requested, without_comparers
 from layerimp.evaluation.selection import prepared as prepare_evaluators
 from layerimp.fidelity.comparer import Comparer
-from layerimp.pipeline.ahead import budget_of, check_ahead, check_plans
+from layerimp.models.devices import device_named
+from layerimp.models.dtypes import DTYPES
+from layerimp.models.safetensors_files import read_headers
 from layerimp.pipeline.healing import healers_of
-from layerimp.pipeline.offloading import is_offloaded
 from layerimp.pipeline.output import check_output
-from layerimp.pipeline.resolve import create_pruner, defaults_note, resolve
+from layerimp.pipeline.resolve import budget_of, check_ahead, check_plans, create_pruner, defaults_note, resolve
 from layerimp.pipeline.texts import check_calibration
 from layerimp.progress import SILENT, Progress
 from layerimp.recipe import Recipe, check_kind
 from layerimp.scoring.selection import Selection
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from layerimp.evaluator import Evaluator
     from layerimp.healer import Healer
     from layerimp.pruner import PrunePlan
@@ -153,3 +157,46 @@ def _offloaded(command: Command, recipe: Recipe, evaluators: Mapping[str, Evalua
     ]
     whole += ["--heal"] * bool(recipe.healers) + ["--keep"] * (recipe.keep is not None)
     return is_offloaded(recipe, progress, whole)
+
+
+def is_offloaded(recipe: Recipe, progress: Progress, whole: Sequence[str] = ()) -> bool:
+    """Whether the blocks of a recipe's model stay in their files, and scoring reads them one after another.
+
+    By default this is so if the model does not fit into the free memory of the device, and nothing needs it whole; then
+    a line says so.
+
+    Args:
+        recipe: The recipe.
+        progress: Where to report progress.
+        whole: What needs the whole model in memory, in words.
+
+    Raises:
+        OptionError: the recipe asks for reading block by block, and for something that contradicts it.
+        ModelError: the recipe asks for the whole model, which does not fit into memory.
+    """
+    if whole and recipe.offload:
+        raise OptionError(f"{whole[0]} needs whole models in memory; an offloaded run takes --tasks none and no healer")
+    if whole and recipe.offload is None:
+        return False
+    if recipe.offload and recipe.device_map is not None:
+        raise OptionError("--offload reads a model block by block, and contradicts --device-map")
+    if recipe.offload is False and (sizes := _lacking(recipe)):
+        raise ModelError(f"the weights of {recipe.model} take {sizes}; --offload reads them block by block")
+    if recipe.offload is not None or recipe.device_map is not None:
+        return bool(recipe.offload)
+    if sizes := _lacking(recipe):
+        progress.note(
+            f"{recipe.model} is read block by block, since its weights take {sizes} (an error with --no-offload)"
+        )
+    return bool(sizes)
+
+
+def _lacking(recipe: Recipe) -> str:
+    """Describe the needed and the free memory if a model's weights do not fit; empty if they fit, or if not known."""
+    headers = read_headers(recipe.model)
+    if headers is None:
+        return ""
+    needed, free = headers.bytes, free_bytes(device_named(recipe.device))
+    if recipe.dtype in DTYPES:
+        needed = sum(headers.numbers.values()) * DTYPES[recipe.dtype].itemsize
+    return f"{needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free" if needed > free else ""

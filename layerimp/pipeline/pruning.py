@@ -1,25 +1,137 @@
-"""Prunes a model in memory by the recipe's amount, heals what is left, and measures the models."""
+"""Plans by each scorer and their removals; pruning by the recipe's amount, healing, and what models are measured by."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
+from layerimp.checkpoint.saving import check_memory
 from layerimp.defaults import ORIGINAL
-from layerimp.errors import ModelError, NonFiniteError, PluginError
+from layerimp.errors import ModelError, NonFiniteError, OutputError, PluginError
 from layerimp.evaluation.comparing import Comparing, comparer_of
+from layerimp.pipeline.blocks_for_size import Goal
 from layerimp.pipeline.healing import repaired
-from layerimp.pipeline.removals import choose, prepare_removals
+from layerimp.pipeline.resolve import budget_of, check_plans, create_pruner, model_anywhere
 from layerimp.pipeline.run import PrunedModel, StageResults
+from layerimp.pipeline.scores import rescoring, score_blocks
+from layerimp.pruner import Budget, PrunePlan
+from layerimp.registry.attribution import attributing
 from layerimp.report.results.contenders import Contender
-from layerimp.steps import Sublayer
+from layerimp.report.results.models import Size
+from layerimp.steps import Sublayer, removed_by
+from layerimp.surgery.removal import Removal, prepare
 
 if TYPE_CHECKING:
     from layerimp.fidelity.record import Fidelity
     from layerimp.metric import Metric
     from layerimp.pipeline.run import Run
+    from layerimp.pruner import Pruner
+    from layerimp.scorer import Importance
+    from layerimp.sizes.targets import Reached
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is to be removed.
+
+    Attributes:
+        plans: The plans, by label.
+        importance: The scores that led to them, by the scorer's label; empty if the plans were given.
+        reached: The values that each plan reaches beside the targets, by label; empty without targets.
+    """
+
+    plans: Mapping[str, PrunePlan]
+    importance: Mapping[str, Importance] = field(default_factory=dict)
+    reached: Mapping[str, Sequence[Reached]] = field(default_factory=dict)
+
+
+def choose(run: Run) -> Choice:
+    """Score the blocks, and let the pruner make a plan by each scorer.
+
+    Scorers that fail leave the selection. If the recipe names neither an amount nor blocks, a quarter of the blocks is
+    removed. If it names targets, each plan is as long as the targets require.
+    """
+    recipe, loaded = run.recipe, run.loaded
+    goal = Goal.of(recipe, loaded.stack, loaded.tokenizer, run.progress) if recipe.targets else None
+    budget = goal.budget if goal else budget_of(recipe, len(loaded.stack))
+    importance = score_blocks(run)
+    plans: dict[str, PrunePlan] = {}
+    reached: dict[str, list[Reached]] = {}
+    pruner = create_pruner(recipe.pruner, recipe.cuts)
+    for label in list(run.selection.specs):
+        with run.selection.excusing(label):
+            ask = planner(run, label, importance[label], pruner)
+            if goal:
+                plans[label], reached[label] = goal.reached(ask)
+            else:
+                plans[label] = ask(budget)
+    return Choice(plans, importance, reached)
+
+
+def planner(run: Run, label: str, first: Importance, pruner: Pruner) -> Callable[[Budget], PrunePlan]:
+    """Return a function that makes plans by one scorer's scores, of which the first are known."""
+    recipe, name, rows = run.recipe, run.recipe.pruner.name, pruner.rescored_rows
+    origin = {"scorer": run.selection.specs[label].name, "pruner": name, "model": model_anywhere(recipe.model)}
+    text = run.text if rows is None else run.text.first(rows)
+    scoring = rescoring(run.loaded.stack, text, first, run.selection, label, recipe.cuts)
+
+    def plan(budget: Budget) -> PrunePlan:
+        with attributing("pruner", name, type(pruner), f"on the scores of {label}"):
+            chosen = pruner.within_budget(scoring, budget)
+            return chosen.model_copy(update={**origin, "nested": pruner.nested})
+
+    return plan
+
+
+def prepare_removals(run: Run, choice: Choice) -> dict[str, PrunedModel]:
+    """Prepare each plan's removal, and apply it once, so that a removal that fails does so before any long work.
+
+    Plans that remove the same share one removal. Scorers whose plan cannot be carried out leave the selection.
+
+    Returns:
+        The pruned models, by label.
+
+    Raises:
+        OptionError: a plan removes nothing, is for another number of blocks, or has a label that is not allowed; or
+            there is no plan.
+        ModelError: no scorer is left.
+        SurgeryError: blocks cannot be removed exactly.
+        OutputError: there is not enough disk space for the checkpoints, or not enough memory to load one back.
+    """
+    models: dict[str, PrunedModel] = {}
+    prepared: dict[frozenset[Sublayer], tuple[Removal, Size]] = {}
+    stack = run.loaded.stack
+    check_plans(choice.plans, len(stack))
+    for label, plan in choice.plans.items():
+        with run.selection.excusing(label):
+            if (removed := removed_by(plan.blocks)) not in prepared:
+                removal = prepare(stack, plan.blocks)
+                with removal.applied():
+                    prepared[removed] = removal, Size.of(stack)
+            removal, size = prepared[removed]
+            reached = choice.reached.get(label, ())
+            models[label] = PrunedModel(Contender(label), plan, size, removal, reached=reached)
+    run.selection.need_any()
+    saved = sum(model.size.bytes for label, model in models.items() if label not in run.selection.baselines)
+    check_room(run, saved * (1 + len(run.healers)))
+    return models
+
+
+def check_room(run: Run, need: int) -> None:
+    """Refuse to write checkpoints of `need` bytes if there is not enough disk space, or memory to load one back.
+
+    Raises:
+        OutputError: there is not enough disk space or memory.
+    """
+    if run.stage is None:
+        return
+    if need > (free := shutil.disk_usage(run.stage).free):
+        raise OutputError(f"the checkpoints need {need:,} bytes, and {run.stage.parent} has {free:,} left")
+    if run.recipe.verify and not run.loaded.stack.offloaded:
+        check_memory(run.loaded.model)
 
 
 def prune_by_amount(run: Run) -> StageResults:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from support.mood import mood
 
+import layerimp.pipeline.prepare
 from layerimp.bench import commands, digests, forecast, resolve
 from layerimp.bench.engine import Engine
 from layerimp.bench.forecast import CellForecast, GridForecast
 from layerimp.bench.grid import Grid
 from layerimp.bench.prepare import prepared_grid
-from layerimp.pipeline import offloading
 from layerimp.pipeline.forecast import forecast_of
 from layerimp.pipeline.prepare import prepare
 from layerimp.progress import SILENT
@@ -85,7 +85,7 @@ def test_a_dry_run_reads_no_file_whose_digest_is_stored(
 def test_a_grid_is_never_offloaded(
     foretold: Callable[..., GridForecast], model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(offloading, "free_bytes", lambda _device: 1000)
+    monkeypatch.setattr(layerimp.pipeline.prepare, "free_bytes", lambda _device: 1000)
     run = Recipe.model_validate({"model": str(model_dir), "tasks": [], "scorers": ["depth"]})
     assert forecast_of(prepare("run", run, Permissions(), SILENT)).memory.offloaded
     assert not foretold().models["tiny"].memory.offloaded

@@ -20,9 +20,9 @@ from layerimp.bench import engine
 from layerimp.checkpoint.record import FILE
 from layerimp.errors import OptionError, OutputError, UnknownNameError
 from layerimp.models.configuration import blocks_stated, count_blocks
-from layerimp.pipeline import ahead
-from layerimp.pipeline.ahead import check_ahead
+from layerimp.pipeline import resolve
 from layerimp.pipeline.commands import score_model
+from layerimp.pipeline.resolve import check_ahead
 from layerimp.recipe import Permissions
 from layerimp.testing import batch, tiny_model
 
@@ -134,7 +134,7 @@ def test_where_the_configuration_states_another_number_blocks_are_counted(
 def test_where_blocks_cannot_be_counted_the_loaded_model_decides(
     weightless: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ahead, "count_blocks", lambda *_args, **_options: None)
+    monkeypatch.setattr(resolve, "count_blocks", lambda *_args, **_options: None)
 
     def check(_num_blocks: int) -> None:
         raise OptionError("never")

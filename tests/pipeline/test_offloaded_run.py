@@ -14,7 +14,7 @@ from support.recipes import make_recipe
 from support.tiny import tiny
 
 from layerimp.cli.display import Screen
-from layerimp.pipeline import offloading
+from layerimp.pipeline import prepare
 
 SIZES = ("parameters", "bytes", "kv_bytes_per_token")
 
@@ -105,10 +105,10 @@ def test_what_needs_whole_models_is_refused(more: list[str], who: str, layerimp_
 def test_a_model_that_does_not_fit_is_offloaded_if_nothing_needs_it_whole(
     model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(offloading, "free_bytes", lambda _device: 1000)
+    monkeypatch.setattr(prepare, "free_bytes", lambda _device: 1000)
     recipe, screen = make_recipe({"model": str(model_dir)}), Screen()
-    assert offloading.is_offloaded(recipe, screen)
-    assert not offloading.is_offloaded(recipe, screen, ["--heal"])
+    assert prepare.is_offloaded(recipe, screen)
+    assert not prepare.is_offloaded(recipe, screen, ["--heal"])
 
 
 def test_the_forecast_counts_what_is_in_memory_at_a_time(

@@ -9,17 +9,17 @@ import pytest
 from support.recipes import make_recipe
 
 import layerimp
-from layerimp.pipeline import removals
+from layerimp.pipeline import pruning
 
 
 def test_plans_that_remove_the_same_share_one_removal(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepared, true = [], removals.prepare
+    prepared, true = [], pruning.prepare
 
     def counting(stack: Any, blocks: Any) -> Any:
         prepared.append(list(blocks))
         return true(stack, blocks)
 
-    monkeypatch.setattr(removals, "prepare", counting)
+    monkeypatch.setattr(pruning, "prepare", counting)
     scorers = {"depth": {}, "again": {"name": "depth"}}
     asked = {"model": str(model_dir), "scorers": scorers, "baselines": [], "tasks": [], "count": 1}
     results = layerimp.run(
