@@ -41,10 +41,10 @@ def measured(documents: int, draws: int, most: int) -> tuple[Mapping[str, Metric
     for count in range(1, most + 1):
         asked = {"scorers": scorers, "baselines": {}, "evaluators": ["harness"], "limit": documents, "count": count}
         prepared = prepare("run", validated(Recipe, asked), Permissions(), SILENT)
-        found = dict(prune_by_amount(Run.of(prepared, None)).metrics)
-        intact = counting(found.pop("original"))
-        for label, metrics in found.items():
-            table = by_key(metrics)
+        stages = prune_by_amount(Run.of(prepared, None))
+        intact = counting(stages.metrics)
+        for label, model in stages.models.items():
+            table = by_key(model.metrics)
             models.setdefault(label, []).append({task: table[task, one.name] for task, one in intact.items()})
     return intact, models
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerimp.checkpoint.record import Record
 from layerimp.checkpoint.saving import write
 from layerimp.models.origin import CARD, origin_of
+from layerimp.pipeline.file_pruning import offloaded_blocks, write_pruned
 from layerimp.pipeline.resolve import model_anywhere
 from layerimp.pipeline.texts import reserved
 from layerimp.report.card import model_card
 from layerimp.steps import simplest
 
 if TYPE_CHECKING:
-    from layerimp.pipeline.run import Run, StageResults
+    from layerimp.pipeline.run import PrunedModel, Run
     from layerimp.pruner import PrunePlan
     from layerimp.report.document import Results
 
@@ -24,30 +27,41 @@ def checkpoint_path(label: str) -> Path:
     return Path("checkpoints") / label
 
 
-def write_checkpoints(run: Run, stages: StageResults) -> dict[str, Path]:
+def write_checkpoints(run: Run, models: Mapping[str, PrunedModel]) -> Mapping[str, PrunedModel]:
     """Write the weights of a run's pruned models, if the run writes an output; those of baselines are left out.
 
     Returns:
-        The places of the checkpoints in the output directory, by label.
+        The models, by label, with the places of their checkpoints.
     """
     if run.stage is None:
-        return {}
-    paths: dict[str, Path] = {}
-    for label, model in stages.models.items():
+        return models
+    stack, written = run.loaded.stack, dict(models)
+    if stack.offloaded:
+        with run.progress.stage("check the weights that were not read"):
+            offloaded_blocks(stack).refuse_non_finite_rest()
+    for label, model in models.items():
         if model.contender.scorer in run.selection.baselines:
             continue
-        paths[label] = checkpoint_path(label)
-        directory = run.stage / paths[label]
+        written[label] = replace(model, checkpoint=checkpoint_path(label))
+        directory = run.stage / checkpoint_path(label)
         directory.mkdir(parents=True)
-        with model.in_place() as weights, run.progress.stage(f"save {paths[label]}"):
-            write(
-                weights,
-                run.loaded.tokenizer,
-                directory,
-                verify=run.recipe.verify,
-                max_shard_size=run.recipe.max_shard_size,
-            )
-    return paths
+        if stack.offloaded:
+            write_pruned(run.loaded, model.removal, directory, run.recipe, run.progress)
+        else:
+            _save(run, label, model, directory)
+    return written
+
+
+def _save(run: Run, label: str, model: PrunedModel, directory: Path) -> None:
+    """Write the checkpoint of a model in memory."""
+    with model.in_place() as weights, run.progress.stage(f"save {checkpoint_path(label)}"):
+        write(
+            weights,
+            run.loaded.tokenizer,
+            directory,
+            verify=run.recipe.verify,
+            max_shard_size=run.recipe.max_shard_size,
+        )
 
 
 def describe_checkpoints(run: Run, results: Results) -> None:

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerimp.cache.unfinished import Unfinished
-from layerimp.defaults import ORIGINAL
 from layerimp.errors import OptionError
 from layerimp.pipeline.checkpoints import describe_checkpoints, write_checkpoints
-from layerimp.pipeline.file_pruning import prune_files
 from layerimp.pipeline.keeping import prune_to_quality
 from layerimp.pipeline.output import output_directory, write_output
 from layerimp.pipeline.prepare import prepare
@@ -42,24 +40,14 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
     prepared = prepare("run", recipe, permissions or Permissions(), progress)
     with Unfinished() as unfinished, output_directory(prepared.recipe) as stage:
         started = Run.of(prepared, stage, unfinished)
-        stages = _pruned(started)
-        stages = replace(stages, fidelity=measure_fidelity(started, stages.models))
-        stages = replace(stages, footprint=measure_costs(started, stages.models))
-        results = _written(started, stages)
+        stages = prune_by_amount(started) if prepared.recipe.keep is None else prune_to_quality(started)
+        models = measure_fidelity(started, write_checkpoints(started, stages.models))
+        results = _written(started, measure_costs(started, replace(stages, models=models)))
     if results.output is not None:  # the results are in place before the page is made of them
         from layerimp.report.page import write_page
 
         write_page(results, Path(results.output))
     return results
-
-
-def _pruned(run: Run) -> StageResults:
-    """Prune the model of a run by each scorer, heal and measure the pruned models, and write their checkpoints."""
-    if run.loaded.stack.offloaded:
-        stages = prune_files(run, choose(run))
-        return replace(stages, metrics={label: [] for label in (ORIGINAL, *stages.models)})
-    stages = prune_by_amount(run) if run.recipe.keep is None else prune_to_quality(run)
-    return replace(stages, checkpoints=write_checkpoints(run, stages))
 
 
 def _written(run: Run, stages: StageResults) -> Results:
@@ -107,12 +95,8 @@ def prune_model(
         assert stage is not None
         started = Run.of(prepared, stage)
         choice = _choice(started, prepared)
-        if started.loaded.stack.offloaded:
-            stages = prune_files(started, choice)
-        else:
-            stages = StageResults(choice.importance, prepare_removals(started, choice))
-            stages = replace(stages, checkpoints=write_checkpoints(started, stages))
-        return _written(started, stages)
+        models = write_checkpoints(started, prepare_removals(started, choice))
+        return _written(started, StageResults(choice.importance, models))
 
 
 def _choice(run: Run, prepared: Prepared) -> Choice:
@@ -146,5 +130,5 @@ def evaluate(recipe: Recipe, *, permissions: Permissions | None = None, progress
     with output_directory(prepared.recipe) as stage:
         started = Run.of(prepared, stage)
         started.evaluation.announce(started.evaluators, started.loaded.stack)
-        metrics = {ORIGINAL: started.evaluation.of(started.evaluators, "quality")}
-        return _written(started, StageResults(metrics=metrics, footprint=measure_costs(started, {})))
+        stages = StageResults(metrics=started.evaluation.of(started.evaluators, "quality"))
+        return _written(started, measure_costs(started, stages))

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from layerimp.defaults import ORIGINAL
 from layerimp.errors import ModelError, NonFiniteError, OptionError, PluginError, SurgeryError
 from layerimp.pipeline.counting import confirmed, most_that_hold
 from layerimp.pipeline.halves import Halves, check_halves, kept
@@ -199,12 +198,12 @@ def prune_to_quality(run: Run) -> StageResults:
             most |= by_label
             failed |= unhealed
     run.selection.need_any()
-    models, metrics = _chosen(trials, most)
+    models, metrics = _chosen(trials, most), trials.intact.confirmation
     saved = [model for model in models.values() if model.contender.scorer not in run.selection.baselines]
     check_room(run, sum(model.size.bytes for model in saved))
     if run.recipe.keep_of == "agreement":  # the tasks took no part in the search
         rest = replace(run, evaluators=others)
-        metrics = {ORIGINAL: run.evaluation.of(others, "quality")} | measure_quality(rest, models)
+        metrics, models = run.evaluation.of(others, "quality"), measure_quality(rest, models)
     assert run.recipe.keep is not None
     search = QualitySearch(
         keep=run.recipe.keep,
@@ -285,18 +284,18 @@ def _plans(
     return lambda count: longest.model_copy(update={"blocks": longest.blocks[:count]}), len(longest.blocks)
 
 
-def _chosen(trials: _Trials, most: Mapping[str, _Most]) -> tuple[dict[str, PrunedModel], dict[str, list[Metric]]]:
-    """Return the models that were chosen, and the metrics of these and of the intact model; both by label."""
+def _chosen(trials: _Trials, most: Mapping[str, _Most]) -> dict[str, PrunedModel]:
+    """Return the models that were chosen, by label."""
     models: dict[str, PrunedModel] = {}
-    metrics = {ORIGINAL: list(trials.intact.confirmation)}
     for label, choice in most.items():
         if choice.plan is None:
             continue
         trial = trials.of(choice.plan, choice.contender)
         assert trial.removal is not None
         with trial.removal.applied():
-            model = PrunedModel(choice.contender, choice.plan, Size.of(trials.run.loaded.stack), trial.removal)
+            size = Size.of(trials.run.loaded.stack)
+        model = PrunedModel(choice.contender, choice.plan, size, trial.removal, metrics=trial.metrics)
         if trial.healed is not None:
             model = replace(model, beside=trial.healed.model, healing=repaired(trial.healed))
-        models[label], metrics[label] = model, list(trial.metrics)
-    return models, metrics
+        models[label] = model
+    return models

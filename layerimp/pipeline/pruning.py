@@ -9,10 +9,12 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from layerimp.checkpoint.saving import check_memory
-from layerimp.defaults import ORIGINAL
 from layerimp.errors import ModelError, NonFiniteError, OutputError, PluginError
 from layerimp.evaluation.comparing import Comparing, comparer_of
+from layerimp.models.discovery import find_blocks
+from layerimp.models.sizing import shapes_only
 from layerimp.pipeline.blocks_for_size import Goal
+from layerimp.pipeline.file_pruning import kept_tensors
 from layerimp.pipeline.healing import repaired
 from layerimp.pipeline.resolve import budget_of, check_plans, create_pruner, model_anywhere
 from layerimp.pipeline.run import PrunedModel, StageResults
@@ -22,9 +24,10 @@ from layerimp.registry.attribution import attributing
 from layerimp.report.results.contenders import Contender
 from layerimp.report.results.models import Size
 from layerimp.steps import Sublayer, removed_by
-from layerimp.surgery.removal import Removal, prepare
+from layerimp.surgery.removal import prepare
 
 if TYPE_CHECKING:
+    from layerimp.blocks.stack import BlockStack
     from layerimp.fidelity.record import Fidelity
     from layerimp.metric import Metric
     from layerimp.pipeline.run import Run
@@ -102,22 +105,30 @@ def prepare_removals(run: Run, choice: Choice) -> dict[str, PrunedModel]:
         OutputError: there is not enough disk space for the checkpoints, or not enough memory to load one back.
     """
     models: dict[str, PrunedModel] = {}
-    prepared: dict[frozenset[Sublayer], tuple[Removal, Size]] = {}
-    stack = run.loaded.stack
-    check_plans(choice.plans, len(stack))
+    first: dict[frozenset[Sublayer], PrunedModel] = {}
+    check_plans(choice.plans, len(run.loaded.stack))
     for label, plan in choice.plans.items():
         with run.selection.excusing(label):
-            if (removed := removed_by(plan.blocks)) not in prepared:
-                removal = prepare(stack, plan.blocks)
-                with removal.applied():
-                    prepared[removed] = removal, Size.of(stack)
-            removal, size = prepared[removed]
+            removed, contender = removed_by(plan.blocks), Contender(label)
+            if removed not in first:
+                first[removed] = _pruned(run.loaded.stack, plan, contender)
             reached = choice.reached.get(label, ())
-            models[label] = PrunedModel(Contender(label), plan, size, removal, reached=reached)
+            models[label] = replace(first[removed], contender=contender, plan=plan, reached=reached)
     run.selection.need_any()
     saved = sum(model.size.bytes for label, model in models.items() if label not in run.selection.baselines)
     check_room(run, saved * (1 + len(run.healers)))
     return models
+
+
+def _pruned(stack: BlockStack, plan: PrunePlan, contender: Contender) -> PrunedModel:
+    """Prepare a plan's removal; what is left of an offloaded model exists beside it, on the meta device."""
+    removal = prepare(stack, plan.blocks)
+    if stack.offloaded:
+        kept_tensors(stack, removal)  # refuses what cannot be cut in files
+        beside = shapes_only(stack.model, removal.shortened.config if removal.shortened else None)
+        return PrunedModel(contender, plan, Size.of(find_blocks(beside)), removal, beside)
+    with removal.applied():
+        return PrunedModel(contender, plan, Size.of(stack), removal)
 
 
 def check_room(run: Run, need: int) -> None:
@@ -140,36 +151,39 @@ def prune_by_amount(run: Run) -> StageResults:
     models = prepare_removals(run, choice)
     different = len({model.key for model in models.values()})
     run.evaluation.announce(run.evaluators, run.loaded.stack, different * (1 + len(run.healers)))
-    metrics = {ORIGINAL: run.evaluation.of(run.evaluators, "quality")} | measure_quality(run, models)
+    metrics = run.evaluation.of(run.evaluators, "quality")
+    models = measure_quality(run, models)
     healed, failed = heal_pruned(run, models)
-    metrics |= measure_quality(run, healed)
-    return StageResults(choice.importance, models | healed, metrics, failed=failed)
+    return StageResults(choice.importance, models | measure_quality(run, healed), metrics, failed=failed)
 
 
-def measure_quality(run: Run, models: Mapping[str, PrunedModel]) -> dict[str, list[Metric]]:
+def measure_quality(run: Run, models: Mapping[str, PrunedModel]) -> dict[str, PrunedModel]:
     """Measure the quality of pruned models, by label; equal models are measured once."""
-    metrics: dict[str, list[Metric]] = {}
+    measured: dict[str, PrunedModel] = {}
     first: dict[tuple[frozenset[Sublayer], str], str] = {}
     for label, model in models.items():
         same = first.setdefault(model.key, label)
-        if known := metrics.get(same):
+        if metrics := measured[same].metrics if same in measured else ():
             run.progress.note(f"{label} removes the same as {same}, whose metrics stand for both")
-            metrics[label] = known
         else:
-            metrics[label] = measured(run, label, model, "quality")
-    return metrics
+            metrics = _metrics(run, label, model, "quality")
+        measured[label] = replace(model, metrics=metrics)
+    return measured
 
 
-def measure_costs(run: Run, models: Mapping[str, PrunedModel]) -> dict[str, list[Metric]]:
+def measure_costs(run: Run, stages: StageResults) -> StageResults:
     """Measure the costs of all models one right after the other, so that the machine's load is about the same."""
     intact = run.evaluation.of(run.evaluators, "cost")
-    return {ORIGINAL: intact} | {label: measured(run, label, model, "cost") for label, model in models.items()}
+    models = {
+        label: replace(model, footprint=_metrics(run, label, model, "cost")) for label, model in stages.models.items()
+    }
+    return replace(stages, models=models, footprint=intact)
 
 
-def measure_fidelity(run: Run, models: Mapping[str, PrunedModel]) -> dict[str, Fidelity]:
+def measure_fidelity(run: Run, models: Mapping[str, PrunedModel]) -> Mapping[str, PrunedModel]:
     """Measure how far pruned models are from the intact one, by label; equal models are measured once."""
     if (comparer := comparer_of(run.evaluators)) is None or run.reserved is None:
-        return {}
+        return models
     comparing = Comparing(*comparer, run.loaded.model, run.loaded.tokenizer, run.progress)
     known: dict[tuple[frozenset[Sublayer], str], Fidelity | None] = {}
     for label, model in models.items():
@@ -178,11 +192,10 @@ def measure_fidelity(run: Run, models: Mapping[str, PrunedModel]) -> dict[str, F
             known[model.key] = comparing.of(beside, run.reserved, label)
     if comparing.failed is not None:
         run.evaluation.failed[comparer[0]] = comparing.failed
-    by_label = {label: known[model.key] for label, model in models.items()}
-    return {label: fidelity for label, fidelity in by_label.items() if fidelity is not None}
+    return {label: replace(model, fidelity=known[model.key]) for label, model in models.items()}
 
 
-def measured(run: Run, label: str, model: PrunedModel, kind: str) -> list[Metric]:
+def _metrics(run: Run, label: str, model: PrunedModel, kind: str) -> list[Metric]:
     """Run the evaluators of a kind on a pruned model."""
     with model.in_place() as pruned:
         return run.evaluation.beside(pruned).of(run.evaluators, kind, label)

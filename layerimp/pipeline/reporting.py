@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from layerimp._paths import expanded, last_name
 from layerimp._version import versions
-from layerimp.defaults import ALL, ORIGINAL, RANDOM
+from layerimp.defaults import ALL, RANDOM
 from layerimp.evaluation.selection import data_files
 from layerimp.metric import by_key
 from layerimp.pipeline.resolve import anywhere
@@ -99,10 +99,10 @@ def _measurements(run: Run, stages: StageResults) -> Measurements:
     return Measurements(
         num_blocks=len(run.loaded.stack),
         size=run.size,
-        intact=by_key(stages.metrics.get(ORIGINAL, ())),
+        intact=by_key(stages.metrics),
         scored={label: _scored(scores, blind=label in run.selection.blind) for label, scores in importance.items()},
         left=_left(run, stages),
-        footprint=stages.footprint.get(ORIGINAL, ()),
+        footprint=stages.footprint,
         targets={value.target.quantity: Target.of(value) for value in reached_values},
         loader=run.loader,
         calibration=None if run.drawn is None else run.drawn.description,
@@ -119,19 +119,19 @@ def _scored(importance: Importance, *, blind: bool) -> Scored:
 def _left(run: Run, stages: StageResults) -> Left:
     """Return each pruned model, by the label of its pruner, the amount and its contender."""
     amount, output = _amount(run.recipe), expanded(run.asked.output or "").absolute()
-    intact, left = by_key(stages.metrics.get(ORIGINAL, ())), {}
-    for label, model in sorted(stages.models.items(), key=lambda item: bool(item[1].contender.healer)):
-        metrics = by_key(stages.metrics.get(label, ()))
+    intact, left = by_key(stages.metrics), {}
+    for model in sorted(stages.models.values(), key=lambda model: bool(model.contender.healer)):
+        metrics = by_key(model.metrics)
         described = PrunedModel(
             draw=0,
             plan=model.plan,
             size=model.size,
             metrics=by_task(metrics.values(), intact),
-            footprint=costs(stages.footprint.get(label, ())),
-            fidelity=stages.fidelity.get(label),
+            footprint=costs(model.footprint),
+            fidelity=model.fidelity,
             healing=model.healing,
             targets={value.target.quantity: ReachedTarget.of(value) for value in model.standing},
-            checkpoint=str(output / stages.checkpoints[label]) if label in stages.checkpoints else None,
+            checkpoint=None if model.checkpoint is None else str(output / model.checkpoint),
         )
         left[model.plan.pruner or "", amount, model.contender] = [Pruned(described, metrics)]
     return left

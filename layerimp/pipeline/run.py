@@ -177,6 +177,10 @@ class PrunedModel:
             by applying the removal.
         healing: What a healer did; None without a healer.
         reached: The values that the plan reaches beside the targets; empty without targets.
+        metrics: Its metrics of kind `quality`.
+        footprint: Its metrics of kind `cost`.
+        fidelity: How far it is from the intact model; None if that was not measured.
+        checkpoint: The place of its checkpoint in the output directory; None if there is none.
     """
 
     contender: Contender
@@ -186,6 +190,10 @@ class PrunedModel:
     beside: PreTrainedModel | None = None
     healing: Repaired | None = None
     reached: Sequence[Reached] = ()
+    metrics: Sequence[Metric] = ()
+    footprint: Sequence[Metric] = ()
+    fidelity: Fidelity | None = None
+    checkpoint: Path | None = None
 
     @property
     def key(self) -> tuple[frozenset[Sublayer], str]:
@@ -215,19 +223,15 @@ class StageResults:
     Attributes:
         importance: The importance, by the scorer's label.
         models: The pruned models, by label: that of the scorer, or `SCORER+HEALER`.
-        metrics: The metrics of kind `quality`, by label; the intact model's under `original`.
-        footprint: The metrics of kind `cost`, likewise.
-        fidelity: How far each model is from the intact one, by label.
-        checkpoints: The checkpoints by label, relative to the output directory.
+        metrics: The intact model's metrics of kind `quality`.
+        footprint: The intact model's metrics of kind `cost`.
         search: The result of a search for the most blocks that may be removed; None if there was none.
         failed: By label, why a healed model could not be made.
     """
 
     importance: Mapping[str, Importance] = field(default_factory=dict)
     models: Mapping[str, PrunedModel] = field(default_factory=dict)
-    metrics: Mapping[str, list[Metric]] = field(default_factory=dict)
-    footprint: Mapping[str, list[Metric]] = field(default_factory=dict)
-    fidelity: Mapping[str, Fidelity] = field(default_factory=dict)
-    checkpoints: Mapping[str, Path] = field(default_factory=dict)
+    metrics: Sequence[Metric] = ()
+    footprint: Sequence[Metric] = ()
     search: QualitySearch | None = None
     failed: Mapping[str, str] = field(default_factory=dict)

@@ -381,10 +381,10 @@ def test_on_the_starter_the_number_holds_and_one_more_does_not_as_exhaustive_eva
     curves: dict[str, dict[int, tuple[float, float]]] = {name: {} for name in names}
     for count in range(1, 12):
         prepared = prepare("run", make_recipe({**asked, "count": count}), Permissions(), SILENT)
-        whole = prune_by_amount(Started.of(prepared, None)).metrics
-        intact = Halves.of(whole["original"])
+        stages = prune_by_amount(Started.of(prepared, None))
+        intact = Halves.of(stages.metrics)
         for name in names:
-            parts = Halves.of(whole[name])
+            parts = Halves.of(stages.models[name].metrics)
             found = kept(intact.search, parts.search), kept(intact.confirmation, parts.confirmation)
             assert found[0] is not None
             assert found[1] is not None

@@ -97,6 +97,10 @@ class MadeUpRun:
                 cast(Any, None),
                 healing=self.healed.get(label),
                 reached=self.reached.get(contender.scorer, ()),
+                metrics=self.metrics.get(label, ()),
+                footprint=self.footprint.get(label, ()),
+                fidelity=self.fidelity.get(label),
+                checkpoint=self.checkpoints.get(label),
             )
             for label, contender in contenders.items()
         }
@@ -108,10 +112,8 @@ class MadeUpRun:
             StageResults(
                 self.importance,
                 self.models,
-                self.metrics,
-                self.footprint,
-                self.fidelity,
-                checkpoints=self.checkpoints,
+                self.metrics.get("original", ()),
+                self.footprint.get("original", ()),
                 search=self.search,
             ),
         )
