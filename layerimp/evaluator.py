@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
-
 from layerimp.component import Component, Plain
 from layerimp.errors import TaskError
 from layerimp.metric import Likelihood as Likelihood
@@ -32,39 +30,48 @@ Document = tuple[str, int | None]
 class DataFile(Plain):
     """A local file whose rows an evaluator has read, so that others can tell what was measured."""
 
-    task: str = Field(description="The task that the rows belong to.")
-    split: str = Field(description="The split of its data set.")
-    path: str = Field(description="The path below the data directory, with `/` between its parts.")
-    rows: int = Field(description="The number of rows in the file.")
-    sha256: str = Field(description="The SHA-256 of the file, in hex.")
-    licence: str = Field(
-        default="",
-        description="The licence of the data set, as a README beside the file states it; empty if none.",
-    )
+    task: str
+    """The task that the rows belong to."""
+    split: str
+    """The split of its data set."""
+    path: str
+    """The path below the data directory, with `/` between its parts."""
+    rows: int
+    """The number of rows in the file."""
+    sha256: str
+    """The SHA-256 of the file, in hex."""
+    licence: str = ""
+    """The licence of the data set, as a README beside the file states it; empty if none."""
 
 
 class TaskDetails(Plain):
     """What a task measures, and where its rows come from."""
 
-    task: str = Field(description="The name of the task.")
-    dataset: str = Field(description="Its data set on the network; empty if only its code knows it.")
-    configuration: str = Field(description="The configuration of the data set; empty if there is none.")
-    measured: str = Field(description="The split that is measured.")
-    examples: str = Field(
-        description="The split of the examples before each question; empty if they come from elsewhere."
-    )
-    training: str = Field(description="The split of text to train on; empty if there is none.")
-    shots: int = Field(description="The number of examples before each question.")
-    kind: str = Field(description="What is asked of the model.")
-    metrics: tuple[str, ...] = Field(description="The names of the metrics.")
-    columns: tuple[str, ...] = Field(description="The columns that its templates name.")
-    functions: tuple[str, ...] = Field(
-        description="The parts of the task that are functions, which may read other columns, or make some."
-    )
-    paths: Mapping[str, tuple[str, ...]] = Field(
-        description="Where the rows are looked for in a data directory, by split, in this order; empty for a task that "
-        "names its own files."
-    )
+    task: str
+    """The name of the task."""
+    dataset: str
+    """Its data set on the network; empty if only its code knows it."""
+    configuration: str
+    """The configuration of the data set; empty if there is none."""
+    measured: str
+    """The split that is measured."""
+    examples: str
+    """The split of the examples before each question; empty if they come from elsewhere."""
+    training: str
+    """The split of text to train on; empty if there is none."""
+    shots: int
+    """The number of examples before each question."""
+    kind: str
+    """What is asked of the model."""
+    metrics: tuple[str, ...]
+    """The names of the metrics."""
+    columns: tuple[str, ...]
+    """The columns that its templates name."""
+    functions: tuple[str, ...]
+    """The parts of the task that are functions, which may read other columns, or make some."""
+    paths: Mapping[str, tuple[str, ...]]
+    """Where the rows are looked for in a data directory, by split, in this order; empty for a task that names its own
+    files."""
 
 
 @dataclass(frozen=True)

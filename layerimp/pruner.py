@@ -32,19 +32,20 @@ class PrunePlan(Plain, Tabular):
     """
 
     schema_version: Literal["layerimp.plan/2"] = versioned("layerimp.plan/2")
-    num_blocks: int = Field(ge=1, description="The number of blocks of the model that the plan is for.")
-    blocks: list[Step] = Field(
-        description="The steps to remove, in order: blocks as numbers, other steps as text, such as `17/18`."
-    )
-    reason: str = Field(default="", description="Why these steps were chosen, in words.")
-    scorer: str | None = Field(default=None, description="The scorer whose scores the plan follows, if any.")
-    pruner: str | None = Field(default=None, description="The pruner that made the plan, if any.")
-    model: str | None = Field(
-        default=None, description="The model that the plan was made for: an absolute path, or a name."
-    )
-    nested: bool | None = Field(
-        default=None, description="Whether the first steps are also the plan for fewer blocks; null if not known."
-    )
+    num_blocks: int = Field(ge=1)
+    """The number of blocks of the model that the plan is for."""
+    blocks: list[Step]
+    """The steps to remove, in order: blocks as numbers, other steps as text, such as `17/18`."""
+    reason: str = ""
+    """Why these steps were chosen, in words."""
+    scorer: str | None = None
+    """The scorer whose scores the plan follows, if any."""
+    pruner: str | None = None
+    """The pruner that made the plan, if any."""
+    model: str | None = None
+    """The model that the plan was made for: an absolute path, or a name."""
+    nested: bool | None = None
+    """Whether the first steps are also the plan for fewer blocks; null if not known."""
 
     @field_validator("blocks", mode="before")
     @classmethod

@@ -24,52 +24,70 @@ Known = Callable[[str], Result | None]
 class Entrant(Part):
     """A scorer of the grid."""
 
-    spec: ComponentSpec = Field(description="The scorer's name and options.")
-    blind: bool = Field(description="Whether the scorer ignores the model, so that no text changes its scores.")
-    seeded: bool = Field(description="Whether the scorer has a seed, which each repeat then sets.")
-    shards: bool = Field(False, description="Whether parts of a calibration set can be scored separately.")
-    code: str = Field(description="A digest of the scorer's source.")
+    spec: ComponentSpec
+    """The scorer's name and options."""
+    blind: bool
+    """Whether the scorer ignores the model, so that no text changes its scores."""
+    seeded: bool
+    """Whether the scorer has a seed, which each repeat then sets."""
+    shards: bool = False
+    """Whether parts of a calibration set can be scored separately."""
+    code: str
+    """A digest of the scorer's source."""
 
 
 class Chooser(Part):
     """A pruner of the grid."""
 
-    spec: ComponentSpec = Field(description="The pruner's name and options.")
-    nested: bool = Field(description="Whether one plan serves all counts.")
-    code: str = Field(description="A digest of the pruner's source.")
+    spec: ComponentSpec
+    """The pruner's name and options."""
+    nested: bool
+    """Whether one plan serves all counts."""
+    code: str
+    """A digest of the pruner's source."""
 
 
 class Mender(Part):
     """A healer of the grid."""
 
-    spec: ComponentSpec = Field(description="The healer's name and options.")
-    code: str = Field(description="A digest of the source of the healer and of its parts.")
+    spec: ComponentSpec
+    """The healer's name and options."""
+    code: str
+    """A digest of the source of the healer and of its parts."""
 
 
 class Measure(Part):
     """One evaluation: an evaluator on one task."""
 
-    evaluator: str = Field(description="The label of the evaluator.")
-    task: str = Field(description="The task, or the evaluator's label if the evaluator uses no tasks.")
-    tag: str = Field(description="A fingerprint of everything except the model that can change the metrics.")
-    optional: bool = Field(
-        default=False, description="Whether a model that cannot be measured is left out without an error."
-    )
+    evaluator: str
+    """The label of the evaluator."""
+    task: str
+    """The task, or the evaluator's label if the evaluator uses no tasks."""
+    tag: str
+    """A fingerprint of everything except the model that can change the metrics."""
+    optional: bool = False
+    """Whether a model that cannot be measured is left out without an error."""
 
 
 class Subject(Part):
     """A model of the grid."""
 
-    recipe: Recipe = Field(description="The recipe of a run for this model.")
-    identity: str = Field(description="A digest of the model's files and of the dtype.")
-    text: str = Field(description="A digest of the model's calibration text.")
-    heal_text: str | None = Field(None, description="A digest of the further text for healing; None if there is none.")
-    fidelity_text: str = Field("", description="A digest of the text for fidelity, if it is another, and its rows.")
-    measures: tuple[Measure, ...] = Field(description="The evaluations of quality.")
-    comparison: Measure | None = Field(
-        None, description="How pruned models are compared with the intact one; None if they are not."
-    )
-    data_files: tuple[DataFile, ...] = Field((), description="The local files of rows that the evaluators read.")
+    recipe: Recipe
+    """The recipe of a run for this model."""
+    identity: str
+    """A digest of the model's files and of the dtype."""
+    text: str
+    """A digest of the model's calibration text."""
+    heal_text: str | None = None
+    """A digest of the further text for healing; None if there is none."""
+    fidelity_text: str = ""
+    """A digest of the text for fidelity, if it is another, and its rows."""
+    measures: tuple[Measure, ...]
+    """The evaluations of quality."""
+    comparison: Measure | None = None
+    """How pruned models are compared with the intact one; None if they are not."""
+    data_files: tuple[DataFile, ...] = ()
+    """The local files of rows that the evaluators read."""
 
     @property
     def all_measures(self) -> tuple[Measure, ...]:

@@ -8,8 +8,6 @@ from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Literal, get_args
 
-from pydantic import Field
-
 from layerimp.bench.cell_graph import count_at
 from layerimp.bench.cells import Kind
 from layerimp.bench.store import FILE, stored_in
@@ -42,42 +40,51 @@ NOTES = (
 class CellForecast(Part):
     """The cells of one kind."""
 
-    finished: int = Field(description="The number of finished cells.")
-    most: int = Field(description="The largest possible number of cells, including finished ones.")
+    finished: int
+    """The number of finished cells."""
+    most: int
+    """The largest possible number of cells, including finished ones."""
 
 
 class ModelWork(Part):
     """The work of a grid for one model."""
 
-    model: str = Field(description="The model.")
-    num_blocks: int = Field(description="The number of blocks.")
-    removed: list[int] = Field(description="The numbers of blocks to remove.")
-    removed_parameters: list[Range] = Field(
-        description="For each of these numbers, the share of the parameters that goes."
-    )
-    cells: dict[str, CellForecast] = Field(
-        description="By kind: `scoring`, `planning`, `evaluation` (including healed models) and `costing`."
-    )
-    tokens: int = Field(description="How many tokens a repeat draws for scoring, at most.")
-    passes: list[PassForecast] = Field(description="The passes over the text for one repeat.")
-    memory: MemoryForecast = Field(description="Memory.")
-    block_ms: Known = Field(
-        description="Measured: one block and one batch of the text, in milliseconds; null if unknown."
-    )
-    scoring_s: Known = Field(description="Estimated: all remaining scorings, in seconds; null if unknown.")
-    evaluation_s: Known = Field(
-        description="Estimated: all remaining evaluations, at most, in seconds; null if unknown."
-    )
+    model: str
+    """The model."""
+    num_blocks: int
+    """The number of blocks."""
+    removed: list[int]
+    """The numbers of blocks to remove."""
+    removed_parameters: list[Range]
+    """For each of these numbers, the share of the parameters that goes."""
+    cells: dict[str, CellForecast]
+    """By kind: `scoring`, `planning`, `evaluation` (including healed models) and `costing`."""
+    tokens: int
+    """How many tokens a repeat draws for scoring, at most."""
+    passes: list[PassForecast]
+    """The passes over the text for one repeat."""
+    memory: MemoryForecast
+    """Memory."""
+    block_ms: Known
+    """Measured: one block and one batch of the text, in milliseconds; null if unknown."""
+    scoring_s: Known
+    """Estimated: all remaining scorings, in seconds; null if unknown."""
+    evaluation_s: Known
+    """Estimated: all remaining evaluations, at most, in seconds; null if unknown."""
 
 
 class GridForecast(Versioned):
     """The document that `bench` prints with `--dry-run --json`."""
 
     schema_version: Literal["layerimp.grid-forecast/1"] = versioned("layerimp.grid-forecast/1")
-    models: dict[str, ModelWork] = Field(description="The models, by label.")
-    repeats: int = Field(description="How often each scoring is done, each time with different text.")
-    writes: list[WrittenFile] = Field(description="What the command would write; a dry run writes nothing.")
-    notes: list[str] = Field(description="Notes for a reader.")
+    models: dict[str, ModelWork]
+    """The models, by label."""
+    repeats: int
+    """How often each scoring is done, each time with different text."""
+    writes: list[WrittenFile]
+    """What the command would write; a dry run writes nothing."""
+    notes: list[str]
+    """Notes for a reader."""
 
 
 def grid_forecast_of(prepared: PreparedGrid) -> GridForecast:

@@ -29,17 +29,16 @@ if TYPE_CHECKING:
 class Calibration(Plain):
     """The text that drove the scoring."""
 
-    source: str = Field(description="The file, data set or task that the text was drawn from.")
-    rows: int = Field(description="The number of rows drawn.")
-    tokens: int = Field(description="Tokens in all rows, without padding.")
-    labels: dict[str, int] | None = Field(
-        default=None,
-        exclude_if=lambda labels: labels is None,
-        description="For a classifier: how many rows have each label; left out for a language model.",
-    )
-    fingerprint: str = Field(
-        description="A hash of the rows and their labels, whatever the order: equal text has equal scores."
-    )
+    source: str
+    """The file, data set or task that the text was drawn from."""
+    rows: int
+    """The number of rows drawn."""
+    tokens: int
+    """Tokens in all rows, without padding."""
+    labels: dict[str, int] | None = Field(default=None, exclude_if=lambda labels: labels is None)
+    """For a classifier: how many rows have each label; left out for a language model."""
+    fingerprint: str
+    """A hash of the rows and their labels, whatever the order: equal text has equal scores."""
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,10 @@ FILE = "layerimp.json"
 class ReservedText(Plain):
     """Text that is kept apart, so that the fidelity of a checkpoint can be measured on it."""
 
-    source: str = Field(description="The text: an absolute path, or a name.")
-    documents: tuple[str, ...] = Field(description="The hashes of its documents.")
+    source: str
+    """The text: an absolute path, or a name."""
+    documents: tuple[str, ...]
+    """The hashes of its documents."""
 
     @field_validator("documents", mode="before")
     @classmethod
@@ -35,15 +37,16 @@ class Record(Plain):
     """What was removed from which model, and which healers repaired it. Each checkpoint has it as `layerimp.json`."""
 
     schema_version: Literal["layerimp.checkpoint/1"] = versioned("layerimp.checkpoint/1")
-    source: str = Field(description="The model that the checkpoint was made from: an absolute path, or a name.")
-    num_blocks: int = Field(ge=1, description="The number of blocks of that model.")
-    removed: tuple[Step, ...] = Field(
-        description="The removed steps in order: blocks by their indices in that model, and seams such as `17/18`."
-    )
-    healers: tuple[str, ...] = Field(default=(), description="The healers that repaired the model, in order.")
-    fidelity_text: ReservedText | None = Field(
-        default=None, description="Text that neither scorers nor healers have read; null if none was kept apart."
-    )
+    source: str
+    """The model that the checkpoint was made from: an absolute path, or a name."""
+    num_blocks: int = Field(ge=1)
+    """The number of blocks of that model."""
+    removed: tuple[Step, ...]
+    """The removed steps in order: blocks by their indices in that model, and seams such as `17/18`."""
+    healers: tuple[str, ...] = ()
+    """The healers that repaired the model, in order."""
+    fidelity_text: ReservedText | None = None
+    """Text that neither scorers nor healers have read; null if none was kept apart."""
 
     def write(self, directory: Path) -> None:
         """Write the record into a checkpoint."""

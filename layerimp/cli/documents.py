@@ -13,45 +13,60 @@ from layerimp.evaluator import DataFile, TaskDetails
 class Plugin(Plain):
     """An installed plugin."""
 
-    name: str = Field(description="The name of its entry point.")
-    status: Literal["ok", "failed", "disabled"] = Field(description="Whether it takes part.")
-    distribution: str = Field(description="What it was installed with.")
-    version: str = Field(description="The version of that.")
-    hooks: list[str] = Field(description="The hooks that it has.")
-    components: dict[str, list[str]] = Field(
-        description="The names of its components, by kind: `scorer`, `pruner`, and so on."
-    )
-    error: str | None = Field(description="Why it failed; null if it did not.")
-    seconds: float = Field(description="How long its import took.")
+    name: str
+    """The name of its entry point."""
+    status: Literal["ok", "failed", "disabled"]
+    """Whether it takes part."""
+    distribution: str
+    """What it was installed with."""
+    version: str
+    """The version of that."""
+    hooks: list[str]
+    """The hooks that it has."""
+    components: dict[str, list[str]]
+    """The names of its components, by kind: `scorer`, `pruner`, and so on."""
+    error: str | None
+    """Why it failed; null if it did not."""
+    seconds: float
+    """How long its import took."""
 
 
 class PluginList(Plain):
     """What `layerimp plugins` prints with `--json`."""
 
     schema_version: Literal["layerimp.plugins/1"] = versioned("layerimp.plugins/1")
-    plugins: list[Plugin] = Field(description="In the order of loading.")
+    plugins: list[Plugin]
+    """In the order of loading."""
 
 
 class Option(Plain):
     """An option of a component."""
 
-    name: str = Field(description="Its name.")
-    type: str = Field(description="What it takes, in words.")
-    default: Any = Field(description="What it is if nothing is given.")
-    description: str = Field(description="What it does.")
+    name: str
+    """Its name."""
+    type: str
+    """What it takes, in words."""
+    default: Any
+    """What it is if nothing is given."""
+    description: str
+    """What it does."""
 
 
 class Component(Plain):
     """A scorer, pruner, healer or evaluator."""
 
-    name: str = Field(description="The registered name.")
-    plugin: str = Field(description="The plugin that it comes from.")
-    summary: str = Field(description="What it is, in a line.")
-    reference: str = Field(description="Where the method comes from; empty if nothing says so.")
-    variants: dict[str, dict[str, Any]] = Field(
-        description="Further names of it, each with the options that it presets."
-    )
-    options: list[Option] = Field(description="Its options.")
+    name: str
+    """The registered name."""
+    plugin: str
+    """The plugin that it comes from."""
+    summary: str
+    """What it is, in a line."""
+    reference: str
+    """Where the method comes from; empty if nothing says so."""
+    variants: dict[str, dict[str, Any]]
+    """Further names of it, each with the options that it presets."""
+    options: list[Option]
+    """Its options."""
 
 
 def _components(kind: str) -> Any:
@@ -74,62 +89,77 @@ class TaskList(Plain):
     """What `layerimp tasks` prints with `--json`."""
 
     schema_version: Literal["layerimp.tasks/1"] = versioned("layerimp.tasks/1")
-    tasks: dict[str, str] = Field(description="By name, what each is, in a line.")
+    tasks: dict[str, str]
+    """By name, what each is, in a line."""
 
 
 class TaskDetailsList(Plain):
     """What `layerimp tasks --show` prints with `--json`."""
 
     schema_version: Literal["layerimp.task-details/1"] = versioned("layerimp.task-details/1")
-    tasks: list[TaskDetails] = Field(description="Each task, those of groups one by one.")
+    tasks: list[TaskDetails]
+    """Each task, those of groups one by one."""
 
 
 class DataFileList(Plain):
     """What `layerimp tasks --fetch` prints with `--json`."""
 
     schema_version: Literal["layerimp.rows/1"] = versioned("layerimp.rows/1")
-    files: list[DataFile] = Field(description="The files of the tasks, fetched now or before.")
+    files: list[DataFile]
+    """The files of the tasks, fetched now or before."""
 
 
 class Kept(Plain):
     """Something that is kept between runs."""
 
-    kind: Literal["metrics", "unfinished", "names"] = Field(
-        description="What `--clear` calls it: a kind of what is kept."
-    )
-    about: str = Field(description="What it is; empty if nothing says so.")
-    entries: int = Field(description="How many files or folders it is.")
-    bytes: int = Field(description="Their size.")
-    changed: str = Field(description="When the last of them was written: date and time of day in UTC.")
-    in_use: bool = Field(description="Whether a running command uses it, so that it cannot be removed.")
+    kind: Literal["metrics", "unfinished", "names"]
+    """What `--clear` calls it: a kind of what is kept."""
+    about: str
+    """What it is; empty if nothing says so."""
+    entries: int
+    """How many files or folders it is."""
+    bytes: int
+    """Their size."""
+    changed: str
+    """When the last of them was written: date and time of day in UTC."""
+    in_use: bool
+    """Whether a running command uses it, so that it cannot be removed."""
 
 
 class CacheList(Plain):
     """What `layerimp cache` prints with `--json`."""
 
     schema_version: Literal["layerimp.cache/1"] = versioned("layerimp.cache/1")
-    directory: str = Field(description="Where it is kept.")
-    kept: list[Kept] = Field(description="What is there now.")
-    removed: list[Kept] = Field(description="What `--clear` removed.")
+    directory: str
+    """Where it is kept."""
+    kept: list[Kept]
+    """What is there now."""
+    removed: list[Kept]
+    """What `--clear` removed."""
 
 
 class SchemaList(Plain):
     """What `layerimp schema` prints with `--json`."""
 
     schema_version: Literal["layerimp.schemas/1"] = versioned("layerimp.schemas/1")
-    schemas: dict[str, str] = Field(description="By name, what each describes, in a line.")
+    schemas: dict[str, str]
+    """By name, what each describes, in a line."""
 
 
 class Error(Plain):
     """An error."""
 
-    kind: str = Field(description="The name of the error, such as `OptionError`, `UsageError`, `Interrupted`.")
-    message: str = Field(description="What is wrong, where, and what would be right, in one line.")
-    exit_code: int = Field(description="The exit code of the command.")
+    kind: str
+    """The name of the error, such as `OptionError`, `UsageError`, `Interrupted`."""
+    message: str
+    """What is wrong, where, and what would be right, in one line."""
+    exit_code: int
+    """The exit code of the command."""
 
 
 class ErrorReport(Plain):
     """The document that a command prints with `--json` if it fails as a whole."""
 
     schema_version: Literal["layerimp.error/1"] = versioned("layerimp.error/1")
-    error: Error = Field(description="The error.")
+    error: Error
+    """The error."""

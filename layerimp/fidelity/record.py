@@ -26,12 +26,18 @@ class Record(Plain):
 class Spread(Record):
     """The divergence over all predictions."""
 
-    mean: Nats = Field(description="The mean per prediction, in nats.")
-    stderr: float | None = Field(description="Its standard error, clustered by row; null for a single row.")
-    median: Nats = Field(description="The median over the predictions, in nats.")
-    p90: Nats = Field(description="The 90th percentile.")
-    p99: Nats = Field(description="The 99th percentile.")
-    max: Nats = Field(description="The largest value.")
+    mean: Nats
+    """The mean per prediction, in nats."""
+    stderr: float | None
+    """Its standard error, clustered by row; null for a single row."""
+    median: Nats
+    """The median over the predictions, in nats."""
+    p90: Nats
+    """The 90th percentile."""
+    p99: Nats
+    """The 99th percentile."""
+    max: Nats
+    """The largest value."""
 
     @classmethod
     def of(cls, divergence: Divergence) -> Spread:
@@ -43,10 +49,14 @@ class Spread(Record):
 class Copying(Record):
     """The predictions in the second half of rows that hold the same tokens twice."""
 
-    accuracy: Share = Field(description="The share of the tokens that the model predicts right.")
-    intact: Share = Field(description="The share that the intact model predicts right.")
-    divergence: Nats = Field(description="The mean divergence there, in nats.")
-    agreement: Share = Field(description="The share of these predictions with the same top token.")
+    accuracy: Share
+    """The share of the tokens that the model predicts right."""
+    intact: Share
+    """The share that the intact model predicts right."""
+    divergence: Nats
+    """The mean divergence there, in nats."""
+    agreement: Share
+    """The share of these predictions with the same top token."""
 
     @classmethod
     def of(cls, divergence: Divergence) -> Copying:
@@ -62,23 +72,31 @@ class Copying(Record):
 class Sample(Record):
     """One prompt, and how both models continue it."""
 
-    prompt: str = Field(description="The prompt, or the message if the model is asked in its chat template.")
-    chat: bool = Field(description="Whether the prompt is a message in the chat template.")
-    intact: str = Field(description="The intact model's continuation.")
-    text: str = Field(description="The model's continuation.")
+    prompt: str
+    """The prompt, or the message if the model is asked in its chat template."""
+    chat: bool
+    """Whether the prompt is a message in the chat template."""
+    intact: str
+    """The intact model's continuation."""
+    text: str
+    """The model's continuation."""
 
 
 class Generation(Record):
     """Greedy continuations of the same prompts by both models."""
 
-    same_tokens: float = Field(description="The mean number of tokens until the continuations first differ.")
-    empty: Share = Field(description="The share of continuations without text.")
-    loops: Share | None = Field(
-        description="The share of continuations that end in a loop; null if they have fewer than 32 tokens."
-    )
-    intact_empty: Share = Field(description="The intact model's share of continuations without text.")
-    intact_loops: Share | None = Field(description="The intact model's share of continuations that end in a loop.")
-    samples: list[Sample] = Field(description="A few of the continuations.")
+    same_tokens: float
+    """The mean number of tokens until the continuations first differ."""
+    empty: Share
+    """The share of continuations without text."""
+    loops: Share | None
+    """The share of continuations that end in a loop; null if they have fewer than 32 tokens."""
+    intact_empty: Share
+    """The intact model's share of continuations without text."""
+    intact_loops: Share | None
+    """The intact model's share of continuations that end in a loop."""
+    samples: list[Sample]
+    """A few of the continuations."""
 
     @property
     def collapse(self) -> str | None:
@@ -100,15 +118,15 @@ class Generation(Record):
 class Fidelity(Record):
     """How far a model is from the intact one. What was not measured is null."""
 
-    predictions: int | None = Field(default=None, description="The number of predictions of the divergence.")
-    divergence: Spread | None = Field(
-        default=None, description="The Kullback-Leibler divergence from the intact model's predictions, in nats."
-    )
-    agreement: Share | None = Field(
-        default=None, description="The share of predictions with the same top token, or of rows with the same label."
-    )
-    copying: Copying | None = Field(default=None, description="How well text is copied.")
-    generation: Generation | None = Field(default=None, description="The text that is generated.")
-    missing: dict[str, str] = Field(
-        default_factory=dict, description="Why `copying` or `generation` was not measured, by name."
-    )
+    predictions: int | None = None
+    """The number of predictions of the divergence."""
+    divergence: Spread | None = None
+    """The Kullback-Leibler divergence from the intact model's predictions, in nats."""
+    agreement: Share | None = None
+    """The share of predictions with the same top token, or of rows with the same label."""
+    copying: Copying | None = None
+    """How well text is copied."""
+    generation: Generation | None = None
+    """The text that is generated."""
+    missing: dict[str, str] = Field(default_factory=dict)
+    """Why `copying` or `generation` was not measured, by name."""
