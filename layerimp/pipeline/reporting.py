@@ -16,7 +16,7 @@ from layerimp.report.build import ONE_DRAW, model_results, scored
 from layerimp.report.document import Failure, Results
 from layerimp.report.results.comparison import Design
 from layerimp.report.results.data import distinct
-from layerimp.report.results.models import PrunedModel, ReachedTarget, Target
+from layerimp.report.results.models import PLAN, PrunedModel, ReachedTarget, Target
 from layerimp.report.rows import Left, Measurements, Pruned
 from layerimp.report.statistics import by_task, costs
 from layerimp.report.words import asked, got
@@ -147,7 +147,7 @@ def _amount(recipe: Recipe) -> Amount:
         return recipe.count
     if recipe.ratio is not None:
         return float(recipe.ratio)
-    return f"blocks={','.join(map(str, recipe.blocks))}" if recipe.blocks else "plan"
+    return f"blocks={','.join(map(str, recipe.blocks))}" if recipe.blocks else PLAN
 
 
 def _notes(run: Run, design: Design, model: ModelResults) -> Iterator[str]:

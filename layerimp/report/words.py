@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from layerimp._table import Cell
 from layerimp.report.results.comparison import Compared, ModelResults
 from layerimp.report.results.measures import Interval, Measured, Share
-from layerimp.report.results.models import Amount, ReachedTarget, RepairedGap, Target
+from layerimp.report.results.models import PLAN, Amount, ReachedTarget, RepairedGap, Target
 from layerimp.report.results.rows import Level, Row
-from layerimp.steps import Step, kept_halves, named, removed_by, runs_of, steps_of, sublayers_of
+from layerimp.steps import Step, kept_halves, named, read_steps, removed_by, runs_of, steps_of, sublayers_of
 
 _NOT_ZERO = re.compile("[1-9]")
 _ALIKE = 0.05
@@ -223,9 +223,11 @@ def removable_at(level: Level) -> str:
 
 
 def amount_name(amount: Amount) -> str:
-    """Show an amount, such as `25%`, `3 blocks` or `bytes=6GB`."""
+    """Show an amount, such as `25%`, `3 blocks`, `blocks 2, 5`, `blocks of the plan` or `bytes=6GB`."""
+    if amount == PLAN:
+        return "blocks of the plan"
     if isinstance(amount, str):
-        return amount
+        return named(read_steps(amount.removeprefix("blocks="))) if amount.startswith("blocks=") else amount
     if isinstance(amount, int):
         return f"{amount} block" + ("s" if amount > 1 else "")
     return f"{amount * 100:.4g}%"
@@ -234,6 +236,14 @@ def amount_name(amount: Amount) -> str:
 def amount_asked(amount: Amount) -> str:
     """Show an amount as a part of the model, such as `25% of blocks`."""
     return amount_name(amount) + (" of blocks" if isinstance(amount, float) else "")
+
+
+def without(amount: Amount) -> str:
+    """Say what models lack: `without 25% of blocks`, `without the blocks of the plan`; at a size, `at bytes=6GB`."""
+    asked = amount_asked(amount)
+    if isinstance(amount, str) and "=" in asked:
+        return f"at {asked}"
+    return f"without {'the ' * (amount == PLAN)}{asked}"
 
 
 def between(low: float, high: float) -> str:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from support.grids import findings
 
 from layerimp.report import words
+from layerimp.report.results.models import Amount
 from layerimp.report.words import amounts_asked, between, number, to_either_side, two_digits
 from layerimp.steps import Step, Sublayer, kept_halves, simplest, steps_of
 
@@ -148,6 +149,23 @@ def test_every_ratio_has_its_share_of_the_parameters(tmp_path: Path) -> None:
     assert (frame["removed_parameters_high"] < 1).all()
     assert between(0.1841, 0.1842) == "18.4%"
     assert between(0.184, 0.2) == "18.4% to 20.0%"
+
+
+@pytest.mark.parametrize(
+    ("amount", "said"),
+    [
+        (0.25, "without 25% of blocks"),
+        (1, "without 1 block"),
+        (3, "without 3 blocks"),
+        ("blocks=2", "without block 2"),
+        ("blocks=2,7.mlp,8.attn", "without 2, 7/8"),
+        ("plan", "without the blocks of the plan"),
+        ("bytes=6GB, parameters=0.5", "at bytes=6GB, parameters=0.5"),
+        ("keep=agreement=0.9", "at keep=agreement=0.9"),
+    ],
+)
+def test_an_amount_reads_well_in_a_sentence(amount: Amount, said: str) -> None:
+    assert words.without(amount) == said
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from layerimp.report.statistics import interval, times_stderr
 from layerimp.report.tables import fidelity, quality
 from layerimp.report.tables.distances import Continued, continued
 from layerimp.report.tables.models import remarks
-from layerimp.report.words import always, amount_name, both_shares, measured_on, percent
+from layerimp.report.words import always, amount_name, both_shares, measured_on, percent, without
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,11 @@ class Measure:
     parameters: str
     pruner: str
     lines: Sequence[Line]
+
+    @property
+    def without(self) -> str:
+        """What the models lack, in a sentence."""
+        return without(self.row.amount)
 
     @property
     def leaders(self) -> list[str]:

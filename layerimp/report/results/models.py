@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Amount = int | float | str
 """What was asked for: a number of blocks, a share of them below 1, or in words a size, a quality, or named blocks."""
+PLAN = "plan"
+"""The amount of a run that removes what a plan says."""
 
 
 class Size(Part):

@@ -157,6 +157,21 @@ def test_a_run_with_one_scorer_shows_what_is_left() -> None:
     assert "removed: 2-3 Significantly better than random (" in beside
 
 
+@pytest.mark.parametrize(
+    ("asked", "said", "removed"),
+    [
+        ({"targets": {"parameters": "850"}}, "at parameters=850", "parameters=850"),
+        ({"targets": {"bytes": "3.4KB"}}, "at bytes=3.4KB", "bytes=3.4KB"),
+        ({"count": None, "blocks": "2-3"}, "without blocks 2, 3", "blocks 2, 3"),
+        ({"count": None}, "without the blocks of the plan", "blocks of the plan"),
+    ],
+)
+def test_what_was_asked_for_reads_well(asked: dict[str, Any], said: str, removed: str) -> None:
+    text = words(findings(only(report(**asked), "avss")))
+    assert f"88.9% of what tiny knows is retained {said}. {removed} 20.0% of parameters" in text
+    assert f"Removed {removed} (20.0% of parameters)" in text
+
+
 def test_the_only_scorer_is_shown_though_a_baseline_leads() -> None:
     made = only(report(), "avss", "random", "depth")
     made.metrics["random"] = measured(189)

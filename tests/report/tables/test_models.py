@@ -127,7 +127,7 @@ def test_a_run_has_its_models_side_by_side() -> None:
 
 def test_a_single_pruned_model_has_a_row_for_each_metric() -> None:
     (table,) = quality(report().results())
-    assert table.title == "quality of tiny, lowest, plan (50.0% of blocks, 40.0% of parameters)"
+    assert table.title == "quality of tiny, lowest, blocks of the plan (50.0% of blocks, 40.0% of parameters)"
     assert table.heads == ["data set", "metric", "original", "paper", "retained"]
     assert [str(cell) for cell in table.rows[0]] == ["sst2", "acc ↑", "0.8000 ± 0.010", "0.6000 ± 0.020", "75.0%"]
 
