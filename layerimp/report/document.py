@@ -130,12 +130,16 @@ class Results(Compared, Versioned):
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write an indented JSON file, in place of an older one.
+    """Write an indented JSON file, in place of an older one; raise OutputError if it cannot be written."""
+    write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, in place of an older one.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
     try:
         write_whole(path, text)
     except OSError as error:

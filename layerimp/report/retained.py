@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -167,11 +167,20 @@ def summed_up(intact: Mapping[str, Metric], tables: Sequence[Mapping[Key, Metric
 
 
 def _mean(estimates: Sequence[Estimate | None]) -> Estimate | None:
-    """Return the mean over tasks, where negative values count as 0; None without tasks, or if one was not measured."""
-    known = [one for one in estimates if one is not None and not np.isnan(one.points).any()]
+    """Return the mean over tasks, where negative values count as 0; None without tasks, or if one was not measured.
+
+    It has resamples if all tasks have them, and the fewest degrees of freedom of them.
+    """
+    known = [_clipped(one) for one in estimates if one is not None and not np.isnan(one.points).any()]
     if not known or len(known) < len(estimates):
         return None
-    return _joined([_clipped(one) for one in known], lambda values: np.mean(values, axis=0))
+    points = np.mean([one.points for one in known], axis=0)
+    draws = [one.draws for one in known if one.draws is not None]
+    if len(draws) == len(known):
+        least = min(known, key=lambda one: (one.documents or 0) - one.strata)
+        return Estimate(points, np.mean(draws, axis=0), least.documents, strata=least.strata)
+    errors = [one.error for one in known if one.error is not None]
+    return Estimate(points, stderr=math.hypot(*errors) / len(errors) if len(errors) == len(known) else None)
 
 
 def _clipped(one: Estimate) -> Estimate:
@@ -179,18 +188,6 @@ def _clipped(one: Estimate) -> Estimate:
     points = np.maximum(one.points, 0.0)
     draws = None if one.draws is None else np.where(one.points > 0, one.draws, np.maximum(one.draws, 0.0))
     return replace(one, points=points, draws=draws, right=None)
-
-
-def _joined(estimates: Sequence[Estimate], join: Callable[[Sequence[Array]], Array]) -> Estimate:
-    """Join several figures into one, with resamples if all have them, and the fewest degrees of freedom of them."""
-    points = join([one.points for one in estimates])
-    draws = [one.draws for one in estimates if one.draws is not None]
-    if len(draws) == len(estimates):
-        least = min(estimates, key=lambda one: (one.documents or 0) - one.strata)
-        return Estimate(points, join(draws), least.documents, strata=least.strata)
-    errors = [one.error for one in estimates if one.error is not None]
-    known = len(errors) == len(estimates)
-    return Estimate(points, stderr=math.hypot(*errors) / len(errors) if known else None)
 
 
 def share(estimate: Estimate | None) -> measures.Share | None:

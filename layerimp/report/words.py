@@ -10,7 +10,7 @@ from layerimp._table import Cell
 from layerimp.report.results.comparison import Compared, ModelResults
 from layerimp.report.results.measures import Interval, Measured, Share
 from layerimp.report.results.models import PLAN, Amount, ReachedTarget, RepairedGap, Target
-from layerimp.report.results.rows import Level, Row
+from layerimp.report.results.rows import Level
 from layerimp.steps import Step, kept_halves, named, read_steps, removed_by, runs_of, steps_of, sublayers_of
 
 _NOT_ZERO = re.compile("[1-9]")
@@ -255,11 +255,6 @@ def parameters(ends: Iterable[float]) -> str:
     """Show the share of the parameters that is removed, or the range of shares."""
     shares = list(ends)
     return f"{between(min(shares), max(shares))} of parameters"
-
-
-def both_shares(*rows: Row) -> tuple[str, str]:
-    """Show what is asked for, such as `25% of blocks` or `3 blocks`, and the share of the parameters that goes."""
-    return amount_asked(rows[0].amount), parameters(end for row in rows for end in row.removed_parameters)
 
 
 def amounts_asked(compared: Compared) -> list[str]:

@@ -12,11 +12,10 @@ from pathlib import Path
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from pydantic import BaseModel
 
-from layerimp._paths import last_part, tree_without_folders, without_folders, write_whole
-from layerimp.errors import OutputError
+from layerimp._paths import last_part, tree_without_folders, without_folders
 from layerimp.fidelity.record import Sample
 from layerimp.models.origin import model_name
-from layerimp.report.document import PAGE, Results, movable, write_json
+from layerimp.report.document import PAGE, Results, movable, write_json, write_text
 from layerimp.report.model_comparison import COMPARISON, comparison_tables
 from layerimp.report.page.curves import curves, drawn, looks, sample
 from layerimp.report.page.view import View, leads, question, subject
@@ -105,17 +104,14 @@ def write_page(results: Results, directory: Path) -> Path:
         OutputError: nothing can be written there.
     """
     path = directory / PAGE
-    try:
-        write_whole(path, page(results))
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    write_text(path, page(results))
     return path
 
 
 def write_comparison(comparison: ModelComparison, directory: Path) -> None:
     """Write the document and a page into a directory."""
     write_json(directory / COMPARISON, comparison.model_dump(mode="json"))
-    (directory / PAGE).write_text(comparison_page(comparison), encoding="utf-8")
+    write_text(directory / PAGE, comparison_page(comparison))
 
 
 def _json_uri(document: BaseModel) -> str:

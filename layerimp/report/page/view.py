@@ -21,7 +21,7 @@ from layerimp.report.statistics import interval, times_stderr
 from layerimp.report.tables import fidelity, quality
 from layerimp.report.tables.distances import Continued, continued
 from layerimp.report.tables.models import remarks
-from layerimp.report.words import always, amount_name, both_shares, measured_on, percent, without
+from layerimp.report.words import always, amount_asked, amount_name, measured_on, parameters, percent, without
 
 
 @dataclass(frozen=True)
@@ -167,18 +167,14 @@ class View:
         return measured_on(self.model)
 
     @cached_property
-    def _headlines(self) -> list[Row]:
-        return self.model.headlines
-
-    @cached_property
     def places(self) -> list[Measure]:
         """What is retained on average."""
-        return [self._place(row) for row in self._headlines]
+        return [self._place(row) for row in self.model.headlines]
 
     @cached_property
     def tasks(self) -> list[Measure]:
         """All single metrics."""
-        headlines = set(map(id, self._headlines))
+        headlines = set(map(id, self.model.headlines))
         return [self._place(row) for row in self.model.rows if id(row) not in headlines]
 
     @cached_property
@@ -200,7 +196,8 @@ class View:
             amount += f" ({counted(row.counts[-1])})"
         amount = amount.replace(" ", "\N{NO-BREAK SPACE}")
         lines = [self._line(row, entry) for entry in entries]
-        return Measure(row, amount, *both_shares(row), self.charts.of_pruner(row.pruner), lines)
+        share, pruner = parameters(row.removed_parameters), self.charts.of_pruner(row.pruner)
+        return Measure(row, amount, amount_asked(row.amount), share, pruner, lines)
 
     @cached_property
     def _counts(self) -> dict[Place, set[tuple[int, ...]]]:

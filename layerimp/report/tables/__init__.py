@@ -88,11 +88,11 @@ def _quality(compared: Compared, intact: Sequence[Record], smaller: Sequence[Rec
         columns.append(Column("retained", [_percentage(first.retained) for first in firsts]))
     place = [smaller[0].pruner, amount_name(smaller[0].amount or 0)] if smaller else []
     title = ", ".join(filter(None, (_subject(compared), *place)))
-    gone = [_reduction(line.values()) for line in lines.values()]
-    if len(set(gone)) > 1:
-        columns.append(Column("parameter reduction", gone, "left"))
-    elif gone[0]:
-        title += f" ({gone[0]})"
+    reductions = [_reduction(line.values()) for line in lines.values()]
+    if len(set(reductions)) > 1:
+        columns.append(Column("parameter reduction", reductions, "left"))
+    elif reductions[0]:
+        title += f" ({reductions[0]})"
     return Table(columns, title, naming=naming, notes=list(notes_on(compared)))
 
 
