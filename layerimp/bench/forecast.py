@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from layerimp.bench.cell_graph import count_at
 from layerimp.bench.cells import Kind
-from layerimp.bench.store import FILE, stored_in
+from layerimp.bench.store import stored_in
 from layerimp.component import versioned
 from layerimp.errors import LayerimpError
 from layerimp.pipeline.durations import Durations
-from layerimp.pipeline.forecast_parts import MemoryForecast, PassForecast, Range, WrittenFile
+from layerimp.pipeline.forecast_parts import MemoryForecast, PassForecast, Range
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.resolve import row_length
 from layerimp.registry.attribution import create
-from layerimp.report.document import PAGE, RESULTS
 from layerimp.report.results.part import Known, Part, Versioned
 from layerimp.scorer import Scorer
 from layerimp.scoring.passes import shared_passes
@@ -81,8 +80,6 @@ class GridForecast(Versioned):
     """The models, by label."""
     repeats: int
     """How often each scoring is done, each time with different text."""
-    writes: list[WrittenFile]
-    """What the command would write; a dry run writes nothing."""
     notes: list[str]
     """Notes for a reader."""
 
@@ -95,7 +92,6 @@ def grid_forecast_of(prepared: PreparedGrid) -> GridForecast:
     return GridForecast(
         models={label: _work(prepared, label, known) for label in prepared.layout.models},
         repeats=prepared.layout.grid.repeats,
-        writes=[WrittenFile(path=str(prepared.output / name), bytes=None) for name in (FILE, RESULTS, PAGE)],
         notes=list(NOTES),
     )
 

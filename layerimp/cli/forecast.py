@@ -33,7 +33,7 @@ def of_run(forecast: Forecast) -> Iterator[Table | str]:
         yield f"quality: {', '.join(forecast.tasks)}, of the intact model and those of {', '.join(models)}{healed}"
     yield _memory(forecast.memory)
     yield from _times(forecast)
-    yield from _end(forecast)
+    yield from _notes(forecast.notes)
 
 
 def of_healing(forecast: HealingForecast) -> Iterator[Table | str]:
@@ -46,7 +46,7 @@ def of_healing(forecast: HealingForecast) -> Iterator[Table | str]:
     times = forecast.time
     each = f"{_about(times.pass_s)} for each pass of both models over the text"
     yield _time([f"healing {_about(times.healing_s)}", each], times.block_ms)
-    yield from _end(forecast)
+    yield from _notes(forecast.notes)
 
 
 def of_grid(forecast: GridForecast) -> Iterator[Table | str]:
@@ -54,7 +54,7 @@ def of_grid(forecast: GridForecast) -> Iterator[Table | str]:
     yield _cells(forecast)
     for label, work in forecast.models.items():
         yield from (f"{label}: {line}" for line in _work(work))
-    yield from _end(forecast)
+    yield from _notes(forecast.notes)
 
 
 def _sizes(forecast: Forecast) -> Table:
@@ -123,14 +123,8 @@ def _memory(memory: MemoryForecast) -> str:
     )
 
 
-def _end(forecast: Forecast | HealingForecast | GridForecast) -> Iterator[str]:
-    """Yield the files that would be written, and the notes."""
-    if forecast.writes:
-        yield "would be written:"
-    for file in forecast.writes:
-        size = "" if file.bytes is None else f" ({_range(file.bytes)} bytes)"
-        yield f"  {file.path}{size}"
-    yield from (f"note: {note}" for note in forecast.notes)
+def _notes(notes: list[str]) -> Iterator[str]:
+    yield from (f"note: {note}" for note in notes)
 
 
 def _healed_sizes(forecast: HealingForecast) -> Table:

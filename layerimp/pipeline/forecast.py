@@ -7,17 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from layerimp._paths import expanded
 from layerimp.component import versioned
 from layerimp.errors import SurgeryError
 from layerimp.pipeline.blocks_for_size import LATENCY, Goal
-from layerimp.pipeline.checkpoints import checkpoint_path
 from layerimp.pipeline.durations import Durations
-from layerimp.pipeline.forecast_parts import ROUGHLY, MemoryForecast, PassForecast, Range, WrittenFile
+from layerimp.pipeline.forecast_parts import ROUGHLY, MemoryForecast, PassForecast, Range
 from layerimp.pipeline.outline import Outline
-from layerimp.pipeline.output import PLANS, RECIPE
 from layerimp.pipeline.resolve import budget_for, budget_of, create_pruner, row_length
-from layerimp.report.document import PAGE, RESULTS
 from layerimp.report.results.part import Known, Part, Versioned
 from layerimp.scorer import Importance
 from layerimp.scoring.passes import check_offloading, shared_passes
@@ -99,8 +95,6 @@ class Forecast(Versioned):
     """Memory."""
     time: TimeForecast
     """Time, without reading the model, fidelity and costs."""
-    writes: list[WrittenFile]
-    """What the command would write; a dry run writes nothing."""
     notes: list[str]
     """Notes for a reader."""
 
@@ -152,7 +146,6 @@ class _Estimate:
             rescorings=rescorings,
             memory=self._memory(),
             time=self._time(passes, rescorings, int(count.most)),
-            writes=self._writes(scorers, stored.pruned),
             notes=self._notes(),
         )
 
@@ -252,18 +245,6 @@ class _Estimate:
             model_s=each,
             evaluation_s=None if each is None or searched else each * models,
         )
-
-    def _writes(self, scorers: Sequence[str], weights: Range) -> list[WrittenFile]:
-        """List the files that would be written, with the sizes of weights."""
-        prepared = self.prepared
-        if self.recipe.output is None:
-            return []
-        output = expanded(self.recipe.output).absolute()
-        files = [RECIPE, RESULTS, PLANS] + [PAGE] * (prepared.command == "run")
-        labels = [*scorers] or list(prepared.plans or ["blocks"])
-        labels += [f"{label}+{healer}" for label in labels for healer in prepared.healers]
-        small = [WrittenFile(path=str(output / name), bytes=None) for name in files]
-        return small + [WrittenFile(path=str(output / checkpoint_path(label)), bytes=weights) for label in labels]
 
     def _notes(self) -> list[str]:
         notes = []

@@ -101,12 +101,3 @@ class MemoryForecast(Part):
             verifying=held * dtype.itemsize if verifies else 0,
             free=free_bytes(place),
         )
-
-
-class WrittenFile(Part):
-    """A file or directory that would be written."""
-
-    path: str
-    """Where."""
-    bytes: Range | None
-    """The size of its weights; null for small files."""

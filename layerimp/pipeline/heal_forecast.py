@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from layerimp._paths import expanded
 from layerimp.component import versioned
 from layerimp.healing.engine import check_shapes
 from layerimp.pipeline.durations import Durations
-from layerimp.pipeline.forecast_parts import ROUGHLY, MemoryForecast, Range, WrittenFile
+from layerimp.pipeline.forecast_parts import ROUGHLY, MemoryForecast
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.resolve import row_length
 from layerimp.report.results.models import Size
@@ -67,8 +66,6 @@ class HealingForecast(Versioned):
     """The memory for both models."""
     time: HealingTime
     """The time of one pass, without reading the models."""
-    writes: list[WrittenFile]
-    """What the command would write; a dry run writes nothing."""
     notes: list[str]
     """Notes for a reader."""
 
@@ -107,6 +104,5 @@ def healing_forecast_of(prepared: PreparedHealing) -> HealingForecast:
             pass_s=durations.passes(1 + len(pruned.stack) / len(teacher.stack)),
             healing_s=durations.healing([healer], len(gaps)),
         ),
-        writes=[WrittenFile(path=str(expanded(recipe.output or "").absolute()), bytes=Range.of(sizes.pruned.bytes))],
         notes=[ROUGHLY],
     )

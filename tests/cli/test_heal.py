@@ -330,7 +330,6 @@ def test_a_dry_run_says_what_would_be_healed_and_reads_no_weights(
         assert found[name] == done[name]
     assert found["tokens"] >= done["calibration"]["tokens"]
     assert found["gaps"] == ["blocks 1, 2"]
-    assert [one["path"] for one in found["writes"]] == [done["output"]]
     for name, directory in (("teacher", model_dir), ("pruned", tmp_path / "out")):
         model = AutoModelForCausalLM.from_pretrained(directory)
         assert found["sizes"][name]["blocks"] == model.config.num_hidden_layers

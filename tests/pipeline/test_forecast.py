@@ -84,10 +84,6 @@ def test_a_run_does_what_was_foretold(
     assert before["kv_bytes_per_token"]["pruned"]["most"] == costs["block-influence"]["kv_bytes_per_token"]
     assert before["tokens"] == after["calibration"]["tokens"]
     assert (before["scorers"], before["baselines"]) == (list(after["scorers"]), list(after["baselines"]))
-    assert {Path(one["path"]) for one in before["writes"]} == {
-        *(path for path in output.iterdir() if path.is_file()),
-        *(output / "checkpoints").iterdir(),
-    }
     assert before["memory"]["weights"] == before["memory"]["verifying"] == 4 * before["parameters"]["original"]
 
 
@@ -118,8 +114,6 @@ def test_a_prune_does_what_was_foretold(layerimp_command: Run, foretold: Any, mo
     assert before["time"]["scoring_s"] is None
     after = made(layerimp_command, *arguments)
     assert before["parameters"]["pruned"]["least"] == after["parameters"]["pruned"]["blocks"]
-    (checkpoint,) = [one for one in before["writes"] if one["bytes"]]
-    assert checkpoint["path"] == after["scorers"]["blocks"]["checkpoint"]
     plans = foretold("prune", "--model", model_dir, "--plan", output / "plan.json", "--output", tmp_path / "again")
     assert plans["parameters"] == before["parameters"]
     assert plans["removed"] == {"least": 2, "most": 2}
