@@ -24,7 +24,7 @@ from layerimp.models.traits import longest_row
 from layerimp.pipeline.output import check_output, output_directory
 from layerimp.pipeline.resolve import anywhere, resolve, settled
 from layerimp.pipeline.stages import load_model
-from layerimp.pipeline.texts import check_calibration, text_for_comparison
+from layerimp.pipeline.texts import Texts, check_calibration
 from layerimp.progress import SILENT, Progress
 from layerimp.recipe import Permissions, Recipe, check_kind, validated
 from layerimp.recipe.components import named
@@ -197,9 +197,8 @@ def _carried_out(prepared: PreparedComparison) -> ModelComparison:
     intact = load_model(recipe, allowed, progress, quantised=True)
     recipe = settled(recipe, intact.model)
     evaluators, failed = fitting(recipe, prepared.evaluators, intact.model, progress, lenient=False)
-    text, unread = text_for_comparison(
-        recipe, intact, prepared.reserved, named=prepared.text_named, permissions=allowed, progress=progress
-    )
+    texts = Texts(recipe, intact, allowed, progress)
+    text, unread = texts.for_comparison(prepared.reserved, named=prepared.text_named)
     name = model_name(recipe.model)
     evaluation = Evaluation(intact.model, intact.tokenizer, progress, failed=failed, intact_name=name)
     evaluation.announce(evaluators, intact.stack, len(prepared.models))

@@ -24,7 +24,7 @@ from layerimp.pipeline.healing import check_heal_text, configured, repaired
 from layerimp.pipeline.output import check_output, output_directory
 from layerimp.pipeline.resolve import check_ahead, defaults_note, resolve, settled
 from layerimp.pipeline.stages import load_model
-from layerimp.pipeline.texts import check_calibration, further_text, read_text, text_for_fidelity_again
+from layerimp.pipeline.texts import Texts, check_calibration
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.assets import absolute, assets
 from layerimp.report.card import HealedCheckpoint, healed_card
@@ -133,10 +133,12 @@ def heal_checkpoint(request: HealingRequest, *, permissions: Permissions, progre
         theirs = load_model(recipe.model_copy(update={"model": source}), permissions, progress)
         record = prepared.record.model_copy(update={"num_blocks": len(theirs.stack)})
         known = record.fidelity_text
-        corpus = read_text(recipe, ours, prepared.trained_on, progress)
-        drawn = corpus.draw(recipe.calibration.samples, recipe.seed, without=known.documents if known else ())
-        measured = text_for_fidelity_again(recipe, ours, known, drawn, permissions, progress)
-        further = further_text(recipe, ours, drawn.documents | measured.documents, permissions, progress) or ()
+        texts = Texts(recipe, ours, permissions, progress)
+        drawn = texts.calibration(prepared.trained_on).draw(
+            recipe.calibration.samples, recipe.seed, without=known.documents if known else ()
+        )
+        measured = texts.for_fidelity_again(known, drawn)
+        further = texts.further(drawn.documents | measured.documents) or ()
         compare = _comparison(prepared, theirs, measured, progress)
         fidelity = {"pruned": compare(ours.model, "the pruned model")}
         healed = heal_beside(

@@ -20,7 +20,7 @@ from layerimp.pipeline.healing import check_text
 from layerimp.pipeline.held_out import with_quality
 from layerimp.pipeline.resolve import settled
 from layerimp.pipeline.stages import Loaded, load_model
-from layerimp.pipeline.texts import further_text, read_text, text_for_fidelity
+from layerimp.pipeline.texts import Texts
 from layerimp.report.results.models import Size
 from layerimp.steps import Sublayer, removed_by
 
@@ -107,16 +107,17 @@ class Run:
         recipe = settled(asked, loaded.model, prepared.reads)
         evaluators, failed = fitting(recipe, prepared.evaluators, loaded.model, progress, lenient=prepared.lenient)
         if "calibration" in prepared.reads:
-            corpus = read_text(recipe, loaded, prepared.trained_on, progress)
+            texts = Texts(recipe, loaded, allowed, progress)
+            corpus = texts.calibration(prepared.trained_on)
             drawn = corpus.draw(recipe.calibration.samples, recipe.seed)
             if "amount" in prepared.reads:
-                reserved = text_for_fidelity(recipe, loaded, corpus, drawn.documents, allowed, progress)
+                reserved = texts.for_fidelity(corpus, drawn.documents)
                 evaluators = with_text(recipe, evaluators, reserved, progress)
             if prepared.command == "run" and recipe.keep is not None:
                 drawn, evaluators = with_quality(recipe, loaded.stack, drawn, evaluators, progress)
             if prepared.healers:
                 taken = drawn.documents | (reserved.documents if reserved else frozenset())
-                further = further_text(recipe, loaded, taken, allowed, progress)
+                further = texts.further(taken)
                 check_text(recipe, evaluators, drawn, further)
         name = model_name(asked.model) if prepared.command == "evaluate" else ORIGINAL
         measured = shapes_only(loaded.model) if loaded.stack.offloaded else loaded.model

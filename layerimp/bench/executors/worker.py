@@ -30,7 +30,7 @@ from layerimp.pipeline.healing import check_text, configured, repaired
 from layerimp.pipeline.resolve import settled
 from layerimp.pipeline.scores import rescoring
 from layerimp.pipeline.stages import Loaded, load_model
-from layerimp.pipeline.texts import check_calibration, further_text, read_text, text_for_fidelity
+from layerimp.pipeline.texts import Texts, check_calibration
 from layerimp.progress import SILENT
 from layerimp.pruner import Pruner, Scoring
 from layerimp.report.results.models import Size
@@ -91,26 +91,28 @@ class Worker:
     def draw(self, assignment: Assignment) -> CalibrationSet:
         """Draw the calibration set of an assignment."""
         # The further text was checked when the grid began; loading its task for each draw would only cost time.
-        recipe, corpus = self._corpus(assignment)
-        return corpus.draw(recipe.calibration.samples, assignment.first.seed)
+        texts, corpus = self._corpus(assignment)
+        return corpus.draw(texts.recipe.calibration.samples, assignment.first.seed)
 
-    def _corpus(self, assignment: Assignment) -> tuple[Recipe, Corpus]:
-        """Return the settled recipe of an assignment, and the documents of its calibration text."""
-        loaded, allowed = self._opened(assignment), assignment.permissions
-        recipe = settled(assignment.recipe, loaded.model)
+    def _texts(self, assignment: Assignment) -> Texts:
+        """Return what reads the texts of an assignment."""
+        loaded = self._opened(assignment)
+        return Texts(settled(assignment.recipe, loaded.model), loaded, assignment.permissions, SILENT)
+
+    def _corpus(self, assignment: Assignment) -> tuple[Texts, Corpus]:
+        """Return what reads the texts of an assignment, and the documents of its calibration text."""
+        texts = self._texts(assignment)
         # The further text was checked when the grid began; loading its task for each draw would only cost time.
-        trained_on = check_calibration(recipe.model_copy(update={"heal_text": None}), allowed, SILENT)
-        return recipe, read_text(recipe, loaded, trained_on, SILENT)
+        trained_on = check_calibration(texts.recipe.model_copy(update={"heal_text": None}), texts.permissions, SILENT)
+        return texts, texts.calibration(trained_on)
 
     def _text_for_fidelity(self, assignment: Assignment) -> CalibrationSet:
         """Draw the text that the fidelity of all models of the grid is measured on."""
         drawn_for = assignment.recipe, assignment.layout.text_seeds
         if self._reserved is None or self._reserved[0] != drawn_for:
-            recipe, corpus = self._corpus(assignment)
-            read = read_by(corpus, recipe.calibration.samples, assignment.layout.text_seeds)
-            allowed = assignment.permissions
-            text = text_for_fidelity(recipe, self._opened(assignment), corpus, read, allowed, SILENT)
-            self._reserved = drawn_for, text
+            texts, corpus = self._corpus(assignment)
+            read = read_by(corpus, texts.recipe.calibration.samples, assignment.layout.text_seeds)
+            self._reserved = drawn_for, texts.for_fidelity(corpus, read)
         return self._reserved[1]
 
     def _opened(self, assignment: Assignment) -> Loaded:
@@ -168,11 +170,11 @@ class Worker:
         """
         first, outcomes, ready = assignment.first, {}, {}
         text = (drawn or self.draw(assignment)) if "healing" in first.content else None
-        loaded, recipe, allowed = self._opened(assignment), assignment.recipe, assignment.permissions
+        loaded, recipe = self._opened(assignment), assignment.recipe
         further = None
         if text is not None and recipe.heal_text is not None:
             taken = text.documents | self._text_for_fidelity(assignment).documents
-            further = further_text(settled(recipe, loaded.model), loaded, taken, allowed, SILENT)
+            further = self._texts(assignment).further(taken)
         intact = loaded.stack.model
         for cell, wanted in assignment.measured():
             try:
