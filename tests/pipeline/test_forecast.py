@@ -339,4 +339,3 @@ def test_what_a_reader_sees(layerimp_command: Run, scoring: list[object], task: 
     times = next(line for line in out.splitlines() if line.startswith("time, an estimate: "))
     stages = [part.split()[0] for part in times.partition(": ")[2].split(", ")]
     assert stages == ["scoring", "scoring", "healing", "evaluation"]
-    assert "checkpoints/block-influence+linear" in out
