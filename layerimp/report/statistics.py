@@ -28,9 +28,8 @@ def interval(values: Sequence[float]) -> Interval:
     """Return the mean of independent values, and its interval by Student's t."""
     count = len(values)
     if count > 1 and min(values) == max(values) and math.isfinite(values[0]):
-        return Interval(
-            mean=values[0], low=values[0], high=values[0], count=count
-        )  # exact, while sums of equal values are rounded
+        # Exact, while sums of equal values are rounded.
+        return Interval(mean=values[0], low=values[0], high=values[0], count=count)
     mean = sum(values) / count  # not fsum, which rejects infinities
     if count < 2 or not all(map(math.isfinite, values)):
         return Interval(mean=mean, count=count)

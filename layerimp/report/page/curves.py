@@ -129,10 +129,8 @@ def _shifts(labels: Sequence[str], counts: Sequence[int]) -> dict[str, float]:
 
 def _curve(axes: Axes, label: str, line: Mapping[int, Interval], look: Look, shift: float) -> None:
     """Draw a line with its intervals: those of chance as a pale band behind all, others as thin bars."""
-    x, values = (
-        [0.0, *(count + shift for count in line)],
-        [Interval(mean=1.0, low=1.0, high=1.0, count=1), *line.values()],
-    )
+    x = [0.0, *(count + shift for count in line)]
+    values = [Interval(mean=1.0, low=1.0, high=1.0, count=1), *line.values()]
     y = [value.mean for value in values]
     low, high = ([math.nan if end is None else end for end in ends] for ends in zip(*map(_ends, values), strict=True))
     size, weight, height = (4.5, 1.0, 2.0) if look.behind else (6.0, 1.8, 3.0)
