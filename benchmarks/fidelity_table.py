@@ -26,7 +26,7 @@ import typer
 import layerimp
 from layerimp.cli.display import Screen
 from layerimp.fidelity import Fidelity
-from layerimp.report.tables.distances import figures
+from layerimp.report.tables.fidelity_figures import figures
 
 RESULTS = Path(__file__).parent / "results" / "fidelity.jsonl"
 ROUNDED = "int8 weights"

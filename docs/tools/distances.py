@@ -11,7 +11,7 @@ from typing import Any
 import pages
 
 from layerimp.fidelity import Fidelity
-from layerimp.report.tables.distances import FIGURES
+from layerimp.report.tables.fidelity_figures import FIGURES
 
 DATA = pages.ROOT / "benchmarks" / "results" / "fidelity.jsonl"
 NAMES = {"smollm2": "SmolLM2-135M", "gemma": "Gemma 3 270M", "sst2": "MiniLM, SST-2"}

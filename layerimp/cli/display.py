@@ -26,7 +26,7 @@ from layerimp.report.document import PAGE
 from layerimp.report.model_comparison import comparison_tables
 from layerimp.report.tables import fidelity, models, notes, quality, removable, removables, summaries
 from layerimp.report.tables.data_frame import COST, FIDELITY, SIZE
-from layerimp.report.tables.distances import continued, texts_of
+from layerimp.report.tables.fidelity_figures import continued, texts_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from layerimp.report.document import Results
     from layerimp.report.results.compared import ModelComparison
     from layerimp.report.results.comparison import ModelResults
-    from layerimp.report.tables.distances import Continued
+    from layerimp.report.tables.fidelity_figures import Continued
 
 WIDTH_WITHOUT_TERMINAL = 120
 

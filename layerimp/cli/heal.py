@@ -90,7 +90,7 @@ def _options(settings: list[str], healer: str) -> dict[str, Any]:
 
 def _lines(report: HealingReport) -> list[str]:
     """Return the lines that say what was done."""
-    from layerimp.report.tables.distances import figures, texts_of
+    from layerimp.report.tables.fidelity_figures import figures, texts_of
     from layerimp.report.words import gap_line, recovery
 
     text = report.calibration

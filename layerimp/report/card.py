@@ -22,7 +22,7 @@ from layerimp.recipe import Recipe
 from layerimp.report import words
 from layerimp.report.results.data import by_folder, documents_asked
 from layerimp.report.results.measures import Measured, Share
-from layerimp.report.tables.distances import FIGURES
+from layerimp.report.tables.fidelity_figures import FIGURES
 from layerimp.report.tables.models import AT_FLOOR, MARK
 from layerimp.report.words import measured, share_cell
 

@@ -22,7 +22,7 @@ from layerimp.report.results.measures import Difference, Flips, Measured
 from layerimp.report.retained import counting, shares, summed_up
 from layerimp.report.statistics import by_task, corrected
 from layerimp.report.tables.data_frame import distances
-from layerimp.report.tables.distances import FIGURES_NOTE
+from layerimp.report.tables.fidelity_figures import FIGURES_NOTE
 from layerimp.report.tables.models import MISSING, fidelity_columns
 from layerimp.report.words import number, percentage, share_cell, to_either_side, two_digits
 

@@ -27,7 +27,7 @@ from layerimp.registry.catalog import registry
 from layerimp.report.document import Results
 from layerimp.report.results.healing import HealingReport
 from layerimp.report.tables import FORMATS
-from layerimp.report.tables.distances import continued
+from layerimp.report.tables.fidelity_figures import continued
 from layerimp.report.words import number
 
 FEW = {"fidelity": {"options": {"prompts": 3, "new_tokens": 8, "rows": 4}}}

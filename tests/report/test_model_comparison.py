@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from layerimp.fidelity import Copying, Fidelity, Generation, Spread
 from layerimp.report.model_comparison import figures
-from layerimp.report.tables.distances import FIGURES
+from layerimp.report.tables.fidelity_figures import FIGURES
 
 SPREAD = Spread(mean=0.25, stderr=0.0123, median=0.1, p90=0.5, p99=1.5, max=3.0)
 COPYING = Copying(accuracy=0.5, intact=0.75, divergence=0.3, agreement=0.5)

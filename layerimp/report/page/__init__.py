@@ -22,7 +22,7 @@ from layerimp.report.page.view import View, leads, question, subject
 from layerimp.report.results.compared import ModelComparison
 from layerimp.report.results.data import by_folder, documents_asked
 from layerimp.report.tables.data_frame import as_csv
-from layerimp.report.tables.distances import texts_of
+from layerimp.report.tables.fidelity_figures import texts_of
 from layerimp.report.words import amounts_asked, number, percent
 
 

@@ -19,7 +19,7 @@ from layerimp.report.results.models import Amount, Removal
 from layerimp.report.results.rows import Entry, Row
 from layerimp.report.statistics import interval, times_stderr
 from layerimp.report.tables import fidelity, quality
-from layerimp.report.tables.distances import Continued, continued
+from layerimp.report.tables.fidelity_figures import Continued, continued
 from layerimp.report.tables.models import remarks
 from layerimp.report.words import always, amount_asked, amount_name, measured_on, parameters, percent, without
 

@@ -1,7 +1,7 @@
 """The tables of a run or a grid: each is built once, and terminal, notebook, page and files show the same.
 
 Those over several models, tasks and amounts are here, in the layout of the AVSS paper's table 1. `models` has those of
-one model; both arrange the records of `data_frame`, and `distances` are the figures of fidelity.
+one model; both arrange the records of `data_frame`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from layerimp.report.results.rows import RETAINED
 from layerimp.report.results.search import QualitySearch
 from layerimp.report.retained import LEVELS
 from layerimp.report.tables.data_frame import FIDELITY, QUALITY, Record, as_csv, model_records, records, shown
-from layerimp.report.tables.distances import FIGURES_NOTE
+from layerimp.report.tables.fidelity_figures import FIGURES_NOTE
 from layerimp.report.tables.models import (
     MISSING,
     better,

@@ -15,7 +15,7 @@ from layerimp.report.results.measures import Interval, Measured
 from layerimp.report.results.models import Amount, Removal
 from layerimp.report.results.rows import RETAINED, Entry, Row
 from layerimp.report.statistics import interval
-from layerimp.report.tables.distances import FIGURES
+from layerimp.report.tables.fidelity_figures import FIGURES
 from layerimp.report.words import Ends, Show, number, percentage, to_either_side, two_digits
 from layerimp.steps import Step
 
