@@ -12,27 +12,22 @@ from layerimp.pipeline.counting import confirmed, most_that_hold
 from layerimp.pipeline.halves import Halves, check_halves, kept
 from layerimp.pipeline.healing import repaired
 from layerimp.pipeline.held_out import HeldOut
-from layerimp.pipeline.pruning import check_room, measure_quality, planner
+from layerimp.pipeline.pruning import check_room, measure_quality, planner, pruned
 from layerimp.pipeline.resolve import budget_of, create_pruner
 from layerimp.pipeline.run import PrunedModel, StageResults
 from layerimp.pipeline.scores import score_blocks
 from layerimp.pruner import Budget, PrunePlan, counted
 from layerimp.recipe import check_label
 from layerimp.report.results.contenders import Contender, contenders
-from layerimp.report.results.models import Size
 from layerimp.report.results.search import MostBlocks, QualitySearch, TriedModel
 from layerimp.report.retained import counting, share
 from layerimp.steps import Sublayer, removed_by
-from layerimp.surgery.removal import prepare
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Evaluator
-    from layerimp.healing.engine import Healed
-    from layerimp.metric import Metric
     from layerimp.pipeline.run import Run
     from layerimp.report.paired_bootstrap import Estimate
     from layerimp.scorer import Importance
-    from layerimp.surgery.removal import Removal
 
 ROUNDING = 1e-9
 """A share may lie below the one to keep by this amount, since sums are rounded."""
@@ -45,31 +40,13 @@ class _Trial:
     Attributes:
         searched: The share retained on the documents that the search uses; None if the model could not be measured.
         confirmed: The share retained on the other documents, which confirm the choice.
-        metrics: The metrics on the confirming documents.
-        removal: The removal.
-        healed: The healed model; None without a healer, or if the model does not keep enough.
+        model: The model, with the metrics on the confirming documents; None if it does not keep enough, so that its
+            weights are freed.
     """
 
     searched: Estimate | None = None
     confirmed: Estimate | None = None
-    metrics: tuple[Metric, ...] = ()
-    removal: Removal | None = None
-    healed: Healed | None = None
-
-
-@dataclass(frozen=True)
-class _Most:
-    """The largest plan that may be carried out.
-
-    Attributes:
-        contender: The scorer, and the healer if there is one.
-        plan: The plan; None if no block may be removed.
-        result: The result.
-    """
-
-    contender: Contender
-    plan: PrunePlan | None
-    result: MostBlocks
+    model: PrunedModel | None = None
 
 
 @dataclass
@@ -85,7 +62,7 @@ class _Trials:
     run: Run
     evaluators: Mapping[str, Evaluator]
     intact: Halves
-    _removals: dict[frozenset[Sublayer], Removal] = field(default_factory=dict)
+    _pruned: dict[frozenset[Sublayer], PrunedModel] = field(default_factory=dict)
     _known: dict[tuple[frozenset[Sublayer], str], _Trial] = field(default_factory=dict)
 
     def keeps(self, share: Estimate | None) -> bool:
@@ -105,27 +82,25 @@ class _Trials:
         return self._known[key]
 
     def _tried(self, plan: PrunePlan, contender: Contender) -> _Trial:
-        run, name = self.run, f"{contender.label}, {counted(len(plan.blocks))} gone"
-        key, healed = removed_by(plan.blocks), None
-        if key not in self._removals:
-            self._removals[key] = prepare(run.loaded.stack, plan.blocks)
-        removal = self._removals[key]
+        run, removed = self.run, removed_by(plan.blocks)
+        if removed not in self._pruned:
+            self._pruned[removed] = pruned(run.loaded.stack, plan, contender)
+        model = self._pruned[removed]
         if contender.healer:
-            healed = run.heal(contender.healer, removal)
-            metrics = run.evaluation.beside(healed.model).of(self.evaluators, "quality", name)
-        else:
-            with removal.applied():
-                metrics = run.evaluation.of(self.evaluators, "quality", name)
-        halves = Halves.of(metrics)
+            healed = run.heal(contender.healer, model.removal)
+            model = replace(model, beside=healed.model, healing=repaired(healed))
+        with model.in_place() as weights:
+            name = f"{contender.label}, {counted(len(plan.blocks))} gone"
+            halves = Halves.of(run.evaluation.beside(weights).of(self.evaluators, "quality", name))
         searched = kept(self.intact.search, halves.search)
         confirms = kept(self.intact.confirmation, halves.confirmation)
-        may_be_chosen = self.keeps(searched) and self.keeps(confirms)  # the weights of other models are freed
-        return _Trial(searched, confirms, tuple(halves.confirmation), removal, healed if may_be_chosen else None)
+        may_be_chosen = self.keeps(searched) and self.keeps(confirms)
+        return _Trial(searched, confirms, replace(model, metrics=halves.confirmation) if may_be_chosen else None)
 
     def most(
         self, plan_of: Callable[[int], PrunePlan], contender: Contender, span: tuple[int, int], *, nested: bool
-    ) -> _Most:
-        """Find the largest number of blocks that may be removed.
+    ) -> tuple[PrunedModel | None, MostBlocks]:
+        """Find the model with the largest number of blocks that may be removed; None if none may.
 
         Args:
             plan_of: Makes the plan for a number of blocks.
@@ -153,10 +128,11 @@ class _Trials:
 
         first = most_that_hold(holds, *span, nested=nested)
         count = confirmed(first, holds, lambda count: self.keeps(trial(count).confirmed), span[0])
-        plan, chosen = (plan_of(count), tried[count]) if count else (None, _Trial())
+        chosen = tried[count] if count else _Trial()
+        model = chosen.model and replace(chosen.model, contender=contender, plan=plan_of(count))
         result = MostBlocks(
             count=count,
-            blocks=[] if plan is None else plan.blocks,
+            blocks=model.plan.blocks if model else [],
             retained=share(chosen.searched),
             confirmed=share(chosen.confirmed),
             before_confirmation=first,
@@ -165,7 +141,7 @@ class _Trials:
                 for n, model in sorted(tried.items())
             ],
         )
-        return _Most(contender, plan, result)
+        return model, result
 
 
 def prune_to_quality(run: Run) -> StageResults:
@@ -190,7 +166,7 @@ def prune_to_quality(run: Run) -> StageResults:
     budget = replace(least, count=least.most)
     importance = score_blocks(run)
     trials = _Trials(run, quality, Halves.of(whole))
-    most: dict[str, _Most] = {}
+    most: dict[str, tuple[PrunedModel | None, MostBlocks]] = {}
     failed: dict[str, str] = {}
     for label in list(run.selection.specs):
         with run.selection.excusing(label):
@@ -198,7 +174,8 @@ def prune_to_quality(run: Run) -> StageResults:
             most |= by_label
             failed |= unhealed
     run.selection.need_any()
-    models, metrics = _chosen(trials, most), trials.intact.confirmation
+    models = {label: model for label, (model, _) in most.items() if model is not None}
+    removable, metrics = {label: result for label, (_, result) in most.items()}, trials.intact.confirmation
     saved = [model for model in models.values() if model.contender.scorer not in run.selection.baselines]
     check_room(run, sum(model.size.bytes for model in saved))
     if run.recipe.keep_of == "agreement":  # the tasks took no part in the search
@@ -210,8 +187,8 @@ def prune_to_quality(run: Run) -> StageResults:
         keep_of=run.recipe.keep_of,
         measured_on=list(counting(whole)),
         held_out=HeldOut.name in quality,
-        order=_order(most),
-        removable={label: each.result for label, each in most.items()},
+        order=_order(removable),
+        removable=removable,
     )
     return StageResults(importance, models, metrics, search=search, failed=failed)
 
@@ -224,30 +201,30 @@ def _searched(run: Run) -> tuple[dict[str, Evaluator], dict[str, Evaluator]]:
     return {HeldOut.name: quality.pop(HeldOut.name)}, quality
 
 
-def _order(most: Mapping[str, _Most]) -> list[str]:
+def _order(removable: Mapping[str, MostBlocks]) -> list[str]:
     """Return the labels by the most blocks, and then by what is retained on the confirming documents."""
 
     def rank(label: str) -> tuple[float, float]:
-        result = most[label].result
+        result = removable[label]
         return -result.count, 0.0 if result.confirmed is None else -result.confirmed.mean
 
-    return sorted(most, key=rank)
+    return sorted(removable, key=rank)
 
 
 def _by_scorer(
     trials: _Trials, label: str, importance: Importance, budget: Budget
-) -> tuple[dict[str, _Most], dict[str, str]]:
+) -> tuple[dict[str, tuple[PrunedModel | None, MostBlocks]], dict[str, str]]:
     """Find how many blocks may be removed by one scorer's choice, unhealed and with each healer, by label.
 
     Returns:
-        The numbers, and for each healed model that could not be made, the reason; both by label.
+        The models with their numbers, and for each healed model that could not be made, the reason; both by label.
     """
     run = trials.run
     pruner = create_pruner(run.recipe.pruner, run.recipe.cuts)
     make = planner(run, label, importance, pruner)
     least = max(1, len(budget.forced))
     plan_of, longest = _plans(make, budget, least, nested=pruner.nested)
-    most: dict[str, _Most] = {}
+    most: dict[str, tuple[PrunedModel | None, MostBlocks]] = {}
     failed: dict[str, str] = {}
     for name, contender in contenders([label], run.healers).items():
         try:
@@ -282,20 +259,3 @@ def _plans(
         return cache(lambda count: make(replace(budget, count=count))), budget.count
     longest = _longest(make, budget, least)
     return lambda count: longest.model_copy(update={"blocks": longest.blocks[:count]}), len(longest.blocks)
-
-
-def _chosen(trials: _Trials, most: Mapping[str, _Most]) -> dict[str, PrunedModel]:
-    """Return the models that were chosen, by label."""
-    models: dict[str, PrunedModel] = {}
-    for label, choice in most.items():
-        if choice.plan is None:
-            continue
-        trial = trials.of(choice.plan, choice.contender)
-        assert trial.removal is not None
-        with trial.removal.applied():
-            size = Size.of(trials.run.loaded.stack)
-        model = PrunedModel(choice.contender, choice.plan, size, trial.removal, metrics=trial.metrics)
-        if trial.healed is not None:
-            model = replace(model, beside=trial.healed.model, healing=repaired(trial.healed))
-        models[label] = model
-    return models

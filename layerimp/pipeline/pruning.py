@@ -111,7 +111,7 @@ def prepare_removals(run: Run, choice: Choice) -> dict[str, PrunedModel]:
         with run.selection.excusing(label):
             removed, contender = removed_by(plan.blocks), Contender(label)
             if removed not in first:
-                first[removed] = _pruned(run.loaded.stack, plan, contender)
+                first[removed] = pruned(run.loaded.stack, plan, contender)
             reached = choice.reached.get(label, ())
             models[label] = replace(first[removed], contender=contender, plan=plan, reached=reached)
     run.selection.need_any()
@@ -120,7 +120,7 @@ def prepare_removals(run: Run, choice: Choice) -> dict[str, PrunedModel]:
     return models
 
 
-def _pruned(stack: BlockStack, plan: PrunePlan, contender: Contender) -> PrunedModel:
+def pruned(stack: BlockStack, plan: PrunePlan, contender: Contender) -> PrunedModel:
     """Prepare a plan's removal; what is left of an offloaded model exists beside it, on the meta device."""
     removal = prepare(stack, plan.blocks)
     if stack.offloaded:
@@ -197,8 +197,8 @@ def measure_fidelity(run: Run, models: Mapping[str, PrunedModel]) -> Mapping[str
 
 def _metrics(run: Run, label: str, model: PrunedModel, kind: str) -> list[Metric]:
     """Run the evaluators of a kind on a pruned model."""
-    with model.in_place() as pruned:
-        return run.evaluation.beside(pruned).of(run.evaluators, kind, label)
+    with model.in_place() as weights:
+        return run.evaluation.beside(weights).of(run.evaluators, kind, label)
 
 
 def heal_pruned(run: Run, models: Mapping[str, PrunedModel]) -> tuple[dict[str, PrunedModel], dict[str, str]]:
