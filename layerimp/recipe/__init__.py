@@ -7,8 +7,7 @@ from layerimp.recipe.labels import check_label
 from layerimp.recipe.part import Part, check_kind
 from layerimp.recipe.permissions import PERMISSIONS, Permissions
 from layerimp.recipe.reading import read_recipe, validated
-from layerimp.recipe.recipe import Recipe
-from layerimp.recipe.shard_size import checked_size
+from layerimp.recipe.recipe import Recipe, checked_size
 
 __all__ = [
     "PERMISSIONS",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +14,6 @@ from layerimp.errors import OptionError
 from layerimp.pruner import checked_ratio
 from layerimp.recipe.components import ComponentSpec, NamedComponent
 from layerimp.recipe.experiment import Dtype, Experiment, ModelName
-from layerimp.recipe.shard_size import checked_size
 from layerimp.sizes.targets import read_targets
 from layerimp.steps import Step, read_steps
 
@@ -42,6 +42,17 @@ def _keep(value: Any) -> Any:
     if isinstance(value, int | float) and not 0 < value < 1:
         raise OptionError(f"keep {value:g} is not between 0 and 1; it is a share such as 0.95")
     return value
+
+
+def checked_size(size: str) -> str:
+    """Check the size of a file, such as 5GB, in the form that Transformers takes.
+
+    Raises:
+        OptionError: the text is not a size.
+    """
+    if not re.fullmatch(r"\d+(\.\d+)?\s?[KMGT]B", size):
+        raise OptionError(f"max_shard_size {size!r} is no size; give one such as 5GB or 500MB")
+    return size.replace(" ", "")
 
 
 AMOUNTS = ("ratio", "count", "keep", "targets")
