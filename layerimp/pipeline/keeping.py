@@ -8,7 +8,6 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from layerimp.errors import ModelError, NonFiniteError, OptionError, PluginError, SurgeryError
-from layerimp.pipeline.counting import confirmed, most_that_hold
 from layerimp.pipeline.halves import Halves, check_halves, kept
 from layerimp.pipeline.healing import repaired
 from layerimp.pipeline.held_out import HeldOut
@@ -259,3 +258,41 @@ def _plans(
         return cache(lambda count: make(replace(budget, count=count))), budget.count
     longest = _longest(make, budget, least)
     return lambda count: longest.model_copy(update={"blocks": longest.blocks[:count]}), len(longest.blocks)
+
+
+Holds = Callable[[int], bool]
+"""Tells whether the model without a given number of blocks still meets the demand."""
+
+
+def most_that_hold(holds: Holds, least: int, most: int, *, nested: bool) -> int:
+    """Return the largest number between `least` and `most` such that it and every smaller number tried hold.
+
+    If plans are nested, this is a binary search: about log2(`most`) numbers are tried. Quality is assumed to fall with
+    the number of blocks; if it falls and rises again, the answer depends on which numbers are tried. If plans are not
+    nested, two plans have nothing in common, so every number from `least` on is tried until one fails.
+
+    Args:
+        holds: Tries a number.
+        least: The smallest number to try, 1 or more.
+        most: The largest number to try.
+        nested: Whether the plan for fewer blocks is the start of the plan for more.
+
+    Returns:
+        The number; 0 if `least` does not hold.
+    """
+    good, bad = least - 1, most + 1
+    while bad - good > 1:
+        middle = (good + bad) // 2 if nested else good + 1
+        if holds(middle):
+            good = middle
+        else:
+            bad = middle
+    return good if good >= least else 0
+
+
+def confirmed(most: int, holds: Holds, confirms: Holds, least: int) -> int:
+    """Return the largest number up to `most` that holds and that other documents confirm; 0 if there is none."""
+    for count in range(most, least - 1, -1):
+        if holds(count) and confirms(count):
+            return count
+    return 0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerimp.pipeline.counting import confirmed, most_that_hold
+from layerimp.pipeline.keeping import confirmed, most_that_hold
 
 modest = settings(derandomize=True, max_examples=200, deadline=None, database=None)
 
