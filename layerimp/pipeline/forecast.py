@@ -13,7 +13,7 @@ from layerimp.pipeline.blocks_for_size import LATENCY, Goal
 from layerimp.pipeline.durations import Durations
 from layerimp.pipeline.forecast_parts import ROUGHLY, MemoryForecast, PassForecast, Range
 from layerimp.pipeline.outline import Outline
-from layerimp.pipeline.resolve import budget_for, budget_of, create_pruner, row_length
+from layerimp.pipeline.resolve import budget_for, budget_of, row_length
 from layerimp.report.results.part import Known, Part, Versioned
 from layerimp.scorer import Importance
 from layerimp.scoring.passes import check_offloading, shared_passes
@@ -209,7 +209,7 @@ class _Estimate:
             steps = sorted((s for series in candidates(removed, num_blocks, cuts) for s in series), key=_depth)
             return Importance([0.0] * len(steps), steps)
 
-        create_pruner(self.recipe.pruner, cuts).within_budget(scoring, budget_for(self.recipe, count, num_blocks))
+        self.prepared.pruner.within_budget(scoring, budget_for(self.recipe, count, num_blocks))
         return len(scored - {frozenset()}) * len(self.prepared.selection.specs)
 
     def _memory(self) -> MemoryForecast:
@@ -228,11 +228,10 @@ class _Estimate:
         again = None
         if scoring is not None:
             again = scoring * rescorings / max(1, pruned)
-            if (rows := create_pruner(recipe.pruner, recipe.cuts).rescored_rows) is not None:
+            if (rows := prepared.pruner.rescored_rows) is not None:
                 again *= min(1.0, rows / recipe.calibration.samples)
-        healers = [] if prepared.offloaded else list(prepared.healers.values())
-        gaps = -(-most // 2)  # blocks that go are often neighbours
-        healing, searched = durations.healing(healers, gaps) if healers else 0.0, recipe.keep is not None
+        healers, searched = list(prepared.healers.values()), recipe.keep is not None
+        healing = durations.healing(healers, gaps=-(-most // 2))  # blocks that go are often neighbours
         # Without evaluators of tasks, a search measures on held-out text, which is not known yet.
         known = bool(recipe.tasks) or not searched
         each = durations.evaluation(prepared.evaluators, prepared.permissions) if known else None

@@ -12,7 +12,7 @@ from layerimp.pipeline.halves import Halves, check_halves, kept
 from layerimp.pipeline.healing import repaired
 from layerimp.pipeline.held_out import HeldOut
 from layerimp.pipeline.pruning import check_room, measure_quality, planner, pruned
-from layerimp.pipeline.resolve import budget_of, create_pruner
+from layerimp.pipeline.resolve import budget_of
 from layerimp.pipeline.run import PrunedModel, StageResults
 from layerimp.pipeline.scores import score_blocks
 from layerimp.pruner import Budget, PrunePlan, counted
@@ -219,15 +219,14 @@ def _by_scorer(
         The models with their numbers, and for each healed model that could not be made, the reason; both by label.
     """
     run = trials.run
-    pruner = create_pruner(run.recipe.pruner, run.recipe.cuts)
-    make = planner(run, label, importance, pruner)
+    make = planner(run, label, importance)
     least = max(1, len(budget.forced))
-    plan_of, longest = _plans(make, budget, least, nested=pruner.nested)
+    plan_of, longest = _plans(make, budget, least, nested=run.pruner.nested)
     most: dict[str, tuple[PrunedModel | None, MostBlocks]] = {}
     failed: dict[str, str] = {}
     for name, contender in contenders([label], run.healers).items():
         try:
-            most[name] = trials.most(plan_of, contender, (least, longest), nested=pruner.nested)
+            most[name] = trials.most(plan_of, contender, (least, longest), nested=run.pruner.nested)
         except (ModelError, PluginError) as error:
             if not contender.healer:
                 raise

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from layerimp.evaluator import Evaluator
     from layerimp.healer import Healer
-    from layerimp.pruner import PrunePlan
+    from layerimp.pruner import PrunePlan, Pruner
     from layerimp.recipe import Permissions
 
 Command = Literal["run", "score", "prune", "evaluate"]
@@ -46,6 +46,7 @@ class Prepared:
         permissions: Which code that came with data may run.
         progress: Where to report progress.
         selection: The scorers.
+        pruner: The pruner.
         evaluators: The evaluators, by label; empty if nothing is evaluated.
         lenient: Whether tasks that do not fit the model are left out, because they are only defaults.
         healers: The healers, by label; empty if nothing is healed.
@@ -60,6 +61,7 @@ class Prepared:
     permissions: Permissions
     progress: Progress
     selection: Selection
+    pruner: Pruner
     evaluators: Mapping[str, Evaluator]
     lenient: bool
     healers: Mapping[str, Healer]
@@ -102,7 +104,7 @@ def prepare(
         raise OptionError("only layerimp score, prune and run read a model block by block; leave out offload")
     if by_default := defaults_note(asked, recipe, reads):
         progress.note(by_default)
-    create_pruner(recipe.pruner, recipe.cuts)
+    pruner = create_pruner(recipe.pruner, recipe.cuts)
     selection = Selection.of(recipe, progress)
     if command in ("run", "prune"):
         check = partial(budget_of, recipe) if plans is None else partial(check_plans, plans)
@@ -125,6 +127,7 @@ def prepare(
         permissions=permissions,
         progress=progress,
         selection=selection,
+        pruner=pruner,
         evaluators=evaluators,
         lenient=asked.tasks is None,
         healers=healers if command == "run" else {},

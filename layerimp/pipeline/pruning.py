@@ -16,7 +16,7 @@ from layerimp.models.sizing import shapes_only
 from layerimp.pipeline.blocks_for_size import Goal
 from layerimp.pipeline.file_pruning import kept_tensors
 from layerimp.pipeline.healing import repaired
-from layerimp.pipeline.resolve import budget_of, check_plans, create_pruner, model_anywhere
+from layerimp.pipeline.resolve import budget_of, check_plans, model_anywhere
 from layerimp.pipeline.run import PrunedModel, StageResults
 from layerimp.pipeline.scores import rescoring, score_blocks
 from layerimp.pruner import Budget, PrunePlan
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from layerimp.fidelity.record import Fidelity
     from layerimp.metric import Metric
     from layerimp.pipeline.run import Run
-    from layerimp.pruner import Pruner
     from layerimp.scorer import Importance
     from layerimp.sizes.targets import Reached
 
@@ -63,10 +62,9 @@ def choose(run: Run) -> Choice:
     importance = score_blocks(run)
     plans: dict[str, PrunePlan] = {}
     reached: dict[str, list[Reached]] = {}
-    pruner = create_pruner(recipe.pruner, recipe.cuts)
     for label in list(run.selection.specs):
         with run.selection.excusing(label):
-            ask = planner(run, label, importance[label], pruner)
+            ask = planner(run, label, importance[label])
             if goal:
                 plans[label], reached[label] = goal.reached(ask)
             else:
@@ -74,11 +72,11 @@ def choose(run: Run) -> Choice:
     return Choice(plans, importance, reached)
 
 
-def planner(run: Run, label: str, first: Importance, pruner: Pruner) -> Callable[[Budget], PrunePlan]:
+def planner(run: Run, label: str, first: Importance) -> Callable[[Budget], PrunePlan]:
     """Return a function that makes plans by one scorer's scores, of which the first are known."""
-    recipe, name, rows = run.recipe, run.recipe.pruner.name, pruner.rescored_rows
+    recipe, pruner, name = run.recipe, run.pruner, run.recipe.pruner.name
     origin = {"scorer": run.selection.specs[label].name, "pruner": name, "model": model_anywhere(recipe.model)}
-    text = run.text if rows is None else run.text.first(rows)
+    text = run.text if pruner.rescored_rows is None else run.text.first(pruner.rescored_rows)
     scoring = rescoring(run.loaded.stack, text, first, run.selection, label, recipe.cuts)
 
     def plan(budget: Budget) -> PrunePlan:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from layerimp.metric import Metric
     from layerimp.pipeline.prepare import Command, Prepared
     from layerimp.progress import Progress
-    from layerimp.pruner import PrunePlan
+    from layerimp.pruner import PrunePlan, Pruner
     from layerimp.recipe import Recipe
     from layerimp.report.results.contenders import Contender
     from layerimp.report.results.models import Repaired
@@ -63,6 +63,7 @@ class Run:
         reserved: The text that fidelity is measured on, which has no row if there is too little text; None if the
             command reads none.
         selection: The scorers; those that fail leave it.
+        pruner: The pruner.
         evaluators: The evaluators that can measure the model, by label.
         evaluation: Runs evaluators on the intact model; knows which have failed.
         healers: The healers, by label.
@@ -80,6 +81,7 @@ class Run:
     drawn: CalibrationSet | None
     reserved: CalibrationSet | None
     selection: Selection
+    pruner: Pruner
     evaluators: Mapping[str, Evaluator]
     evaluation: Evaluation
     healers: Mapping[str, Healer]
@@ -132,6 +134,7 @@ class Run:
             drawn=drawn,
             reserved=reserved,
             selection=prepared.selection,
+            pruner=prepared.pruner,
             evaluators=evaluators,
             evaluation=evaluation,
             healers=prepared.healers,
