@@ -11,9 +11,10 @@ from pydantic import Field
 
 from layerimp.bench.cells import Cell, Result, blocks_in
 from layerimp.bench.grid import Grid
+from layerimp.component import Plain
 from layerimp.evaluator import DataFile
 from layerimp.pruner import count_of
-from layerimp.recipe import ComponentSpec, Part, Recipe
+from layerimp.recipe import ComponentSpec, Recipe
 from layerimp.report.results.contenders import Contender, contenders
 from layerimp.steps import Step, simplest
 
@@ -21,7 +22,7 @@ Known = Callable[[str], Result | None]
 """Gives the result of the cell with a key, or None if it is not known."""
 
 
-class Entrant(Part):
+class Entrant(Plain):
     """A scorer of the grid."""
 
     spec: ComponentSpec
@@ -36,7 +37,7 @@ class Entrant(Part):
     """A digest of the scorer's source."""
 
 
-class Chooser(Part):
+class Chooser(Plain):
     """A pruner of the grid."""
 
     spec: ComponentSpec
@@ -47,7 +48,7 @@ class Chooser(Part):
     """A digest of the pruner's source."""
 
 
-class Mender(Part):
+class Mender(Plain):
     """A healer of the grid."""
 
     spec: ComponentSpec
@@ -56,7 +57,7 @@ class Mender(Part):
     """A digest of the source of the healer and of its parts."""
 
 
-class Measure(Part):
+class Measure(Plain):
     """One evaluation: an evaluator on one task."""
 
     evaluator: str
@@ -69,7 +70,7 @@ class Measure(Part):
     """Whether a model that cannot be measured is left out without an error."""
 
 
-class Subject(Part):
+class Subject(Plain):
     """A model of the grid."""
 
     recipe: Recipe
@@ -95,7 +96,7 @@ class Subject(Part):
         return self.measures if self.comparison is None else (*self.measures, self.comparison)
 
 
-class Layout(Part):
+class Layout(Plain):
     """A grid, with everything that determines its cells."""
 
     grid: Grid

@@ -7,17 +7,17 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from layerimp._paths import last_name
-from layerimp.component import versioned
+from layerimp.component import Plain, versioned
 from layerimp.defaults import FIDELITY, GRID_BASELINES, HARNESS, PAPER_SCORERS, PRUNER, RATIO, STARTER
 from layerimp.errors import OptionError
 from layerimp.pruner import checked_ratio
-from layerimp.recipe import CalibrationSpec, ComponentSpec, Part, Recipe
+from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe
 from layerimp.recipe.components import Baselines, Components, Evaluators, Scorers, named
 from layerimp.recipe.experiment import Dtype, Experiment, ModelName
 from layerimp.recipe.labels import by_label, check_any, check_labels, nothing_required
 
 
-class ModelSpec(Part):
+class ModelSpec(Plain):
     """A model of the grid."""
 
     model: ModelName

@@ -4,9 +4,8 @@ from layerimp.recipe.calibration import CalibrationSpec
 from layerimp.recipe.components import ComponentSpec
 from layerimp.recipe.experiment import Experiment
 from layerimp.recipe.labels import check_label
-from layerimp.recipe.part import Part, check_kind
 from layerimp.recipe.permissions import PERMISSIONS, Permissions
-from layerimp.recipe.reading import read_recipe, validated
+from layerimp.recipe.reading import check_kind, read_recipe, validated
 from layerimp.recipe.recipe import Recipe, checked_size
 
 __all__ = [
@@ -14,7 +13,6 @@ __all__ = [
     "CalibrationSpec",
     "ComponentSpec",
     "Experiment",
-    "Part",
     "Permissions",
     "Recipe",
     "check_kind",

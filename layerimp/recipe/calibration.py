@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from layerimp.component import Plain
 from layerimp.defaults import LENGTH, ROWS
-from layerimp.recipe.part import Part
 
 
-class CalibrationSpec(Part):
+class CalibrationSpec(Plain):
     """Where the calibration text comes from, and how much of it is drawn."""
 
     source: str | None = Field(None, min_length=1)

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
+from layerimp.component import Plain
 from layerimp.defaults import ALL
 from layerimp.errors import OptionError
 from layerimp.recipe.labels import by_label, check_any, check_labels, nothing_required
-from layerimp.recipe.part import Part
 
 
-class ComponentSpec(Part):
+class ComponentSpec(Plain):
     """A scorer, pruner, healer or evaluator by name, with its options."""
 
     name: str

@@ -7,10 +7,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from layerimp.component import Plain
 from layerimp.defaults import BASELINES, BATCH_SIZE, DTYPE_NAMES, EVALUATORS, SCORER
 from layerimp.recipe.calibration import CalibrationSpec
 from layerimp.recipe.components import Baselines, Evaluators, Healers, Scorers, named
-from layerimp.recipe.part import Part
 from layerimp.steps import Cuts
 
 ModelName = Annotated[
@@ -26,7 +26,7 @@ Dtype = Annotated[
 ]
 
 
-class Experiment(Part):
+class Experiment(Plain):
     """How models are scored, healed and evaluated. The defaults are those of a run."""
 
     schema_version: str

@@ -9,11 +9,11 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import ValidationError
 
+from layerimp.component import Plain
 from layerimp.errors import InputError, OptionError, first_problem, unknown_name
-from layerimp.recipe.part import Part
 from layerimp.recipe.permissions import refuse_permissions
 
-Described = TypeVar("Described", bound=Part)
+Described = TypeVar("Described", bound=Plain)
 
 
 def validated(kind: type[Described], values: dict[str, Any]) -> Described:
@@ -33,7 +33,17 @@ def validated(kind: type[Described], values: dict[str, Any]) -> Described:
         raise OptionError(f"{problem}, got {problem.value!r}") from None
 
 
-def _siblings(owner: type[Part], location: tuple[int | str, ...]) -> list[str]:
+def check_kind(given: object, kind: type[Plain]) -> None:
+    """Refuse what is no description of that kind, such as a plain dict.
+
+    Raises:
+        OptionError: it is something else.
+    """
+    if not isinstance(given, kind):
+        raise OptionError(f"a layerimp.{kind.__name__} is needed, got a {type(given).__name__}")
+
+
+def _siblings(owner: type[Plain], location: tuple[int | str, ...]) -> list[str]:
     """List the fields that exist at the place where an unknown one was given, each with its whole path."""
     for part in location[:-1]:
         if field := owner.model_fields.get(str(part)):
@@ -41,9 +51,9 @@ def _siblings(owner: type[Part], location: tuple[int | str, ...]) -> list[str]:
     return [".".join([*map(str, location[:-1]), name]) for name in owner.model_fields]
 
 
-def _part_in(annotation: Any) -> type[Part] | None:
+def _part_in(annotation: Any) -> type[Plain] | None:
     """Return the part that a field holds, either directly or by label."""
-    if isinstance(annotation, type) and issubclass(annotation, Part):
+    if isinstance(annotation, type) and issubclass(annotation, Plain):
         return annotation
     return next(filter(None, map(_part_in, get_args(annotation))), None)
 
