@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import distances
 
-from layerimp.report.tables.distances import FIGURES
+from layerimp.report.tables.fidelity_figures import FIGURES
 
 
 def test_every_model_that_was_measured_has_its_row() -> None:
