@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 import torch
 from accelerate import dispatch_model
 from layerimp_baselines.angular import Angular
+from layerimp_fidelity import FidelityEvaluator
 from layerimp_footprint import Footprint
 from layerimp_harness.model import ModelInMemory
 from support.tiny import EAGER_ONLY, classifier, tiny
-from support.two_devices import FIRST, SECOND, spread, two_devices
+from support.two_devices import FIRST, SECOND, placed, spread, two_devices
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import layerimp
@@ -28,7 +30,7 @@ from layerimp.scoring.engine import measure
 from layerimp.steps import candidates, untouched
 from layerimp.surgery.removal import pruned
 from layerimp.sweep.cache import BlockCache
-from layerimp.testing import BLOCKS, VOCAB, padded_batch, tiny_tokenizer
+from layerimp.testing import BLOCKS, VOCAB, batch, padded_batch, tiny_tokenizer
 
 SCORERS = ("avss", "block-influence", "angular", "relative-magnitude", "perplexity", "cim", "gbis", "taylor", "lrp")
 """All scorers that look at the model."""
@@ -240,12 +242,44 @@ def test_evaluation_on_two_devices() -> None:
     assert two[2:] == plain[2:]
 
 
+@pytest.mark.parametrize("make", [tiny, partial(tiny, "gemma2"), partial(classifier, "llama")])
+@pytest.mark.parametrize("borders", [(2, 1), (1, 3), (2, 0), (0, 1), (0, None)])
+def test_fidelity_of_models_on_two_devices(
+    make: Callable[[], PreTrainedModel], borders: tuple[int | None, int | None]
+) -> None:
+    """Each model stays where it is: on both devices, on the second (0), or on a third (None), as the text is."""
+
+    def put(model: PreTrainedModel, first: int | None) -> PreTrainedModel:
+        if first is None:
+            return model
+        return spread(model, first) if first else placed(model, SECOND)
+
+    def found(intact: PreTrainedModel, other: PreTrainedModel) -> Any:
+        evaluator = FidelityEvaluator(FidelityEvaluator.Config(prompts=3, new_tokens=20))
+        return evaluator.comparison(intact, tiny_tokenizer(), [batch(4, 40), padded_batch((36, 5, 20))])(other)
+
+    plain = found(make(), layerimp.prune(make(), [1]))
+    assert plain.divergence.mean > 0
+    with two_devices():
+        models = list(map(put, (make(), layerimp.prune(make(), [1])), borders))
+        places = [[parameter.device for parameter in model.parameters()] for model in models]
+        two = found(*models)
+        assert [[parameter.device for parameter in model.parameters()] for model in models] == places
+    assert two.divergence.mean == pytest.approx(plain.divergence.mean, rel=1e-5)
+    assert (two.agreement, two.generation, two.missing) == (plain.agreement, plain.generation, plain.missing)
+    if plain.copying is not None:
+        assert two.copying.divergence == pytest.approx(plain.copying.divergence, rel=1e-5)
+
+
 def test_a_run_on_two_devices(model_dir: Path, calibration_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = Recipe(
         model=str(model_dir),
         calibration={"source": str(calibration_file), "samples": 4, "max_length": 16},
         tasks=(),
-        evaluators={"footprint": {"options": {"repeats": 1, "warmup": 0, "seq_length": 8}}},
+        evaluators={
+            "footprint": {"options": {"repeats": 1, "warmup": 0, "seq_length": 8}},
+            "fidelity": {"options": {"rows": 2, "prompts": 0}},
+        },
     )
     plain = layerimp.run(recipe.model_copy(update={"device": "cpu"})).model
     places = {"model.embed_tokens": FIRST, "model.norm": SECOND, "model.rotary_emb": SECOND, "lm_head": SECOND}
@@ -258,6 +292,8 @@ def test_a_run_on_two_devices(model_dir: Path, calibration_file: Path, monkeypat
     assert two.plans == plain.plans
     sizes = [{label: each.size for label, each in model.pruned.items()} for model in (two, plain)]
     assert (two.size, sizes[0]) == (plain.size, sizes[1])
+    distances = [model.pruned["avss"].fidelity.divergence.mean for model in (two, plain)]
+    assert distances[0] == pytest.approx(distances[1])
 
 
 def test_a_checkpoint_is_compared_where_the_model_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import dispatch_model
+from accelerate.utils import set_module_tensor_to_device
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -153,3 +154,11 @@ def spread(model: PreTrainedModel, first: int) -> PreTrainedModel:
         places[name] = blocks.get(name, place)
         homes |= dict.fromkeys(map(id, module.parameters()), places[name])
     return dispatch_model(model, places, main_device=FIRST)
+
+
+def placed(model: PreTrainedModel, place: torch.device) -> PreTrainedModel:
+    """The whole model on one of the devices, without hooks that bring its inputs there."""
+    for name, _ in [*model.named_parameters(), *model.named_buffers()]:
+        set_module_tensor_to_device(model, name, place)
+    model.tie_weights()
+    return model
