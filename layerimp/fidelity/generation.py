@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from layerimp.blocks.equivalence import TOLERANCE, deviation
 from layerimp.blocks.modes import in_eval_mode, quiet
+from layerimp.blocks.stack import probe_ids
 from layerimp.errors import LayerimpError, ModelError, one_line
 from layerimp.fidelity.record import Generation, Sample
 
@@ -29,6 +31,7 @@ CHOICE = 4
 """So many times as many messages as needed are looked at."""
 LOOP_TOKENS, LOOP_PERIOD = 32, 16
 """A continuation loops if its last tokens repeat with at most this period."""
+TRIAL_TOKENS = 8
 
 Continuation = tuple[int, ...]
 """The token ids of a continuation, without the token that ends it."""
@@ -116,7 +119,8 @@ def continuations(
 ) -> list[Continuation]:
     """Continue prompts greedily: the most probable token each time, without penalties.
 
-    Prompts of the same length run together, without padding, which some architectures do not read correctly.
+    All prompts run together, padded on the left, if the model reads such rows correctly, as most architectures do; else
+    prompts of the same length.
 
     Args:
         stack: The blocks of the model.
@@ -132,14 +136,27 @@ def continuations(
     """
     if not stack.model.can_generate():
         raise ModelError(f"{type(stack.model).__name__} does not generate text")
+    lengths = [len(prompt.ids) for prompt in asked]
     written: dict[int, Continuation] = {}
-    with torch.no_grad(), in_eval_mode(stack.model), quiet(), _greedily(stack.model, ends, new_tokens):
-        for length in sorted({len(prompt.ids) for prompt in asked}):
-            chosen = [number for number, prompt in enumerate(asked) if len(prompt.ids) == length]
-            ids = torch.tensor([asked[number].ids for number in chosen], device=stack.device)
-            new = _generated(stack.model, ids)[:, length:].tolist()
-            written |= zip(chosen, (_until_end(row, ends) for row in new), strict=True)
+    with torch.no_grad(), in_eval_mode(stack.model), quiet():
+        if len(set(lengths)) > 1 and _reads_padding(stack):
+            lengths = [max(lengths)] * len(asked)
+        with _greedily(stack.model, ends, new_tokens):
+            for length in sorted(set(lengths)):
+                chosen = [number for number, own in enumerate(lengths) if own == length]
+                new = _generated(stack, [asked[number].ids for number in chosen])[:, length:].tolist()
+                written |= zip(chosen, (_until_end(row, ends) for row in new), strict=True)
     return [written[number] for number in range(len(asked))]
+
+
+def _reads_padding(stack: BlockStack) -> bool:
+    """Whether a model that generates gives the same logits for a row alone and padded on the left, on a few tokens."""
+    row = probe_ids(stack, TRIAL_TOKENS)[0].tolist()
+    with _greedily(stack.model, (), 2):
+        kept = {"output_logits": True, "return_dict_in_generate": True}
+        alone, padded = (_generated(stack, rows, **kept).logits for rows in ([row[3:]], [row, row[3:]]))
+    pairs = zip(alone, padded, strict=True)
+    return all(deviation(own[0], beside[-1], stack.model.dtype) <= TOLERANCE for own, beside in pairs)
 
 
 def _until_end(tokens: Sequence[int], ends: Collection[int]) -> Continuation:
@@ -147,15 +164,18 @@ def _until_end(tokens: Sequence[int], ends: Collection[int]) -> Continuation:
     return tuple(tokens[: next((place for place, token in enumerate(tokens) if token in ends), len(tokens))])
 
 
-def _generated(model: Any, ids: Tensor) -> Tensor:
-    """Return the rows [row, token] with what the model generates after them."""
+def _generated(stack: BlockStack, rows: Sequence[Sequence[int]], **options: bool) -> Any:
+    """Return rows of tokens, padded on the left, with what a model generates after them [row, token]."""
+    model: Any = stack.model
+    missing = [max(map(len, rows)) - len(row) for row in rows]
+    ids = torch.tensor([[0] * short + list(row) for row, short in zip(rows, missing, strict=True)], device=stack.device)
+    mask = (torch.arange(ids.shape[1])[None] >= torch.tensor(missing)[:, None]).long().to(stack.device)
     try:
-        generated: Tensor = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids))
+        return model.generate(input_ids=ids, attention_mask=mask, **options)
     except (LayerimpError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise ModelError(f"{type(model).__name__} cannot generate text: {one_line(error)}") from error
-    return generated
 
 
 @contextmanager

@@ -53,6 +53,28 @@ def test_continuations_are_greedy_ones_made_by_hand(architecture: str) -> None:
     assert continuations(layerimp.find_blocks(model), asked, ends, 12) == expected
 
 
+@pytest.mark.parametrize("reads_padding", [True, False])
+def test_prompts_of_several_lengths_run_together_if_the_model_reads_padding(reads_padding: bool) -> None:
+    """The positions of gpt2 are added to its input, and are wrong in padded rows if it has to count them itself."""
+    model, shapes = tiny("gpt2"), []
+    generate = model.generate
+
+    def noting(input_ids: torch.Tensor, **options: Any) -> Any:
+        shapes.append(tuple(input_ids.shape))
+        return generate(input_ids=input_ids, **options)
+
+    model.generate = noting
+    if not reads_padding:
+        model.register_forward_pre_hook(
+            lambda _model, given, inputs: (given, inputs | {"position_ids": None}), with_kwargs=True
+        )
+    asked = [Prompt((1, 7, 30, 9), ""), Prompt((5, 6), ""), Prompt((3, 8, 60, 4), ""), Prompt((9, 33), "")]
+    found = continuations(layerimp.find_blocks(model), asked, (), 12)
+    assert found == [by_hand(model, prompt, set(), 12) for prompt in asked]
+    tried = [(1, 5), (2, 8)]
+    assert shapes == [*tried, *([(4, 4)] if reads_padding else [(2, 2), (2, 4)])]
+
+
 def test_a_model_s_own_settings_of_generation_do_not_matter_and_stay() -> None:
     model, asked = tiny(), [Prompt((1, 7, 30, 9), "")]
     stack = layerimp.find_blocks(model)
