@@ -103,6 +103,7 @@ def _times(forecast: Forecast) -> Iterator[str]:
         parts.append(
             f"evaluation {_about(each)} for each model that is tried" if searched else f"evaluation {_about(whole)}"
         )
+    parts += [f"fidelity {_about(times.fidelity_s)}"] if times.fidelity_s else []
     if parts:
         yield _time(parts, times.block_ms)
     if (times.evaluation_s or times.model_s or 0) > LONG:

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 __all__ = [
+    "PROMPT_TOKENS",
     "Compared",
     "Comparer",
     "Comparison",
@@ -33,7 +34,15 @@ if TYPE_CHECKING:
     from layerimp.fidelity.comparer import Comparer, Comparison
     from layerimp.fidelity.copying import repeated
     from layerimp.fidelity.divergence import Compared, Divergence, Intact, compared
-    from layerimp.fidelity.generation import Continuation, Prompt, compare_texts, continuations, end_tokens, prompts
+    from layerimp.fidelity.generation import (
+        PROMPT_TOKENS,
+        Continuation,
+        Prompt,
+        compare_texts,
+        continuations,
+        end_tokens,
+        prompts,
+    )
     from layerimp.fidelity.record import Copying, Fidelity, Generation, Sample, Spread
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from layerimp.component import Options
-from layerimp.evaluator import Evaluator
+from layerimp.evaluator import Evaluator, Reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -84,6 +84,18 @@ class Comparer(Evaluator):
             CalibrationError: the text holds nothing to compare models on.
         """
         raise NotImplementedError
+
+    def readings(self, model: PreTrainedModel, length: int) -> Sequence[Reading] | None:
+        """What a comparison reads of one model, about, so that its time can be told ahead; None if not known.
+
+        Args:
+            model: The model; its parameters may be on the meta device.
+            length: The tokens in a row of the text.
+
+        Returns:
+            What is read, in parts. Rows that generate run together.
+        """
+        return None
 
     def evaluate(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> list[Metric]:
         """Return nothing: a model alone cannot be compared."""

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 PROMPTS, CHAT_PROMPTS = 24, 8
 """How many prompts there are, and how many of them are in the chat template if the tokenizer has one."""
-PROMPT_TOKENS, NEW_TOKENS = 32, 64
+PROMPT_TOKENS = 32
+"""The tokens of a prompt, without the template of a message."""
+NEW_TOKENS = 64
 CHOICE = 4
 """So many times as many messages as needed are looked at."""
 LOOP_TOKENS, LOOP_PERIOD = 32, 16

@@ -15,10 +15,12 @@ from layerimp.blocks.forward import block_input, called, computing, with_hidden,
 from layerimp.blocks.modes import quiet
 from layerimp.calibration.splits import rows_of
 from layerimp.errors import LayerimpError
+from layerimp.evaluation.comparing import comparer_of
 from layerimp.evaluation.cost import batch_of, head_share, reading_seconds
 from layerimp.healer import Scope
 from layerimp.models.loading import load_tokenizer
 from layerimp.pipeline.outline import alike, stand_in
+from layerimp.pipeline.resolve import row_length
 from layerimp.registry.attribution import attributing
 
 if TYPE_CHECKING:
@@ -123,6 +125,24 @@ class Durations:
                 total += seconds
         except LayerimpError:  # the evaluation itself will say what is wrong
             return None
+        return total
+
+    def fidelity(self, evaluators: Mapping[str, Evaluator]) -> float | None:
+        """Return the time that it takes to compare one model with the intact one; running that takes about as long."""
+        if (labelled := comparer_of(evaluators)) is None:
+            return 0.0
+        model, (label, comparer) = self._outline.stack.model, labelled
+        with attributing("evaluator", label, type(comparer)):
+            readings = comparer.readings(model, row_length(self._recipe.calibration, model))
+        if readings is None:
+            return None
+        total = 0.0
+        for each in readings:
+            batch = max(1, round(each.rows)) if each.generated else self._recipe.batch_size
+            seconds = reading_seconds(each, batch, self._blocks, self._head)
+            if seconds is None:
+                return None
+            total += seconds
         return total
 
 

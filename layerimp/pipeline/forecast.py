@@ -55,6 +55,9 @@ class TimeForecast(Part):
     evaluation_s: Known
     """Estimated: the same for all models, in seconds; null if unknown, as it is for `--keep`, whose search decides how
     many models it measures."""
+    fidelity_s: Known
+    """Estimated: comparing all models with the intact one, in seconds; null if unknown, as it is for `--keep`, 0 for
+    none."""
 
 
 class Forecast(Versioned):
@@ -94,7 +97,7 @@ class Forecast(Versioned):
     memory: MemoryForecast
     """Memory."""
     time: TimeForecast
-    """Time, without reading the model, fidelity and costs."""
+    """Time, without reading the model and costs."""
     notes: list[str]
     """Notes for a reader."""
 
@@ -236,6 +239,7 @@ class _Estimate:
         known = bool(recipe.tasks) or not searched
         each = durations.evaluation(prepared.evaluators, prepared.permissions) if known else None
         models = 1 + pruned * (1 + len(healers))
+        compared = 0.0 if prepared.command != "run" or prepared.offloaded else durations.fidelity(prepared.evaluators)
         return TimeForecast(
             block_ms=durations.block_ms if passes or healers else None,
             scoring_s=scoring,
@@ -243,6 +247,7 @@ class _Estimate:
             healing_s=None if healing is None or (searched and healers) else healing * pruned,
             model_s=each,
             evaluation_s=None if each is None or searched else each * models,
+            fidelity_s=None if compared is None or searched else compared * models,
         )
 
     def _notes(self) -> list[str]:

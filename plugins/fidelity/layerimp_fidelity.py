@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from layerimp import find_blocks, hookimpl
 from layerimp.errors import ModelError
+from layerimp.evaluator import Reading
 from layerimp.fidelity import Comparer
 
 if TYPE_CHECKING:
@@ -47,6 +48,18 @@ class FidelityEvaluator(Comparer):
         from layerimp.fidelity import Intact
 
         Intact(find_blocks(model, quantised=True), ())
+
+    def readings(self, model: PreTrainedModel, length: int) -> Sequence[Reading]:
+        """What a comparison reads of one model, about: the text, its repeated rows, and the prompts."""
+        from layerimp.fidelity import PROMPT_TOKENS
+
+        rows, prompts = self.config.rows, self.config.prompts
+        tokens = rows * length
+        if not model.can_generate():
+            return [Reading(rows=rows, tokens=tokens)]
+        text = Reading(rows=rows, tokens=tokens, predicted=2 * tokens)  # by the heads of both models
+        read, written = prompts * PROMPT_TOKENS, prompts * self.config.new_tokens
+        return [text, text, Reading(rows=prompts, tokens=read, predicted=prompts, generated=written)]
 
     def comparison(
         self, intact: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, text: Iterable[Batch]

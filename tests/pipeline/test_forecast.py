@@ -182,12 +182,13 @@ def test_an_estimate_adds_up_blocks_batches_and_passes(
     foretold: Any, scoring: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(durations, "block_seconds", lambda *_args: 0.5)
-    times = foretold("run", *scoring, "--tasks", "none", "--batch-size", 3, "--pruner", "greedy", "--count", 2)["time"]
+    asked = ["run", *scoring, "--tasks", "none", "--batch-size", 3, "--evaluator", "footprint"]
+    times = foretold(*asked, "--pruner", "greedy", "--count", 2)["time"]
     scoring_s = 0.5 * 4 * 3  # seconds a block, blocks, batches of 3 out of 8 rows; one pass
-    nothing_else = {"healing_s": 0, "model_s": 0, "evaluation_s": 0}
+    nothing_else = {"healing_s": 0, "model_s": 0, "evaluation_s": 0, "fidelity_s": 0}
     assert times == {"block_ms": 500, "scoring_s": scoring_s, "rescoring_s": scoring_s} | nothing_else
     few = ["--pruner", "greedy", "--set", "greedy.rows=2", "--count", 2]  # of 8 rows
-    times = foretold("run", *scoring, "--tasks", "none", "--batch-size", 3, *few)["time"]
+    times = foretold(*asked, *few)["time"]
     assert times == {"block_ms": 500, "scoring_s": scoring_s, "rescoring_s": scoring_s * 2 / 8} | nothing_else
     monkeypatch.setattr(durations, "block_seconds", lambda *_args: None)
     times = foretold("run", *scoring, "--tasks", "none")["time"]
@@ -226,6 +227,19 @@ def test_tasks_are_estimated_for_every_model(foretold: Any, scoring: list[object
     assert healed["evaluation_s"] == pytest.approx((1 + 3 * 2) * times["model_s"])
     searched = foretold(*asked, "--keep", "0.9")["time"]
     assert (searched["model_s"], searched["evaluation_s"]) == (times["model_s"], None)
+
+
+@pytest.mark.usefixtures("_even")
+def test_fidelity_is_estimated_for_every_model(foretold: Any, scoring: list[object], tmp_path: Path) -> None:
+    """Two texts of 8 rows of 16 tokens, predicted by both models, and 24 prompts of 32 tokens that 64 are added to."""
+    asked = ["run", *scoring, "--tasks", "none", "--count", 2]
+    head = of_head()
+    texts, read, written = 2 * 8 * 16 * (1 + 2 * head), 24 * (32 + head), 24 * 64 * (1 + head)
+    models = 2  # the intact one, and that of block-influence
+    assert foretold(*asked)["time"]["fidelity_s"] == pytest.approx(models * TOKEN * (texts + read + written))
+    fewer = foretold(*asked, "--set", "fidelity.prompts=0", "--set", "fidelity.rows=2", "--heal", "linear")["time"]
+    assert fewer["fidelity_s"] == pytest.approx((1 + 2) * TOKEN * texts / 4)
+    assert foretold("prune", *scoring, "--count", 2, "--output", tmp_path / "out")["time"]["fidelity_s"] == 0
 
 
 @pytest.mark.usefixtures("_even")
@@ -338,4 +352,4 @@ def test_what_a_reader_sees(layerimp_command: Run, scoring: list[object], task: 
     assert "each healed by linear as well" in out
     times = next(line for line in out.splitlines() if line.startswith("time, an estimate: "))
     stages = [part.split()[0] for part in times.partition(": ")[2].split(", ")]
-    assert stages == ["scoring", "scoring", "healing", "evaluation"]
+    assert stages == ["scoring", "scoring", "healing", "evaluation", "fidelity"]
