@@ -17,6 +17,14 @@ def test_every_model_that_was_measured_has_its_row() -> None:
     assert [row["removed"] for row in starter["rows"]] == [1, 1, 3, 3, 0]
 
 
+def test_a_classifier_has_no_numbers_of_text() -> None:
+    head, rows = distances.table()
+    begin = next(number for number, row in enumerate(rows) if row[0] == "MiniLM, SST-2")
+    for row in rows[begin + 1 : begin + 6]:
+        assert all(row[head.index(name)] for name in ("divergence", "agreement"))
+        assert not any(row[head.index(name)] for name in ("copying", "same tokens", "loops"))
+
+
 def test_the_numbers_stand_under_their_heads() -> None:
     head, rows = distances.table()
     begin = next(number for number, row in enumerate(rows) if row[0] == "starter")
