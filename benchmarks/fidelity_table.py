@@ -56,9 +56,12 @@ def measured(recipe: dict[str, Any], scorer: str, counts: list[int], folder: Pat
         The fidelity of each: how many blocks are removed, by what, and what was measured.
     """
     models, rows = {}, []
+    # The runs keep the text of fidelity apart; what they measure is measured once more by the comparison.
+    silent = {"name": "fidelity", "options": recipe["evaluators"]["fidelity"]["options"] | {"prompts": 0}}
     for count in counts:
         output = folder / str(count)
         chosen = {"count": count, "scorers": [scorer], "baselines": [], "tasks": [], "healers": ["linear"]}
+        chosen["evaluators"] = {"fidelity": silent}
         layerimp.run(layerimp.Recipe.model_validate(recipe | chosen | {"output": str(output)}), progress=Screen())
         for label in (scorer, f"{scorer}+linear"):
             models[f"{count}-{label}"] = str(output / "checkpoints" / label)
