@@ -34,6 +34,9 @@ CHOICE = 4
 LOOP_TOKENS, LOOP_PERIOD = 32, 16
 """A continuation loops if its last tokens repeat with at most this period."""
 TRIAL_TOKENS = 8
+ALIKE = 1e-3
+"""Padding that is read wrongly changes the logits by much more than this share of the largest one, rounding in float32
+by much less."""
 
 Continuation = tuple[int, ...]
 """The token ids of a continuation, without the token that ends it."""
@@ -157,8 +160,9 @@ def _reads_padding(stack: BlockStack) -> bool:
     with _greedily(stack.model, (), 2):
         kept = {"output_logits": True, "return_dict_in_generate": True}
         alone, padded = (_generated(stack, rows, **kept).logits for rows in ([row[3:]], [row, row[3:]]))
-    pairs = zip(alone, padded, strict=True)
-    return all(deviation(own[0], beside[-1], stack.model.dtype) <= TOLERANCE for own, beside in pairs)
+    dtype, pairs = stack.model.dtype, zip(alone, padded, strict=True)
+    most = max(TOLERANCE, ALIKE / torch.finfo(dtype).eps)
+    return all(deviation(own[0], beside[-1], dtype) <= most for own, beside in pairs)
 
 
 def _until_end(tokens: Sequence[int], ends: Collection[int]) -> Continuation:
