@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -17,12 +17,20 @@ from layerimp.errors import OptionError, PluginError
 from layerimp.scorer import Importance
 from layerimp.steps import Cuts, Step, checked_cuts, checked_steps, removed_by, touched_by
 
-Scoring = Callable[[Sequence[Step]], Importance]
-"""Scores the model with the given steps, such as `[5, "17/18"]`, already taken: their sublayers are bypassed.
 
-What is scored are the steps that can be taken next (see `layerimp.steps.candidates`): blocks, and with `--cuts all`
-seams as well.
-"""
+class Scoring(Protocol):
+    """Scores the steps that can be taken next: blocks, and with `--cuts all` seams.
+
+    See `layerimp.steps.candidates`.
+    """
+
+    def __call__(self, removed: Sequence[Step], among: Collection[Step] | None = None) -> Importance:
+        """Score the model with the steps `removed`, such as `[5, "17/18"]`, already taken: they are bypassed.
+
+        Args:
+            removed: The steps that are taken.
+            among: The steps that need a score, to save time; None for all. Other steps may have one all the same.
+        """
 
 
 class PrunePlan(Plain, Tabular):

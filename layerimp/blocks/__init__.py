@@ -1,7 +1,9 @@
 """A model's stack of blocks: running it, reading from it, and comparing it with another."""
 
+from layerimp.blocks.bypass import bypassed
 from layerimp.blocks.forward import computing, run
+from layerimp.blocks.head import Head
 from layerimp.blocks.modes import in_eval_mode
 from layerimp.blocks.stack import BlockStack, probe_ids
 
-__all__ = ["BlockStack", "computing", "in_eval_mode", "probe_ids", "run"]
+__all__ = ["BlockStack", "Head", "bypassed", "computing", "in_eval_mode", "probe_ids", "run"]

@@ -7,8 +7,8 @@ so that it runs once, whatever the number of models that are compared with it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -234,29 +234,45 @@ class Intact:
         if head.kind != self.kind:
             raise PredictionError(f"one model predicts the {self.kind}, the other the {head.kind}")
         with torch.no_grad(), in_eval_mode(stack.model):
-            for kept in self._batches:
-                for predictions, targets in self._compared(kept, head, _on(stack, kept.targets.batch)):
-                    divergence.add(predictions, targets)
+            for number, kept in enumerate(self._batches):
+                output = run(head.backbone, _on(stack, kept.targets.batch))
+                if kept.targets.mask.any():
+                    (predictions,) = self.compared(number, head, [output])
+                    divergence.add(predictions, kept.targets)
         return divergence
 
-    def _compared(self, kept: _Kept, head: Head, batch: Batch) -> Iterator[tuple[Compared, Targets]]:
-        """Yield the comparison of a batch."""
-        output = run(head.backbone, batch)
+    def targets(self, number: int) -> Targets:
+        """Return what is predicted in a batch, by its number in the text."""
+        return self._batches[number].targets
+
+    def compared(self, number: int, head: Head, outputs: Sequence[Any]) -> list[Compared]:
+        """Compare outputs of backbones on a batch in which something is predicted; see `compared`.
+
+        The intact model's logits are computed once for all of them.
+
+        Args:
+            number: The batch's number in the text.
+            head: The head that turns the outputs into predictions.
+            outputs: What a backbone puts out for the batch, such as those of a model with one or another block removed.
+        """
+        kept = self._batches[number]
         if self.kind == "label":
-            yield compared(kept.values, head.label_logits(output, batch)), kept.targets
-            return
-        hidden: Tensor = output[head.field]
-        rows, own = kept.values, hidden[kept.targets.mask.to(hidden.device)]
-        if not len(rows):
-            return
+            batch = kept.targets.batch
+            return [compared(kept.values, head.label_logits(output, batch)) for output in outputs]
         size = max(1, CHUNK_LOGITS // max(self._head.num_classes, head.num_classes))
-        parts = []
-        for expected, mine in zip(rows.split(size), own.split(size), strict=True):
+        own = [output[head.field] for output in outputs]
+        mask = kept.targets.mask.to(own[0].device)
+        rows = [hidden[mask].split(size) for hidden in own]
+        parts: list[list[Compared]] = [[] for _ in outputs]
+        for at, expected in enumerate(kept.values.split(size)):
             given = self._form(**{self._head.field: expected[None]})
             logits = self._head.token_logits(given, expected)
-            parts.append(compared(logits, head.token_logits(output, mine), self._classes))
-            del logits
-        yield Compared(*(torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0]))), kept.targets
+            for done, output, mine in zip(parts, outputs, rows, strict=True):
+                done.append(compared(logits, head.token_logits(output, mine[at]), self._classes))
+        return [
+            Compared(*(torch.cat([getattr(part, each.name) for part in done]) for each in fields(Compared)))
+            for done in parts
+        ]
 
 
 def _on(stack: BlockStack, batch: Batch) -> Batch:

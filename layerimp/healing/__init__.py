@@ -1,9 +1,21 @@
 """Healing of pruned models: the functions for healers, and the engine that runs a healer."""
 
 from layerimp.healing.engine import Healed
+from layerimp.healing.gaps import Writers
 from layerimp.healing.parameters import replace, trying
 from layerimp.healing.scaling import scale_stream, stream_scaled
-from layerimp.healing.states import State, states
+from layerimp.healing.states import State, intact_states, states
 from layerimp.healing.teaching import Teaching
 
-__all__ = ["Healed", "State", "Teaching", "replace", "scale_stream", "states", "stream_scaled", "trying"]
+__all__ = [
+    "Healed",
+    "State",
+    "Teaching",
+    "Writers",
+    "intact_states",
+    "replace",
+    "scale_stream",
+    "states",
+    "stream_scaled",
+    "trying",
+]

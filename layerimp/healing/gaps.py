@@ -35,20 +35,61 @@ def find_gaps(pruned: BlockStack, removed: Sequence[Step]) -> list[Gap]:
     """
     if not removed:
         raise ModelError("nothing was removed, so that there is nothing to heal")
-    depth = 2 * (len(pruned) + len(removed))
-    taps = find_taps(pruned)
-    gaps, num_removed = [], 0
+    gaps, num_removed, depth = [], 0, 2 * (len(pruned) + len(removed))
+    writers = Writers(pruned)
     for run in runs_of(removed_by(removed)):
-        first, last = run[0].depth, run[-1].depth
-        position = Sublayer.at(first - num_removed)
-        before = Sublayer.at(first - 1) if first else None
-        after = Sublayer.at(last + 1) if last + 1 < depth else None
-        writer, obstacle = (None, "nothing is before it")
-        if before is not None:
-            writer, obstacle = _writer(pruned, Sublayer.at(position.depth - 1), taps, before)
-        gaps.append(Gap(run, before, after, position, writer, obstacle))
+        gaps.append(_gap(run, depth, writers, shift=num_removed))
         num_removed += len(run)
     return gaps
+
+
+class Writers:
+    """The last linear maps that write into the residual stream after the sublayers of a model.
+
+    Args:
+        stack: The blocks of the model: an intact or a pruned one.
+    """
+
+    def __init__(self, stack: BlockStack) -> None:
+        self.stack = stack
+        self._taps = find_taps(stack)
+
+    def after(self, last: Sublayer, known_as: Sublayer) -> tuple[Writer | None, str]:
+        """Return the writer of a sublayer, or None and the reason why there is none.
+
+        Args:
+            last: The sublayer, by the indices of this model.
+            known_as: The same sublayer, by the indices of the intact model, for messages.
+        """
+        return _writer(self.stack, last, self._taps, known_as)
+
+    def gaps(self, removed: Sequence[Step]) -> list[Gap]:
+        """Find the gaps of an intact model, in depth order, as if the sublayers of some steps were bypassed.
+
+        The positions and the writers are those of the intact model.
+
+        Args:
+            removed: The steps; there may be none.
+        """
+        return [_gap(run, 2 * len(self.stack), self) for run in runs_of(removed_by(removed))]
+
+
+def _gap(run: tuple[Sublayer, ...], depth: int, writers: Writers, shift: int = 0) -> Gap:
+    """Return the gap that a run of neighbours leaves.
+
+    Args:
+        run: The removed sublayers.
+        depth: The number of sublayers of the intact model.
+        writers: The writers of the model.
+        shift: How many sublayers before the run are not in that model.
+    """
+    first, last = run[0].depth, run[-1].depth
+    before = Sublayer.at(first - 1) if first else None
+    after = Sublayer.at(last + 1) if last + 1 < depth else None
+    writer, obstacle = (None, "nothing is before it")
+    if before is not None:
+        writer, obstacle = writers.after(Sublayer.at(before.depth - shift), before)
+    return Gap(run, before, after, Sublayer.at(first - shift), writer, obstacle)
 
 
 def _writer(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from layerimp.blocks.stack import Batch, BlockStack
     from layerimp.healer import Case, Gap, Writer
+    from layerimp.steps import Sublayer
 
 
 @dataclass(frozen=True)
@@ -47,54 +48,105 @@ def states(case: Case, gap: Gap, batches: Iterable[Batch]) -> Iterator[State]:
     The models run in their current state, so that repairs at earlier gaps have their effect. Neither model runs further
     than the gap.
     """
-    here, there = Place(case.pruned, gap.position), Place(case.intact, gap.end)
+    ours = _Reader(case.pruned, [gap.position], [gap.writer])
+    theirs = _Reader(case.intact, [gap.end], [])
     for batch in batches:
-        ours = _taken(case, case.pruned, here, batch, gap.writer)
-        theirs = _taken(case, case.intact, there, batch)
-        inside = (ours.get(name) for name in ("read", "written", "normed"))
-        yield State(ours["stream"], theirs["stream"].to(ours["stream"].device), *inside)
+        own, intact = (reader.read(batch, case.rerun(reader.stack, batch)) for reader in (ours, theirs))
+        stream = own.streams[gap.position]
+        yield own.state(gap.position, intact.streams[gap.end].to(stream.device), gap.writer)
+
+
+def intact_states(stack: BlockStack, gaps: Sequence[Gap], batches: Iterable[Batch]) -> Iterator[list[State]]:
+    """Yield the states at gaps if nothing was changed before each of them, batch by batch: one state for each gap.
+
+    Stream and target are those of the intact model before and after the gap, which it runs once to the last gap's end.
+
+    Args:
+        stack: The blocks of the intact model.
+        gaps: The gaps, by the positions and writers of the intact model; see `Writers.gaps`.
+        batches: The text.
+    """
+    places = {place for gap in gaps for place in (gap.position, gap.end)}
+    reader = _Reader(stack, sorted(places), [gap.writer for gap in gaps])
+    for batch in batches:
+        taken = reader.read(batch, nullcontext())
+        yield [taken.state(gap.position, taken.streams[gap.end], gap.writer) for gap in gaps]
 
 
 class _AtTheGapError(LayerimpError):
-    """Ends a run at the gap: what comes after the gap is not needed."""
+    """Ends a run at the last place: what comes after it is not needed."""
 
 
-def _taken(
-    case: Case, stack: BlockStack, place: Place, batch: Batch, writer: Writer | None = None
-) -> dict[str, Tensor]:
-    """Run a model up to a place, and return the rows of real tokens of the stream there, and of what a writer reads.
+@dataclass(frozen=True)
+class _Taken:
+    """What was read of a model in one batch, as rows of real tokens.
 
-    Raises:
-        ModelError: the model does not run up to the place on text alone.
+    Attributes:
+        streams: The residual stream before sublayers [token, hidden].
+        inside: For each writer's path and each name of a field of `State`, the value there.
     """
-    mask = batch["attention_mask"].bool()
-    taken: dict[str, Tensor] = {}
 
-    def take(name: str, value: Tensor) -> None:
-        # Some modules get all tokens of a batch in a single row.
-        rows = value.detach().reshape(*mask.shape, value.shape[-1])
-        taken[name] = rows[mask.to(rows.device)]
+    streams: dict[Sublayer, Tensor] = field(default_factory=dict)
+    inside: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
-    def enter(name: str, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        take(name, block_input(args, kwargs))
+    def state(self, position: Sublayer, target: Tensor, writer: Writer | None) -> State:
+        """Return the state at a gap."""
+        path = "" if writer is None else writer.path
+        read, written, normed = (self.inside.get((path, name)) for name in ("read", "written", "normed"))
+        return State(self.streams[position], target, read, written, normed)
 
-    def leave(_module: nn.Module, _args: Any, output: Any) -> None:
-        take("written", hidden_states(output))
 
-    def stop(value: Tensor) -> None:
-        take("stream", value)
-        raise _AtTheGapError
+class _Reader:
+    """Reads the residual stream of a model at some places, and what writers read and write.
 
-    with ExitStack() as hooks:
-        if writer is not None:
-            linear = stack.model.get_submodule(writer.path)
-            hooks.enter_context(linear.register_forward_pre_hook(partial(enter, "read"), with_kwargs=True))
-            hooks.enter_context(linear.register_forward_hook(leave))
-            if writer.norm is not None:
-                norm = stack.model.get_submodule(writer.norm)
-                hooks.enter_context(norm.register_forward_pre_hook(partial(enter, "normed"), with_kwargs=True))
-        with in_eval_mode(stack.model), torch.no_grad(), suppress(_AtTheGapError):
-            with place.watching(stop), case.rerun(stack, batch):
-                run(stack.backbone, batch)
-            raise ModelError(f"{type(stack.model).__name__} does not run up to the gap on text alone")
-    return taken
+    Args:
+        stack: The model's blocks.
+        places: The sublayers before which the stream is read; the model does not run beyond the last of them.
+        writers: The writers; None is left out.
+    """
+
+    def __init__(self, stack: BlockStack, places: Sequence[Sublayer], writers: Iterable[Writer | None]) -> None:
+        self.stack = stack
+        self._places = {place: Place(stack, place) for place in places}
+        self._writers = {writer.path: writer for writer in writers if writer is not None}
+
+    def read(self, batch: Batch, within: AbstractContextManager[None]) -> _Taken:
+        """Run the model on a batch, in a context.
+
+        Raises:
+            ModelError: the model does not run up to the last place on text alone.
+        """
+        mask = batch["attention_mask"].bool()
+        taken = _Taken()
+
+        def rows(value: Tensor) -> Tensor:
+            # Some modules get all tokens of a batch in a single row.
+            value = value.detach().reshape(*mask.shape, value.shape[-1])
+            return value[mask.to(value.device)]
+
+        def enter(path: str, name: str, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            taken.inside[path, name] = rows(block_input(args, kwargs))
+
+        def leave(path: str, _module: nn.Module, _args: Any, output: Any) -> None:
+            taken.inside[path, "written"] = rows(hidden_states(output))
+
+        def see(place: Sublayer, value: Tensor) -> None:
+            taken.streams[place] = rows(value)
+            if len(taken.streams) == len(self._places):
+                raise _AtTheGapError
+
+        model = self.stack.model
+        with ExitStack() as hooks:
+            for path, writer in self._writers.items():
+                linear = model.get_submodule(path)
+                hooks.enter_context(linear.register_forward_pre_hook(partial(enter, path, "read"), with_kwargs=True))
+                hooks.enter_context(linear.register_forward_hook(partial(leave, path)))
+                if writer.norm is not None:
+                    norm, reading = model.get_submodule(writer.norm), partial(enter, path, "normed")
+                    hooks.enter_context(norm.register_forward_pre_hook(reading, with_kwargs=True))
+            with in_eval_mode(model), torch.no_grad(), suppress(_AtTheGapError), within:
+                for place, known in self._places.items():
+                    hooks.enter_context(known.watching(partial(see, place)))
+                run(self.stack.backbone, batch)
+                raise ModelError(f"{type(model).__name__} does not run up to the gap on text alone")
+        return taken

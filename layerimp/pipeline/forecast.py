@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -207,7 +207,7 @@ class _Estimate:
         num_blocks, cuts = len(self.outline.stack), self.recipe.cuts
         scored: set[frozenset[Sublayer]] = set()
 
-        def scoring(removed: Sequence[Step]) -> Importance:
+        def scoring(removed: Sequence[Step], among: Collection[Step] | None = None) -> Importance:
             scored.add(removed_by(removed))
             steps = sorted((s for series in candidates(removed, num_blocks, cuts) for s in series), key=_depth)
             return Importance([0.0] * len(steps), steps)

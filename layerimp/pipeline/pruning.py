@@ -18,7 +18,7 @@ from layerimp.pipeline.file_pruning import kept_tensors
 from layerimp.pipeline.healing import repaired
 from layerimp.pipeline.resolve import budget_of, check_plans, model_anywhere
 from layerimp.pipeline.run import PrunedModel, StageResults
-from layerimp.pipeline.scores import rescoring, score_blocks
+from layerimp.pipeline.scores import Memory, rescoring, score_blocks
 from layerimp.pruner import Budget, PrunePlan
 from layerimp.registry.attribution import attributing
 from layerimp.report.results.contenders import Contender
@@ -59,12 +59,13 @@ def choose(run: Run) -> Choice:
     recipe, loaded = run.recipe, run.loaded
     goal = Goal.of(recipe, loaded.stack, loaded.tokenizer, run.progress) if recipe.targets else None
     budget = goal.budget if goal else budget_of(recipe, len(loaded.stack))
-    importance = score_blocks(run)
+    memory: Memory = {}
+    importance = score_blocks(run, memory=memory)
     plans: dict[str, PrunePlan] = {}
     reached: dict[str, list[Reached]] = {}
     for label in list(run.selection.specs):
         with run.selection.excusing(label):
-            ask = planner(run, label, importance[label])
+            ask = planner(run, label, importance[label], memory)
             if goal:
                 plans[label], reached[label] = goal.reached(ask)
             else:
@@ -72,12 +73,20 @@ def choose(run: Run) -> Choice:
     return Choice(plans, importance, reached)
 
 
-def planner(run: Run, label: str, first: Importance) -> Callable[[Budget], PrunePlan]:
-    """Return a function that makes plans by one scorer's scores, of which the first are known."""
+def planner(run: Run, label: str, first: Importance, memory: Memory | None = None) -> Callable[[Budget], PrunePlan]:
+    """Return a function that makes plans by one scorer's scores.
+
+    Args:
+        run: The run.
+        label: The scorer.
+        first: Its scores of the intact model.
+        memory: What the sweeps have kept of the run's text.
+    """
     recipe, pruner, name = run.recipe, run.pruner, run.recipe.pruner.name
     origin = {"scorer": run.selection.specs[label].name, "pruner": name, "model": model_anywhere(recipe.model)}
     text = run.text if pruner.rescored_rows is None else run.text.first(pruner.rescored_rows)
-    scoring = rescoring(run.loaded.stack, text, first, run.selection, label, recipe.cuts)
+    kept = memory if pruner.rescored_rows is None else None  # it is of the whole text
+    scoring = rescoring(run.loaded.stack, text, first, run.selection, label, recipe.cuts, kept)
 
     def plan(budget: Budget) -> PrunePlan:
         with attributing("pruner", name, type(pruner), f"on the scores of {label}"):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Collection, Hashable, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from layerimp.scoring.engine import fill, finished, measure
 from layerimp.steps import Cuts, Step, Sublayer, removed_by
@@ -18,14 +18,21 @@ if TYPE_CHECKING:
     from layerimp.scoring.selection import Selection
     from layerimp.scoring.series import Units
 
+Memory = MutableMapping[Hashable, Any]
+"""What sweeps keep of the intact model on one text; see `layerimp.sweep.Drive.memory`."""
 Unit = Literal["block", "sublayer"]
 """The units to score: whole blocks (and seams, if these may be cut), or attention and MLP separately."""
 
 
-def score_blocks(run: Run, by: Unit = "block") -> dict[str, Importance]:
+def score_blocks(run: Run, by: Unit = "block", memory: Memory | None = None) -> dict[str, Importance]:
     """Score blocks (and seams, if the recipe cuts them), or with `by` attention and MLP separately.
 
     All selected scorers share the sweeps. Scorers that fail leave the selection.
+
+    Args:
+        run: The run.
+        by: The units to score.
+        memory: Takes what the sweeps keep for later scorings of the same text.
 
     Returns:
         The importance, by the scorer's label.
@@ -40,7 +47,8 @@ def score_blocks(run: Run, by: Unit = "block") -> dict[str, Importance]:
             first, second = selection.create(units, len(stack), label)
             scorers |= first
             beside |= second
-    seen = fill(stack, run.text, scorers, beside=beside, units=units, progress=run.progress)
+    memory = {} if memory is None else memory
+    seen = fill(stack, run.text, scorers, beside=beside, units=units, progress=run.progress, memory=memory)
     importance: dict[str, Importance] = {}
     for label, filled in seen.items():
         with selection.excusing(label):
@@ -50,7 +58,13 @@ def score_blocks(run: Run, by: Unit = "block") -> dict[str, Importance]:
 
 
 def rescoring(
-    stack: BlockStack, text: CalibrationSet, first: Importance, selection: Selection, label: str, cuts: Cuts = "blocks"
+    stack: BlockStack,
+    text: CalibrationSet,
+    first: Importance,
+    selection: Selection,
+    label: str,
+    cuts: Cuts = "blocks",
+    memory: Memory | None = None,
 ) -> Scoring:
     """Return the scoring for a pruner: it gives the importance of the steps that can be taken after given removals.
 
@@ -63,14 +77,18 @@ def rescoring(
         selection: The scorers, and where to report progress.
         label: The scorer.
         cuts: What may be removed.
+        memory: What the sweeps have kept of the same text.
     """
-    cache = BlockCache(stack)
-    known = {frozenset[Sublayer](): first}
+    cache, memory = BlockCache(stack), {} if memory is None else memory
+    known: dict[tuple[frozenset[Sublayer], frozenset[Step] | None], Importance] = {(frozenset(), None): first}
 
-    def scoring(removed: Sequence[Step]) -> Importance:
-        key = removed_by(removed)
+    def scoring(removed: Sequence[Step], among: Collection[Step] | None = None) -> Importance:
+        taken = removed_by(removed)
+        if (taken, None) in known or not _separate(selection, label):
+            among = None
+        key = taken, None if among is None else frozenset(among)
         if key not in known:
-            scorers, beside = selection.create(cuts, len(stack), label, removed=removed)
+            scorers, beside = selection.create(cuts, len(stack), label, removed=removed, among=among)
             known[key] = measure(
                 *(stack, text, scorers),
                 beside=beside,
@@ -78,7 +96,16 @@ def rescoring(
                 removed=removed,
                 progress=selection.progress,
                 cache=cache,
+                memory=memory,
+                among=among,
             )[label]
         return known[key]
 
     return scoring
+
+
+def _separate(selection: Selection, label: str) -> bool:
+    """Whether a scorer can score some steps without the others."""
+    scorers, _ = selection.create("blocks", 2, label)
+    scorer = scorers[label]
+    return scorer.sweep is not None and scorer.sweep.separate and not scorer.lookback

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from layerimp.blocks.halves import halves_of
 from layerimp.blocks.modes import in_eval_mode
@@ -103,6 +103,8 @@ class How(TypedDict, total=False):
         removed: The steps that are bypassed.
         progress: Where to report progress.
         cache: The outputs of blocks in earlier calls.
+        memory: What sweeps keep of the intact model in earlier calls; see `Drive.memory`. For one set only.
+        among: The steps to score, if not all that can be taken next. The scorers are made for their number.
     """
 
     beside: Mapping[str, Scorer]
@@ -110,6 +112,8 @@ class How(TypedDict, total=False):
     removed: Sequence[Step]
     progress: Progress
     cache: BlockCache | None
+    memory: MutableMapping[Hashable, Any]
+    among: Collection[Step] | None
 
 
 def measure(
@@ -141,7 +145,8 @@ def fill(
     If a scorer fails, the others go on without it.
     """
     removed, beside, cache = simplest(how.get("removed", ())), how.get("beside", {}), how.get("cache")
-    series = series_of(how.get("units") or ("all" if beside else "blocks"), removed, len(stack))
+    units_scored = how.get("units") or ("all" if beside else "blocks")
+    series = series_of(units_scored, removed, len(stack), how.get("among"))
     if strange := sorted(beside.keys() - scorers.keys()):
         raise OptionError(f"scorer {strange[0]!r} is to score the {series[1].what}, and not the {series[0].what}")
     filled: dict[Key, Filled] = {}
@@ -159,7 +164,8 @@ def fill(
         if cache is not None:
             cache.begin(removed)
         halves = halves_of(stack, divided_by(chain(*units))) if passes else {}
-        scored = Scored(stack, calibration, removed, units, halves, how.get("progress", SILENT), cache)
+        memory = how.get("memory", {})
+        scored = Scored(stack, calibration, removed, units, halves, how.get("progress", SILENT), cache, memory)
         for one_pass in passes:
             one_pass.scout(stack)
         for one_pass in passes:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Hashable, Iterable, Iterator, Mapping, MutableMapping, Sequence, Sized
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -58,6 +58,7 @@ class Scored:
         halves: The halves of every block that a unit divides, by its index.
         progress: Where to report progress.
         cache: The outputs of blocks in earlier passes.
+        memory: What sweeps keep of the intact model on this calibration set.
     """
 
     stack: BlockStack
@@ -67,6 +68,7 @@ class Scored:
     halves: Mapping[int, Halves]
     progress: Progress
     cache: BlockCache | None
+    memory: MutableMapping[Hashable, Any]
 
 
 @dataclass
@@ -139,6 +141,7 @@ class Pass:
                 self._renew()
                 if scored.cache is not None:
                     scored.cache.forget_from(0)  # it may hold a tensor that was changed
+                scored.memory.clear()  # and so may this
 
     def _runs_once(self, scored: Scored) -> bool:
         """Drive the model over the set once. Return whether no scorer can have changed the numbers of others."""
@@ -179,6 +182,7 @@ class Pass:
             removed=scored.removed,
             halves=scored.halves,
             cache=scored.cache,
+            memory=scored.memory,
         )
 
     def _series(self, which: int, units: Sequence[Unit]) -> Series:

@@ -18,7 +18,7 @@ from layerimp.scoring.passes import check_offloading
 from layerimp.scoring.series import Units, series_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from layerimp.blocks.stack import Batch, BlockStack
     from layerimp.progress import Progress
@@ -151,7 +151,12 @@ class Selection:
             raise ModelError(f"no scorer is left ({reasons or 'none is installed'})")
 
     def create(
-        self, units: Units, num_blocks: int, *labels: str, removed: Sequence[Step] = ()
+        self,
+        units: Units,
+        num_blocks: int,
+        *labels: str,
+        removed: Sequence[Step] = (),
+        among: Collection[Step] | None = None,
     ) -> tuple[dict[str, Scorer], dict[str, Scorer]]:
         """Create fresh scorers for the two series of units.
 
@@ -160,6 +165,7 @@ class Selection:
             num_blocks: The number of blocks of the intact model.
             labels: The scorers; all of them if no label is given.
             removed: The removed steps.
+            among: The steps to score; None for all that can be taken next.
 
         Returns:
             The scorers by label, for each series; none for a series without units.
@@ -170,7 +176,7 @@ class Selection:
         scorers: tuple[dict[str, Scorer], dict[str, Scorer]] = {}, {}
         for label in labels or self.specs:
             spec = self.specs[label]
-            for own, series in zip(scorers, series_of(units, removed, num_blocks), strict=True):
+            for own, series in zip(scorers, series_of(units, removed, num_blocks, among), strict=True):
                 if series.steps:
                     scorer = create("scorer", spec.name, spec.options, len(series.steps), label=label)
                     assert isinstance(scorer, Scorer)

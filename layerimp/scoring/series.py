@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,12 +48,23 @@ class ScoredSeries:
         scorer.steps = self.steps
 
 
-def series_of(units: Units, removed: Iterable[Step], num_blocks: int) -> tuple[ScoredSeries, ScoredSeries]:
-    """Return the two series of what is scored without the steps `removed`; the second may be empty."""
+def series_of(
+    units: Units, removed: Iterable[Step], num_blocks: int, among: Collection[Step] | None = None
+) -> tuple[ScoredSeries, ScoredSeries]:
+    """Return the two series of what is scored without the steps `removed`; the second may be empty.
+
+    Args:
+        units: What is scored.
+        removed: The removed steps.
+        num_blocks: The number of blocks of the intact model.
+        among: The blocks and seams to choose from; None for all.
+    """
     if units == "sublayers":
         attention, mlp = sublayer_units(removed, num_blocks)
         return ScoredSeries("attention", attention, "sublayer"), ScoredSeries("MLP", mlp, "sublayer")
-    blocks, seams = candidates(removed, num_blocks, units)
+    blocks, seams = (
+        [step for step in steps if among is None or step in among] for steps in candidates(removed, num_blocks, units)
+    )
     return ScoredSeries("blocks", blocks), ScoredSeries("seams", seams, "seam")
 
 

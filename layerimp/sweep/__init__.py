@@ -6,6 +6,7 @@ from layerimp.sweep.ablation import Ablation
 from layerimp.sweep.backward import Backward
 from layerimp.sweep.base import Drive, Scouting, Series, Sweep, Trace, Work
 from layerimp.sweep.forward import Forward
+from layerimp.sweep.replay import Recorded, Replay
 from layerimp.sweep.units import Point, Unit
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "Forward",
     "Point",
     "Quantity",
+    "Recorded",
+    "Replay",
     "Scouting",
     "Series",
     "Sweep",

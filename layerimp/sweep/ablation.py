@@ -56,6 +56,7 @@ class Ablation(Sweep):
 
     INTACT: ClassVar[str] = "log_prob@1.0"
     predicts: ClassVar[bool] = True
+    separate: ClassVar[bool] = True
 
     probes: frozenset[Probe] = frozenset({0.0})
 

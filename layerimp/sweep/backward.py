@@ -78,6 +78,11 @@ class Backward(Sweep):
             return None
         return self if self.parameters else other
 
+    @property
+    def reads_weights(self) -> bool:
+        """Whether gradients of parameters are read."""
+        return self.parameters
+
     def work(self, num_units: int) -> Work:
         """One pass forward, and one pass back, or two with the gradients of parameters."""
         return Work(2 + self.parameters, 2)

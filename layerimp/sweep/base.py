@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from layerimp.steps import left
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 
     from torch import Tensor
 
@@ -140,6 +140,8 @@ class Drive:
         removed: Steps to bypass, such as `[5, "17/18"]`. No unit holds anything of them.
         halves: The halves of every block that a unit divides, by its index.
         cache: What the blocks put out in earlier passes; a sweep may run its batches inside `remembered`.
+        memory: What sweeps keep of the intact model on this calibration set, for later passes with other steps removed.
+            The keys are the sweep's own; begin them with the sweep itself.
     """
 
     scouting: Scouting
@@ -149,6 +151,7 @@ class Drive:
     removed: Sequence[Step] = ()
     halves: Mapping[int, Halves] = field(default_factory=dict)
     cache: BlockCache | None = None
+    memory: MutableMapping[Hashable, Any] = field(default_factory=dict)
 
     @property
     def sites(self) -> frozenset[str]:
@@ -205,11 +208,14 @@ class Sweep(ABC):
         SITES: The sites that every sweep of its class offers.
         predicts: Whether it needs what the model predicts, and so a head; see `layerimp.blocks.head`.
         reads_offloaded: Whether it drives a model whose blocks are in memory one at a time; see `BlockStack.offloaded`.
+        separate: Whether it runs the model for each unit separately: what it shows of a unit does not depend on which
+            other units are scored, and fewer units take less time.
     """
 
     SITES: ClassVar[frozenset[str]] = frozenset()
     predicts: ClassVar[bool] = False
     reads_offloaded: ClassVar[bool] = False
+    separate: ClassVar[bool] = False
 
     @property
     def sites(self) -> frozenset[str]:
@@ -219,6 +225,11 @@ class Sweep(ABC):
     @property
     def whole(self) -> bool:
         """Whether the sweep needs the whole calibration set at once, so that shards cannot be swept separately."""
+        return False
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether what it shows of a unit follows from weights as well, so that a seam is no block in another place."""
         return False
 
     def union(self, other: Sweep) -> Sweep | None:

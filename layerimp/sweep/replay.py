@@ -129,6 +129,12 @@ class Replay:
         watched.check(list(self._blocks))
         return passed
 
+    def alone(self, passed: Recorded, index: int) -> Recorded:
+        """Run one block again on what it read, such as with other weights; all others return their stored outputs."""
+        others = {self._blocks[other]: output for other, output in passed.outputs.items() if other != index}
+        with giving_back(others):
+            return self._run(passed.batch)
+
     def resume(self, passed: Recorded, point: Point, state: Tensor) -> Any:
         """Return the backbone's output if the residual stream at a middle or an end is `state` [batch, seq, hidden]."""
         given = {self._blocks[before]: passed.outputs[before] for before in self._blocks if before < point.block}
@@ -172,14 +178,12 @@ class Replay:
 
     def _why_not(self, passed: Recorded, index: int, *, inside: bool = False) -> str:
         """Tell why a block cannot be run without the blocks before it, or from its middle; empty if it can."""
-        others = {self._blocks[other]: output for other, output in passed.outputs.items() if other != index}
         try:
             with ExitStack() as undo:
                 if inside:
                     middle = passed.states[Point(index, "middle")]
                     undo.enter_context(running_from(self._blocks[index], self._halves[index], middle))
-                undo.enter_context(giving_back(others))
-                alone = self._run(passed.batch)
+                alone = self.alone(passed, index)
         except Exception as error:  # a block may fail in any way if something that it reads is missing
             return f"reads more than the residual stream: it fails without the other blocks ({one_line(error)})"
         pairs = [(passed.outputs[index], alone.outputs[index]), (passed.output, alone.output)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any
@@ -39,10 +39,11 @@ class _Scoring:
         self.asked: list[tuple[Step, ...]] = []
         self.given: list[tuple[Importance, Importance]] = []
 
-    def __call__(self, removed: Sequence[Step]) -> Importance:
+    def __call__(self, removed: Sequence[Step], among: Collection[Step] | None = None) -> Importance:
         self.asked.append(tuple(removed))
         touched = touched_by(removed)
         steps = [step for series in candidates(removed, NUM_BLOCKS, self.cuts) for step in series]
+        steps = [step for step in steps if among is None or step in among]
         steps.sort(key=lambda step: min(removed_by([step])))
         scores = [_score(step) + 0.25 * sum(other < sublayers_of(step)[0].block for other in touched) for step in steps]
         importance = Importance(scores=scores, blocks=steps)

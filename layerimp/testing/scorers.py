@@ -49,7 +49,7 @@ def _scored(scorer: Scorer, batches: Iterable[Batch] = TEXT, model: Any = None) 
 
 def _takes_seams(scorer: Scorer) -> bool:
     """Whether a scorer can score seams and reads no weights, which differ between a seam and a block."""
-    if scorer.sweep is None or getattr(scorer.sweep, "parameters", False) or scorer.refusal("seam"):
+    if scorer.sweep is None or scorer.sweep.reads_weights or scorer.refusal("seam"):
         return False
     try:
         type(scorer)(BLOCKS - 1, scorer.config)

@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 
 import layerimp
 from layerimp.blocks import computing
-from layerimp.healer import Case, Gap, Writer
+from layerimp.healer import Writer
 from layerimp.healing import Healed, State
-from layerimp.steps import Step, Sublayer, removed_by
+from layerimp.steps import Step
 from layerimp.testing import batch, padded_batch, tiny_classifier, tiny_model
 
 TEXT = [batch(8, 16, seed=1), padded_batch((16, 9, 12, 5), seed=2), batch(8, 16, seed=3)]
@@ -238,8 +238,5 @@ def test_factors_of_several_gaps_multiply() -> None:
 
 
 def test_the_fit_follows_the_writer() -> None:
-    model = Holder(bias=False)
-    gap = Gap(tuple(sorted(removed_by([1]))), None, None, Sublayer(1, "attn"), Writer("down"))
-    case: Any = type("Case", (), {"pruned": type("Stack", (), {"model": model})})
-    assert isinstance(fit_of(case, gap, 1.0), PlainFit)
-    assert Case.__doc__
+    assert fit_of(Writer("down")) is PlainFit
+    assert fit_of(Writer("down", norm="norm")) is NormFit

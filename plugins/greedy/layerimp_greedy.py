@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from layerimp import PrunePlan, Pruner, hookimpl
 from layerimp.component import Options
 from layerimp.errors import OptionError
-from layerimp.steps import Step, Sublayer, paired, removed_by, runs_of, simplest, sublayers_of, touched_by
+from layerimp.steps import (
+    Cuts,
+    Step,
+    Sublayer,
+    candidates,
+    paired,
+    removed_by,
+    runs_of,
+    simplest,
+    sublayers_of,
+    touched_by,
+)
 from layerimp.ties import weakest_first
 
 if TYPE_CHECKING:
@@ -43,6 +55,19 @@ class GreedyConfig(Options):
         description="The number of rows of the text to score on after each removal; null: all. The intact model is "
         "scored on all rows, and healers read all rows.",
     )
+    rescored: int | None = Field(
+        None,
+        ge=1,
+        description="After each removal, score again only so many of the steps whose last scores are lowest, and those "
+        "beside the removal; then more, until a new score is the lowest. null: all steps. This saves time with scorers "
+        "that run the model for each step, such as divergence and perplexity.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.exchange and self.rescored is not None:
+            raise ValueError("exchange compares all scores after each removal, and rescored leaves some out")
+        return self
 
 
 @dataclass(frozen=True)
@@ -85,7 +110,7 @@ class Greedy(Pruner):
         """
         config: GreedyConfig = self.config
         search = Search(scoring, budget, self._stay(budget), config.gap_penalty)
-        best = search.greedy()
+        best = search.greedy() if config.rescored is None else search.lazy(config.rescored)
         reason = "lowest score after each removal"
         if config.exchange and (other := search.exchanging(config.exchange)).cost < best.cost:
             best = other
@@ -137,6 +162,48 @@ class Search:
             path = path.then(*self._weakest(path))
         return path
 
+    def lazy(self, rescored: int) -> Path:
+        """Return a path that takes the step with the lowest cost each time, without scoring all steps each time.
+
+        Args:
+            rescored: The number of steps with the lowest last costs that are scored again after each removal.
+        """
+        path = Path(self.budget.forced)
+        costs = self._costs(path.steps)
+        cuts: Cuts = "all" if any(isinstance(step, str) for step in costs) else "blocks"
+        while True:
+            step = next(iter(costs))
+            path = path.then(step, costs[step])
+            if len(path.steps) == self.budget.count:
+                return path
+            costs = self._again(path.steps, costs, rescored, cuts)
+
+    def _again(
+        self, taken: tuple[Step, ...], last: Mapping[Step, float], rescored: int, cuts: Cuts
+    ) -> dict[Step, float]:
+        """Return the costs of steps after a removal, in ascending order; the lowest is a new one.
+
+        Args:
+            taken: The steps taken, of which the last is new.
+            last: The costs before that.
+            rescored: The number of steps with the lowest last costs that are scored again.
+            cuts: What may be removed.
+        """
+        steps = [step for series in candidates(taken, self.budget.num_blocks, cuts) for step in series]
+        costs = {step: last.get(step, -math.inf) for step in steps if self.stay.isdisjoint(touched_by([step]))}
+        new: set[Step] = set()
+        ask = [step for step in costs if step not in last or _beside(taken, step)]
+        while True:
+            waiting = [step for step in weakest_first(costs) if step not in new]
+            ask = list(dict.fromkeys([*ask, *waiting[:rescored]]))
+            fresh = {step: cost for step, cost in self._scored(taken, ask).items() if step in costs}
+            costs |= fresh
+            new |= fresh.keys()
+            ordered = weakest_first(costs)
+            if ordered[0] in new:
+                return {step: costs[step] for step in ordered}
+            ask = []
+
     def exchanging(self, tried: int) -> Path:
         """Return the path that, whenever this costs less, undoes one step and takes two others instead.
 
@@ -187,15 +254,27 @@ class Search:
         """Return the cost of each step that may be taken next, in ascending order; of equal costs the deeper first."""
         removed = removed_by(taken)
         if removed not in self._known:
-            importance = self.scoring(list(taken))
-            scores = zip(importance.blocks, importance.scores, strict=True)
-            may_go = {step: score for step, score in scores if self.stay.isdisjoint(touched_by([step]))}
-            if self.gap_penalty:
-                before = _sharing(removed)
-                for step in may_go:
-                    may_go[step] += self.gap_penalty * (_sharing(removed.union(sublayers_of(step))) - before)
+            may_go = self._scored(taken)
             self._known[removed] = {step: may_go[step] for step in weakest_first(may_go)}
         return self._known[removed]
+
+    def _scored(self, taken: Sequence[Step], among: Sequence[Step] | None = None) -> dict[Step, float]:
+        """Score steps that may be taken next, and return their costs; with `among` at least of these."""
+        importance = self.scoring(list(taken)) if among is None else self.scoring(list(taken), among)
+        removed = removed_by(taken)
+        scores = zip(importance.blocks, importance.scores, strict=True)
+        costs = {step: score for step, score in scores if self.stay.isdisjoint(touched_by([step]))}
+        if self.gap_penalty:
+            before = _sharing(removed)
+            for step in costs:
+                costs[step] += self.gap_penalty * (_sharing(removed.union(sublayers_of(step))) - before)
+        return costs
+
+
+def _beside(taken: Sequence[Step], step: Step) -> bool:
+    """Whether a step lies in one gap with the last of the steps taken."""
+    last, parts = sublayers_of(taken[-1])[0], sublayers_of(step)
+    return any(last in run and parts[0] in run for run in runs_of(removed_by(taken).union(parts)))
 
 
 def _sharing(removed: frozenset[Sublayer]) -> int:

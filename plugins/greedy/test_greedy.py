@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -21,7 +21,17 @@ from layerimp import Importance
 from layerimp.errors import OptionError
 from layerimp.pruner import Budget
 from layerimp.scoring.engine import measure
-from layerimp.steps import Cuts, Step, Sublayer, checked_steps, removed_by, runs_of, touched_by
+from layerimp.steps import (
+    Cuts,
+    Step,
+    Sublayer,
+    candidates,
+    checked_steps,
+    removed_by,
+    runs_of,
+    sublayers_of,
+    touched_by,
+)
 from layerimp.surgery.removal import pruned
 from layerimp.testing import BLOCKS, Check, padded_batch, parametrize
 
@@ -60,7 +70,7 @@ class Asked:
     def __init__(self, *scores: float) -> None:
         self.scores, self.calls = scores, []
 
-    def __call__(self, removed: Sequence[int]) -> Importance:
+    def __call__(self, removed: Sequence[int], among: Collection[int] | None = None) -> Importance:
         self.calls.append(list(removed))
         kept = [block for block in range(len(self.scores)) if block not in removed]
         return Importance(scores=[self.scores[block] for block in kept], blocks=kept)
@@ -211,3 +221,52 @@ def test_a_penalty_on_long_gaps() -> None:
 @parametrize(Greedy(Greedy.Config(exchange=2)), Greedy(Greedy.Config(gap_penalty=0.5, protect_first=1)))
 def test_contract(check: Check) -> None:
     check()
+
+
+class Growing:
+    """Scores that grow with each removal, by how near that is; gives what was asked for, and remembers how much."""
+
+    def __init__(self, num_blocks: int, cuts: Cuts = "blocks", seed: int = 0) -> None:
+        self.base = torch.rand(2 * num_blocks, generator=torch.manual_seed(seed)).tolist()
+        self.num_blocks, self.cuts = num_blocks, cuts
+        self.scored: list[int] = []
+
+    def __call__(self, removed: Sequence[Step], among: Collection[Step] | None = None) -> Importance:
+        steps = [step for series in candidates(removed, self.num_blocks, self.cuts) for step in series]
+        steps = [step for step in steps if among is None or step in among]
+        self.scored.append(len(steps))
+        scores = [
+            sum(self.base[part.depth] for part in sublayers_of(step))
+            + sum(1 / (1 + abs(gone.depth - part.depth)) for gone in removed_by(removed) for part in sublayers_of(step))
+            for step in steps
+        ]
+        return Importance(scores=scores, blocks=steps)
+
+
+@pytest.mark.parametrize("cuts", ["blocks", "all"])
+@pytest.mark.parametrize("seed", range(5))
+def test_scores_that_only_grow_need_not_all_be_measured_again(cuts: Cuts, seed: int) -> None:
+    """A step that is not scored again cannot have become the cheapest."""
+    every, some = Growing(16, cuts, seed), Growing(16, cuts, seed)
+    budget = Budget.exactly(6, 16, protect=(2,), forced=(9,), cuts=cuts)
+    expected = Greedy().plan(every, budget)
+    assert Greedy(Greedy.Config(rescored=2)).plan(some, budget) == expected
+    assert sum(some.scored) < 0.7 * sum(every.scored)
+
+
+def test_a_step_beside_the_removal_is_scored_again_even_if_it_was_dear() -> None:
+    """Two neighbours can be repaired together, so that the second costs less than before."""
+
+    def scoring(removed: Sequence[Step], among: Collection[Step] | None = None) -> Importance:
+        scores = {0: 3.0, 1: 1.0, 2: 9.0, 3: 2.0, 4: 5.0}
+        if 1 in removed:
+            scores[2] = 0.5
+        left = [block for block in scores if block not in removed and (among is None or block in among)]
+        return Importance(scores=[scores[block] for block in left], blocks=left)
+
+    assert Greedy(Greedy.Config(rescored=1)).plan(scoring, Budget(5, 2)).blocks == [1, 2]
+
+
+def test_exchange_needs_all_scores() -> None:
+    with pytest.raises(ValueError, match="rescored leaves some out"):
+        Greedy.Config(exchange=1, rescored=2)

@@ -88,3 +88,14 @@ def test_pruners_go_through_seams(forced: tuple[Step, ...]) -> None:
 def test_pruners_of_blocks_leave_joined_ones_alone() -> None:
     budget = Budget.exactly(3, 5, forced=("1/2",), protect=(0,))
     assert set(Greedy().within_budget(scoring_of("blocks"), budget).blocks) == {"1/2", 3, 4}
+
+
+@pytest.mark.parametrize(("scorer", "steps"), [("perplexity", [1, 4]), ("block-influence", [0, 1, 2, 4])])
+def test_scorers_that_run_the_model_for_each_step_score_only_what_is_asked_for(scorer: str, steps: list[int]) -> None:
+    scoring = scoring_of("blocks", scorer)
+    few = scoring([3], among={1, 4})
+    assert list(few.blocks) == steps
+    every = scoring([3])
+    scores = dict(zip(every.blocks, every.scores, strict=True))
+    assert few.scores == pytest.approx([scores[step] for step in steps], rel=1e-12)
+    assert scoring([3], among={1}) is every

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from layerimp.bench.cells import Cell, Result
@@ -43,7 +43,7 @@ def planned(cell: Cell, first: Importance, rescore: Callable[[Pruner], Scoring])
     num_blocks = sum(isinstance(step, int) for step in first.blocks)
     budget = Budget.exactly(content["count"], num_blocks, protect=content["protect"])
 
-    def intact(removed: Sequence[Step]) -> Importance:
+    def intact(removed: Sequence[Step], among: Collection[Step] | None = None) -> Importance:
         if removed:
             raise _NeedsModelError
         return first

@@ -20,7 +20,7 @@ from layerimp_closedform.gram import Gram
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from layerimp.healer import Case, Gap, Writer
+    from layerimp.healer import Writer
 
 Values = Mapping[str, "Tensor"]
 """New parameters, by path."""
@@ -39,10 +39,13 @@ class Fit:
         model: The pruned model.
         writer: The map before the gap, and the norm after the map.
         total: The factor by which the stream was scaled at earlier gaps; the weights hold the stream divided by it.
+        dtype: What products are computed in.
     """
 
-    def __init__(self, model: nn.Module, writer: Writer, total: float) -> None:
-        self.model, self.writer, self.total = model, writer, total
+    def __init__(
+        self, model: nn.Module, writer: Writer, total: float = 1.0, dtype: torch.dtype = torch.float64
+    ) -> None:
+        self.model, self.writer, self.total, self.dtype = model, writer, total, dtype
 
     @property
     def features(self) -> int:
@@ -87,15 +90,20 @@ class PlainFit(Fit):
     is linear in y / f - x, so the same sums serve every factor, and no state is stored.
     """
 
-    def __init__(self, *common: Any) -> None:
-        super().__init__(*common)
+    def __init__(self, *common: Any, **options: Any) -> None:
+        super().__init__(*common, **options)
         self._gram: Gram | None = None
 
     def add(self, state: State) -> None:
         """Add the states of both models at the gap in one batch."""
         aims = torch.cat([state.target.double() / self.total, state.stream.double()], dim=1)
-        self._gram = self._gram or Gram(self.features, aims.shape[1])
+        self._gram = self._gram or Gram(self.features, aims.shape[1], self.dtype)
         self._gram.add(self.reads(state), aims, 1 / lengths(state.target))
+
+    def nbytes(self, tokens: int) -> int:
+        """Return the size of the sums for so many tokens, in bytes."""
+        outputs = self.model.get_submodule(self.writer.path).get_parameter("weight").numel() // self.features
+        return 8 * self.features * (self.features + 2 * outputs)
 
     def values(self, factor: float, ridge: float) -> Values:
         """Return the map's new parameters."""
@@ -114,19 +122,24 @@ class NormFit(Fit):
     because the weights depend on the factor, and the fit of the norm depends on the map.
     """
 
-    def __init__(self, *common: Any) -> None:
-        super().__init__(*common)
+    def __init__(self, *common: Any, **options: Any) -> None:
+        super().__init__(*common, **options)
         self.seen: list[State] = []
 
     def add(self, state: State) -> None:
         """Add the states of both models at the gap in one batch."""
         self.seen.append(state)
 
+    def nbytes(self, tokens: int) -> int:
+        """Return the size of the states of so many tokens, in bytes."""
+        weight = self.model.get_submodule(self.writer.path).get_parameter("weight")
+        return tokens * (self.features + 4 * (weight.numel() // self.features)) * weight.element_size()
+
     def values(self, factor: float, ridge: float) -> Values:
         """Return the new parameters of the map and of the norm."""
         aims = [self.aim(state, factor) for state in self.seen]
         spread, middle = self._spread(aims)
-        gram = Gram(self.features, len(spread))
+        gram = Gram(self.features, len(spread), self.dtype)
         for state, aim in zip(self.seen, aims, strict=True):
             along = (aim - middle) / spread
             size = lengths(along)
@@ -215,14 +228,6 @@ class NormFit(Fit):
         return (square / count - middle.square()).clamp_min(TINY).sqrt(), middle
 
 
-def fit_of(case: Case, gap: Gap, total: float) -> PlainFit | NormFit:
-    """Return the fit for the map that writes before a gap.
-
-    Args:
-        case: The models.
-        gap: The gap; its `writer` must not be None.
-        total: The factor by which the stream was scaled at earlier gaps.
-    """
-    assert gap.writer is not None
-    kind = PlainFit if gap.writer.norm is None else NormFit
-    return kind(case.pruned.model, gap.writer, total)
+def fit_of(writer: Writer) -> type[PlainFit | NormFit]:
+    """Return the kind of fit for the map that writes before a gap."""
+    return PlainFit if writer.norm is None else NormFit

@@ -16,33 +16,38 @@ if TYPE_CHECKING:
 class Gram:
     """The sums of products that a least squares fit of a linear map needs, in float64 on the device of the data.
 
+    The products of a few rows at a time are computed in another dtype if that is faster and precise enough.
+
     The fit minimises  sum_t w_t |y_t - W x_t|^2 + r m |W|^2  over W, where m is the mean of the diagonal of
     sum_t w_t x_t x_t^T, so that the ridge r has no unit.
 
     Args:
         features: The length of x_t.
         outputs: The length of y_t.
+        dtype: What products are computed in.
 
     Attributes:
         xx: sum_t w_t x_t x_t^T [features, features].
         xy: sum_t w_t x_t y_t^T [features, outputs].
     """
 
-    def __init__(self, features: int, outputs: int) -> None:
+    def __init__(self, features: int, outputs: int, dtype: torch.dtype = torch.float64) -> None:
+        self._dtype = dtype
         self.xx = torch.zeros(features, features, dtype=torch.float64)
         self.xy = torch.zeros(features, outputs, dtype=torch.float64)
 
     def add(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> None:
         """Take in `x` [row, feature] and `y` [row, output], each row with a `weight` [row], by default 1."""
         self.xx, self.xy = self.xx.to(x.device), self.xy.to(x.device)
-        weights = torch.ones(len(x), dtype=torch.float64, device=x.device) if weight is None else weight.double()
+        weights = torch.ones(len(x), device=x.device) if weight is None else weight
         start = 0
         for part in chunks(x):
             rows = slice(start, start + len(part))
             start += len(part)
-            wide, out, w = part.double(), y[rows].double(), weights[rows, None]
-            self.xx.addmm_((wide * w).T, wide)
-            self.xy.addmm_((wide * w).T, out)
+            wide, out, w = (values.to(self._dtype) for values in (part, y[rows], weights[rows, None]))
+            weighted = (wide * w).T
+            self.xx += weighted @ wide
+            self.xy += weighted @ out
 
     def solve(self, ridge: float) -> Tensor:
         """Return the map W [output, feature] that fits best with a ridge, in float64.

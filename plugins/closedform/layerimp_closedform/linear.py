@@ -45,7 +45,7 @@ class Linear(GapByGap):
         config = self.config
         if gap.writer is None:
             return rescaled(case, gap, total, config.shares, why=gap.obstacle)
-        fit, jump = fit_of(case, gap, total), Jump()
+        fit, jump = fit_of(gap.writer)(case.pruned.model, gap.writer, total), Jump()
         for state in states(case, gap, case.batches):
             fit.add(state)
             jump.add(state)

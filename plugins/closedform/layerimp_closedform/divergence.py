@@ -1,0 +1,89 @@
+"""The scorer `divergence`: how far from the intact model the model gets without a block, its gap repaired."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import Field
+
+from layerimp import Importance, Scorer
+from layerimp.component import Options
+from layerimp.stats import Mean
+from layerimp.steps import named
+from layerimp_closedform.repaired import Repaired
+
+if TYPE_CHECKING:
+    from layerimp.sweep import Trace
+
+
+class DivergenceConfig(Options):
+    """The options of `divergence`: the text, the repair, and the weight of copying."""
+
+    rows: int | None = Field(
+        None,
+        ge=1,
+        description="The number of rows to measure on, at most half of all; null: 8, or half of all rows if the model "
+        "predicts one label for each row.",
+    )
+    fitted: int = Field(16, ge=1, description="The largest number of rows to fit the repairs on.")
+    ridge: float = Field(
+        0.003,
+        gt=0,
+        allow_inf_nan=False,
+        description="The ridge of the fits, in units of the mean square of the map's input.",
+    )
+    copying: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="The weight of the tokens that the model can copy; all other tokens have the rest. Measured rows "
+        "hold their first half twice.",
+    )
+
+
+class Divergence(Scorer):
+    """Rise of the divergence from the intact model when the block is left out and its gap is repaired."""
+
+    name = "divergence"
+    reference = "layerimp: the divergence of Kullback and Leibler after a fit as in ReplaceMe, arXiv:2505.02819"
+    Config = DivergenceConfig
+    sweep = Repaired()
+    observes = frozenset({"divergence", "before"})
+    identity_scores_least = True
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        super().__init__(num_blocks, config)
+        options = self.config
+        self.sweep = Repaired(options.rows, options.fitted, options.ridge)
+        self._means = {name: Mean(num_blocks) for name in ("plain", "plain rise", "copied", "copied rise")}
+        self._repaired = [True] * num_blocks
+
+    def update(self, trace: Trace) -> None:
+        """Add the divergences of a batch with and without one block [batch, position]."""
+        copied = trace.extras["copied"]
+        without, rise = trace.acts["divergence"], trace.acts["divergence"] - trace.acts["before"]
+        for what, chosen in (("plain", trace.mask & ~copied), ("copied", trace.mask & copied)):
+            self._means[what].add(trace.block, without[chosen])
+            self._means[f"{what} rise"].add(trace.block, rise[chosen])
+        self._repaired[trace.block] &= bool(trace.extras["repaired"])
+
+    def merge(self, other: Self) -> None:
+        """Add another shard's statistics."""
+        for name, mean in self._means.items():
+            mean.merge(other._means[name])
+        self._repaired = [ours and theirs for ours, theirs in zip(self._repaired, other._repaired, strict=True)]
+
+    def compute(self) -> Importance:
+        """Return the rise of the weighted mean divergence per prediction, in nats.
+
+        Columns hold the divergence without each block: at tokens that cannot be copied, and at those that can.
+        """
+        plain, rise, copied, copied_rise = (mean.value() for mean in self._means.values())
+        columns, scores = {"divergence": plain.tolist()}, rise
+        if not copied.isnan().any():
+            columns["divergence_copying"] = copied.tolist()
+            scores = (1 - self.config.copying) * rise + self.config.copying * copied_rise
+        notes = []
+        if bare := [step for step, is_repaired in zip(self.steps, self._repaired, strict=True) if not is_repaired]:
+            notes.append(f"scored without a repair, since no linear map before the gap can be fitted: {named(bare)}")
+        return Importance(scores=scores.tolist(), columns=columns, notes=notes)

@@ -1,0 +1,183 @@
+"""The sweep `Repaired`: how far the model is from the intact one without one more block, its gap repaired."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from layerimp.blocks import Head, bypassed
+from layerimp.errors import NonFiniteError
+from layerimp.fidelity import Intact, repeated
+from layerimp.healing import Writers, trying
+from layerimp.models import longest_row
+from layerimp.steps import named
+from layerimp.sweep import Point, Replay, Sweep, Trace
+from layerimp_closedform.repairs import Repairs
+from layerimp_closedform.rows import split_rows
+
+ROWS = 12
+"""How many rows of a language model's text are measured."""
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from layerimp.blocks import BlockStack
+    from layerimp.healer import Gap
+    from layerimp.steps import Step
+    from layerimp.sweep import Batch, Drive, Recorded, Unit
+
+
+@dataclass(frozen=True)
+class Repaired(Sweep):
+    """For each block, the divergence from the intact model once the block is out and its gap is repaired.
+
+    The repair of a gap is the least-squares fit of the healer `linear`, with one ridge and without a factor. It is
+    fitted on the intact model's states at both ends of the gap, so that it depends on the gap alone. Blocks that are
+    out already have their gaps repaired as well; if a block lies beside such a gap, the two together are one gap.
+
+    Some rows of the calibration set are measured, and the repairs are fitted on others. Which rows follows from their
+    content. For a language model a measured row holds the first half of the row's own tokens twice, so that the model
+    can copy the second time; rows that are too short for this are left out, unless all are, which are then measured as
+    they are.
+
+    Sites: `divergence` and `before` [batch, position], in nats, without the unit and with it. The trace's mask is True
+    at the positions with a target. Extras: `copied` [batch, position], True where the target can be copied; `repaired`
+    [], whether there is a repair.
+
+    Attributes:
+        rows: How many rows are measured, at most half of all; None for 12, or for half of all rows if the model
+            predicts one label for each row.
+        fitted: How many rows the repairs are fitted on, at most.
+        ridge: The ridge, in units of the mean square of the map's input.
+    """
+
+    SITES: ClassVar[frozenset[str]] = frozenset({"divergence", "before"})
+    predicts: ClassVar[bool] = True
+    separate: ClassVar[bool] = True
+
+    rows: int | None = None
+    fitted: int = 16
+    ridge: float = 0.003
+
+    @property
+    def whole(self) -> bool:
+        """Whether the set is needed at once: repairs are fitted on other rows than those that are measured."""
+        return True
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether weights matter: the map before a seam is another one than that before a block."""
+        return True
+
+    def drive(self, stack: BlockStack, batches: Iterable[Batch], drive: Drive) -> None:
+        """Repair the gaps, and run the measured rows again from each unit's gap on; see `Sweep.drive`.
+
+        Raises:
+            ModelError: the model predicts nothing, or a block cannot be run without the blocks before it.
+            CalibrationError: there is only one row, or the measured rows hold nothing to predict.
+            NonFiniteError: the model puts out a NaN or an infinity.
+        """
+        with torch.no_grad():
+            batches = list(batches)
+            if self not in drive.memory:
+                drive.memory[self] = _Known(stack, batches, self)
+            known: _Known = drive.memory[self]
+            before = known.writers.gaps(drive.removed)
+            beyond = {unit: known.gap_of(unit, drive.removed) for unit in drive.units}
+            known.repairs.fit([*before, *beyond.values()])
+            with trying(stack.model), bypassed(stack, drive.removed, idle=True):
+                for gap in before:
+                    known.repairs.put(gap)
+                replay = Replay(stack, known.head.backbone, drive.blocks(stack), drive.middles)
+                for number in range(len(known.texts)):
+                    start, *without = known.divergences(number, replay, beyond)
+                    acts = dict(zip(beyond, without, strict=True))
+                    mask = known.texts[number].targets(0).mask
+                    for series in drive.series:
+                        for position, unit in enumerate(series.units):
+                            extras = {"copied": known.copied[number], "repaired": known.repairs.of(beyond[unit])}
+                            shown = {"divergence": acts[unit], "before": start}
+                            series.emit(Trace(position, number, shown, mask, not bool(mask.all()), extras=extras))
+            for _ in batches:
+                drive.end_batch()
+
+
+class _Known:
+    """What depends on the intact model alone, and what compares repaired models with it.
+
+    Attributes:
+        head: The model's head.
+        writers: The maps that write before gaps.
+        repairs: The repairs of gaps.
+        texts: For each measured batch the intact model's predictions.
+        copied: For each measured batch, where the target can be copied [batch, position].
+    """
+
+    def __init__(self, stack: BlockStack, batches: Sequence[Batch], sweep: Repaired) -> None:
+        self.head, self._model = Head(stack), stack.model
+        Replay(stack, self.head.backbone, range(len(stack)))  # a model is refused before its text
+        total = sum(len(batch["input_ids"]) for batch in batches)
+        rows = sweep.rows or (total if self.head.kind == "label" else ROWS)
+        measured, fitted = split_rows(batches, rows, sweep.fitted)
+        self.writers, self.repairs = Writers(stack), Repairs(stack, fitted, sweep.ridge)
+        again: list[tuple[Batch, Tensor]] = []
+        if self.head.kind == "next-token":
+            again = list(repeated(measured, _special(stack.model), longest_row(stack.model)))
+        self.texts = [Intact(stack, [batch]) for batch in ([batch for batch, _ in again] or measured)]
+        nowhere = [torch.zeros_like(text.targets(0).mask) for text in self.texts]
+        self.copied = [copied for _, copied in again] or nowhere
+
+    def gap_of(self, unit: Unit, removed: Sequence[Step]) -> Gap:
+        """Return the gap that a unit lies in once it is out, beside the steps `removed`."""
+        gaps = self.writers.gaps([*removed, unit.step])
+        return next(gap for gap in gaps if unit.sublayers[0] in gap.removed)
+
+    def divergences(self, number: int, replay: Replay, beyond: Mapping[Unit, Gap]) -> list[Tensor]:
+        """Return the divergences of a batch's predictions [batch, position] before, and without each unit.
+
+        Args:
+            number: The batch's number among the measured ones.
+            replay: Runs the model, of which steps are bypassed and repaired.
+            beyond: For each unit the gap that it then lies in.
+        """
+        intact = self.texts[number]
+        targets = intact.targets(0)
+        passed = replay.record(targets.batch, f"in measured batch {number}, repaired")
+        outputs = [passed.output]
+        for unit, gap in beyond.items():
+            output = self._without(unit, gap, replay, passed)
+            if not output[self.head.field].isfinite().all():
+                raise NonFiniteError(f"without {named([unit.step])}, repaired, the model puts out a NaN or an infinity")
+            outputs.append(output)
+        values = []
+        for compared in intact.compared(0, self.head, outputs):
+            placed = torch.zeros(targets.mask.shape, dtype=torch.float64, device=targets.mask.device)
+            placed[targets.mask] = compared.divergences.to(placed.device)
+            values.append(placed)
+        return values
+
+    def _without(self, unit: Unit, gap: Gap, replay: Replay, passed: Recorded) -> Any:
+        """Return the backbone's output without a unit, its gap repaired."""
+        state = passed.state(unit.begin)
+        with trying(self._model):
+            if self.repairs.put(gap):
+                assert gap.before is not None
+                inside = Point(gap.before.block, "middle")
+                again = replay.alone(passed, inside.block)
+                state = again.state(unit.begin if unit.begin == inside else Point(inside.block, "output"))
+        return replay.resume(passed, unit.end, state)
+
+
+def _special(model: PreTrainedModel) -> set[int]:
+    """Return the ids of the special tokens that a model's configuration names."""
+    ids: set[int] = set()
+    for config in (model.config, model.generation_config):
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            value = getattr(config, name, None)
+            ids.update(value if isinstance(value, list) else () if value is None else [value])
+    return ids

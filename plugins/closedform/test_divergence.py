@@ -1,0 +1,216 @@
+"""The scorer `divergence` against models that are cut, repaired by least squares and compared with the intact one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from layerimp_closedform import Divergence
+from layerimp_closedform.rows import split_rows
+from scipy.special import rel_entr, softmax
+from support.tiny import tiny
+from torch import Tensor
+
+import layerimp
+from layerimp import Importance
+from layerimp.errors import CalibrationError
+from layerimp.scoring.engine import measure
+from layerimp.steps import Step, candidates
+from layerimp.surgery.removal import pruned
+from layerimp.testing import batch, padded_batch, tiny_classifier
+
+BLOCKS = 5
+BARE = "scored without a repair, since no linear map before the gap can be fitted: block 0"
+SPECIAL = 3
+"""The first token ids, which the configuration names as special, and which are in no row."""
+TEXT = [
+    one | {"input_ids": one["input_ids"].clamp(min=SPECIAL)}
+    for one in (batch(3, 40, seed=1), padded_batch((40, 31, 22), seed=2))
+]
+SETTINGS: dict[str, Any] = {"rows": 2, "fitted": 4, "ridge": 0.01, "copying": 0.25}
+
+
+def model_of(architecture: str = "llama") -> Any:
+    return tiny(architecture, dtype=torch.float64, num_hidden_layers=BLOCKS)
+
+
+def scored(
+    model: Any, removed: Sequence[Step] = (), *, text: Any = None, cuts: Any = "blocks", **how: Any
+) -> Importance:
+    """The importance of what is left of a model."""
+    stack = layerimp.find_blocks(model)
+    steps = [
+        [step for step in series if how.get("among") is None or step in how["among"]]
+        for series in candidates(removed, len(stack), cuts)
+    ]
+    scorers, beside = ({"d": Divergence(len(part), Divergence.Config(**SETTINGS))} if part else {} for part in steps)
+    return measure(stack, text or TEXT, scorers, beside=beside, removed=removed, **how)["d"]
+
+
+def by_hand(model: Any, blocks: Sequence[int]) -> tuple[float, float]:
+    """The mean divergence of a llama without some blocks, repaired: at new tokens, and at copied ones."""
+    measured, fitted = split_rows(TEXT, SETTINGS["rows"], SETTINGS["fitted"])
+    layers = model.model.layers
+    new = {}
+    for first in [block for block in blocks if block - 1 not in blocks]:
+        last = next(block for block in range(first, BLOCKS) if block + 1 not in blocks)
+        if first == 0:
+            continue
+        down = layers[first - 1].mlp.down_proj
+        read: list[Tensor] = []
+        ends: list[Tensor] = []
+        hooks = [
+            down.register_forward_pre_hook(lambda _module, args, read=read: read.append(args[0])),
+            layers[first - 1].register_forward_hook(lambda _module, _args, output, ends=ends: ends.append(output)),
+            layers[last].register_forward_hook(lambda _module, _args, output, ends=ends: ends.append(output)),
+        ]
+        sums = [torch.zeros(64, 64), torch.zeros(64, 32)]
+        for one in fitted:
+            read.clear()
+            ends.clear()
+            with torch.no_grad():
+                model(**one)
+            real = one["attention_mask"].bool()
+            x, y = read[0][real], (ends[1] - ends[0])[real]
+            weight = 1 / ends[1][real].square().mean(dim=1, keepdim=True).sqrt()
+            sums = [sums[0] + (weight * x).T @ x, sums[1] + (weight * x).T @ y]
+        for hook in hooks:
+            hook.remove()
+        ridge = SETTINGS["ridge"] * sums[0].diagonal().mean() * torch.eye(64)
+        new[down] = down.weight.detach() + torch.linalg.solve(sums[0] + ridge, sums[1]).T
+    plain, copied = [], []
+    for one in measured:
+        for row, real in zip(one["input_ids"], one["attention_mask"].bool(), strict=True):
+            own = row[real]
+            half = own[: len(own) // 2]
+            twice = torch.cat([half, half])[None]
+            with torch.no_grad():
+                expected = model(twice).logits[0].numpy()
+                old = {down: down.weight.data for down in new}
+                for down, weight in new.items():
+                    down.weight.data = weight
+                if blocks:
+                    with pruned(model, list(blocks)):
+                        logits = model(twice).logits[0].numpy()
+                else:
+                    logits = expected
+                for down, weight in old.items():
+                    down.weight.data = weight
+            values = rel_entr(softmax(expected, axis=-1), softmax(logits, axis=-1)).sum(axis=-1)
+            plain += values[: len(half) - 1].tolist()
+            copied += values[len(half) - 1 : -1].tolist()
+    return sum(plain) / len(plain), sum(copied) / len(copied)
+
+
+@pytest.mark.parametrize("removed", [[], [2], [3, 1]])
+def test_it_is_the_divergence_of_the_repaired_model(removed: list[int]) -> None:
+    model = model_of()
+    importance = scored(model, removed)
+    start = by_hand(model, removed)
+    for block, score, plain, copied in zip(
+        importance.blocks,
+        importance.scores,
+        importance.columns["divergence"],
+        importance.columns["divergence_copying"],
+        strict=True,
+    ):
+        assert isinstance(block, int)
+        expected = by_hand(model, [*removed, block])
+        assert (plain, copied) == pytest.approx(expected, rel=1e-6)
+        rises = [after - before for after, before in zip(expected, start, strict=True)]
+        assert score == pytest.approx(0.75 * rises[0] + 0.25 * rises[1], rel=1e-6, abs=1e-9)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.permutations([0, 1, 2, 3]), st.integers(2, 3))
+def test_the_scores_of_a_path_add_up_whatever_its_order(order: list[int], length: int) -> None:
+    """So undoing a step and taking another one, as in an exchange, costs the difference of two such sums."""
+    model = model_of()
+    memory: dict[Any, Any] = {}
+    total = 0.0
+    for at, block in enumerate(order[:length]):
+        total += scored(model, order[:at], among=[block], memory=memory).scores[0]
+    plain, copied = by_hand(model, order[:length])
+    assert total == pytest.approx(0.75 * plain + 0.25 * copied, rel=1e-6)
+
+
+def test_seams_are_repaired_at_the_attention_before_them() -> None:
+    """A path of seams adds up as well: after 1/2, the block `1.attn,2.mlp` closes the gap of the blocks 1 and 2."""
+    model, memory = model_of(), {}
+    first = scored(model, [], cuts="all", memory=memory)
+    then = scored(model, ["1/2"], cuts="all", memory=memory)
+    after = dict(zip(then.blocks, then.scores, strict=True))
+    plain, copied = by_hand(model, [1, 2])
+    total = dict(zip(first.blocks, first.scores, strict=True))["1/2"] + after["1.attn,2.mlp"]
+    assert total == pytest.approx(0.75 * plain + 0.25 * copied, rel=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["gemma2", "gemma3_text", "gpt2", "olmo2"])
+def test_repairs_help_on_other_architectures(architecture: str) -> None:
+    """Summed over blocks, the repaired models are nearer on the rows that the repairs are fitted on."""
+    model = tiny(architecture, dtype=torch.float64, num_hidden_layers=BLOCKS)
+    stack = layerimp.find_blocks(model)
+    same = [TEXT[0], TEXT[0]]
+    totals = []
+    for ridge in (1e-4, 1e9):
+        config = Divergence.Config(rows=3, fitted=99, ridge=ridge, copying=0)
+        importance = measure(stack, same, {"d": Divergence(BLOCKS, config)})["d"]
+        totals.append(sum(importance.columns["divergence"][1:]))
+        assert list(importance.notes) == [BARE]
+    assert 0 < totals[0] < totals[1]
+
+
+def test_a_classifier_is_compared_by_its_labels() -> None:
+    model = tiny_classifier(dtype=torch.float64)
+    importance = scored(model, text=[padded_batch((12, 9, 14, 7, 11, 8))])
+    assert list(importance.columns) == ["divergence"]
+    assert importance.scores == importance.columns["divergence"]
+    stack, text = layerimp.find_blocks(model), padded_batch((12, 9, 14, 7, 11, 8))
+    config = Divergence.Config(ridge=1e9, rows=3)
+    (least, *_) = measure(stack, [text], {"d": Divergence(4, config)})["d"].scores
+    (measured,), _ = split_rows([text], 3, 99)
+    values = []
+    for row, real in zip(measured["input_ids"], measured["attention_mask"].bool(), strict=True):
+        with torch.no_grad():
+            expected = softmax(model(row[real][None]).logits[0].numpy())
+            with pruned(model, [0]):
+                logits = softmax(model(row[real][None]).logits[0].numpy())
+        values.append(rel_entr(expected, logits).sum())
+    assert least == pytest.approx(sum(values) / len(values), rel=1e-6)
+
+
+def test_some_blocks_score_as_they_do_among_all() -> None:
+    model = model_of()
+    every = dict(zip(range(BLOCKS), scored(model).scores, strict=True))
+    few = scored(model, among=[1, 4])
+    assert list(few.blocks) == [1, 4]
+    assert few.scores == [every[1], every[4]]
+
+
+def test_the_order_of_the_rows_does_not_matter() -> None:
+    backwards = [{name: value.flip(0) for name, value in one.items()} for one in reversed(TEXT)]
+    model = model_of()
+    assert scored(model, text=backwards).scores == pytest.approx(scored(model).scores, rel=1e-9)
+
+
+def test_rows_are_split_by_their_content() -> None:
+    measured, fitted = split_rows(TEXT, 2, 99)
+    assert [[len(one["input_ids"]) for one in part] for part in (measured, fitted)] == [[2], [3, 1]]
+    rows = [row[row > 0].tolist() for one in (*measured, *fitted) for row in one["input_ids"] * one["attention_mask"]]
+    every = [row[row > 0].tolist() for one in TEXT for row in one["input_ids"] * one["attention_mask"]]
+    assert sorted(rows) == sorted(every)
+    with pytest.raises(CalibrationError, match="got one"):
+        split_rows([batch(1, 8)], 2, 99)
+
+
+def test_nothing_of_the_model_is_changed() -> None:
+    model = model_of()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    held = dict(model.named_parameters())
+    scored(model, [2])
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter is held[name] for name, parameter in model.named_parameters())
