@@ -2,8 +2,7 @@
 
 from layerimp.blocks.bypass import bypassed
 from layerimp.blocks.forward import computing, run
-from layerimp.blocks.head import Head
 from layerimp.blocks.modes import in_eval_mode
 from layerimp.blocks.stack import BlockStack, probe_ids
 
-__all__ = ["BlockStack", "Head", "bypassed", "computing", "in_eval_mode", "probe_ids", "run"]
+__all__ = ["BlockStack", "bypassed", "computing", "in_eval_mode", "probe_ids", "run"]

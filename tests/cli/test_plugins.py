@@ -34,7 +34,7 @@ def test_what_is_installed_is_listed(layerimp_command: Run) -> None:
     )
     components = {plugin["name"]: plugin["components"] for plugin in found}
     assert components["distill"] == {"healer": ["distill"]}
-    assert components["closedform"] == {"healer": ["linear", "rescale"]}
+    assert components["closedform"] == {"scorer": ["divergence"], "healer": ["linear", "rescale"]}
     assert components["prose"] == {}
     assert "healers linear, rescale" in layerimp_command("plugins")[1]
     (avss,) = json.loads(layerimp_command("scorers", "avss", "--json")[1])["scorers"]

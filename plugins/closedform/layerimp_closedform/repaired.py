@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from layerimp.blocks import Head, bypassed
+from layerimp.blocks import bypassed
+from layerimp.blocks.head import Head
 from layerimp.errors import NonFiniteError
 from layerimp.fidelity import Intact, repeated
 from layerimp.healing import Writers, trying
