@@ -135,7 +135,8 @@ def _passes(layout: Layout, num_blocks: int) -> list[PassForecast]:
             for own, scorer in zip(scorers, fresh, strict=True):
                 if isinstance(scorer, Scorer):
                     own[label] = scorer
-    return [PassForecast.of(shared, sum(map(len, series))) for shared in shared_passes(scorers)]
+    units, rows = sum(map(len, series)), layout.grid.calibration.samples
+    return [PassForecast.of(shared, units, rows) for shared in shared_passes(scorers)]
 
 
 def _share(ledger: Ledger, count: int, grid: Grid) -> Range:

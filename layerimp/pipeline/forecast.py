@@ -127,7 +127,7 @@ class _Estimate:
         prepared, recipe, selection = self.prepared, self.recipe, self.prepared.selection
         plans, count = self._removed()
         passes = self._passes() if prepared.scores else []
-        rescorings = self._rescorings(int(count.most)) if prepared.scores else 0
+        rescorings = self._rescorings(int(count.most)) if prepared.scores else []
         scorers = [label for label in selection.specs if label not in selection.baselines] if prepared.scores else []
         parameters, stored = (self._size(quantity, plans, count) for quantity in ("parameters", "bytes"))
         cached = math.isfinite(self.outline.ledger.outside.cache)
@@ -146,7 +146,7 @@ class _Estimate:
             text=recipe.calibration.source if prepared.scores else None,
             tokens=recipe.calibration.samples * self.length,
             passes=passes,
-            rescorings=rescorings,
+            rescorings=len(rescorings) * len(selection.specs),
             memory=self._memory(),
             time=self._time(passes, rescorings, int(count.most)),
             notes=self._notes(),
@@ -200,20 +200,26 @@ class _Estimate:
                     check_offloading([scorers])
         selection.need_any()
         units = sum(map(len, candidates((), num_blocks, cuts)))
-        return [PassForecast.of(shared, units) for shared in shared_passes(selection.create(cuts, num_blocks))]
+        rows = self.recipe.calibration.samples
+        return [PassForecast.of(shared, units, rows) for shared in shared_passes(selection.create(cuts, num_blocks))]
 
-    def _rescorings(self, count: int) -> int:
-        """Count how often the pruner would score the pruned model, for all scorers, by a trial with equal scores."""
+    def _rescorings(self, count: int) -> list[float]:
+        """List how often the pruner would score the pruned model, by a trial with equal scores.
+
+        Returns:
+            For each time, the share of the steps that would be scored.
+        """
         num_blocks, cuts = len(self.outline.stack), self.recipe.cuts
-        scored: set[frozenset[Sublayer]] = set()
+        shares: dict[tuple[frozenset[Sublayer], frozenset[Step]], float] = {}
 
         def scoring(removed: Sequence[Step], among: Collection[Step] | None = None) -> Importance:
-            scored.add(removed_by(removed))
-            steps = sorted((s for series in candidates(removed, num_blocks, cuts) for s in series), key=_depth)
+            every = sorted((s for series in candidates(removed, num_blocks, cuts) for s in series), key=_depth)
+            steps = [step for step in every if among is None or step in among]
+            shares[removed_by(removed), frozenset(steps)] = len(steps) / len(every)
             return Importance([0.0] * len(steps), steps)
 
         self.prepared.pruner.within_budget(scoring, budget_for(self.recipe, count, num_blocks))
-        return len(scored - {frozenset()}) * len(self.prepared.selection.specs)
+        return [share for (removed, _), share in shares.items() if removed]
 
     def _memory(self) -> MemoryForecast:
         offloaded = self.prepared.offloaded
@@ -223,14 +229,17 @@ class _Estimate:
             self.outline, self.recipe, self.prepared.permissions, offloaded=offloaded, verifies=verifies
         )
 
-    def _time(self, passes: Sequence[PassForecast], rescorings: int, most: int) -> TimeForecast:
+    def _time(self, passes: Sequence[PassForecast], rescorings: Sequence[float], most: int) -> TimeForecast:
         """Estimate the times of the stages."""
         prepared, recipe = self.prepared, self.recipe
         durations, pruned = Durations(self.outline, recipe, self.length), len(prepared.selection.specs)
         scoring = durations.scoring(passes)
         again = None
         if scoring is not None:
-            again = scoring * rescorings / max(1, pruned)
+            scorers = prepared.selection.create(recipe.cuts, len(self.outline.stack))
+            # Sweeps that are not separate score all steps each time.
+            partly = all(shared.sweep.separate for shared in shared_passes(scorers))
+            again = scoring * (sum(rescorings) if partly else len(rescorings))
             if (rows := prepared.pruner.rescored_rows) is not None:
                 again *= min(1.0, rows / recipe.calibration.samples)
         healers, searched = list(prepared.healers.values()), recipe.keep is not None

@@ -236,8 +236,8 @@ class Sweep(ABC):
         """Return a sweep that serves this one and `other` in one pass, or None if they have to run separately."""
         return self if self == other else None
 
-    def work(self, num_units: int) -> Work | None:
-        """Estimate how much the sweep computes for `num_units` units; None if it cannot tell."""
+    def work(self, num_units: int, rows: int) -> Work | None:
+        """Estimate how much the sweep computes for so many units, on a text of so many rows; None if it cannot tell."""
         return None
 
     def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:

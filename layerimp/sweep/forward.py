@@ -42,7 +42,7 @@ class Forward(Sweep):
     SITES: ClassVar[frozenset[str]] = frozenset({"block_in", "block_out", *PARTS})
     reads_offloaded: ClassVar[bool] = True
 
-    def work(self, num_units: int) -> Work:
+    def work(self, num_units: int, rows: int) -> Work:
         """One pass of the backbone."""
         return Work(1)
 

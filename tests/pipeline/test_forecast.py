@@ -147,16 +147,16 @@ def test_passes_are_shared_as_in_the_run(foretold: Any, scoring: list[object]) -
 
 
 def test_sweeps_say_what_they_compute() -> None:
-    assert Forward().work(7) == Work(1)
-    assert Backward().work(7) == Work(2, 2)
-    assert Backward(parameters=True).work(7) == Work(3, 2)
-    assert Ablation(frozenset({0.0, 0.5, 1.0})).work(6) == Work(7, 13)
-    assert Ablation(frozenset({0.0, "mean"})).work(6) == Work(8, 13)
+    assert Forward().work(7, 8) == Work(1)
+    assert Backward().work(7, 8) == Work(2, 2)
+    assert Backward(parameters=True).work(7, 8) == Work(3, 2)
+    assert Ablation(frozenset({0.0, 0.5, 1.0})).work(6, 8) == Work(7, 13)
+    assert Ablation(frozenset({0.0, "mean"})).work(6, 8) == Work(8, 13)
 
     class Theirs(Sweep):
         def drive(self, *_args: Any) -> None: ...
 
-    assert Theirs().work(7) is None
+    assert Theirs().work(7, 8) is None
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "bert", "mixtral", "gemma2"])

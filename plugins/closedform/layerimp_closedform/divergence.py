@@ -27,7 +27,7 @@ class DivergenceConfig(Options):
     )
     fitted: int = Field(16, ge=1, description="The largest number of rows to fit the repairs on.")
     ridge: float = Field(
-        0.003,
+        0.3,
         gt=0,
         allow_inf_nan=False,
         description="The ridge of the fits, in units of the mean square of the map's input.",

@@ -14,12 +14,14 @@ from layerimp.fidelity import Intact, repeated
 from layerimp.healing import Writers, trying
 from layerimp.models import longest_row
 from layerimp.steps import named
-from layerimp.sweep import Point, Replay, Sweep, Trace
+from layerimp.sweep import Point, Replay, Sweep, Trace, Work
 from layerimp_closedform.repairs import Repairs
 from layerimp_closedform.rows import split_rows
 
 ROWS = 12
 """How many rows of a language model's text are measured."""
+FITTING = 3
+"""What the fits cost, in forward passes over their rows, about."""
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -63,7 +65,7 @@ class Repaired(Sweep):
 
     rows: int | None = None
     fitted: int = 16
-    ridge: float = 0.003
+    ridge: float = 0.3
 
     @property
     def whole(self) -> bool:
@@ -74,6 +76,12 @@ class Repaired(Sweep):
     def reads_weights(self) -> bool:
         """Whether weights matter: the map before a seam is another one than that before a block."""
         return True
+
+    def work(self, num_units: int, rows: int) -> Work:
+        """The fits, and on the measured rows two passes, and half a pass per unit, since earlier blocks do not run."""
+        measured = min(self.rows or ROWS, rows // 2) / rows
+        fitted = min(self.fitted, rows // 2) / rows
+        return Work(FITTING * fitted + measured * (2 + num_units / 2), measured * (2 + num_units))
 
     def drive(self, stack: BlockStack, batches: Iterable[Batch], drive: Drive) -> None:
         """Repair the gaps, and run the measured rows again from each unit's gap on; see `Sweep.drive`.
