@@ -24,7 +24,7 @@ from layerimp.surgery.removal import pruned
 from layerimp.testing import batch, padded_batch, tiny_classifier
 
 BLOCKS = 5
-BARE = "scored without a repair, since no linear map before the gap can be fitted: block 0"
+BARE = "scored without a repair, which cannot be fitted or has nothing to do: block 0"
 SPECIAL = 3
 """The first token ids, which the configuration names as special, and which are in no row."""
 TEXT = [

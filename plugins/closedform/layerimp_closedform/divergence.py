@@ -85,5 +85,5 @@ class Divergence(Scorer):
             scores = (1 - self.config.copying) * rise + self.config.copying * copied_rise
         notes = []
         if bare := [step for step, is_repaired in zip(self.steps, self._repaired, strict=True) if not is_repaired]:
-            notes.append(f"scored without a repair, since no linear map before the gap can be fitted: {named(bare)}")
+            notes.append(f"scored without a repair, which cannot be fitted or has nothing to do: {named(bare)}")
         return Importance(scores=scores.tolist(), columns=columns, notes=notes)

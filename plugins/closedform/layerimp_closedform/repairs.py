@@ -51,11 +51,13 @@ class Repairs:
             (gap, fit_of(gap.writer)(model, gap.writer, dtype=dtype)) for gap in new.values() if gap.writer is not None
         ]
         for part in self._parts(fits):
+            damaged = set()  # a block that adds nothing leaves nothing to repair
             for states in intact_states(self._stack, [gap for gap, _ in part], self._batches):
-                for (_, fit), state in zip(part, states, strict=True):
+                for (gap, fit), state in zip(part, states, strict=True):
                     fit.add(state)
-            for gap, fit in part:
-                self._values[gap.removed] = self._solved(fit)
+                    if not torch.equal(state.stream, state.target):
+                        damaged.add(gap.removed)
+            self._values |= {gap.removed: self._solved(fit) for gap, fit in part if gap.removed in damaged}
 
     def of(self, gap: Gap) -> Tensor:
         """Return whether there is a repair of a gap [], a truth value."""
