@@ -1,0 +1,111 @@
+r"""The blocks that methods choose, healed alike, by how far the models then are from the intact one.
+
+    python benchmarks/choices.py --model DIR --count 4 --count 7 --calibration C4.jsonl --text OTHER.jsonl \
+        --results FILE
+
+Each method chooses on several draws of calibration text, the healer `linear` repairs the model on the same text, and
+both models are compared with the intact one on rows of another text, the same for all. Finished runs are kept in
+--results, a JSON line for each, so that the same command continues.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from finished import Finished, Line
+
+import layerimp
+from layerimp.cli.display import Screen
+
+SEARCH = {"pruner": {"name": "greedy", "options": {"rescored": 3}}}
+METHODS: dict[str, dict[str, Any]] = {
+    "divergence, greedy": {"scorers": ["divergence"], **SEARCH},
+    "divergence": {"scorers": ["divergence"]},
+    "block-influence": {"scorers": ["block-influence"]},
+    "perplexity, greedy": {"scorers": ["perplexity"], "pruner": {"name": "greedy", "options": {"rows": 16}}},
+    "avss-delta": {"scorers": {"avss-delta": {"name": "avss", "options": {"site": "block_delta"}}}},
+    "avss": {"scorers": ["avss"]},
+    "angular, window": {
+        "scorers": {"angular": {"name": "angular", "options": {"window": 1}}},
+        "pruner": {"name": "window", "options": {}},
+    },
+    "depth": {"scorers": ["depth"]},
+}
+"""What chooses the blocks, as parts of a recipe."""
+
+
+def measured(recipe: Mapping[str, Any], method: str) -> Line:
+    """Choose, heal and compare; return the blocks, and both models' fidelity."""
+    asked = {"baselines": [], "tasks": [], "healers": ["linear"]}
+    results = layerimp.run(layerimp.Recipe.model_validate({**recipe, **asked, **METHODS[method]}), progress=Screen())
+    models = {removal.healer: removal.models[0] for removal in results.model.removals}
+    unhealed, healed = (models[healer].model_dump(mode="json", include={"fidelity"}) for healer in ("", "linear"))
+    return {"blocks": models[""].blocks, "unhealed": unhealed["fidelity"], "healed": healed["fidelity"]}
+
+
+def main(
+    model: Annotated[str, typer.Option(help="Model directory, hub id or shipped name.")],
+    count: Annotated[list[int], typer.Option(help="How many blocks to remove; repeatable.")],
+    calibration: Annotated[str | None, typer.Option(help="Calibration text.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="The text to compare on; by default kept apart from the other.")
+    ] = None,
+    data_dir: Annotated[str | None, typer.Option(help="Directory of a task's files.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Only this method; repeatable.")] = None,
+    draws: Annotated[int, typer.Option(help="How often each method chooses.")] = 5,
+    samples: Annotated[int, typer.Option(help="Rows of calibration text.")] = 64,
+    max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
+    rows: Annotated[int, typer.Option(help="Rows to compare on.")] = 32,
+    dtype: Annotated[str, typer.Option(help="The models' dtype.")] = "float32",
+    results: Annotated[Path | None, typer.Option(help="The file for finished runs.")] = None,
+) -> None:
+    """Measure and print."""
+    compared = {"rows": rows, "prompts": 0} | ({"text": text} if text else {})
+    recipe: dict[str, Any] = {
+        "model": model,
+        "dtype": dtype,
+        "data_dir": data_dir,
+        "evaluators": {"fidelity": {"name": "fidelity", "options": compared}},
+        "calibration": {
+            "samples": samples,
+            "max_length": max_length,
+            **({"source": calibration} if calibration else {}),
+        },
+    }
+    done = Finished(results, [Path(model).name, dtype, samples, max_length, rows, bool(text)])
+    known = {(line["count"], line["method"], line["seed"]) for line in done.lines}
+    for seed in range(draws):
+        for number in count:
+            for name in method or METHODS:
+                if (number, name, seed) not in known:
+                    asked = {"model": Path(model).name, "count": number, "method": name, "seed": seed}
+                    done.add(asked | measured(recipe | {"count": number, "seed": seed}, name))
+    for number in count:
+        for name in METHODS:
+            lines = [line for line in done.lines if (line["count"], line["method"]) == (number, name)]
+            if lines:
+                print(f"{number}, {name}: {shown(lines)}")
+
+
+def shown(lines: list[Line]) -> str:
+    """Return the means over draws in a line, and how often each choice was made."""
+    figures = []
+    for state in ("unhealed", "healed"):
+        measured = [line[state] for line in lines]
+        parts = [f"divergence {statistics.mean(one['divergence']['mean'] for one in measured):.3f}"]
+        parts.append(f"agreement {statistics.mean(one['agreement'] for one in measured):.1%}")
+        if copying := [one["copying"] for one in measured if one["copying"]]:
+            accuracy, intact = (statistics.mean(one[part] for one in copying) for part in ("accuracy", "intact"))
+            parts.append(f"copying {accuracy:.1%} of {intact:.1%}")
+        figures.append(f"{state} {', '.join(parts)}")
+    chosen = Counter(", ".join(map(str, sorted(line["blocks"], key=str))) for line in lines)
+    return f"{'; '.join(figures)}; {'; '.join(f'{times} x {blocks}' for blocks, times in chosen.most_common())}"
+
+
+if __name__ == "__main__":
+    typer.run(main)
