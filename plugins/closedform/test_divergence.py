@@ -31,7 +31,7 @@ TEXT = [
     one | {"input_ids": one["input_ids"].clamp(min=SPECIAL)}
     for one in (batch(3, 40, seed=1), padded_batch((40, 31, 22), seed=2))
 ]
-SETTINGS: dict[str, Any] = {"rows": 2, "fitted": 4, "ridge": 0.01, "copying": 0.25}
+SETTINGS: dict[str, Any] = {"rows": 2, "tokens": 140, "ridge": 0.01, "copying": 0.25}
 
 
 def model_of(architecture: str = "llama") -> Any:
@@ -53,7 +53,7 @@ def scored(
 
 def by_hand(model: Any, blocks: Sequence[int]) -> tuple[float, float]:
     """The mean divergence of a llama without some blocks, repaired: at new tokens, and at copied ones."""
-    measured, fitted = split_rows(TEXT, SETTINGS["rows"], SETTINGS["fitted"])
+    measured, fitted = split_rows(TEXT, SETTINGS["rows"], SETTINGS["tokens"])
     layers = model.model.layers
     new = {}
     for first in [block for block in blocks if block - 1 not in blocks]:
@@ -157,7 +157,7 @@ def test_repairs_help_on_other_architectures(architecture: str) -> None:
     same = [TEXT[0], TEXT[0]]
     totals = []
     for ridge in (1e-4, 1e9):
-        config = Divergence.Config(rows=3, fitted=99, ridge=ridge, copying=0)
+        config = Divergence.Config(rows=3, ridge=ridge, copying=0)
         importance = measure(stack, same, {"d": Divergence(BLOCKS, config)})["d"]
         totals.append(sum(importance.columns["divergence"][1:]))
         assert list(importance.notes) == [BARE]
@@ -198,11 +198,18 @@ def test_the_order_of_the_rows_does_not_matter() -> None:
 
 
 def test_rows_are_split_by_their_content() -> None:
-    measured, fitted = split_rows(TEXT, 2, 99)
+    measured, fitted = split_rows(TEXT, 2, 999)
     assert [[len(one["input_ids"]) for one in part] for part in (measured, fitted)] == [[2], [3, 1]]
     rows = [row[row > 0].tolist() for one in (*measured, *fitted) for row in one["input_ids"] * one["attention_mask"]]
     every = [row[row > 0].tolist() for one in TEXT for row in one["input_ids"] * one["attention_mask"]]
     assert sorted(rows) == sorted(every)
+    every = [int(length) for one in fitted for length in one["attention_mask"].sum(dim=1)]
+    for tokens in (1, every[0], every[0] + 1, 999):
+        _, fitted = split_rows(TEXT, 2, tokens)
+        lengths = [int(length) for one in fitted for length in one["attention_mask"].sum(dim=1)]
+        assert lengths == every[: len(lengths)]
+        assert sum(lengths[:-1]) < tokens
+        assert sum(lengths) >= tokens or lengths == every
     with pytest.raises(CalibrationError, match="got one"):
         split_rows([batch(1, 8)], 2, 99)
 

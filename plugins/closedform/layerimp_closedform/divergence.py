@@ -25,7 +25,11 @@ class DivergenceConfig(Options):
         description="The number of rows to measure on, at most half of all; null: 8, or half of all rows if the model "
         "predicts one label for each row.",
     )
-    fitted: int = Field(16, ge=1, description="The largest number of rows to fit the repairs on.")
+    tokens: int = Field(
+        4096,
+        ge=1,
+        description="The repairs are fitted on rows that have so many tokens in all, or on all that are not measured.",
+    )
     ridge: float = Field(
         0.3,
         gt=0,
@@ -54,7 +58,7 @@ class Divergence(Scorer):
     def __init__(self, num_blocks: int, config: Any = None) -> None:
         super().__init__(num_blocks, config)
         options = self.config
-        self.sweep = Repaired(options.rows, options.fitted, options.ridge)
+        self.sweep = Repaired(options.rows, options.tokens, options.ridge)
         self._means = {name: Mean(num_blocks) for name in ("plain", "plain rise", "copied", "copied rise")}
         self._repaired = [True] * num_blocks
 

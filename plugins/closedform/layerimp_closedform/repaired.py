@@ -20,8 +20,8 @@ from layerimp_closedform.rows import split_rows
 
 ROWS = 12
 """How many rows of a language model's text are measured."""
-FITTING = 3
-"""What the fits cost, in forward passes over their rows, about."""
+FITTING, LENGTH = 3, 256
+"""What the fits cost, in forward passes over their rows, and how many tokens a row has, about."""
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -55,7 +55,7 @@ class Repaired(Sweep):
     Attributes:
         rows: How many rows are measured, at most half of all; None for 12, or for half of all rows if the model
             predicts one label for each row.
-        fitted: How many rows the repairs are fitted on, at most.
+        tokens: The repairs are fitted on rows that have so many tokens in all, or on all that are not measured.
         ridge: The ridge, in units of the mean square of the map's input.
     """
 
@@ -64,7 +64,7 @@ class Repaired(Sweep):
     separate: ClassVar[bool] = True
 
     rows: int | None = None
-    fitted: int = 16
+    tokens: int = 4096
     ridge: float = 0.3
 
     @property
@@ -80,7 +80,7 @@ class Repaired(Sweep):
     def work(self, num_units: int, rows: int) -> Work:
         """The fits, and on the measured rows two passes, and half a pass per unit, since earlier blocks do not run."""
         measured = min(self.rows or ROWS, rows // 2) / rows
-        fitted = min(self.fitted, rows // 2) / rows
+        fitted = min(self.tokens / LENGTH, rows / 2) / rows
         return Work(FITTING * fitted + measured * (2 + num_units / 2), measured * (2 + num_units))
 
     def drive(self, stack: BlockStack, batches: Iterable[Batch], drive: Drive) -> None:
@@ -132,7 +132,7 @@ class _Known:
         Replay(stack, self.head.backbone, range(len(stack)))  # a model is refused before its text
         total = sum(len(batch["input_ids"]) for batch in batches)
         rows = sweep.rows or (total if self.head.kind == "label" else ROWS)
-        measured, fitted = split_rows(batches, rows, sweep.fitted)
+        measured, fitted = split_rows(batches, rows, sweep.tokens)
         self.writers, self.repairs = Writers(stack), Repairs(stack, fitted, sweep.ridge)
         again: list[tuple[Batch, Tensor]] = []
         if self.head.kind == "next-token":
@@ -179,7 +179,7 @@ class _Known:
                 inside = Point(gap.before.block, "middle")
                 again = replay.alone(passed, inside.block)
                 state = again.state(unit.begin if unit.begin == inside else Point(inside.block, "output"))
-        return replay.resume(passed, unit.end, state)
+        return replay.resume(passed, unit.end, state.to(passed.state(unit.end).device))
 
 
 def _special(model: PreTrainedModel) -> set[int]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from bisect import bisect_left
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from layerimp.sweep import Batch
 
 
-def split_rows(batches: Iterable[Batch], measured: int, fitted: int) -> tuple[list[Batch], list[Batch]]:
+def split_rows(batches: Iterable[Batch], measured: int, tokens: int) -> tuple[list[Batch], list[Batch]]:
     """Split a text into batches to measure on and batches to fit on, as large as the largest batch of the text.
 
     Which rows are measured follows from their content, and not from their order.
@@ -26,7 +28,7 @@ def split_rows(batches: Iterable[Batch], measured: int, fitted: int) -> tuple[li
     Args:
         batches: The text, padded on the right.
         measured: How many rows are measured; half of the rows at most.
-        fitted: How many other rows are fitted on, at most.
+        tokens: The rows to fit on have so many tokens in all, or are all others.
 
     Raises:
         CalibrationError: there is only one row.
@@ -47,6 +49,8 @@ def split_rows(batches: Iterable[Batch], measured: int, fitted: int) -> tuple[li
     def batched(part: Sequence[Mapping[str, Tensor]]) -> list[Batch]:
         return [_batch(part[start : start + size]) for start in range(0, len(part), size)]
 
+    sums = list(accumulate(len(row["input_ids"]) for row in rows[measured:]))
+    fitted = 1 + bisect_left(sums, tokens)
     return batched(rows[:measured]), batched(rows[measured : measured + fitted])
 
 
