@@ -22,7 +22,7 @@ class DivergenceConfig(Options):
     rows: int | None = Field(
         None,
         ge=1,
-        description="The number of rows to measure on, at most half of all; null: 8, or half of all rows if the model "
+        description="The number of rows to measure on, at most half of all; null: 12, or half of all rows if the model "
         "predicts one label for each row.",
     )
     tokens: int = Field(
