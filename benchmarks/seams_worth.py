@@ -38,7 +38,7 @@ from layerimp.healing.engine import heal_beside
 from layerimp.healing.loss import HeldOutLoss
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline.resolve import create_pruner
-from layerimp.pipeline.scores import rescoring
+from layerimp.pipeline.scores import Rescoring
 from layerimp.progress import SILENT
 from layerimp.pruner import Budget, Scoring, count_of
 from layerimp.recipe import ComponentSpec, Recipe, validated
@@ -107,7 +107,7 @@ class Bench:
         selection = Selection.of(validated(Recipe, {"scorers": [scorer]}), SILENT)
         scorers, beside = selection.create(cuts, len(self.stack), scorer)
         first = measure(self.stack, text, scorers, beside=beside)[scorer]
-        asked = rescoring(self.stack, text, first, selection, scorer, cuts)
+        asked = Rescoring(self.stack, text, first, selection, scorer, cuts)
         known: dict[Any, Importance] = {}
 
         def scoring(removed: Sequence[Step]) -> Importance:

@@ -18,7 +18,7 @@ from layerimp.pipeline.file_pruning import kept_tensors
 from layerimp.pipeline.healing import repaired
 from layerimp.pipeline.resolve import budget_of, check_plans, model_anywhere
 from layerimp.pipeline.run import PrunedModel, StageResults
-from layerimp.pipeline.scores import Memory, rescoring, score_blocks
+from layerimp.pipeline.scores import Memory, Rescoring, score_blocks
 from layerimp.pruner import Budget, PrunePlan
 from layerimp.registry.attribution import attributing
 from layerimp.report.results.contenders import Contender
@@ -85,8 +85,8 @@ def planner(run: Run, label: str, first: Importance, memory: Memory | None = Non
     recipe, pruner, name = run.recipe, run.pruner, run.recipe.pruner.name
     origin = {"scorer": run.selection.specs[label].name, "pruner": name, "model": model_anywhere(recipe.model)}
     text = run.text if pruner.rescored_rows is None else run.text.first(pruner.rescored_rows)
-    kept = memory if pruner.rescored_rows is None else None  # it is of the whole text
-    scoring = rescoring(run.loaded.stack, text, first, run.selection, label, recipe.cuts, kept)
+    kept = {} if memory is None or text is not run.text else memory  # it is of the whole text
+    scoring = Rescoring(run.loaded.stack, text, first, run.selection, label, recipe.cuts, kept)
 
     def plan(budget: Budget) -> PrunePlan:
         with attributing("pruner", name, type(pruner), f"on the scores of {label}"):

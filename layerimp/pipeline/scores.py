@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from layerimp.scoring.engine import fill, finished, measure
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
     from layerimp.calibration.sampling import CalibrationSet
     from layerimp.pipeline.run import Run
-    from layerimp.pruner import Scoring
     from layerimp.scorer import Importance, Scorer
     from layerimp.scoring.selection import Selection
     from layerimp.scoring.series import Units
@@ -57,20 +57,13 @@ def score_blocks(run: Run, by: Unit = "block", memory: Memory | None = None) -> 
     return importance
 
 
-def rescoring(
-    stack: BlockStack,
-    text: CalibrationSet,
-    first: Importance,
-    selection: Selection,
-    label: str,
-    cuts: Cuts = "blocks",
-    memory: Memory | None = None,
-) -> Scoring:
-    """Return the scoring for a pruner: it gives the importance of the steps that can be taken after given removals.
+@dataclass
+class Rescoring:
+    """The scoring for a pruner: it gives the importance of the steps that can be taken after given removals.
 
     Each set of removed steps is scored once, so that a longer plan costs only the scorings that are new.
 
-    Args:
+    Attributes:
         stack: The blocks of the intact model.
         text: The text to score on.
         first: The importance of the steps in the intact model.
@@ -79,33 +72,43 @@ def rescoring(
         cuts: What may be removed.
         memory: What the sweeps have kept of the same text.
     """
-    cache, memory = BlockCache(stack), {} if memory is None else memory
-    known: dict[tuple[frozenset[Sublayer], frozenset[Step] | None], Importance] = {(frozenset(), None): first}
 
-    def scoring(removed: Sequence[Step], among: Collection[Step] | None = None) -> Importance:
-        taken = removed_by(removed)
-        if (taken, None) in known or not _separate(selection, label):
+    stack: BlockStack
+    text: CalibrationSet
+    first: Importance
+    selection: Selection
+    label: str
+    cuts: Cuts = "blocks"
+    memory: Memory = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._cache = BlockCache(self.stack)
+        self._known: dict[tuple[frozenset[Sublayer], frozenset[Step] | None], Importance] = {
+            (frozenset(), None): self.first
+        }
+
+    def __call__(self, removed: Sequence[Step], among: Collection[Step] | None = None) -> Importance:
+        """Score the model with some steps taken; see `layerimp.pruner.Scoring`."""
+        taken, selection, label = removed_by(removed), self.selection, self.label
+        if (taken, None) in self._known or not self._separate():
             among = None
         key = taken, None if among is None else frozenset(among)
-        if key not in known:
-            scorers, beside = selection.create(cuts, len(stack), label, removed=removed, among=among)
-            known[key] = measure(
-                *(stack, text, scorers),
+        if key not in self._known:
+            scorers, beside = selection.create(self.cuts, len(self.stack), label, removed=removed, among=among)
+            self._known[key] = measure(
+                *(self.stack, self.text, scorers),
                 beside=beside,
-                units=cuts,
+                units=self.cuts,
                 removed=removed,
                 progress=selection.progress,
-                cache=cache,
-                memory=memory,
+                cache=self._cache,
+                memory=self.memory,
                 among=among,
             )[label]
-        return known[key]
+        return self._known[key]
 
-    return scoring
-
-
-def _separate(selection: Selection, label: str) -> bool:
-    """Whether a scorer can score some steps without the others."""
-    scorers, _ = selection.create("blocks", 2, label)
-    scorer = scorers[label]
-    return scorer.sweep is not None and scorer.sweep.separate and not scorer.lookback
+    def _separate(self) -> bool:
+        """Whether the scorer can score some steps without the others."""
+        scorers, _ = self.selection.create("blocks", 2, self.label)
+        scorer = scorers[self.label]
+        return scorer.sweep is not None and scorer.sweep.separate and not scorer.lookback

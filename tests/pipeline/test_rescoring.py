@@ -14,7 +14,7 @@ from support.tiny import tiny
 import layerimp
 from layerimp import Importance
 from layerimp.calibration.sampling import CalibrationSet
-from layerimp.pipeline.scores import rescoring
+from layerimp.pipeline.scores import Rescoring
 from layerimp.progress import SILENT
 from layerimp.pruner import Budget, Scoring
 from layerimp.registry.catalog import registry
@@ -32,7 +32,7 @@ def scoring_of(cuts: Cuts, scorer: str = "block-influence") -> Scoring:
     scorers, beside = selection.create(cuts, 5, scorer)
     first = measure(stack, text, scorers, beside=beside)[scorer]
     drawn: CalibrationSet = text  # type: ignore[assignment]
-    return rescoring(stack, drawn, first, selection, scorer, cuts)
+    return Rescoring(stack, drawn, first, selection, scorer, cuts)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_the_first_scores_are_those_that_are_known() -> None:
     stack = layerimp.find_blocks(tiny("llama"))
     selection = Selection.of(make_recipe({"scorers": ["depth"]}), SILENT)
     drawn: CalibrationSet = []  # type: ignore[assignment]
-    assert rescoring(stack, drawn, known, selection, "depth")(()) is known
+    assert Rescoring(stack, drawn, known, selection, "depth")(()) is known
 
 
 def test_a_part_of_the_text_can_serve_for_later_scores() -> None:
@@ -71,10 +71,10 @@ def test_a_part_of_the_text_can_serve_for_later_scores() -> None:
         measure(stack, part, {"perplexity": registry().create("scorer", "perplexity", {}, num_blocks)}, removed=gone)
         for part, num_blocks, gone in ((text, 5, []), (few, 4, [3]))
     )
-    some = rescoring(stack, text.first(2), first["perplexity"], selection, "perplexity")
+    some = Rescoring(stack, text.first(2), first["perplexity"], selection, "perplexity")
     assert some(()) is first["perplexity"]
     assert some([3]).scores == pytest.approx(known["perplexity"].scores, rel=1e-12)
-    every = rescoring(stack, text.first(99), first["perplexity"], selection, "perplexity")
+    every = Rescoring(stack, text.first(99), first["perplexity"], selection, "perplexity")
     assert every([3]).scores != pytest.approx(known["perplexity"].scores, rel=1e-3)
 
 

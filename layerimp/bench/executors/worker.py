@@ -28,7 +28,7 @@ from layerimp.healing.engine import heal_beside
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline.healing import check_text, configured, repaired
 from layerimp.pipeline.resolve import settled
-from layerimp.pipeline.scores import rescoring
+from layerimp.pipeline.scores import Rescoring
 from layerimp.pipeline.stages import Loaded, load_model
 from layerimp.pipeline.texts import Texts, check_calibration
 from layerimp.progress import SILENT
@@ -159,7 +159,7 @@ class Worker:
             text, rows = drawn or self.draw(assignment), pruner.rescored_rows
             text = text if rows is None else text.first(rows)
             stack, selection = self._opened(assignment).stack, _alone(assignment)
-            return rescoring(stack, text, first, selection, cell.scorer, assignment.recipe.cuts)
+            return Rescoring(stack, text, first, selection, cell.scorer, assignment.recipe.cuts)
 
         return {cell.key: Outcome(cell.key, planned(cell, first, rescore))}
 
