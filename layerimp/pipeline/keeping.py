@@ -14,7 +14,7 @@ from layerimp.pipeline.held_out import HeldOut
 from layerimp.pipeline.pruning import check_room, measure_quality, planner, pruned
 from layerimp.pipeline.resolve import budget_of
 from layerimp.pipeline.run import PrunedModel, StageResults
-from layerimp.pipeline.scores import score_blocks
+from layerimp.pipeline.scores import Memory, score_blocks
 from layerimp.pruner import Budget, PrunePlan, counted
 from layerimp.recipe import check_label
 from layerimp.report.results.contenders import Contender, contenders
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from layerimp.evaluator import Evaluator
     from layerimp.pipeline.run import Run
     from layerimp.report.paired_bootstrap import Estimate
-    from layerimp.scorer import Importance
 
 ROUNDING = 1e-9
 """A share may lie below the one to keep by this amount, since sums are rounded."""
@@ -163,13 +162,14 @@ def prune_to_quality(run: Run) -> StageResults:
         check_label(label)
     least = budget_of(run.recipe, len(run.loaded.stack))
     budget = replace(least, count=least.most)
-    importance = score_blocks(run)
+    memory: Memory = {}
+    importance = score_blocks(run, memory=memory)
     trials = _Trials(run, quality, Halves.of(whole))
     most: dict[str, tuple[PrunedModel | None, MostBlocks]] = {}
     failed: dict[str, str] = {}
     for label in list(run.selection.specs):
         with run.selection.excusing(label):
-            by_label, unhealed = _by_scorer(trials, label, importance[label], budget)
+            by_label, unhealed = _by_scorer(trials, label, planner(run, label, importance[label], memory), budget)
             most |= by_label
             failed |= unhealed
     run.selection.need_any()
@@ -211,7 +211,7 @@ def _order(removable: Mapping[str, MostBlocks]) -> list[str]:
 
 
 def _by_scorer(
-    trials: _Trials, label: str, importance: Importance, budget: Budget
+    trials: _Trials, label: str, make: Callable[[Budget], PrunePlan], budget: Budget
 ) -> tuple[dict[str, tuple[PrunedModel | None, MostBlocks]], dict[str, str]]:
     """Find how many blocks may be removed by one scorer's choice, unhealed and with each healer, by label.
 
@@ -219,7 +219,6 @@ def _by_scorer(
         The models with their numbers, and for each healed model that could not be made, the reason; both by label.
     """
     run = trials.run
-    make = planner(run, label, importance)
     least = max(1, len(budget.forced))
     plan_of, longest = _plans(make, budget, least, nested=run.pruner.nested)
     most: dict[str, tuple[PrunedModel | None, MostBlocks]] = {}

@@ -73,19 +73,19 @@ def choose(run: Run) -> Choice:
     return Choice(plans, importance, reached)
 
 
-def planner(run: Run, label: str, first: Importance, memory: Memory | None = None) -> Callable[[Budget], PrunePlan]:
+def planner(run: Run, label: str, first: Importance, memory: Memory) -> Callable[[Budget], PrunePlan]:
     """Return a function that makes plans by one scorer's scores.
 
     Args:
         run: The run.
         label: The scorer.
         first: Its scores of the intact model.
-        memory: What the sweeps have kept of the run's text.
+        memory: What the sweeps have kept of the run's whole text.
     """
     recipe, pruner, name = run.recipe, run.pruner, run.recipe.pruner.name
     origin = {"scorer": run.selection.specs[label].name, "pruner": name, "model": model_anywhere(recipe.model)}
     text = run.text if pruner.rescored_rows is None else run.text.first(pruner.rescored_rows)
-    kept = {} if memory is None or text is not run.text else memory  # it is of the whole text
+    kept = memory if text is run.text else {}
     scoring = Rescoring(run.loaded.stack, text, first, run.selection, label, recipe.cuts, kept)
 
     def plan(budget: Budget) -> PrunePlan:

@@ -90,7 +90,7 @@ class Rescoring:
     def __call__(self, removed: Sequence[Step], among: Collection[Step] | None = None) -> Importance:
         """Score the model with some steps taken; see `layerimp.pruner.Scoring`."""
         taken, selection, label = removed_by(removed), self.selection, self.label
-        if (taken, None) in self._known or not self._separate():
+        if among is not None and ((taken, None) in self._known or not self._separate(removed)):
             among = None
         key = taken, None if among is None else frozenset(among)
         if key not in self._known:
@@ -107,8 +107,8 @@ class Rescoring:
             )[label]
         return self._known[key]
 
-    def _separate(self) -> bool:
+    def _separate(self, removed: Sequence[Step]) -> bool:
         """Whether the scorer can score some steps without the others."""
-        scorers, _ = self.selection.create("blocks", 2, self.label)
-        scorer = scorers[self.label]
+        scorers, beside = self.selection.create(self.cuts, len(self.stack), self.label, removed=removed)
+        scorer = (scorers | beside)[self.label]
         return scorer.sweep is not None and scorer.sweep.separate and not scorer.lookback

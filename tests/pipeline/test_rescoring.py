@@ -24,10 +24,10 @@ from layerimp.steps import Cuts, Step
 from layerimp.testing import padded_batch
 
 
-def scoring_of(cuts: Cuts, scorer: str = "block-influence") -> Scoring:
+def scoring_of(cuts: Cuts, scorer: str = "block-influence", **options: object) -> Scoring:
     """The scores of a random model of five blocks."""
     stack = layerimp.find_blocks(tiny("llama", dtype=torch.float64, num_hidden_layers=5))
-    selection = Selection.of(make_recipe({"scorers": [scorer]}), SILENT)
+    selection = Selection.of(make_recipe({"scorers": {scorer: {"name": scorer, "options": options}}}), SILENT)
     text = [padded_batch()]
     scorers, beside = selection.create(cuts, 5, scorer)
     first = measure(stack, text, scorers, beside=beside)[scorer]
@@ -99,3 +99,10 @@ def test_scorers_that_run_the_model_for_each_step_score_only_what_is_asked_for(s
     scores = dict(zip(every.blocks, every.scores, strict=True))
     assert few.scores == pytest.approx([scores[step] for step in steps], rel=1e-12)
     assert scoring([3], among={1}) is every
+
+
+def test_a_scorer_is_made_for_the_steps_at_hand_alone() -> None:
+    """A window of three blocks fits into the four that are left, and not into fewer."""
+    scoring = scoring_of("blocks", "angular", window=3)
+    assert list(scoring([2]).blocks) == [0, 1, 3, 4]
+    assert list(scoring([1], among={0}).blocks) == [0, 2, 3, 4]
