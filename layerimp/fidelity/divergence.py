@@ -269,6 +269,7 @@ class Intact:
             logits = self._head.token_logits(given, expected)
             for done, output, mine in zip(parts, outputs, rows, strict=True):
                 done.append(compared(logits, head.token_logits(output, mine[at]), self._classes))
+            del logits  # so that they do not exist together with the next ones
         return [
             Compared(*(torch.cat([getattr(part, each.name) for part in done]) for each in fields(Compared)))
             for done in parts
