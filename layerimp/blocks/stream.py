@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from layerimp.blocks.forward import block_input, hidden_states, with_input
 from layerimp.blocks.halves import halves_of
-from layerimp.blocks.middle import changing_middle, watching_middle
+from layerimp.blocks.middle import Halves, changing_middle, watching_middle
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,15 +23,17 @@ class Place:
     Args:
         stack: The model's blocks.
         before: The sublayer. The attention of a block after the last one stands for the end of the stack.
+        halves: The halves of the block, by its index, if they are known.
 
     Raises:
         ModelError: the place lies inside a block that cannot be divided.
     """
 
-    def __init__(self, stack: BlockStack, before: Sublayer) -> None:
+    def __init__(self, stack: BlockStack, before: Sublayer, halves: Mapping[int, Halves] | None = None) -> None:
         self._at_the_end = before.block == len(stack)
         self._block = stack[before.block - self._at_the_end]
-        self._halves = halves_of(stack, [before.block])[before.block] if before.part == "mlp" else None
+        inside = before.part == "mlp"
+        self._halves = (halves or halves_of(stack, [before.block]))[before.block] if inside else None
 
     @contextmanager
     def watching(self, see: Callable[[Tensor], None]) -> Iterator[None]:

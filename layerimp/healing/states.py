@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from layerimp.blocks.forward import block_input, hidden_states, run
+from layerimp.blocks.halves import halves_of
 from layerimp.blocks.modes import in_eval_mode
 from layerimp.blocks.stream import Place
 from layerimp.errors import LayerimpError, ModelError
@@ -107,7 +108,8 @@ class _Reader:
 
     def __init__(self, stack: BlockStack, places: Sequence[Sublayer], writers: Iterable[Writer | None]) -> None:
         self.stack = stack
-        self._places = {place: Place(stack, place) for place in places}
+        halves = halves_of(stack, {place.block for place in places if place.part == "mlp"})
+        self._places = {place: Place(stack, place, halves) for place in places}
         self._writers = {writer.path: writer for writer in writers if writer is not None}
 
     def read(self, batch: Batch, within: AbstractContextManager[None]) -> _Taken:
@@ -144,9 +146,10 @@ class _Reader:
                 if writer.norm is not None:
                     norm, reading = model.get_submodule(writer.norm), partial(enter, path, "normed")
                     hooks.enter_context(norm.register_forward_pre_hook(reading, with_kwargs=True))
-            with in_eval_mode(model), torch.no_grad(), suppress(_AtTheGapError), within:
-                for place, known in self._places.items():
-                    hooks.enter_context(known.watching(partial(see, place)))
-                run(self.stack.backbone, batch)
+            for place, known in self._places.items():
+                hooks.enter_context(known.watching(partial(see, place)))
+            with in_eval_mode(model), torch.no_grad(), suppress(_AtTheGapError):
+                with within:
+                    run(self.stack.backbone, batch)
                 raise ModelError(f"{type(model).__name__} does not run up to the gap on text alone")
         return taken
