@@ -141,7 +141,7 @@ class Drive:
         halves: The halves of every block that a unit divides, by its index.
         cache: What the blocks put out in earlier passes; a sweep may run its batches inside `remembered`.
         memory: What sweeps keep of the intact model on this calibration set, for later passes with other steps removed.
-            The keys are the sweep's own; begin them with the sweep itself.
+            A sweep uses itself as the key.
     """
 
     scouting: Scouting
@@ -229,7 +229,7 @@ class Sweep(ABC):
 
     @property
     def reads_weights(self) -> bool:
-        """Whether what it shows of a unit follows from weights as well, so that a seam is no block in another place."""
+        """Whether its values follow from weights as well: then a seam and a block that do the same may differ."""
         return False
 
     def union(self, other: Sweep) -> Sweep | None:

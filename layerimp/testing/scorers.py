@@ -200,6 +200,20 @@ class ScorerContracts(Contracts[Scorer]):
                 f"{scores[least]:.6g}",
             )
 
+    @only_if(lambda scorer: scorer.sweep is not None and scorer.sweep.separate and not scorer.lookback)
+    def some_blocks_score_as_among_all(self) -> None:
+        """If the sweep declares `separate`, a block's score does not depend on which other blocks are scored."""
+        name, among = self.component.name, [0, BLOCKS - 2]
+        few = measure(find_blocks(_model()), TEXT, {name: self._fresh(len(among))}, among=among)[name]
+        every = _scored(self._fresh())
+        scale = max(map(abs, every.scores)) or 1.0
+        for block, score in zip(few.blocks, few.scores, strict=True):
+            whole = every.scores[every.blocks.index(block)]
+            require(
+                abs(score - whole) <= ROUNDING * scale,
+                f"block {block} scores {score:.6g} among {len(among)} blocks, and {whole:.6g} among all",
+            )
+
     @only_if(_takes_seams)
     def seams_are_scored_like_blocks(self) -> None:
         """A seam that adds the same to the same stream as a block gets the same score.

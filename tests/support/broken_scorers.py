@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from layerimp_baselines import Perplexity
 from layerimp_step import Step
 from pydantic import BaseModel, Field
 from pydantic import ConfigDict as Settings
@@ -329,6 +330,16 @@ def louder(self: Norms, trace: Any) -> Any:
     return Norms.norms(self, trace) * (10 if isinstance(self.steps[0], str) else 1)
 
 
+class Share(Perplexity):
+    """The rise of the loss as a share of that of all blocks."""
+
+    name = "share"
+
+    def compute(self) -> Importance:
+        scores = super().compute().scores
+        return Importance(scores=[score / sum(map(abs, scores)) for score in scores])
+
+
 WRONG_SCORERS: list[tuple[type[Scorer], str, str]] = [
     (Undescribed, "it is described", "no docstring"),
     (type("Silent", (Step,), {"__doc__": "A doc.", "Config": Undescribed.Config}), "it is described", "'width' has no"),
@@ -359,6 +370,7 @@ WRONG_SCORERS: list[tuple[type[Scorer], str, str]] = [
     (Reseeds, "the model stays as it is", "random generator"),
     (StatelessPickle, "it pickles with what it has seen", "after pickling"),
     (Parochial, "other architectures are scored or refused", "failed at block 0"),
+    (Share, "some blocks score as among all", "block 0 scores .* among 2 blocks, and .* among all"),
     (Indexed, "seams are scored like blocks", "failed at seam 1/2"),
     (
         type("Louder", (Norms,), {"__doc__": "A doc.", "norms": louder}),

@@ -8,6 +8,7 @@ from typing import Any
 from unittest import SkipTest
 
 import pytest
+from layerimp_baselines import Perplexity
 from layerimp_step import Step
 from support.broken_comparers import WRONG_COMPARERS, Agreement
 from support.broken_evaluators import WRONG_EVALUATORS, Empty, Parameters
@@ -48,13 +49,13 @@ def test_a_broken_contract_is_told(component: type[Component], contract: str, sa
         check()
 
 
-@parametrize(Step, Deepest, Seams, Idle, Parameters, Agreement)
+@parametrize(Step, Perplexity, Deepest, Seams, Idle, Parameters, Agreement)
 def test_what_is_right_passes(check: Any) -> None:
     check()
 
 
 def test_every_check_can_fail_and_is_explained() -> None:
-    names = {check.name for good in (Step, Seams, Idle, Parameters, Agreement) for check in checks_of(good)}
+    names = {check.name for good in (Step, Perplexity, Seams, Idle, Parameters, Agreement) for check in checks_of(good)}
     assert {contract for _, contract, _ in WRONG} == names
     page = (ROOT / "docs" / "reference" / "testing.md").read_text()
     headings = {heading.lower() for heading in re.findall(r"^### (.*)$", page, re.MULTILINE)}
