@@ -24,7 +24,7 @@ FITTING, LENGTH = 3, 256
 """What the fits cost, in forward passes over their rows, and how many tokens a row has, about."""
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from torch import Tensor
     from transformers import PreTrainedModel
@@ -92,19 +92,22 @@ class Repaired(Sweep):
             NonFiniteError: the model puts out a NaN or an infinity.
         """
         with torch.no_grad():
-            batches = list(batches)
-            if self not in drive.memory:
-                drive.memory[self] = _Known(stack, batches, self)
-            known: _Known = drive.memory[self]
+            batches, kept = list(batches), drive.memory.get(self)
+            head = Head(stack) if kept is None else kept.head
+            with bypassed(stack, drive.removed):
+                replay = Replay(
+                    stack, head.backbone, drive.blocks(stack), drive.middles
+                )  # refuses a model before its text
+            known: _Known = drive.memory.setdefault(self, kept or _Known(stack, head, batches, self))
             before = known.writers.gaps(drive.removed)
             beyond = {unit: known.gap_of(unit, drive.removed) for unit in drive.units}
             known.repairs.fit([*before, *beyond.values()])
+            through = _spread(drive.end_batch, len(batches), over=len(known.texts) * len(beyond))
             with trying(stack.model), bypassed(stack, drive.removed, idle=True):
                 for gap in before:
                     known.repairs.put(gap)
-                replay = Replay(stack, known.head.backbone, drive.blocks(stack), drive.middles)
                 for number in range(len(known.texts)):
-                    start, *without = known.divergences(number, replay, beyond)
+                    start, *without = known.divergences(number, replay, beyond, through)
                     acts = dict(zip(beyond, without, strict=True))
                     mask = known.texts[number].targets(0).mask
                     for series in drive.series:
@@ -112,8 +115,19 @@ class Repaired(Sweep):
                             extras = {"copied": known.copied[number], "repaired": known.repairs.of(beyond[unit])}
                             shown = {"divergence": acts[unit], "before": start}
                             series.emit(Trace(position, number, shown, mask, not bool(mask.all()), extras=extras))
-            for _ in batches:
-                drive.end_batch()
+
+
+def _spread(end_batch: Callable[[], None], batches: int, over: int) -> Callable[[], None]:
+    """Return a function that, called `over` times, calls `end_batch` once for each batch, as evenly as possible."""
+    done = 0
+
+    def through() -> None:
+        nonlocal done
+        for _ in range((done + 1) * batches // over - done * batches // over):
+            end_batch()
+        done += 1
+
+    return through
 
 
 class _Known:
@@ -127,9 +141,8 @@ class _Known:
         copied: For each measured batch, where the target can be copied [batch, position].
     """
 
-    def __init__(self, stack: BlockStack, batches: Sequence[Batch], sweep: Repaired) -> None:
-        self.head, self._model = Head(stack), stack.model
-        Replay(stack, self.head.backbone, range(len(stack)))  # a model is refused before its text
+    def __init__(self, stack: BlockStack, head: Head, batches: Sequence[Batch], sweep: Repaired) -> None:
+        self.head, self._model = head, stack.model
         total = sum(len(batch["input_ids"]) for batch in batches)
         rows = sweep.rows or (total if self.head.kind == "label" else ROWS)
         measured, fitted = split_rows(batches, rows, sweep.tokens)
@@ -146,13 +159,16 @@ class _Known:
         gaps = self.writers.gaps([*removed, unit.step])
         return next(gap for gap in gaps if unit.sublayers[0] in gap.removed)
 
-    def divergences(self, number: int, replay: Replay, beyond: Mapping[Unit, Gap]) -> list[Tensor]:
+    def divergences(
+        self, number: int, replay: Replay, beyond: Mapping[Unit, Gap], through: Callable[[], None]
+    ) -> list[Tensor]:
         """Return the divergences of a batch's predictions [batch, position] before, and without each unit.
 
         Args:
             number: The batch's number among the measured ones.
             replay: Runs the model, of which steps are bypassed and repaired.
             beyond: For each unit the gap that it then lies in.
+            through: Called when the model has run without a unit.
         """
         intact = self.texts[number]
         targets = intact.targets(0)
@@ -163,6 +179,7 @@ class _Known:
             if not output[self.head.field].isfinite().all():
                 raise NonFiniteError(f"without {named([unit.step])}, repaired, the model puts out a NaN or an infinity")
             outputs.append(output)
+            through()
         values = []
         for compared in intact.compared(0, self.head, outputs):
             placed = torch.zeros(targets.mask.shape, dtype=torch.float64, device=targets.mask.device)

@@ -44,7 +44,7 @@ class Repairs:
     def fit(self, gaps: Sequence[Gap]) -> None:
         """Fit the repairs of gaps, unless they are known; the model has to be intact."""
         new = {gap.removed: gap for gap in gaps if gap.removed not in self._values}
-        self._values |= {removed: {} for removed in new}
+        values: dict[tuple[object, ...], Values] = {removed: {} for removed in new}
         model = self._stack.model
         dtype = working_dtype(model.dtype)  # with a ridge, float32 is precise enough
         fits = [
@@ -57,7 +57,8 @@ class Repairs:
                     fit.add(state)
                     if not torch.equal(state.stream, state.target):
                         damaged.add(gap.removed)
-            self._values |= {gap.removed: self._solved(fit) for gap, fit in part if gap.removed in damaged}
+            values |= {gap.removed: self._solved(fit) for gap, fit in part if gap.removed in damaged}
+        self._values |= values
 
     def of(self, gap: Gap) -> Tensor:
         """Return whether there is a repair of a gap [], a truth value."""
