@@ -92,13 +92,13 @@ class Repaired(Sweep):
             NonFiniteError: the model puts out a NaN or an infinity.
         """
         with torch.no_grad():
-            batches, kept = list(batches), drive.memory.get(self)
-            head = Head(stack) if kept is None else kept.head
-            with bypassed(stack, drive.removed):
-                replay = Replay(
-                    stack, head.backbone, drive.blocks(stack), drive.middles
-                )  # refuses a model before its text
-            known: _Known = drive.memory.setdefault(self, kept or _Known(stack, head, batches, self))
+            batches = list(batches)
+            known: _Known | None = drive.memory.get(self)
+            head = Head(stack) if known is None else known.head
+            with bypassed(stack, drive.removed):  # before the text, so that a model is refused for what it is
+                replay = Replay(stack, head.backbone, drive.blocks(stack), drive.middles)
+            if known is None:
+                known = drive.memory[self] = _Known(stack, head, batches, self)
             before = known.writers.gaps(drive.removed)
             beyond = {unit: known.gap_of(unit, drive.removed) for unit in drive.units}
             known.repairs.fit([*before, *beyond.values()])
