@@ -7,18 +7,24 @@ from collections import Counter, defaultdict
 from typing import Any
 
 OUTCOMES = ("exact", "in part", "refused", "wrong", "not built")
-TITLES = {"causal": "Causal language models", "classifier": "Sequence classifiers"}
+TITLES = {
+    "causal": "Causal language models",
+    "classifier": "Sequence classifiers",
+    "image": "Image and text",
+}
 OPENING = """# Architectures
 
-This page lists every type that Transformers has for causal language modelling and for sequence classification, as
-tried by `python benchmarks/architectures.py` on {date} with Transformers {transformers} and torch {torch}. For each
-type a tiny random model of about six blocks is built. Its weights, biases, norms and buffers differ from their
-initial values, and its windows are shorter than the text. All scorers that come with layerimp score the model. Then
-blocks are removed: the first, a middle one, the last, these three together, all but one. After that seams are
-removed: the first, two that touch in the middle, the last one together with a block. Each result is saved, loaded
-back with the stock class, and compared with a computation without layerimp: the original model with the hidden states
-led past the removed blocks, or for a seam past the MLP of one block and the attention of the next. Logits, keys,
-generation with and without a cache, and the configuration must agree.
+This page lists every type that Transformers has for causal language modelling, for sequence classification, and for
+text with images, as tried by `python benchmarks/architectures.py` on {date} with Transformers {transformers} and torch
+{torch}. A causal language model whose class also reads images is listed under image and text alone. For each type a
+tiny random model of about six blocks is built. Its weights, biases, norms and buffers differ from their initial values,
+and its windows are shorter than the text. All scorers that come with layerimp score the model. Then blocks are removed:
+the first, a middle one, the last, these three together, all but one. After that seams are removed: the first, two that
+touch in the middle, the last one together with a block. Each result is saved, loaded back with the stock class, and
+compared with a computation without layerimp: the original model with the hidden states led past the removed blocks, or
+for a seam past the MLP of one block and the attention of the next. Logits, keys, generation with and without a cache,
+and the configuration must agree. For types that read images, all this is compared for text alone, for text with one
+image, and for text with two.
 
 *Exact*: all removals are exact. *In part*: some are exact, and the others are refused. *Refused*: all are refused,
 with the reason below. *Wrong*: something differs, and layerimp did not notice. *Not built*: there is no tiny model to

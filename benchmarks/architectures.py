@@ -1,4 +1,4 @@
-"""Every architecture that Transformers has for text: is the removal of blocks and seams exact, refused, or wrong?
+"""Every architecture of Transformers for text, also with images: is a removal exact, refused, or wrong?
 
     python benchmarks/architectures.py                      # all types; continues where it was stopped
     python benchmarks/architectures.py --only llama --only bert
@@ -37,7 +37,7 @@ MEMORY = 12 << 30
 
 def main(
     only: Annotated[list[str] | None, typer.Option(help="Types to run; default: all.")] = None,
-    head: Annotated[list[str] | None, typer.Option(help="causal, classifier; default: both.")] = None,
+    head: Annotated[list[str] | None, typer.Option(help="causal, classifier, image; default: all.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes at a time.")] = 1,
     limit: Annotated[int, typer.Option(help="Seconds for one type.")] = 180,
     results: Annotated[Path, typer.Option(help="The file of results.")] = RESULTS,

@@ -11,7 +11,7 @@ import inspect
 import json
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 import layerimp
+from layerimp.blocks.images import Inputs, made_up_images
 from layerimp.errors import LayerimpError
 from layerimp.registry.catalog import registry
 
@@ -51,7 +52,7 @@ class Trial:
 
     Attributes:
         kind: The model type.
-        head: `causal` or `classifier`.
+        head: `causal`, `classifier` or `image`.
         built: Why no tiny model could be built; empty if one was built.
         path: The path of the blocks.
         blocks: The number of blocks.
@@ -97,7 +98,8 @@ def try_all(
     try:
         with torch.no_grad():
             model = zoo.build(kind, head)
-            logits(model)
+            if head != "image":
+                logits(model)
     except Exception as error:  # building from a tiny configuration can fail in any way
         trial.built = first_line(error)
         return trial
@@ -107,7 +109,11 @@ def try_all(
         trial.cases.append(Case([], "refused", str(error)))
         return trial
     trial.path, trial.blocks = stack.path, len(stack)
-    before = logits(model)
+    try:
+        before = logits(model)
+    except Exception:  # it reads no text without images
+        trial.cases.append(try_removal(lambda: zoo.build(kind, head), head, [0]))
+        return trial
     for name in registry().names("scorer") if scorers is None else scorers:
         if said := scored(model, name):
             trial.scorers[name] = said
@@ -161,69 +167,85 @@ def try_removal(build: Callable[[], PreTrainedModel], head: str, blocks: list[in
     model = build()
     stack = layerimp.find_blocks(model)
     count, path = len(stack), stack.path
+    rows = image_rows(stack) if head == "image" else {}
     expected = None
     with suppress(Exception), past(model, stack, blocks):  # some blocks cannot be bypassed by a hook
-        expected = Observed.of(model)
+        expected = observed(model, rows)
     original = model.config.to_dict()
     with tempfile.TemporaryDirectory() as folder:
         try:
             layerimp.prune(model, blocks)
-            pruned = Observed.of(model)
+            pruned = observed(model, rows)
             directory = layerimp.save(model, None, Path(folder) / "out")
         except LayerimpError as error:
             return Case(blocks, "refused", str(error))
         except Exception as error:
             return Case(blocks, "wrong", f"{type(error).__name__}: {first_line(error)}")
         try:
-            wrong = differences(directory, head, model, expected, pruned, original, count, len(blocks), path)
+            auto = getattr(transformers, zoo.HEADS[head][0])
+            reloaded, info = auto.from_pretrained(directory, output_loading_info=True)
+            wrong = loaded_wrong(info, path, reloaded.eval(), count - len(blocks))
+            wrong = wrong or stale_fields(original, json.loads((directory / "config.json").read_text()), count)
+            wrong = wrong or differences(model, reloaded)
+            wrong = wrong or unlike(expected, {"in memory": pruned, "reloaded": observed(reloaded, rows)})
         except Exception as error:
             wrong = f"{type(error).__name__}: {first_line(error)}"
         return Case(blocks, "wrong" if wrong else "exact", wrong)
 
 
-def differences(
-    directory: Path,
-    head: str,
-    model: PreTrainedModel,
-    expected: Observed | None,
-    pruned: Observed,
-    original: dict[str, Any],
-    count: int,
-    removed: int,
-    path: str,
-) -> str:
-    """Describe what is wrong with a checkpoint; empty if nothing is."""
-    auto = getattr(transformers, zoo.HEADS[head][0])
-    reloaded, info = auto.from_pretrained(directory, output_loading_info=True)
-    reloaded.eval()
+def loaded_wrong(info: Mapping[str, Any], path: str, reloaded: PreTrainedModel, left: int) -> str:
+    """Describe what is wrong with how a checkpoint loads; empty if nothing is."""
     for kind, keys in info.items():
         if keys:
             return f"{kind} on loading: {sorted(map(str, keys))[0]}"
+    found = len(reloaded.get_submodule(path))
+    return f"{found} blocks where {left} are left" if found != left else ""
+
+
+def differences(model: PreTrainedModel, reloaded: PreTrainedModel) -> str:
+    """Describe how a reloaded model differs from the saved one in class, keys or configuration; empty if in none."""
     if type(reloaded) is not type(model):
         return f"loads back as {type(reloaded).__name__}"
-    if len(reloaded.get_submodule(path)) != count - removed:
-        return f"{len(reloaded.get_submodule(path))} blocks where {count - removed} are left"
     if strange := set(model.state_dict()).symmetric_difference(reloaded.state_dict()):
         return f"the key {sorted(strange)[0]} is not in both"
-    if stale := stale_fields(original, json.loads((directory / "config.json").read_text()), count):
-        return f"the configuration's {stale} is as long as before"
     one, other = (_comparable(m.config.to_dict()) for m in (model, reloaded))
     for name in one.keys() | other.keys():
         if one.get(name) != other.get(name):
             return f"the configuration's {name} is {other.get(name)} after loading, {one.get(name)} before"
+    return ""
+
+
+def unlike(expected: Mapping[str, Observed] | None, models: Mapping[str, Mapping[str, Observed]]) -> str:
+    """Describe how pruned models, by where they are, differ from the expected one; empty if they do not."""
     if expected is None:
         return "nobody knows what is expected: hooks cannot go past these blocks"
-    after = Observed.of(reloaded)
-    return expected.unlike(pruned, "in memory") or expected.unlike(after, "reloaded")
+    for where, outputs in models.items():
+        for what, wanted in expected.items():
+            if difference := wanted.unlike(outputs[what], f"{where}{what}"):
+                return difference
+    return ""
+
+
+def image_rows(stack: layerimp.BlockStack) -> dict[str, Inputs]:
+    """Rows of text with one and with two images, by their description."""
+    made = {f" with {count} image{'s' * (count > 1)}": made_up_images(stack, count) for count in (1, 2)}
+    return {what: inputs for what, inputs in made.items() if inputs is not None}
+
+
+def observed(model: PreTrainedModel, rows: Mapping[str, Inputs]) -> dict[str, Observed]:
+    """The outputs of a model for text alone, and for rows with images."""
+    return {"": Observed.of(model), **{what: Observed.of(model, inputs) for what, inputs in rows.items()}}
 
 
 def stale_fields(original: dict[str, Any], saved: dict[str, Any], count: int) -> str:
-    """Name a per-layer list that was not shortened; empty if there is none."""
+    """Name a per-layer list that was not shortened, also in the language model's part; empty if there is none."""
     for name, value in original.items():
-        if isinstance(value, list | tuple) and len(value) == count and "layer" in name:
-            left = saved.get(name)
-            if isinstance(left, list) and len(left) == count:
-                return name
+        left = saved.get(name)
+        if name == "text_config" and isinstance(left, dict) and (stale := stale_fields(value, left, count)):
+            return stale
+        listed = isinstance(value, list | tuple) and len(value) == count and "layer" in name
+        if listed and isinstance(left, list) and len(left) == count:
+            return f"the configuration's {name} is as long as before"
     return ""
 
 
@@ -253,19 +275,20 @@ class Observed:
     cached: Tensor | str | None
 
     @classmethod
-    def of(cls, model: PreTrainedModel) -> Observed:
-        """Observe a model."""
+    def of(cls, model: PreTrainedModel, inputs: Inputs | None = None) -> Observed:
+        """Observe a model on the batch of text, or on a row with images."""
+        values = logits(model) if inputs is None else logits_of(model, inputs)
         if not model.can_generate():
-            return cls(logits(model), None, None)
+            return cls(values, None, None)
         try:
-            plain = generated(model, use_cache=False)
+            plain = generated(model, inputs, use_cache=False)
         except Exception:  # some stock models cannot
-            return cls(logits(model), None, None)
+            return cls(values, None, None)
         try:
-            cached: Tensor | str = generated(model, use_cache=True)
+            cached: Tensor | str = generated(model, inputs, use_cache=True)
         except Exception as error:
             cached = f"cached generation fails: {first_line(error)}"
-        return cls(logits(model), plain, cached)
+        return cls(values, plain, cached)
 
     def unlike(self, other: Observed, where: str) -> str:
         """Describe how another model differs from this one, which is the expected result; empty if it does not.
@@ -312,19 +335,25 @@ def batch(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
 def logits(model: PreTrainedModel) -> Tensor:
     """Return the batch's logits at real tokens, or of its rows. Rows are run one by one if padding is not supported."""
     ids, mask = batch(model)
-    cache = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
-    with torch.no_grad():
-        found = model(input_ids=ids, attention_mask=mask, **cache)
-    values = found.logits
+    values = logits_of(model, {"input_ids": ids, "attention_mask": mask})
     return values[mask.bool()] if values.ndim == 3 and values.shape[:2] == mask.shape else values
 
 
-def generated(model: PreTrainedModel, *, use_cache: bool) -> Tensor:
-    """The logits [step, vocab] of greedily generated tokens."""
-    ids = batch(model)[0][:1, :PROMPT]
+def logits_of(model: PreTrainedModel, inputs: Inputs) -> Tensor:
+    """Return the logits for some inputs, without a cache."""
+    cache = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+    with torch.no_grad():
+        values: Tensor = model(**inputs, **cache).logits
+    return values
+
+
+def generated(model: PreTrainedModel, inputs: Inputs | None = None, *, use_cache: bool) -> Tensor:
+    """The logits [step, vocab] of tokens that are generated greedily after a text, or after a row with images."""
+    if inputs is None:
+        ids = batch(model)[0][:1, :PROMPT]
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     found = model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
+        **inputs,
         max_new_tokens=NEW,
         min_new_tokens=NEW,
         do_sample=False,

@@ -1,4 +1,4 @@
-"""Tiny random models of every text architecture in Transformers.
+"""Tiny random models of every architecture in Transformers for text, or for text with images.
 
 A configuration is reduced according to the meaning of its fields: sizes, heads, experts, vocabularies and layers become
 small in every architecture, and windows become shorter than a trial. A few types need further changes, which are in
@@ -18,12 +18,14 @@ from torch import nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
 
 HEADS = {
     "causal": ("AutoModelForCausalLM", MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
     "classifier": ("AutoModelForSequenceClassification", MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES),
+    "image": ("AutoModelForImageTextToText", MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES),
 }
 BLOCKS = 6
 VOCAB = 99
@@ -63,6 +65,8 @@ SHRUNK: list[tuple[str, Any]] = [
     (r"depth", 2),
     (r"image_size", 32),
     (r"patch_size", 8),
+    (r"projection_dim|projector_hidden_size|text_hidden_size|out_hidden_size", 32),
+    (r"mm_tokens_per_image", 4),
 ]  # fmt: skip
 """The new value of a field, by the first pattern that matches its name; `...` keeps the value."""
 
@@ -153,13 +157,23 @@ ADJUSTED: dict[str, dict[str, Any]] = {
         "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid", "linear_attention", "hybrid"]
     },
 }
+_MROPE = {"text_config": {"rope_parameters": _ROPE | {"mrope_section": [2, 1, 1]}}}
+ADJUSTED |= dict.fromkeys(("glm46v", "glm4v", "glm_ocr", "glmga", "paddleocr_vl"), _MROPE)
+ADJUSTED["glm4v_moe"] = {"text_config": {"rope_parameters": _ROPE | {"mrope_section": [1, 1, 0]}}}
+ADJUSTED["qwen2_5_vl"] = _MROPE | {"vision_config": {"window_size": 32}}
+ADJUSTED["hyperclovax_vision_v2"] = {"vision_config": {"window_size": 32}}
+_DEEPSTACK = {"vision_config": {"depth": 4, "deepstack_visual_indexes": [0, 1, 2]}}
+ADJUSTED |= dict.fromkeys(("cosmos3_omni", "qwen3_vl", "qwen3_vl_moe"), _DEEPSTACK)
+_TILES = {"image_grid_pinpoints": [[32, 64]]}
+ADJUSTED |= dict.fromkeys(("llava_next", "llava_next_video", "llava_onevision"), _TILES)
 ADJUSTED["qwen4_exp"] = {"text_config": ADJUSTED["qwen4_exp_text"]}
 """Further changes that a type needs to be built small."""
 
 
 def types(head: str) -> list[str]:
-    """Return every type that the stock class of a head builds."""
-    return sorted(HEADS[head][1])
+    """Return every type that the stock class of a head builds; a class that also reads images counts there alone."""
+    seeing = {} if head == "image" else HEADS["image"][1]
+    return sorted(kind for kind, name in HEADS[head][1].items() if seeing.get(kind) != name)
 
 
 def config_of(kind: str, **changes: Any) -> PretrainedConfig:
@@ -190,6 +204,9 @@ def _shrunk(config: PretrainedConfig) -> dict[str, Any]:
     for name, value in vars(config).items():
         if isinstance(value, PretrainedConfig):
             values[name] = _shrunk(value)
+            continue
+        if isinstance(value, dict) and "mrope_section" in value:
+            values[name] = value | {"mrope_section": [2, 1, 1]}
             continue
         if name in aliases or type(value) not in (int, type(None)):
             continue

@@ -7,16 +7,18 @@ by weight, bit for bit, and then compute with the very same tensors: equal model
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from layerimp.blocks.bypass import bypassed
 from layerimp.blocks.forward import hidden_states, without_cache
+from layerimp.blocks.images import made_up_images, takes_images, vision_part, whole_or_backbone
 from layerimp.blocks.modes import in_eval_mode, quiet
 from layerimp.blocks.stack import BlockStack, on_demand, probe_ids
-from layerimp.errors import NonFiniteError
+from layerimp.errors import ModelError, NonFiniteError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,41 +33,89 @@ TOLERANCE = 8.0
 """The largest difference, in roundings, between two ways to compute the same from the same tensors; usually it is 0."""
 
 
-def last_hidden(stack: BlockStack, skipped: Sequence[Step] = ()) -> Tensor:
-    """Return the last hidden states [1, seq, hidden] with steps bypassed; for an encoder-decoder model, the logits."""
-    # The backbone of an encoder-decoder model may need the ids of both; the whole model makes the decoder's ids itself.
-    with in_eval_mode(stack.model), on_demand(stack), bypassed(stack, skipped):
-        return _answer(stack, stack.model if stack.model.config.is_encoder_decoder else stack.backbone)
+@dataclass(frozen=True)
+class Probe:
+    """A row of inputs on which models are compared.
+
+    Attributes:
+        inputs: The arguments of the forward, `input_ids` [1, seq] among them.
+        prompt: The number of tokens with which a cache is filled at once; the other tokens follow one by one.
+        named: What stands in the row beside text, for errors, such as ` with an image`; else empty.
+    """
+
+    inputs: Mapping[str, Tensor]
+    prompt: int
+    named: str = ""
+
+    def whole(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Return the inputs, with pixels in the dtype that the model computes in."""
+        return {name: value.to(dtype) if value.is_floating_point() else value for name, value in self.inputs.items()}
+
+    def begin(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Return the inputs without the tokens that follow the prompt."""
+        shape, inputs = self.inputs["input_ids"].shape, self.whole(dtype)
+        return inputs | {name: value[:, : self.prompt] for name, value in inputs.items() if value.shape[:2] == shape}
 
 
-def logits(stack: BlockStack) -> Tensor:
-    """Return the logits [1, seq, vocab], or [1, label] for a classifier, without a cache."""
-    return _answer(stack, stack.model)
-
-
-def _answer(stack: BlockStack, part: nn.Module) -> Tensor:
-    """Return the first tensor in the output of a part of the model."""
+def text_probe(stack: BlockStack) -> Probe:
+    """Return the probe that is a few tokens of text."""
     ids = probe_ids(stack, TOKENS)
-    with in_eval_mode(stack.model), torch.no_grad(), quiet():
-        return hidden_states(part(input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(part)))
+    return Probe({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, PROMPT)
 
 
-def cached_logits(stack: BlockStack, skipped: Sequence[Step] = ()) -> Tensor | None:
+def probes(stack: BlockStack) -> list[Probe]:
+    """Return the probes of a model: text alone, and text with an image for a model that sees.
+
+    Raises:
+        ModelError: the model sees, and no image can be made up for it.
+    """
+    text = text_probe(stack)
+    if not takes_images(stack.model):
+        return [text]
+    inputs = made_up_images(stack)
+    if inputs is None:
+        if vision_part(stack.model.config) is None:  # only other models of its class see
+            return [text]
+        raise ModelError(
+            f"{type(stack.model).__name__} reads images in a form that layerimp cannot make up, so that no removal can "
+            "be proved"
+        )
+    return [text, Probe(inputs, inputs["input_ids"].shape[1] - (TOKENS - PROMPT), " with an image")]
+
+
+def last_hidden(stack: BlockStack, skipped: Sequence[Step] = (), probe: Probe | None = None) -> Tensor:
+    """Return the last hidden states [1, seq, hidden] with steps bypassed; for an encoder-decoder model, the logits."""
+    with in_eval_mode(stack.model), on_demand(stack), bypassed(stack, skipped):
+        return _answer(stack, whole_or_backbone(stack), probe)
+
+
+def logits(stack: BlockStack, probe: Probe | None = None) -> Tensor:
+    """Return the logits [1, seq, vocab], or [1, label] for a classifier, without a cache."""
+    with in_eval_mode(stack.model):
+        return _answer(stack, stack.model, probe)
+
+
+def _answer(stack: BlockStack, part: nn.Module, probe: Probe | None) -> Tensor:
+    """Return the first tensor in the output of a part of a model."""
+    inputs = (probe or text_probe(stack)).whole(stack.model.dtype)
+    with torch.no_grad(), quiet():
+        return hidden_states(part(**inputs, **without_cache(part)))
+
+
+def cached_logits(stack: BlockStack, skipped: Sequence[Step] = (), probe: Probe | None = None) -> Tensor | None:
     """Return the logits [1, token, vocab] of the last tokens, computed with a cache and with steps bypassed.
 
     The tokens are fixed, whatever the model would generate. None for a model that does not generate.
     """
-    model = stack.model
+    model, probe = stack.model, probe or text_probe(stack)
     if not model.can_generate():
         return None
-    ids = probe_ids(stack, TOKENS)
-    following = ids[0].tolist()
+    following = probe.inputs["input_ids"][0].tolist()
     generate: Any = model.generate
     with in_eval_mode(model), torch.no_grad(), quiet(), bypassed(stack, skipped):
         output = generate(
-            ids[:, :PROMPT],
-            attention_mask=torch.ones_like(ids[:, :PROMPT]),
-            max_new_tokens=TOKENS - PROMPT,
+            **probe.begin(model.dtype),
+            max_new_tokens=len(following) - probe.prompt,
             min_new_tokens=0,
             do_sample=False,
             num_beams=1,

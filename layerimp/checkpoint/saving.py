@@ -16,16 +16,19 @@ from torch import nn
 from layerimp._paths import expanded
 from layerimp.blocks.equivalence import (
     TOLERANCE,
+    Probe,
     cached_logits,
     deviation,
     first_difference,
     last_hidden,
     logits,
+    probes,
     require_finite,
     share_tensors,
 )
 from layerimp.blocks.memory import shortage
 from layerimp.blocks.modes import holding, quiet
+from layerimp.checkpoint.companions import write_companions
 from layerimp.checkpoint.staging import staged
 from layerimp.defaults import SHARD_SIZE
 from layerimp.errors import CheckpointError, OutputError, cause, one_line
@@ -100,11 +103,10 @@ def write(
     try:
         with quiet(), as_stored(model):
             model.save_pretrained(directory, max_shard_size=size)
-            if tokenizer is not None:
-                tokenizer.save_pretrained(directory)
+            write_companions(model, tokenizer, directory)
     except SafetensorError as error:  # usually a full disk, which safetensors does not report as an OSError
         raise OutputError(f"cannot write the weights in {directory.name}: {error}") from error
-    except OSError:
+    except (OSError, OutputError):
         raise
     except Exception as error:  # stock code may refuse a model or tokenizer in any way
         raise CheckpointError(f"{type(model).__name__} refuses to be saved: {cause(error)}") from error
@@ -196,31 +198,40 @@ def require_equal(model: PreTrainedModel, reloaded: PreTrainedModel) -> None:
     if path := first_difference(model, reloaded):
         raise CheckpointError(f"the checkpoint's weight {path} is not the one in memory")
     share_tensors(model, reloaded)
+    for probe in probes(intact):
+        _require_same_outputs(intact, stack, probe)
+
+
+def _require_same_outputs(intact: BlockStack, reloaded: BlockStack, probe: Probe) -> None:
+    """Compare what a checkpoint computes for some inputs with what the model in memory computes.
+
+    Raises:
+        CheckpointError: the outputs differ, with or without a cache.
+        NonFiniteError: the model in memory puts out a NaN or an infinity.
+    """
+    kind = type(intact.model).__name__
     for what, answer in (("hidden states", last_hidden), ("logits", logits)):
         try:
-            expected, actual = answer(intact), answer(stack)
+            expected, actual = answer(intact, probe=probe), answer(reloaded, probe=probe)
         except Exception as error:  # a model may fail in any way
-            raise CheckpointError(f"{type(model).__name__} cannot run on a few tokens: {one_line(error)}") from error
-        require_finite(expected, type(model).__name__)
+            raise CheckpointError(f"{kind} cannot run on a few tokens{probe.named}: {one_line(error)}") from error
+        require_finite(expected, kind)
         if (off := deviation(expected, actual)) > TOLERANCE:
-            raise CheckpointError(f"the checkpoint's {what} are {off:.3g} roundings off those in memory")
-    _check_cache(intact, stack)
-
-
-def _check_cache(intact: BlockStack, reloaded: BlockStack) -> None:
-    """Check that a checkpoint generates with a cache as the model in memory does, if that can use a cache at all."""
+            raise CheckpointError(f"the checkpoint's {what}{probe.named} are {off:.3g} roundings off those in memory")
     try:
-        expected = cached_logits(intact)
+        cached = cached_logits(intact, probe=probe)
     except Exception:  # the model cannot use a cache: there is nothing to compare
         return
     try:
-        actual = cached_logits(reloaded)
+        actual_cached = cached_logits(reloaded, probe=probe)
     except Exception as error:  # a cache may fail in any way
-        raise CheckpointError(f"the checkpoint cannot run with a cache: {one_line(error)}") from error
-    if expected is None:
+        raise CheckpointError(f"the checkpoint cannot run{probe.named} with a cache: {one_line(error)}") from error
+    if cached is None:
         return
-    if (off := deviation(expected, actual, intact.model.dtype)) > TOLERANCE:
-        raise CheckpointError(f"the checkpoint's cached logits are {off:.3g} roundings off those in memory")
+    if (off := deviation(cached, actual_cached, intact.model.dtype)) > TOLERANCE:
+        raise CheckpointError(
+            f"the checkpoint's cached logits{probe.named} are {off:.3g} roundings off those in memory"
+        )
 
 
 def _places(module: nn.Module, path: str = "") -> dict[str, torch.device | int]:

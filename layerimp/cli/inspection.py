@@ -38,18 +38,21 @@ def _table(inspection: Inspection) -> Table:
 
     groups = list(_groups(inspection.blocks))
     firsts = [first for first, _ in groups]
-    sizes: list[InspectedBlock | PartSize | Inspection] = [*firsts, inspection.outside, inspection]
-    rows = Column("blocks", [*(words.ranges(blocks) for _, blocks in groups), "outside", "all"], "left", BLOCKS_WIDTH)
+    language = [inspection.language_model] if inspection.language_model else []
+    sizes: list[InspectedBlock | PartSize | Inspection] = [*firsts, inspection.outside, *language, inspection]
+    parts = ["outside", *["language model" for _ in language], "all"]
+    rows = Column("blocks", [*(words.ranges(blocks) for _, blocks in groups), *parts], "left", BLOCKS_WIDTH)
+    empty = [""] * (len(parts) - 1)
     cache = [words.amount(first.kv_bytes_per_token) for first in firsts]
     columns = [
         Column("parameters", [f"{size.parameters:,}" for size in sizes]),
         Column("bytes", [f"{size.bytes:,}" for size in sizes]),
-        Column("attention", [*(_count(first.attention) for first in firsts), "", ""]),
-        Column("MLP", [*(_count(first.mlp) for first in firsts), "", ""]),
-        Column("cache", [*cache, "", words.amount(inspection.kv_bytes_per_token)]),
+        Column("attention", [*(_count(first.attention) for first in firsts), *empty, ""]),
+        Column("MLP", [*(_count(first.mlp) for first in firsts), *empty, ""]),
+        Column("cache", [*cache, *empty, words.amount(inspection.kv_bytes_per_token)]),
     ]
     if any(first.kind for first in firsts):
-        columns.insert(0, Column("kind", [*(first.kind for first in firsts), "", ""], "left"))
+        columns.insert(0, Column("kind", [*(first.kind for first in firsts), *empty, ""], "left"))
     blocks = counted(inspection.num_blocks)
     title = f"{inspection.architecture}, {blocks}, stored in {inspection.stored_dtype}"
     return Table([rows, *columns], title)

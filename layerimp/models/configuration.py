@@ -28,6 +28,7 @@ CLASSIFIER = "AutoModelForSequenceClassification"
 
 _AUTO_CLASSES: dict[str, dict[str, Any]] = {
     "AutoModelForCausalLM": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    "AutoModelForImageTextToText": modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
     CLASSIFIER: modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
     "AutoModelForMaskedLM": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     "AutoModel": modeling_auto.MODEL_MAPPING_NAMES,
@@ -162,11 +163,13 @@ def auto_class(config: PretrainedConfig) -> str:
             return name
     if strange := [name for name in architectures if hasattr(transformers, name)]:
         raise ModelError(
-            f"{strange[0]} is of a kind that layerimp does not load; it loads language models (causal and masked), "
-            "sequence classifiers, and models without a head"
+            f"{strange[0]} is of a kind that layerimp does not load; it loads language models (causal, masked, and "
+            "such as also see), sequence classifiers, and models without a head"
         )
-    causal = "AutoModelForCausalLM"
-    return causal if config.model_type in _AUTO_CLASSES[causal] or _added(causal, config) else "AutoModel"
+    for name in ("AutoModelForCausalLM", "AutoModelForImageTextToText"):
+        if config.model_type in _AUTO_CLASSES[name] or _added(name, config):
+            return name
+    return "AutoModel"
 
 
 def _added(auto: str, config: PretrainedConfig) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -23,8 +24,10 @@ def find_blocks(model: PreTrainedModel, *, quantised: bool = False) -> BlockStac
     """Find the stack of blocks of a model.
 
     The hook `layerimp_blocks` of plugins is called first. If no plugin knows the model, the stack is the `ModuleList`
-    whose length is the configuration's `num_hidden_layers`, or another field that counts layers. Of nested lists the
-    outermost is taken, and of several the one with the largest blocks, such as the decoder of an encoder-decoder model.
+    whose length is the configuration's `num_hidden_layers`, or another field that counts layers. If the model also
+    reads other things than text, that is the configuration of its language model, and the list lies in the part that is
+    built from it. Of nested lists the outermost is taken, and of several the one with the largest blocks, such as the
+    decoder of an encoder-decoder model.
 
     Args:
         model: The model.
@@ -70,6 +73,7 @@ def blocks_of(model: PreTrainedModel) -> BlockStack:
             f"{kind} has no list of {listing(map(str, counts))} blocks (its lists: {lengths}); "
             "a layerimp_blocks hook can teach it"
         )
+    outermost = _built_from(model, config, outermost) or outermost
     path = max(outermost, key=lambda p: sum(w.numel() for w in outermost[p].parameters()) / len(outermost[p]))
     return BlockStack(model, path, config, _backbone(model, path))
 
@@ -96,6 +100,19 @@ def _counts(config: PretrainedConfig) -> list[int]:
     main = getattr(config, "num_hidden_layers", None)
     named = [value for name, value in getattr(config, "__dict__", {}).items() if _COUNTS_BLOCKS.fullmatch(name)]
     return list(dict.fromkeys(value for value in (main, *named) if isinstance(value, int) and value > 0))
+
+
+def _built_from(
+    model: PreTrainedModel, config: PretrainedConfig, lists: Mapping[str, nn.ModuleList]
+) -> dict[str, nn.ModuleList]:
+    """Return those of some lists, by path, that lie in a part of the model that is built from a configuration."""
+    built = {path: part.config for path, part in model.named_modules() if hasattr(part, "config")}
+
+    def nearest(path: str) -> object:
+        holders = [place for place in built if not place or path.startswith(f"{place}.")]
+        return built[max(holders, key=len)]
+
+    return {path: modules for path, modules in lists.items() if nearest(path) is config}
 
 
 def _backbone(model: PreTrainedModel, path: str) -> nn.Module:

@@ -29,6 +29,7 @@ TAGS = ("layerimp", "pruned", "depth-pruning")
 
 PIPELINES = {
     "AutoModelForCausalLM": "text-generation",
+    "AutoModelForImageTextToText": "image-text-to-text",
     "AutoModelForSequenceClassification": "text-classification",
     "AutoModelForMaskedLM": "fill-mask",
     "AutoModel": "feature-extraction",

@@ -56,6 +56,21 @@ def _weights(stack: BlockStack, halves: Mapping[int, Halves]) -> Iterator[tuple[
         yield (() if key in stays else owners[key]), amounts
 
 
+def language_model(stack: BlockStack) -> Amounts | None:
+    """Return the size of the language model in a model that reads more than text; None for a model of text alone.
+
+    It is what is built from the configuration of the blocks, with the table of token embeddings and the head.
+    """
+    model = stack.model
+    if stack.config is model.config:
+        return None
+    parts = [part for part in model.modules() if getattr(part, "config", None) is stack.config]
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    distinct = {id(weight): weight for part in (*parts, *ends) if part is not None for weight in part.parameters()}
+    sizes = [(weight.numel(), weight.numel() * stored_width(model, weight)) for weight in distinct.values()]
+    return Amounts(sum(count for count, _ in sizes), sum(width for _, width in sizes))
+
+
 def _users(block: int, path: str, halves: Halves | None) -> tuple[Sublayer, ...]:
     """Return the sublayers of a block that a parameter belongs to, by its path in the block."""
     if halves is None:

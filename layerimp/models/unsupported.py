@@ -13,14 +13,15 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from layerimp.blocks.images import vision_part
 from layerimp.errors import ModelError, NonFiniteError
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel
 
-_OTHER_SENSES = re.compile(r"(vision|image|audio|video|speech|vq|tower)(_\w+)?")
-"""The parts of a configuration that describe inputs other than text."""
+_UNTRIED = re.compile(r"(audio|video|speech|tower)(_\w+)?")
+"""The parts of a configuration that describe inputs other than text and images."""
 
 _CHECKED = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
 """The dtypes that have a NaN and whose extremes torch can compute."""
@@ -37,7 +38,7 @@ def refuse_unfit(model: PreTrainedModel | Any, *, quantised: bool = False) -> No
 
     Raises:
         ModelError: this is not a model of Transformers, it has unmerged adapters or quantised weights, or reads more
-            than text; the error names a way that works.
+            than text and images; the error names a way that works.
         NonFiniteError: a weight, or a number in the configuration, is a NaN or an infinity; the error names it.
     """
     kind = type(model).__name__
@@ -65,11 +66,11 @@ def refuse_config(config: PretrainedConfig, kind: str, *, quantised: bool = Fals
             f"the weights of {kind} are quantised ({method}); prune the unquantised model and quantise the result, or, "
             "where the method can be undone (bitsandbytes), first save what model.dequantize() gives"
         )
-    others = sorted(name for name, value in vars(config).items() if _OTHER_SENSES.fullmatch(name) and _is_part(value))
-    if others:
+    unseen = sorted(name for name, value in vars(config).items() if _UNTRIED.fullmatch(name) and _is_part(value))
+    if unseen and vision_part(config) is None:
         raise ModelError(
-            f"{kind} reads more than text ({', '.join(others)}), and its language blocks are not removed within it; "
-            "extract its language model first: build one from config.get_text_config(), and load its weights"
+            f"{kind} reads more than text and images ({', '.join(unseen)}), and layerimp makes up only images, so that "
+            "no removal can be proved; models that read text, or text and images, can be pruned"
         )
     refuse_non_finite_fields(config, kind)
 

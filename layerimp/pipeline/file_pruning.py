@@ -12,6 +12,7 @@ import torch
 from layerimp.blocks.equivalence import TOLERANCE, deviation, last_hidden, require_finite
 from layerimp.blocks.middle import in_mlp
 from layerimp.blocks.modes import quiet
+from layerimp.checkpoint.companions import write_companions
 from layerimp.checkpoint.copying import copy_weights, require_same_bits
 from layerimp.errors import CheckpointError, SurgeryError, one_line
 from layerimp.models.dtypes import HALF, stored_dtype
@@ -125,7 +126,7 @@ def _describe(loaded: Loaded, removal: Removal, directory: Path) -> None:
     with quiet():
         config.architectures, config.dtype = [type(loaded.model).__name__], stored_dtype(loaded.model)
         config.save_pretrained(directory)
-        loaded.tokenizer.save_pretrained(directory)
+        write_companions(loaded.model, loaded.tokenizer, directory)
     if (settings := source / "generation_config.json").is_file():
         shutil.copy(settings, directory)
 
@@ -153,12 +154,14 @@ def _prove(stack: BlockStack, removal: Removal, pruned: BlockStack, directory: P
 
 
 def _deviation(stack: BlockStack, removal: Removal, pruned: BlockStack) -> float:
-    """Return the largest difference between the outputs of the two models for a few tokens, in roundings."""
-    kind = type(stack.model).__name__
+    """Return the largest difference between the outputs of the two models for the removal's probes, in roundings."""
+    kind, off = type(stack.model).__name__, 0.0
     try:
-        expected = last_hidden(stack, removal.steps)
-        require_finite(expected, f"{kind} past {named(removal.steps)}")
-        return deviation(expected, last_hidden(pruned))
+        for probe in removal.probes:
+            expected = last_hidden(stack, removal.steps, probe)
+            require_finite(expected, f"{kind} past {named(removal.steps)}")
+            off = max(off, deviation(expected, last_hidden(pruned, probe=probe)))
+        return off
     except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
         raise SurgeryError(f"{kind} cannot run without {named(removal.steps)}: {one_line(error)}") from error
 

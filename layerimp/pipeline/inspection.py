@@ -11,6 +11,7 @@ from layerimp.blocks.middle import Whole
 from layerimp.component import versioned
 from layerimp.models.devices import device_named
 from layerimp.models.dtypes import SAFETENSORS, name_of
+from layerimp.models.sizing import language_model
 from layerimp.pipeline.outline import Outline
 from layerimp.report.results.part import Known, Part, Versioned
 from layerimp.steps import sublayers_of
@@ -103,6 +104,8 @@ class Inspection(Versioned):
     """The KV cache per token, in bytes; 0 for a model without a cache, null if not known."""
     outside: PartSize
     """The part that is never removed: embeddings, head, and the like."""
+    language_model: PartSize | None
+    """The language model in a model that reads more than text: its blocks, embeddings and head; null for others."""
     blocks: list[InspectedBlock]
     """The blocks, by depth."""
     files: Files | None
@@ -121,6 +124,7 @@ def inspect_model(model: str, permissions: Permissions) -> Inspection:
     """
     outline = Outline.of(model, trust_remote_code=permissions.trust_remote_code)
     whole, headers, place = outline.ledger.left(()), outline.headers, device_named(None)
+    language = language_model(outline.stack)
     return Inspection(
         model=model,
         architecture=type(outline.stack.model).__name__,
@@ -130,6 +134,7 @@ def inspect_model(model: str, permissions: Permissions) -> Inspection:
         bytes=whole.bytes,
         kv_bytes_per_token=whole.cache,
         outside=PartSize.of(outline.ledger.outside),
+        language_model=None if language is None else PartSize.of(language),
         blocks=[_block(outline, index, refusal) for index, refusal in enumerate(outline.removable())],
         files=None
         if headers is None

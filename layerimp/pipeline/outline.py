@@ -191,8 +191,8 @@ def stand_in(stack: BlockStack) -> BlockStack | None:
         text.pad_token_id = None
     built = find_blocks(Builder(stack.model).build(config).eval())
     kinds = [built[index] for index in sorted(set(alike(built)))]
-    inside = {module for block in built for module in block.modules()}
-    filled = [module for module in built.model.modules() if module not in inside]
+    left_out = {module for block in built for module in block.modules()} | _beside_text(built)
+    filled = [module for module in built.model.modules() if module not in left_out]
     filled += [module for block in kinds for module in block.modules()]
     needed = sum(parameter.numel() for module in filled for parameter in module.parameters(recurse=False))
     if 1.5 * needed * torch.float32.itemsize > free_bytes(torch.device("cpu")):
@@ -204,6 +204,18 @@ def stand_in(stack: BlockStack) -> BlockStack | None:
                 if parameter.is_meta:
                     setattr(module, name, nn.Parameter(_drawn(parameter.shape), requires_grad=False))
     return built
+
+
+def _beside_text(stack: BlockStack) -> set[nn.Module]:
+    """Return the modules that no text passes through, such as those that read images."""
+    model = stack.model
+    if model.config.is_encoder_decoder:
+        return set()
+    others = [
+        part for part in vars(model.config).values() if hasattr(part, "to_diff_dict") and part is not stack.config
+    ]
+    parts = (part for part in model.modules() if any(getattr(part, "config", None) is other for other in others))
+    return {module for part in parts for module in part.modules()}
 
 
 def _drawn(shape: torch.Size) -> torch.Tensor:

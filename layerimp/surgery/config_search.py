@@ -11,7 +11,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import chain, product
+from operator import getitem
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -242,7 +244,7 @@ class _Search:
 
     def _part(self, whole: dict[str, Any]) -> dict[str, Any]:
         """Return the fields of that part of the configuration which counts the blocks."""
-        return whole[self.where] if self.where else whole
+        return reduce(getitem, self.where, whole)
 
     def _unbuilt(self, error: Exception) -> SurgeryError:
         cause = " ".join(line.strip() for line in str(error).strip().split("\n")[:2])
@@ -259,14 +261,24 @@ class _Search:
         return f"{best.left[0]}, because it depends on the position"
 
 
-def _location(config: PretrainedConfig, part: PretrainedConfig, model: str) -> str:
-    """Return the field of a configuration that holds a part of it; empty if the part is the whole configuration."""
-    if config is part:
-        return ""
-    for name, value in vars(config).items():
-        if value is part:
-            return name
+def _location(config: PretrainedConfig, part: PretrainedConfig, model: str) -> FieldPath:
+    """Return the path of a part of a configuration; empty if the part is the whole configuration.
+
+    Raises:
+        SurgeryError: the configuration has no such part.
+    """
+    for path, held in _configurations(config):
+        if held is part:
+            return path
     raise SurgeryError(f"the configuration that counts the blocks of {model} is no part of the model's own")
+
+
+def _configurations(config: PretrainedConfig, path: FieldPath = ()) -> Iterator[tuple[FieldPath, PretrainedConfig]]:
+    """Yield a configuration and all its parts, each with its path."""
+    yield path, config
+    for name, value in vars(config).items():
+        if hasattr(value, "to_diff_dict"):
+            yield from _configurations(value, (*path, name))
 
 
 def _sliced_axis(was: object, now: object, count: int, kept: int) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -12,38 +11,27 @@ from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
 
-from layerimp.blocks.equivalence import (
-    TOKENS,
-    TOLERANCE,
-    cached_logits,
-    deviation,
-    last_hidden,
-    require_finite,
-    stored_tensors,
-)
+from layerimp.blocks.equivalence import Probe, probes, stored_tensors
 from layerimp.blocks.halves import halves_of
 from layerimp.blocks.memory import shortage
 from layerimp.blocks.modes import holding, quiet
 from layerimp.blocks.stack import BlockStack
-from layerimp.errors import LayerimpError, ModelError, SurgeryError, one_line
+from layerimp.errors import ModelError, SurgeryError
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import HALF
 from layerimp.pruner import PrunePlan
 from layerimp.steps import Step, checked_steps, kept_halves, named, simplest
 from layerimp.surgery.application import composed, put_in_place
 from layerimp.surgery.config_search import Shortened, shortened
+from layerimp.surgery.proof import past, prove
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedModel
 
     from layerimp.blocks.middle import Halves
     from layerimp.surgery.kept import Pair
 
     Model = TypeVar("Model", bound=PreTrainedModel)
-
-_LOCAL = re.compile(r"sliding_window|attention_chunk|window_size")
-"""Fields that limit how far attention looks back."""
 
 
 def prune(model: Model, blocks: Sequence[Step] | PrunePlan) -> Model:
@@ -96,7 +84,7 @@ def prepare(stack: BlockStack, blocks: Sequence[Step]) -> Removal:
         halves = halves_of(stack, {index for pair in kept if len(set(pair)) > 1 for index in pair})
     except ModelError as error:
         raise SurgeryError(f"{named(steps)} cannot be removed: {error}") from error
-    removal = Removal(stack, steps, kept, halves, None)
+    removal = Removal(stack, steps, kept, halves, None, _probes(stack))
     for pair in kept:
         removal.block(pair)  # blocks that cannot be composed are refused before the slow part
     return replace(removal, shortened=shortened(stack, kept, halves)) if steps else removal
@@ -112,6 +100,7 @@ class Removal:
         kept: The kept blocks, each as the blocks that its attention and its MLP come from.
         halves: The halves of the blocks of which only one half is kept, by index.
         shortened: The configuration of the kept blocks, and what follows from it; None if nothing is removed.
+        probes: The inputs on which the pruned model is compared with the intact one.
     """
 
     stack: BlockStack
@@ -119,6 +108,7 @@ class Removal:
     kept: Sequence[Pair]
     halves: Mapping[int, Halves]
     shortened: Shortened | None
+    probes: Sequence[Probe]
 
     @contextmanager
     def applied(self) -> Iterator[PreTrainedModel]:
@@ -174,7 +164,7 @@ class Removal:
         """
         if self.shortened is None:
             return True
-        expected, cached = _past(self.stack, self.steps)
+        expected = [past(self.stack, self.steps, probe) for probe in self.probes]
         # Lists and tables outside the blocks with one entry per block may follow the attention or the MLP.
         lists = [[pair[half] for pair in self.kept] for half in (0, 1)]
         beside = bool(self.shortened.parallel or self.shortened.tables)
@@ -182,12 +172,12 @@ class Removal:
             with ExitStack() as tried:
                 try:
                     put_in_place(self.stack, self.shortened, list(map(self.block, self.kept)), rows, tried)
-                    equal = _prove(self.stack, expected, cached, f"without {named(self.steps)}")
+                    equal = [prove(self.stack, outputs, f"without {named(self.steps)}") for outputs in expected]
                 except SurgeryError as error:
                     wrong = error
                 else:
                     undo.push(tried.pop_all())
-                    return equal or expected.dtype not in HALF
+                    return all(equal) or expected[0].hidden.dtype not in HALF
         raise wrong
 
     def block(self, pair: Pair) -> nn.Module:
@@ -208,75 +198,16 @@ class Removal:
             ) from error
 
 
-def _past(stack: BlockStack, removed: Sequence[Step]) -> tuple[Tensor, Tensor | None]:
-    """Return a model's outputs with steps bypassed: the last hidden states, and logits with a cache if it can use one.
+def _probes(stack: BlockStack) -> list[Probe]:
+    """Return the inputs on which a model is tried.
 
     Raises:
-        NonFiniteError: an output holds a NaN or an infinity.
-        SurgeryError: the model cannot run.
+        SurgeryError: the model reads what cannot be made up.
     """
-    whose = f"{type(stack.model).__name__} past {named(removed)}"
     try:
-        with _short_windows(stack):
-            expected = last_hidden(stack, removed)
-    except LayerimpError:
-        raise
-    except Exception as error:  # a model may fail in any way
-        raise SurgeryError(f"{type(stack.model).__name__} cannot run on a few tokens: {one_line(error)}") from error
-    require_finite(expected, whose)
-    try:
-        cached = cached_logits(stack, removed)
-    except Exception as error:
-        if any(isinstance(step, str) for step in removed) and _can_generate(stack):
-            kind = type(stack.model).__name__
-            raise SurgeryError(f"{kind} cannot generate past {named(removed)}: {one_line(error)}") from error
-        return expected, None  # a model that cannot use a cache: there is nothing to compare
-    if cached is not None:
-        require_finite(cached, whose)
-    return expected, cached
-
-
-def _can_generate(stack: BlockStack) -> bool:
-    """Whether the intact model generates with a cache."""
-    try:
-        return cached_logits(stack) is not None
-    except Exception:  # a model may fail in any way with its own cache
-        return False
-
-
-def _prove(stack: BlockStack, expected: Tensor, cached: Tensor | None, without: str) -> bool:
-    """Compare the outputs of the pruned model with those of the intact model with the steps bypassed.
-
-    Args:
-        stack: The blocks of the model, which is pruned now.
-        expected: The last hidden states of the intact model.
-        cached: The logits of the intact model with a cache; None if it cannot use one.
-        without: The removed steps, for errors, such as `without 5`.
-
-    Returns:
-        Whether all values are equal bit for bit.
-
-    Raises:
-        SurgeryError: the outputs differ by more than rounding.
-    """
-    kind = type(stack.model).__name__
-    how = ""
-    try:
-        with _short_windows(stack):
-            off = deviation(expected, last_hidden(stack))
-        equal = off == 0
-        if off <= TOLERANCE and cached is not None:
-            how = " with a cache"
-            off = deviation(cached, cached_logits(stack), stack.model.dtype)
-            equal = equal and off == 0
-    except Exception as error:  # the kept blocks may fail in any way
-        raise SurgeryError(f"{kind} cannot run{how} {without}: {one_line(error)}") from error
-    if off > TOLERANCE:
-        raise SurgeryError(
-            f"{kind} computes differently{how} {without} than past it ({off:.2g} roundings off): what its "
-            "blocks do depends on their position"
-        )
-    return equal
+        return probes(stack)
+    except ModelError as error:
+        raise SurgeryError(str(error)) from error
 
 
 @contextmanager
@@ -291,19 +222,3 @@ def in_float32(model: PreTrainedModel) -> Iterator[None]:
         raise SurgeryError(f"whether the removal is exact cannot be told in half precision, and float32 {lacks}")
     with holding((tensor, tensor.data.float()) for tensor in tensors):
         yield
-
-
-@contextmanager
-def _short_windows(stack: BlockStack) -> Iterator[None]:
-    """Limit local attention to fewer tokens than a trial has, so that it differs from full attention."""
-    config = stack.config
-    fields = {
-        name: value
-        for name, value in vars(config).items()
-        if _LOCAL.search(name) and type(value) is int and value > TOKENS // 3
-    }
-    vars(config).update(dict.fromkeys(fields, TOKENS // 3))
-    try:
-        yield
-    finally:
-        vars(config).update(fields)

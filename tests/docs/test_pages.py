@@ -90,7 +90,9 @@ def unusual_models(folder: Path) -> None:
     sight = CLIPVisionConfig(
         hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=4, patch_size=2
     )
-    both = LlavaForConditionalGeneration(LlavaConfig(vision_config=sight, text_config=plain.config))
+    both = LlavaForConditionalGeneration(
+        LlavaConfig(vision_config=sight, text_config=plain.config, image_token_index=90)
+    )
     both.save_pretrained(folder / "my-image-model")
     AutoTokenizer.from_pretrained(folder / "my-model").save_pretrained(folder / "my-image-model")
     changes = LoraConfig(target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")

@@ -13,8 +13,7 @@ from support.broken_removals import with_stale_indices
 import layerimp
 from layerimp.checkpoint import saving
 from layerimp.errors import SurgeryError
-from layerimp.surgery import application
-from layerimp.surgery import removal as surgery
+from layerimp.surgery import application, proof
 from layerimp.surgery.removal import pruned
 
 CAUSAL = (
@@ -79,7 +78,7 @@ class TestTheTrialCanFail:
     @pytest.fixture
     def unproved(self, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         """Turns off the proofs of removals and checkpoints."""
-        monkeypatch.setattr(surgery, "deviation", lambda *_args: 0.0)
+        monkeypatch.setattr(proof, "deviation", lambda *_args: 0.0)
         monkeypatch.setattr(saving, "check_checkpoint", lambda *_args: None)
         return monkeypatch
 

@@ -15,6 +15,7 @@ from layerimp.blocks import memory
 from layerimp.blocks.bypass import bypassed
 from layerimp.errors import CheckpointError, OptionError, SurgeryError
 from layerimp.pruner import PrunePlan
+from layerimp.surgery import proof
 from layerimp.surgery import removal as surgery
 from layerimp.surgery.removal import pruned
 from layerimp.testing import BLOCKS, batch
@@ -209,7 +210,7 @@ def test_half_precision_hides_no_error(dtype: torch.dtype) -> None:
 
 def test_without_memory_for_float32_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("deberta-v2", conv_kernel_size=3, conv_act="gelu").bfloat16()
-    monkeypatch.setattr(surgery, "deviation", lambda *_: surgery.TOLERANCE)
+    monkeypatch.setattr(proof, "deviation", lambda *_: proof.TOLERANCE)
     monkeypatch.setattr(memory, "free_bytes", lambda _device: 0)
     with pytest.raises(SurgeryError, match=r"cannot be told in half precision, and float32 needs .* GiB more memory"):
         layerimp.prune(model, [2])

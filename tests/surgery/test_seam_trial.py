@@ -14,7 +14,7 @@ import layerimp
 from layerimp.checkpoint import saving
 from layerimp.errors import SurgeryError
 from layerimp.steps import Step
-from layerimp.surgery import removal as surgery
+from layerimp.surgery import proof
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ class TestTheTrialCanFail:
 
     @pytest.fixture(autouse=True)
     def _unproved(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(surgery, "deviation", lambda *_args: 0.0)
+        monkeypatch.setattr(proof, "deviation", lambda *_args: 0.0)
         monkeypatch.setattr(saving, "check_checkpoint", lambda *_args: None)
 
     def outcome(self, kind: str) -> tuple[str, str]:

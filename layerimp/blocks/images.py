@@ -1,0 +1,284 @@
+"""Makes up images for a model that sees, as the arguments of its forward and its vision configuration describe them.
+
+No processor is needed. Each form is tried, and is accepted if the model takes it, and if what its first block receives
+depends on the pixels. No block runs meanwhile.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from layerimp.blocks.forward import called, computing, without_cache
+from layerimp.blocks.modes import in_eval_mode, quiet
+from layerimp.blocks.stack import probe_ids
+from layerimp.errors import LayerimpError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from layerimp.blocks.stack import BlockStack
+
+Inputs = dict[str, "Tensor"]
+"""The arguments of a model's forward."""
+_VISION = re.compile(r"(vision|image|vq)(_\w+)?")
+"""The part of a configuration that describes how images are read."""
+_IMAGE_TOKEN = re.compile(r"(image|img|im|media)(_patch|_placeholder)?(_token)?(_id|_index)")
+"""Fields that hold the id of the token in whose place the features of images stand."""
+_BEFORE, _AFTER = 3, 9
+"""The number of tokens of text before and after the images."""
+
+
+def takes_images(model: PreTrainedModel) -> bool:
+    """Whether the forward of a model takes pixels."""
+    return "pixel_values" in inspect.signature(model.forward).parameters
+
+
+def vision_part(config: PretrainedConfig) -> PretrainedConfig | None:
+    """Return the part of a configuration that describes how images are read; None if there is none."""
+    parts = (part for name, part in vars(config).items() if _VISION.fullmatch(name) and hasattr(part, "to_diff_dict"))
+    return next(parts, None)
+
+
+def made_up_images(stack: BlockStack, count: int = 1) -> Inputs | None:
+    """Return a row of text [1, seq] with made-up images in it, as arguments of the model; None if none can be made up.
+
+    Args:
+        stack: The blocks of the model.
+        count: The number of images.
+    """
+    vision = vision_part(stack.model.config) or stack.model.config
+    names = frozenset(inspect.signature(stack.model.forward).parameters)
+    with in_eval_mode(stack.model), torch.no_grad(), quiet():
+        for form in _forms(vision, names, count):
+            pixels = {name: value.to(stack.device, _dtype(stack, value)) for name, value in form.items()}
+            for tokens in _features(stack, pixels, count):
+                inputs = _with_text(stack, pixels, [tokens] * count, names)
+                with suppress(LayerimpError):
+                    if _depends_on_pixels(stack, inputs):
+                        return inputs
+    return None
+
+
+class _ReachedError(LayerimpError):
+    """Ends a pass at the first block, with what the block receives."""
+
+    def __init__(self, received: list[Tensor]) -> None:
+        super().__init__("the first block is reached")
+        self.received = received
+
+
+def _received(stack: BlockStack, inputs: Inputs) -> list[Tensor]:
+    """Return the numbers that the first block receives.
+
+    Raises:
+        ModelError: the model does not take the inputs.
+    """
+
+    def stop(*args: Any, **kwargs: Any) -> None:
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        raise _ReachedError([tensor for tensor in given if tensor.is_floating_point()])
+
+    with computing(stack[0], stop):
+        try:
+            part = whole_or_backbone(stack)
+            called(part, **inputs, **without_cache(part))
+        except _ReachedError as reached:
+            return reached.received
+    return []
+
+
+def whole_or_backbone(stack: BlockStack) -> nn.Module:
+    """Return the part of a model that turns inputs into hidden states; an encoder-decoder model as a whole."""
+    # The backbone of an encoder-decoder model may need the ids of both; the whole model makes the decoder's ids itself.
+    part: nn.Module = stack.model if stack.model.config.is_encoder_decoder else stack.backbone
+    return part
+
+
+def _depends_on_pixels(stack: BlockStack, inputs: Inputs) -> bool:
+    """Whether the first block receives other numbers for other pixels.
+
+    Raises:
+        ModelError: the model does not take the inputs.
+    """
+    other = {name: value.flip(0, -1).neg() if value.is_floating_point() else value for name, value in inputs.items()}
+    return any(
+        not torch.equal(one, another)
+        for one, another in zip(_received(stack, inputs), _received(stack, other), strict=False)
+    )
+
+
+def _features(stack: BlockStack, pixels: Inputs, count: int) -> Iterator[int]:
+    """Yield possible numbers of tokens that an image takes in the text."""
+    for owner in (stack.model.base_model, stack.model):  # the first has the arguments by name
+        features: Any = getattr(owner, "get_image_features", None)
+        if features is None:
+            continue
+        known = inspect.signature(features).parameters
+        with suppress(Exception):  # a form that the model does not take
+            output = features(**{name: value for name, value in pixels.items() if name in known})
+            for name in ("pooler_output", "last_hidden_state"):
+                if total := _rows(getattr(output, name, output)):
+                    yield total // count
+        break
+    yield 1  # images that are read by cross-attention need no more than a mark
+
+
+def _rows(features: object) -> int:
+    """Return the number of feature vectors in a tensor, or in several."""
+    if isinstance(features, torch.Tensor):
+        return math.prod(features.shape[:-1])
+    return sum(map(_rows, features)) if isinstance(features, list | tuple) else 0
+
+
+def _dtype(stack: BlockStack, value: Tensor) -> torch.dtype:
+    """Return the dtype in which a model takes a value: pixels in its own."""
+    return stack.model.dtype if value.is_floating_point() else value.dtype
+
+
+def _with_text(stack: BlockStack, pixels: Inputs, tokens: Sequence[int], names: frozenset[str]) -> Inputs:
+    """Put images into a row of text, each as its number of tokens."""
+    config, text = stack.model.config, stack.config
+    words = probe_ids(stack, _BEFORE + _AFTER)[0].tolist()
+    mark = _image_token(config) or _image_token(text)
+    begin = [token for token in [_field(config, "vision_start_token_id")] if token is not None]
+    row: list[int] = words[:_BEFORE]
+    for image, length in enumerate(tokens):
+        row += [] if mark is None else [*begin, *[mark] * length]
+        row.append(words[image % len(words)])
+    ids = torch.tensor([[*row, *words[_BEFORE:]]], device=stack.device)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **pixels}
+    for kinds in ("mm_token_type_ids", "token_type_ids"):
+        if kinds in names and mark is not None:
+            inputs[kinds] = (ids == mark).long()
+    if "cross_attention_mask" in names and "aspect_ratio_mask" in pixels:
+        seen = pixels["aspect_ratio_mask"]  # [batch, image, tile]
+        inputs["cross_attention_mask"] = seen[:, None].expand(-1, ids.shape[1], -1, -1).contiguous()
+    return inputs
+
+
+def _image_token(config: PretrainedConfig) -> int | None:
+    known = (_field(config, name) for name in ("image_token_id", "image_token_index"))
+    others = (_field(config, name) for name in vars(config) if _IMAGE_TOKEN.fullmatch(name))
+    return next((token for token in (*known, *others) if token is not None), None)
+
+
+def _field(config: PretrainedConfig, *names: str) -> int | None:
+    """Return the first of some fields that holds a number."""
+    values = (getattr(config, name, None) for name in names)
+    return next((value for value in values if type(value) is int), None)
+
+
+def _sides(value: object) -> tuple[int, int] | None:
+    """Return a height and a width, which a configuration may say in several forms."""
+    if type(value) is int:
+        return value, value
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if isinstance(value, list | tuple) and len(value) >= 2 and all(type(side) is int for side in value):
+        return value[-2], value[-1]
+    return None
+
+
+def _forms(vision: PretrainedConfig, names: frozenset[str], count: int) -> Iterator[Inputs]:
+    """Yield the forms that a model may take, judged by the arguments of its forward."""
+    channels = _field(vision, "num_channels", "in_channels", "in_chans") or 3
+    patch = _sides(getattr(vision, "patch_size", None)) or (14, 14)
+    merge = (_sides(getattr(vision, name, None)) for name in ("spatial_merge_size", "merge_size", "merge_kernel_size"))
+    side = 2 * math.lcm(*next((sides for sides in merge if sides), (2, 2)), 2)
+    for argument, form in _PATCHED.items():
+        if argument in names:
+            yield from form(vision, channels, patch, side, count)
+    for sides in filter(None, (_sides(getattr(vision, name, None)) for name in ("image_size", "img_size"))):
+        yield from _whole(vision, names, (channels, *sides), count)
+    if not hasattr(vision, "image_size"):
+        yield from _whole(vision, names, (channels, side * patch[0], side * patch[1]), count)
+
+
+def _whole(
+    vision: PretrainedConfig, names: frozenset[str], shape: tuple[int, int, int], count: int
+) -> Iterator[Inputs]:
+    """Yield forms in which an image is a rectangle of pixels: alone, in rows of images, or in tiles."""
+    sizes: Inputs = {"image_sizes": torch.tensor([shape[1:]] * count)} if "image_sizes" in names else {}
+    if "aspect_ratio_ids" in names:
+        tiles = _field(vision, "max_num_tiles") or 1
+        yield {
+            "pixel_values": _pixels(1, count, tiles, *shape),
+            "aspect_ratio_ids": torch.ones((1, count), dtype=torch.long),
+            "aspect_ratio_mask": torch.ones((1, count, tiles), dtype=torch.long),
+        }
+    for beside in ({}, sizes) if sizes else ({},):
+        yield {"pixel_values": _pixels(count, *shape), **beside}
+        yield {"pixel_values": _pixels(1, count, *shape), **beside}
+    for tiles in (2, 3, 5, 10):
+        yield {"pixel_values": _pixels(count, tiles, *shape), **sizes}
+    if "pixel_values_images" in names:
+        yield {"pixel_values_images": _pixels(count, *shape)}
+
+
+def _in_a_grid(
+    vision: PretrainedConfig, channels: int, patch: tuple[int, int], side: int, count: int
+) -> Iterator[Inputs]:
+    """Yield the form in which the patches of all images follow one another, beside their grids [image, (t, h, w)]."""
+    patches, frames = count * side * side, _field(vision, "temporal_patch_size") or 1
+    beside = {"image_grid_thw": torch.tensor([[1, side, side]] * count)}
+    yield {"pixel_values": _pixels(patches, channels * frames * patch[0] * patch[1]), **beside}
+    yield {"pixel_values": _pixels(patches, channels, *patch), **beside}
+    merged = {"image_merge_sizes": torch.tensor([side // 2] * count)}
+    yield {"pixel_values": _pixels(patches, channels * frames * patch[0] * patch[1]), **beside, **merged}
+
+
+def _in_shapes(
+    _vision: PretrainedConfig, channels: int, patch: tuple[int, int], side: int, count: int
+) -> Iterator[Inputs]:
+    """Yield the form in which each image is a row of patches, beside their shapes [image, (h, w)]."""
+    yield {
+        "pixel_values": _pixels(count, side * side, channels * patch[0] * patch[1]),
+        "spatial_shapes": torch.tensor([[side, side]] * count),
+        "pixel_attention_mask": torch.ones((count, side * side), dtype=torch.long),
+    }
+
+
+def _with_positions(
+    vision: PretrainedConfig, channels: int, patch: tuple[int, int], side: int, count: int
+) -> Iterator[Inputs]:
+    """Yield the form in which each image is a row of patches, beside the positions [image, patch, (x, y)] of these."""
+    side = math.lcm(side, _field(vision, "pooling_kernel_size") or 1)
+    places = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="xy"), dim=-1).flatten(0, 1)
+    yield {
+        "pixel_values": _pixels(count, side * side, channels * patch[0] * patch[1]),
+        "image_position_ids": places[None].repeat(count, 1, 1),
+    }
+
+
+def _in_a_strip(
+    _vision: PretrainedConfig, channels: int, patch: tuple[int, int], side: int, count: int
+) -> Iterator[Inputs]:
+    """Yield the form in which the patches of all images lie side by side in a strip, beside their grids."""
+    for many in (side, 2 * side):
+        yield {
+            "pixel_values": _pixels(1, channels, patch[0], count * many * many * patch[1]),
+            "target_sizes": torch.tensor([[many, many]] * count, dtype=torch.int32),
+        }
+
+
+_PATCHED: dict[str, Callable[..., Iterator[Inputs]]] = {
+    "image_grid_thw": _in_a_grid,
+    "spatial_shapes": _in_shapes,
+    "image_position_ids": _with_positions,
+    "target_sizes": _in_a_strip,
+}
+"""The forms in which an image is a number of patches, by the argument that tells where they lie."""
+
+
+def _pixels(*shape: int) -> Tensor:
+    """Draw pixels, the same each time, and different from image to image."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -1,0 +1,171 @@
+"""Proves a removal: the pruned model computes the same as the intact one with the removed steps bypassed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from layerimp.blocks.equivalence import (
+    TOKENS,
+    TOLERANCE,
+    Probe,
+    cached_logits,
+    deviation,
+    last_hidden,
+    require_finite,
+)
+from layerimp.blocks.forward import block_input, hidden_states
+from layerimp.errors import LayerimpError, SurgeryError, one_line
+from layerimp.steps import Step, named
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from layerimp.blocks.stack import BlockStack
+
+_LOCAL = re.compile(r"sliding_window|attention_chunk|window_size")
+"""Fields that limit how far attention looks back."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """The outputs of the intact model with steps bypassed.
+
+    Attributes:
+        probe: The inputs.
+        hidden: The last hidden states.
+        cached: The logits with a cache; None if the model cannot use one.
+        changed: For an image, the blocks after which the model itself changes the hidden states before the next block
+            reads them, as it does where features of images are put in at several depths.
+    """
+
+    probe: Probe
+    hidden: Tensor
+    cached: Tensor | None
+    changed: Sequence[int]
+
+    def why(self) -> str:
+        """Tell why another model computes something else."""
+        if not self.changed:
+            return "what its blocks do depends on their position"
+        return (
+            f"it changes the hidden states after {named(self.changed)}, counted from the first, so that only blocks "
+            f"from {max(self.changed) + 1} on can be removed"
+        )
+
+
+def past(stack: BlockStack, removed: Sequence[Step], probe: Probe) -> Past:
+    """Return a model's outputs for a probe with steps bypassed.
+
+    Raises:
+        NonFiniteError: an output holds a NaN or an infinity.
+        SurgeryError: the model cannot run.
+    """
+    whose = f"{type(stack.model).__name__} past {named(removed)}"
+    try:
+        with _short_windows(stack), _changes_between(stack) as changed:
+            hidden = last_hidden(stack, removed, probe)
+    except LayerimpError:
+        raise
+    except Exception as error:  # a model may fail in any way
+        kind = type(stack.model).__name__
+        raise SurgeryError(f"{kind} cannot run on a few tokens{probe.named}: {one_line(error)}") from error
+    require_finite(hidden, whose)
+    if not probe.named:
+        changed = []
+    try:
+        cached = cached_logits(stack, removed, probe)
+    except Exception as error:
+        if any(isinstance(step, str) for step in removed) and _can_generate(stack, probe):
+            kind = type(stack.model).__name__
+            raise SurgeryError(f"{kind} cannot generate past {named(removed)}: {one_line(error)}") from error
+        return Past(probe, hidden, None, changed)  # a model that cannot use a cache: there is nothing to compare
+    if cached is not None:
+        require_finite(cached, whose)
+    return Past(probe, hidden, cached, changed)
+
+
+def _can_generate(stack: BlockStack, probe: Probe) -> bool:
+    """Whether the intact model generates with a cache."""
+    try:
+        return cached_logits(stack, probe=probe) is not None
+    except Exception:  # a model may fail in any way with its own cache
+        return False
+
+
+def prove(stack: BlockStack, expected: Past, without: str) -> bool:
+    """Compare the outputs of the pruned model with those of the intact model with the steps bypassed.
+
+    Args:
+        stack: The blocks of the model, which is pruned now.
+        expected: The outputs of the intact model.
+        without: The removed steps, for errors, such as `without 5`.
+
+    Returns:
+        Whether all values are equal bit for bit.
+
+    Raises:
+        SurgeryError: the outputs differ by more than rounding.
+    """
+    kind, how = type(stack.model).__name__, expected.probe.named
+    try:
+        with _short_windows(stack):
+            off = deviation(expected.hidden, last_hidden(stack, probe=expected.probe))
+        equal = off == 0
+        if off <= TOLERANCE and expected.cached is not None:
+            how += " with a cache"
+            off = deviation(expected.cached, cached_logits(stack, probe=expected.probe), stack.model.dtype)
+            equal = equal and off == 0
+    except Exception as error:  # the kept blocks may fail in any way
+        raise SurgeryError(f"{kind} cannot run{how} {without}: {one_line(error)}") from error
+    if off > TOLERANCE:
+        raise SurgeryError(
+            f"{kind} computes differently{how} {without} than past it ({off:.2g} roundings off): {expected.why()}"
+        )
+    return equal
+
+
+@contextmanager
+def _changes_between(stack: BlockStack) -> Iterator[list[int]]:
+    """A context that collects the blocks whose output is not what the next block reads."""
+    changed: list[int] = []
+    left: list[Tensor] = []
+
+    def enter(index: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if left and index and not _equal(left[0], block_input(args, kwargs)):
+            changed.append(index - 1)
+
+    def leave(_block: nn.Module, _args: Any, output: Any) -> None:
+        left[:] = [hidden_states(output).clone()]  # the model may write into it
+
+    with ExitStack() as hooks:
+        for index, block in enumerate(stack):
+            hooks.enter_context(block.register_forward_pre_hook(partial(enter, index), with_kwargs=True))
+            hooks.enter_context(block.register_forward_hook(leave))
+        yield changed
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one, other.to(one.device))
+
+
+@contextmanager
+def _short_windows(stack: BlockStack) -> Iterator[None]:
+    """Limit local attention to fewer tokens than a trial has, so that it differs from full attention."""
+    config = stack.config
+    fields = {
+        name: value
+        for name, value in vars(config).items()
+        if _LOCAL.search(name) and type(value) is int and value > TOKENS // 3
+    }
+    vars(config).update(dict.fromkeys(fields, TOKENS // 3))
+    try:
+        yield
+    finally:
+        vars(config).update(fields)
