@@ -157,8 +157,8 @@ def test_a_checkpoint_whose_cache_is_wrong_is_refused(tmp_path: Path, monkeypatc
     """Logits without a cache agree, so that only logits with a cache show the error."""
     model, real = tiny("llama"), checkpoint.cached_logits
 
-    def wrong_in_the_checkpoint(one: Any) -> torch.Tensor | None:
-        found = real(one)
+    def wrong_in_the_checkpoint(one: Any, **options: Any) -> torch.Tensor | None:
+        found = real(one, **options)
         return found if one.model is model or found is None else found.roll(1, dims=1)
 
     monkeypatch.setattr(checkpoint, "cached_logits", wrong_in_the_checkpoint)
@@ -171,10 +171,10 @@ def test_a_cache_that_only_the_checkpoint_cannot_use_is_refused(
 ) -> None:
     model, real = tiny("llama"), checkpoint.cached_logits
 
-    def only_in_memory(one: Any) -> torch.Tensor | None:
+    def only_in_memory(one: Any, **options: Any) -> torch.Tensor | None:
         if one.model is not model:
             raise IndexError("no layer 3")
-        return real(one)
+        return real(one, **options)
 
     monkeypatch.setattr(checkpoint, "cached_logits", only_in_memory)
     with pytest.raises(CheckpointError, match="cannot run with a cache: IndexError: no layer 3"):
