@@ -369,6 +369,15 @@ def test_a_model_that_does_not_heed_what_it_is_given_is_run_without(ignored: str
     assert_equal(found, stock(model, requests, 32))
 
 
+def test_a_window_that_only_a_long_row_shows_is_noticed() -> None:
+    sizes = {"vocab_size": VOCAB, "hidden_size": 32, "num_layers": 4, "num_heads": 4, "eos_token_id": 0}
+    local = {"attention_types": [[["global", "local"], 2]], "window_size": 16, "max_position_embeddings": LONGEST}
+    model = grown(AutoModelForCausalLM, AutoConfig.for_model("gpt_neo", **sizes, **local))
+    found, trials = ours(model, questions())
+    assert trials == [False]
+    assert_equal(found, stock(model, questions()))
+
+
 def test_a_model_that_takes_no_mask_is_run_without() -> None:
     model, requests = tiny(), questions()
 

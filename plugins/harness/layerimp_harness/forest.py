@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from layerimp_harness.trees import Tree
 
 _MASKED = {"attention_mask", "position_ids"}
+_LOCAL = re.compile("window|chunk|local")
+"""Names in configurations, such as `sliding_window`, `attention_chunk_size` and `local_attention`."""
 
 
 class Forest:
@@ -37,11 +40,20 @@ class Forest:
         self._accepted = inspect.signature(self._head.backbone.forward).parameters
         self._kinds = frozenset(getattr(model.config, "layer_types", None) or ())
         self._window = getattr(model.config, "sliding_window", None)
+        sizes = model.config.get_text_config().to_dict().items()
+        self._spans = [size for name, size in sizes if _LOCAL.search(name) and isinstance(size, int) and size]
 
     @property
     def possible(self) -> bool:
         """Whether the model accepts the necessary arguments; whether the results are right has to be tested."""
         return self._accepted.keys() >= _MASKED
+
+    def reaches(self, length: int) -> bool:
+        """Whether the last token of a row attends to the first one, as far as the configuration tells.
+
+        False if any size of a window, a chunk or a local span is below the length; then a row of it has to be tested.
+        """
+        return all(length <= size for size in self._spans)
 
     def run(self, trees: Sequence[Tree]) -> Callable[[Tensor], Tensor]:
         """Run trees, and return what computes logits.

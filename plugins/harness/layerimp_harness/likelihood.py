@@ -1,8 +1,9 @@
 """Log-likelihoods of continuations under a decoder, without unused logits or repeated contexts.
 
 Rows with a common beginning, such as the options of a question, run as one tree, in which each token is computed once.
-Not every model gives the same answers in this way. So the answers of two rows, the longest one and one of the
-largest tree, are compared with those of whole rows. If the answers differ, every row runs as a whole.
+Not every model gives the same answers in this way. So the answers of one row of a tree are compared with those of the
+whole row, and those of the longest row too if it may be longer than a window of the model. If any answer differs, every
+row runs as a whole.
 """
 
 from __future__ import annotations
@@ -103,9 +104,10 @@ class Likelihoods:
         trees = trees_of(rows, self._max_length) if sharing else []
         forest = self._forest() if any(len(tree.rows) > 1 for tree in trees) else None
         if forest is not None:
-            shared = next(tree for tree in trees if len(tree.rows) > 1)  # the largest one
+            chosen = [next(tree for tree in reversed(trees) if len(tree.rows) > 1)]  # the smallest one
             deepest = max(trees, key=lambda tree: tree.depth)
-            chosen = [shared] if deepest is shared else [shared, deepest]
+            if deepest is not chosen[0] and not forest.reaches(deepest.depth):
+                chosen.append(deepest)
             tried = self._tried(forest, chosen, greedy)
             if tried is not None:
                 tell(tried)
@@ -172,8 +174,8 @@ class Likelihoods:
     def _tried(self, forest: Forest, trees: Sequence[Tree], greedy: bool) -> Answers | None:
         """Return the answers of some trees, or None if those of whole rows differ.
 
-        Compared are the longest row, which would reveal an error from a sliding window, and the last row of the first
-        tree, which does not lie in one piece.
+        Compared are the last row of the first tree, which does not lie in one piece, and the longest row of the second,
+        if there is one.
         """
         shared: Answers = {}
         whole: Answers = {}
@@ -181,8 +183,8 @@ class Likelihoods:
             self._run_trees(forest, trees, shared.update, greedy)
         except Exception:  # the model does not take a tree; any other error occurs again without one
             return None
-        rows = [max((row for tree in trees for row in tree.rows), key=lambda row: len(row.tokens)), trees[0].rows[-1]]
-        self._run_rows(rows[: 1 + (rows[0] is not rows[1])], whole.update, greedy)
+        rows = [trees[0].rows[-1], *(max(tree.rows, key=lambda row: len(row.tokens)) for tree in trees[1:])]
+        self._run_rows(rows, whole.update, greedy)
         tolerance = _TOLERANCES.get(self._model.dtype, _SIXTEEN_BITS)
         alike = all(
             torch.allclose(answer.log_probs, shared[number].log_probs, rtol=0, atol=tolerance)
