@@ -20,6 +20,9 @@ class Reruns:
     A healer measures the loss after each value that it tries at a gap, and the blocks before the gap need not run each
     time. A block counts as changed if a parameter was replaced or written into, or if a hook was added or removed.
 
+    Where a run ends early, as at a gap, only the last outputs are stored: enough to go on after a change of the block
+    before the gap. So healing from the first gap to the last runs each block once, and stores two streams.
+
     Args:
         stack: The model's blocks.
         batches: The text that is run repeatedly. Nothing is stored for other text.
@@ -41,8 +44,12 @@ class Reruns:
         before = self._seen
         self._look()
         self._cache.forget_from(min(map(self._block_of, before.changed(self._seen)), default=len(self._stack)))
-        with self._cache.batch(id(batch)):
-            yield
+        try:
+            with self._cache.batch(id(batch)):
+                yield
+        except BaseException:
+            self._cache.keep_last(id(batch), 2)
+            raise
 
     def _look(self) -> None:
         """Note the model's state. References to parameters are kept, so that no new one can reuse an old address."""

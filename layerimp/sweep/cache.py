@@ -84,6 +84,12 @@ class BlockCache:
             for index in [index for index in blocks if index >= first]:
                 self._room += blocks.pop(index).nbytes
 
+    def keep_last(self, number: int, count: int) -> None:
+        """Drop all but the last `count` outputs of a batch; the earlier blocks need not run as long as one is left."""
+        known = self._known.get(number, {})
+        for index in sorted(known)[:-count]:
+            self._room += known.pop(index).nbytes
+
     @contextmanager
     def batch(
         self,
@@ -100,6 +106,9 @@ class BlockCache:
         """
         known = self._known.setdefault(number, {})
         enough = {at: kept for at, kept in known.items() if at not in halves or kept.middle is not None}
+        if known and not halves:  # before the first known output, what blocks put out is of no effect
+            first = min(known)
+            enough |= {at: known[first] for at in self._left if at < first}
         computed = {at: self._stack[at] for at in self._left if at not in enough}
         last: dict[str, Tensor] = {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hypothesis.strategies as st
+import pytest
 import torch
 from hypothesis import given, settings
 from layerimp_closedform.gram import Gram
@@ -14,14 +15,34 @@ from support.healing_cases import rows
 def test_gram_is_least_squares(features: int, outputs: int, parts: list[int], weighted: bool) -> None:
     """Against torch.linalg.lstsq on all rows at once, with the ridge as further rows."""
     ridge = 0.1
-    x, y = rows(sum(parts), features, 0), rows(sum(parts), outputs, 1)
+    x, y = rows(sum(parts), features, 0).double(), rows(sum(parts), outputs, 1).double()
     weight = rows(sum(parts), 1, 2)[:, 0].square() + 0.1 if weighted else torch.ones(sum(parts))
-    whole = Gram(features, outputs)
+    whole = Gram()
     for chunk, part, shares in zip(x.split(parts), y.split(parts), weight.split(parts), strict=True):
         whole.add(chunk, part, shares if weighted else None)
     root = weight.double().sqrt()[:, None]
-    mean = (root * x.double()).square().sum() / features
-    tall = torch.cat([root * x.double(), (ridge * mean).sqrt() * torch.eye(features, dtype=torch.float64)])
-    aims = torch.cat([root * y.double(), torch.zeros(features, outputs, dtype=torch.float64)])
+    mean = (root * x).square().sum() / features
+    tall = torch.cat([root * x, (ridge * mean).sqrt() * torch.eye(features, dtype=torch.float64)])
+    aims = torch.cat([root * y, torch.zeros(features, outputs, dtype=torch.float64)])
     expected = torch.linalg.lstsq(tall, aims).solution.T
     assert torch.allclose(whole.solve(ridge), expected, atol=1e-8)
+    rise = (root * (y - x @ expected.T)).square().sum() - (root * y).square().sum()
+    assert whole.error(expected) == pytest.approx(float(rise))
+
+
+def test_parts_of_the_outputs_are_weighed() -> None:
+    x, first, second = rows(9, 4, 0).double(), rows(9, 3, 1).double(), rows(9, 3, 2).double()
+    both, alone = Gram(), Gram()
+    both.add(x, torch.cat([first, second], dim=1))
+    alone.add(x, 0.7 * first - second)
+    assert torch.allclose(both.weighing(0.7, -1).solve(0.1), alone.solve(0.1))
+
+
+def test_float32_is_precise_enough() -> None:
+    """For columns whose squares differ by a factor of a million, and the smallest default ridge."""
+    x, y = rows(3000, 8, 0), rows(3000, 5, 1)
+    x[:, 0] *= 1000
+    single, double = Gram(), Gram()
+    single.add(x, y)
+    double.add(x.double(), y)
+    assert torch.allclose(single.solve(3e-4), double.solve(3e-4), rtol=1e-3, atol=1e-6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from support.tiny import ALL, classifier, tiny
 from layerimp.blocks.forward import run
 from layerimp.blocks.modes import in_eval_mode
 from layerimp.blocks.stack import Batch, BlockStack
+from layerimp.errors import LayerimpError
 from layerimp.healing import replace, trying
 from layerimp.healing.reruns import Reruns
 from layerimp.models.discovery import find_blocks
@@ -120,6 +121,36 @@ def test_what_has_not_changed_is_not_computed() -> None:
         assert computed[6:] == [0, 1, 2, 3], "other text is run as a whole"
         outputs(stack, reruns, [dict(TEXT[0])])
         assert computed[10:] == [0, 1, 2, 3], "a copy of a batch is another batch"
+
+
+class EndedError(LayerimpError):
+    """Ends a run early."""
+
+
+@pytest.mark.same_bits("the outputs of a run from a changed block on, and of a whole run")
+@pytest.mark.parametrize("name", ALL)
+def test_after_a_run_that_ended_early_two_outputs_are_stored(name: str) -> None:
+    """They are enough to go on; after a change before them, all blocks run again."""
+    stack = find_blocks(tiny(name))
+    text = TEXT[:1]
+    reruns = Reruns(stack, text)
+
+    def end_at(index: int) -> None:
+        def end(*_call: Any) -> None:
+            raise EndedError
+
+        with stack[index].register_forward_pre_hook(end), suppress(EndedError):
+            outputs(stack, reruns, text)
+
+    end_at(3)
+    if reruns._cache.apart:
+        assert [sorted(known) for known in reruns._cache._known.values()] == [[1, 2]]
+    for index in (2, 1):
+        louder(stack, index)
+        assert all(map(torch.equal, outputs(stack, reruns, text), outputs(stack, text=text)))
+        end_at(3)
+    louder(stack, 0)
+    assert all(map(torch.equal, outputs(stack, reruns, text), outputs(stack, text=text)))
 
 
 @pytest.mark.same_bits("the outputs of a run from a changed block on, and of a whole run")

@@ -7,13 +7,18 @@ of the others, would dominate the fit.
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.func import functional_call
 
+from layerimp.errors import NonFiniteError
 from layerimp.healing import State
 from layerimp_closedform.gram import Gram
 
@@ -32,26 +37,65 @@ def lengths(rows: Tensor) -> Tensor:
     return rows.double().square().mean(dim=-1).sqrt().clamp_min(TINY)
 
 
-class Fit:
+class Fit(ABC):
     """The base class of the fits at a gap.
 
     Args:
         model: The pruned model.
         writer: The map before the gap, and the norm after the map.
         total: The factor by which the stream was scaled at earlier gaps; the weights hold the stream divided by it.
-        dtype: What products are computed in.
     """
 
-    def __init__(
-        self, model: nn.Module, writer: Writer, total: float = 1.0, dtype: torch.dtype = torch.float64
-    ) -> None:
-        self.model, self.writer, self.total, self.dtype = model, writer, total, dtype
+    def __init__(self, model: nn.Module, writer: Writer, total: float = 1.0) -> None:
+        self.model, self.writer, self.total = model, writer, total
+
+    @abstractmethod
+    def add(self, state: State, *, held_out: bool = False) -> None:
+        """Add the states of both models at the gap in one batch: to fit to, or held out to choose the ridge by."""
+
+    @abstractmethod
+    def nbytes(self, tokens: int) -> int:
+        """Return the size of what is kept of so many tokens, in bytes."""
+
+    @abstractmethod
+    def sums(self, factor: float) -> list[Gram]:
+        """Return the sums over the rows to fit to, and over those that are held out if there are any.
+
+        Args:
+            factor: The factor by which the stream is scaled at the gap.
+        """
+
+    @abstractmethod
+    def parameters(self, solution: Tensor, factor: float) -> Values:
+        """Return new parameters for the solution [output, feature] of the sums for a factor."""
+
+    def values(self, factor: float, ridges: Sequence[float]) -> tuple[float, Values] | None:
+        """Return the ridge with the smallest error on the rows held out, and the new parameters.
+
+        Returns:
+            None if no ridge gives a solution.
+        """
+        fitted, *held_out = self.sums(factor)
+        best, least = None, math.inf
+        for ridge in ridges:
+            with suppress(NonFiniteError):
+                solution = fitted.solve(ridge)
+                error = sum(gram.error(solution) for gram in held_out)
+                if best is None or error < least:
+                    best, least = (ridge, solution), error
+        return None if best is None else (best[0], self.parameters(best[1], factor))
 
     @property
     def features(self) -> int:
         """The number of unknowns per output of the map."""
         linear = self.model.get_submodule(self.writer.path)
         return linear.get_parameter("weight").shape[1 if isinstance(linear, nn.Linear) else 0] + self.has_bias
+
+    @property
+    def outputs(self) -> int:
+        """The number of outputs of the map."""
+        weight = self.model.get_submodule(self.writer.path).get_parameter("weight")
+        return weight.numel() // (self.features - self.has_bias)
 
     @property
     def has_bias(self) -> bool:
@@ -90,26 +134,26 @@ class PlainFit(Fit):
     is linear in y / f - x, so the same sums serve every factor, and no state is stored.
     """
 
-    def __init__(self, *common: Any, **options: Any) -> None:
-        super().__init__(*common, **options)
-        self._gram: Gram | None = None
+    def __init__(self, model: nn.Module, writer: Writer, total: float = 1.0) -> None:
+        super().__init__(model, writer, total)
+        self._grams: dict[bool, Gram] = {}
 
-    def add(self, state: State) -> None:
-        """Add the states of both models at the gap in one batch."""
+    def add(self, state: State, *, held_out: bool = False) -> None:
+        """Add the states of both models at the gap in one batch: to fit to, or held out to choose the ridge by."""
         aims = torch.cat([state.target.double() / self.total, state.stream.double()], dim=1)
-        self._gram = self._gram or Gram(self.features, aims.shape[1], self.dtype)
-        self._gram.add(self.reads(state), aims, 1 / lengths(state.target))
+        self._grams.setdefault(held_out, Gram()).add(self.reads(state), aims, 1 / lengths(state.target))
 
     def nbytes(self, tokens: int) -> int:
-        """Return the size of the sums for so many tokens, in bytes."""
-        outputs = self.model.get_submodule(self.writer.path).get_parameter("weight").numel() // self.features
-        return 8 * self.features * (self.features + 2 * outputs)
+        """Return the size of the sums, in bytes."""
+        return 8 * self.features * (self.features + 2 * self.outputs)
 
-    def values(self, factor: float, ridge: float) -> Values:
+    def sums(self, factor: float) -> list[Gram]:
+        """Return the sums for  y / f - x."""
+        return [self._grams[held_out].weighing(1 / factor, -1) for held_out in sorted(self._grams)]
+
+    def parameters(self, solution: Tensor, factor: float) -> Values:
         """Return the map's new parameters."""
-        assert self._gram is not None
-        target, stream = self._gram.solve(ridge).chunk(2)  # the changes that would write y, and x
-        return self.map_values((target / factor - stream) / self.writer.scale)
+        return self.map_values(solution / self.writer.scale)
 
 
 class NormFit(Fit):
@@ -122,42 +166,43 @@ class NormFit(Fit):
     because the weights depend on the factor, and the fit of the norm depends on the map.
     """
 
-    def __init__(self, *common: Any, **options: Any) -> None:
-        super().__init__(*common, **options)
-        self.seen: list[State] = []
+    def __init__(self, model: nn.Module, writer: Writer, total: float = 1.0) -> None:
+        super().__init__(model, writer, total)
+        self._states: dict[bool, list[State]] = {}
 
-    def add(self, state: State) -> None:
-        """Add the states of both models at the gap in one batch."""
-        self.seen.append(state)
+    def add(self, state: State, *, held_out: bool = False) -> None:
+        """Add the states of both models at the gap in one batch: to fit to, or held out to choose the ridge by."""
+        self._states.setdefault(held_out, []).append(state)
 
     def nbytes(self, tokens: int) -> int:
         """Return the size of the states of so many tokens, in bytes."""
         weight = self.model.get_submodule(self.writer.path).get_parameter("weight")
-        return tokens * (self.features + 4 * (weight.numel() // self.features)) * weight.element_size()
+        return tokens * (self.features + 4 * self.outputs) * weight.element_size()
 
-    def values(self, factor: float, ridge: float) -> Values:
+    def sums(self, factor: float) -> list[Gram]:
+        """Return the sums for  q, for a factor."""
+        spread, middle = self._spread(factor)
+        grams = []
+        for held_out in sorted(self._states):
+            grams.append(gram := Gram())
+            for state in self._states[held_out]:
+                along = (self.aim(state, factor) - middle) / spread
+                size = lengths(along)
+                wanted = along / size[:, None]
+                weight = size.square() / lengths(state.target)
+                if self.writer.joined:
+                    assert state.normed is not None
+                    read = state.normed.double()
+                    mean = read.mean(dim=-1, keepdim=True)
+                    scatter = lengths(read - mean)
+                    wanted, weight = mean + scatter[:, None] * wanted - read, weight / scatter.square()
+                gram.add(self.reads(state), wanted, weight)
+        return grams
+
+    def parameters(self, solution: Tensor, factor: float) -> Values:
         """Return the new parameters of the map and of the norm."""
-        aims = [self.aim(state, factor) for state in self.seen]
-        spread, middle = self._spread(aims)
-        gram = Gram(self.features, len(spread), self.dtype)
-        for state, aim in zip(self.seen, aims, strict=True):
-            along = (aim - middle) / spread
-            size = lengths(along)
-            wanted = along / size[:, None]
-            weight = size.square() / lengths(state.target)
-            if self.writer.joined:
-                assert state.normed is not None
-                read = state.normed.double()
-                mean = read.mean(dim=-1, keepdim=True)
-                scatter = lengths(read - mean)
-                wanted, weight = mean + scatter[:, None] * wanted - read, weight / scatter.square()
-            gram.add(self.reads(state), wanted, weight)
-        new_map = self.map_values(gram.solve(ridge), relative=self.writer.joined)
-        return new_map | self._diagonal(aims, new_map)
-
-    def norm_values(self, factor: float) -> Values:
-        """Return the norm's new parameters for an unchanged map."""
-        return self._diagonal([self.aim(state, factor) for state in self.seen], {})
+        new_map = self.map_values(solution, relative=self.writer.joined)
+        return new_map | self.norm_values(factor, new_map)
 
     def aim(self, state: State, factor: float) -> Tensor:
         """Return the desired output of the norm [token, hidden], in float64."""
@@ -169,14 +214,14 @@ class NormFit(Fit):
             added: Tensor = self._norm(state.written)
         return (target - state.stream.double()) / self.writer.scale + added.double()
 
-    def _diagonal(self, aims: Sequence[Tensor], new_map: Values) -> dict[str, Tensor]:
+    def norm_values(self, factor: float, new_map: Values = MappingProxyType({})) -> dict[str, Tensor]:
         """Return the norm's new weight and bias: least squares per channel, given the map's new parameters."""
-        sums = [torch.zeros(aims[0].shape[1], dtype=torch.float64, device=aims[0].device) for _ in range(5)]
-        for state, aim in zip(self.seen, aims, strict=True):
-            unit, weight = self._unit(self._norm_reads(state, new_map)), 1 / lengths(state.target)[:, None]
+        sums: list[Any] = [0.0] * 5
+        for state in self._states[False]:
+            unit, aim = self._unit(self._norm_reads(state, new_map)), self.aim(state, factor)
+            weight = 1 / lengths(state.target)[:, None]
             parts = (weight.expand_as(unit), weight * unit, weight * aim, weight * unit * aim, weight * unit.square())
-            for total, part in zip(sums, parts, strict=True):
-                total += part.sum(dim=0)
+            sums = [total + part.sum(dim=0) for total, part in zip(sums, parts, strict=True)]
         count, unit, aim, product, square = sums
         if "bias" not in dict(self._norm.named_parameters()):
             return {f"{self.writer.norm}.weight": product / square.clamp_min(TINY) - self.writer.offset}
@@ -211,19 +256,17 @@ class NormFit(Fit):
             output: Tensor = functional_call(self._norm, plain, (read,))
         return output.double()
 
-    def _spread(self, aims: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def _spread(self, factor: float) -> tuple[Tensor, Tensor]:
         """Return the weighted spread and mean of the norm's desired output, both [hidden].
 
         For a norm without a bias the mean is 0.
         """
-        count = total = square = torch.zeros((), dtype=torch.float64, device=aims[0].device)
-        for state, aim in zip(self.seen, aims, strict=True):
-            weight = 1 / lengths(state.target)[:, None]
-            count, total, square = (
-                count + weight.sum(),
-                total + (weight * aim).sum(dim=0),
-                square + (weight * aim.square()).sum(dim=0),
-            )
+        sums: list[Any] = [0.0] * 3
+        for state in self._states[False]:
+            weight, aim = 1 / lengths(state.target)[:, None], self.aim(state, factor)
+            parts = (weight, weight * aim, weight * aim.square())
+            sums = [total + part.sum(dim=0) for total, part in zip(sums, parts, strict=True)]
+        count, total, square = sums
         middle = total / count if "bias" in dict(self._norm.named_parameters()) else torch.zeros_like(total)
         return (square / count - middle.square()).clamp_min(TINY).sqrt(), middle
 

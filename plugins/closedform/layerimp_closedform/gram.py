@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from layerimp.errors import NonFiniteError
-from layerimp.stats import chunks
+from layerimp.stats import chunks, working_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,38 +16,43 @@ if TYPE_CHECKING:
 class Gram:
     """The sums of products that a least squares fit of a linear map needs, in float64 on the device of the data.
 
-    The products of a few rows at a time are computed in another dtype if that is faster and precise enough.
+    The products of a few rows at a time are computed in the working dtype of `x`: with a ridge, float32 is precise
+    enough.
 
     The fit minimises  sum_t w_t |y_t - W x_t|^2 + r m |W|^2  over W, where m is the mean of the diagonal of
     sum_t w_t x_t x_t^T, so that the ridge r has no unit.
-
-    Args:
-        features: The length of x_t.
-        outputs: The length of y_t.
-        dtype: What products are computed in.
 
     Attributes:
         xx: sum_t w_t x_t x_t^T [features, features].
         xy: sum_t w_t x_t y_t^T [features, outputs].
     """
 
-    def __init__(self, features: int, outputs: int, dtype: torch.dtype = torch.float64) -> None:
-        self._dtype = dtype
-        self.xx = torch.zeros(features, features, dtype=torch.float64)
-        self.xy = torch.zeros(features, outputs, dtype=torch.float64)
+    def __init__(self) -> None:
+        self.xx = self.xy = torch.zeros((), dtype=torch.float64)
 
     def add(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> None:
         """Take in `x` [row, feature] and `y` [row, output], each row with a `weight` [row], by default 1."""
         self.xx, self.xy = self.xx.to(x.device), self.xy.to(x.device)
         weights = torch.ones(len(x), device=x.device) if weight is None else weight
-        start = 0
+        dtype, start = working_dtype(x.dtype), 0
         for part in chunks(x):
             rows = slice(start, start + len(part))
             start += len(part)
-            wide, out, w = (values.to(self._dtype) for values in (part, y[rows], weights[rows, None]))
+            wide, out, w = (values.to(dtype) for values in (part, y[rows], weights[rows, None]))
             weighted = (wide * w).T
-            self.xx += weighted @ wide
-            self.xy += weighted @ out
+            self.xx = self.xx + (weighted @ wide).double()
+            self.xy = self.xy + (weighted @ out).double()
+
+    def weighing(self, *weights: float) -> Gram:
+        """Return the sums for a weighted sum of the equal parts that y_t consists of."""
+        gram = Gram()
+        parts = self.xy.view(len(self.xy), len(weights), -1)
+        gram.xx, gram.xy = self.xx, torch.einsum("fpo,p->fo", parts, parts.new_tensor(weights))
+        return gram
+
+    def error(self, change: Tensor) -> float:
+        """Return the weighted squared error of a map [output, feature], less that of a map of zeros."""
+        return float(((change @ self.xx - 2 * self.xy.T) * change).sum())
 
     def solve(self, ridge: float) -> Tensor:
         """Return the map W [output, feature] that fits best with a ridge, in float64.

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from functools import partial
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from layerimp.errors import NonFiniteError
-from layerimp.healer import Case, Effort, Gap, Repair, Scope
-from layerimp.healing import replace, states, stream_scaled, trying
-from layerimp_closedform.fits import NormFit, PlainFit, Values, fit_of
-from layerimp_closedform.rescale import GapByGap, Jump, RescaleConfig, applied, rescaled, why_not_scaled
+from layerimp.healer import Effort, Repair, Scope
+from layerimp.healing import states
+from layerimp_closedform.fits import Fit, NormFit, fit_of
+from layerimp_closedform.rescale import AtGap, Change, GapByGap, Jump, RescaleConfig
+
+if TYPE_CHECKING:
+    from layerimp.healer import Loss
 
 
 class LinearConfig(RescaleConfig):
@@ -21,9 +22,8 @@ class LinearConfig(RescaleConfig):
     ridges: tuple[float, ...] = Field(
         (0.0003, 0.003, 0.03, 0.3),
         min_length=1,
-        description="The ridges to try, in ascending order, in units of the mean square of the map's input. Factors "
-        "are tried with the middle ridge. Then smaller ridges are tried for as long as the loss falls, and larger ones "
-        "if no smaller ridge helps.",
+        description="The ridges to try, in units of the mean square of the map's input. For each factor, the ridge "
+        "with the smallest error on the held-out rows is taken.",
     )
 
 
@@ -35,17 +35,16 @@ class Linear(GapByGap):
     Config = LinearConfig
 
     def effort(self, scope: Scope) -> Effort:
-        """Return the work: at each gap, half of both models on the text, and the loss for each factor and ridge."""
-        tried = scope.held_out * (2 + len(self.config.shares) + len(self.config.ridges))
-        tokens = scope.gaps * (scope.rows + tried) * scope.length
-        return Effort(tokens, scope.gaps * tried * scope.length)
+        """Return the work: both models once on the text, and at each gap the loss for each factor from the gap on."""
+        tried = scope.gaps * scope.held_out * (3 + 2 * len(self.config.shares)) * scope.length
+        return Effort(2 * (scope.rows + scope.held_out) * scope.length + tried / 2, tried)
 
-    def repair(self, case: Case, gap: Gap, total: float) -> Repair:
+    def repair(self, at: AtGap) -> tuple[Repair, Loss]:
         """Fit at the gap, and scale the stream there if that does not help."""
-        config = self.config
+        case, gap, shares = at.case, at.gap, self.config.shares
         if gap.writer is None:
-            return rescaled(case, gap, total, config.shares, why=gap.obstacle)
-        fit, jump = fit_of(gap.writer)(case.pruned.model, gap.writer, total), Jump()
+            return at.rescaled(shares, why=gap.obstacle)
+        fit, jump = fit_of(gap.writer)(case.pruned.model, gap.writer, at.total), Jump()
         for state in states(case, gap, case.batches):
             fit.add(state)
             jump.add(state)
@@ -53,66 +52,19 @@ class Linear(GapByGap):
         if jump.tokens < fit.features:
             few = f"{jump.tokens:,} tokens for {fit.features:,} unknowns of each output"
             case.progress.note(f"{gap}: {few}; more text would help")
-        factors = [] if why_not_scaled(case, gap) else jump.factors(total, config.shares)
-        before = case.loss()
-        search = _Search(case, gap, fit)
-        search.over([1.0, *factors], config.ridges)
-        after = None if search.loss >= before.mean else applied(case, gap, search.factor, search.values, before)
-        if after is None:
-            why = "; ".join(filter(None, ("least squares does not clearly lower the held-out loss", few)))
-            return rescaled(case, gap, total, config.shares, jump=jump, why=why)
-        numbers = {"factor": search.factor, "loss_before": before.mean, "loss_after": after.mean}
-        if search.ridge is None:
-            return Repair(gap, "diagonal", few, numbers)
-        return Repair(gap, self.name, few, numbers | {"ridge": search.ridge})
+        factors = [] if at.obstacle else jump.factors(at.total, shares)
+        if kept := at.improved(self._fitted(at, fit, [1.0, *factors])):
+            return at.report("diagonal" if kept[0].ridge is None else self.name, few, *kept)
+        why = "; ".join(filter(None, ("least squares does not clearly lower the held-out loss", few)))
+        return at.rescaled(shares, jump, why)
 
-
-class _Search:
-    """A search for the fit with the lowest held-out loss at a gap.
-
-    Attributes:
-        loss: The lowest held-out loss so far.
-        values: The new parameters of the best fit.
-        factor: The factor on the stream of the best fit.
-        ridge: The ridge of the best fit; None if only the norm was fitted.
-    """
-
-    def __init__(self, case: Case, gap: Gap, fit: PlainFit | NormFit) -> None:
-        self._case, self._gap, self._fit = case, gap, fit
-        self.loss, self.factor = float("inf"), 1.0
-        self.ridge: float | None = None
-        self.values: Values = {}
-
-    def over(self, factors: Sequence[float], ridges: Sequence[float]) -> None:
-        """Try the factors with the middle ridge; then, with the best factor, other ridges and the norm alone."""
-        middle = len(ridges) // 2
+    def _fitted(self, at: AtGap, fit: Fit, factors: Sequence[float]) -> Iterator[Change]:
+        """Yield the best fit for each factor."""
+        for state in states(at.case, at.gap, at.case.held_out):
+            fit.add(state, held_out=True)
         for factor in factors:
-            self._try(partial(self._fit.values, factor, ridges[middle]), factor, ridges[middle])
-        for onwards in (ridges[:middle][::-1], ridges[middle + 1 :]):
-            if self.ridge == ridges[middle]:
-                self._follow(onwards)
-        if isinstance(self._fit, NormFit):
-            self._try(partial(self._fit.norm_values, self.factor), self.factor, None)
-
-    def _follow(self, ridges: Sequence[float]) -> None:
-        """Try ridges in order until one fails to improve on the best fit."""
-        for ridge in ridges:
-            self._try(partial(self._fit.values, self.factor, ridge), self.factor, ridge)
-            if self.ridge != ridge:
-                return
-
-    def _try(self, fitted: Callable[[], Values], factor: float, ridge: float | None) -> None:
-        """Try a fit, and keep it if its loss is the lowest so far."""
-        case = self._case
-        with trying(case.pruned.model), ExitStack() as undo:
-            if factor != 1:
-                undo.enter_context(stream_scaled(case.pruned, self._gap, factor))
-            try:
-                values = fitted()
-                for path, value in values.items():
-                    replace(case.pruned.model, path, value)
-                loss = case.loss().mean
-            except NonFiniteError:  # the fit has no solution, or overflows the model's dtype
-                return
-        if loss < self.loss:
-            self.loss, self.values, self.factor, self.ridge = loss, values, factor, ridge
+            if best := fit.values(factor, self.config.ridges):
+                ridge, values = best
+                yield Change(factor, values, ridge)
+        if isinstance(fit, NormFit):
+            yield Change(1.0, fit.norm_values(1.0))

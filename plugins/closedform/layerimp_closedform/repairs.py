@@ -6,21 +6,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from layerimp.errors import NonFiniteError
 from layerimp.healing import intact_states, replace
 from layerimp.models import stored_dtype
-from layerimp.stats import working_dtype
 from layerimp_closedform.fits import fit_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from torch import Tensor
 
     from layerimp.blocks import BlockStack
     from layerimp.healer import Gap
     from layerimp.sweep import Batch
-    from layerimp_closedform.fits import NormFit, PlainFit, Values
+    from layerimp_closedform.fits import Fit, Values
 
 AT_ONCE = 1 << 31
 """The size of all sums and states that are collected in one pass, in bytes, unless a single gap needs more. The sums
@@ -46,10 +44,7 @@ class Repairs:
         new = {gap.removed: gap for gap in gaps if gap.removed not in self._values}
         values: dict[tuple[object, ...], Values] = {removed: {} for removed in new}
         model = self._stack.model
-        dtype = working_dtype(model.dtype)  # with a ridge, float32 is precise enough
-        fits = [
-            (gap, fit_of(gap.writer)(model, gap.writer, dtype=dtype)) for gap in new.values() if gap.writer is not None
-        ]
+        fits = ((gap, fit_of(gap.writer)(model, gap.writer)) for gap in new.values() if gap.writer is not None)
         for part in self._parts(fits):
             damaged = set()  # a block that adds nothing leaves nothing to repair
             for states in intact_states(self._stack, [gap for gap, _ in part], self._batches):
@@ -75,19 +70,16 @@ class Repairs:
             replace(self._stack.model, path, value)
         return bool(values)
 
-    def _solved(self, fit: PlainFit | NormFit) -> Values:
+    def _solved(self, fit: Fit) -> Values:
         """Return the new parameters in the dtype that the model is stored in; none if the fit has no solution."""
         dtype = stored_dtype(self._stack.model)
-        try:
-            values = fit.values(1.0, self._ridge)
-        except NonFiniteError:
-            return {}
+        _, values = fit.values(1.0, [self._ridge]) or (None, {})
         rounded = {path: value.to(dtype) for path, value in values.items()}
         return rounded if all(bool(value.isfinite().all()) for value in rounded.values()) else {}
 
-    def _parts(self, fits: Sequence[tuple[Gap, PlainFit | NormFit]]) -> Iterator[list[tuple[Gap, PlainFit | NormFit]]]:
+    def _parts(self, fits: Iterable[tuple[Gap, Fit]]) -> Iterator[list[tuple[Gap, Fit]]]:
         """Divide fits into parts that need no more than `AT_ONCE` bytes, or hold a single fit."""
-        part: list[tuple[Gap, PlainFit | NormFit]] = []
+        part: list[tuple[Gap, Fit]] = []
         size = 0
         for gap, fit in fits:
             own = fit.nbytes(self._tokens)

@@ -5,21 +5,22 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from layerimp import Healer
 from layerimp.component import Options
-from layerimp.errors import ModelError
-from layerimp.healer import Case, Effort, Gap, Repair, Scope
+from layerimp.errors import ModelError, NonFiniteError
+from layerimp.healer import Case, Effort, Gap, Loss, Repair, Scope
 from layerimp.healing import State, replace, scale_stream, states, stream_scaled, trying
 from layerimp_closedform.fits import lengths
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from layerimp.healer import Loss
 
 ALMOST_ONE = 1e-3
 """A factor that differs from 1 by no more than this is not tried."""
@@ -34,48 +35,6 @@ class RescaleConfig(Options):
         description="Powers of the jump in magnitude to try as the factor; the factor with the lowest held-out loss "
         "is kept, if it clearly lowers the loss.",
     )
-
-
-class GapByGap(Healer):
-    """The base class of healers that repair one gap after the other, on the stream as healed at the earlier gaps."""
-
-    def heal(self, case: Case) -> list[Repair]:
-        """Repair each gap."""
-        total, repairs = 1.0, []
-        with case.progress.stage(self.name, len(case.gaps), unit="gaps") as advance:
-            for gap in case.gaps:
-                repairs.append(self.repair(case, gap, total))
-                total *= repairs[-1].numbers.get("factor", 1.0)
-                advance(1)
-        return repairs
-
-    @abstractmethod
-    def repair(self, case: Case, gap: Gap, total: float) -> Repair:
-        """Repair a gap.
-
-        Args:
-            case: The models and the text.
-            gap: The gap.
-            total: The factor by which the stream was scaled at earlier gaps.
-        """
-
-
-class Rescale(GapByGap):
-    """Scales the residual stream at each gap by the jump in its magnitude, if that lowers the held-out loss."""
-
-    name = "rescale"
-    reference = "Prune&Comp, arXiv:2507.18212; here the factor goes into what is written later"
-    Config = RescaleConfig
-
-    def effort(self, scope: Scope) -> Effort:
-        """Return the work: at each gap, half of both models on the text, and the loss for each factor."""
-        tried = scope.held_out * (2 + len(self.config.shares))
-        tokens = scope.gaps * (scope.rows + tried) * scope.length
-        return Effort(tokens, scope.gaps * tried * scope.length)
-
-    def repair(self, case: Case, gap: Gap, total: float) -> Repair:
-        """Find the gap's factor."""
-        return rescaled(case, gap, total, self.config.shares)
 
 
 class Jump:
@@ -110,68 +69,135 @@ class Jump:
         return [factor for share in shares if abs((factor := jump**share) - 1) > ALMOST_ONE]
 
 
-def rescaled(
-    case: Case, gap: Gap, total: float, shares: Sequence[float], *, jump: Jump | None = None, why: str = ""
-) -> Repair:
-    """Scale the stream at a gap, if that clearly lowers the held-out loss.
+@dataclass(frozen=True)
+class Change:
+    """A change at a gap.
 
-    Args:
+    Attributes:
+        factor: The factor on the stream at the gap; 1 leaves the stream as it is.
+        values: New parameters, by path.
+        ridge: The ridge of their fit; None if there is none.
+    """
+
+    factor: float = 1.0
+    values: Mapping[str, Tensor] = field(default_factory=dict)
+    ridge: float | None = None
+
+    def write(self, case: Case) -> None:
+        """Write the new parameters into the pruned model."""
+        for path, value in self.values.items():
+            replace(case.pruned.model, path, value)
+
+
+@dataclass(frozen=True)
+class AtGap:
+    """The repair of a gap, with the earlier gaps repaired.
+
+    Attributes:
         case: The models and the text.
         gap: The gap.
         total: The factor by which the stream was scaled at earlier gaps.
-        shares: Powers of the jump in magnitude to try.
-        jump: The jump in magnitude, if it is known already; None measures the jump.
-        why: The reason for scaling instead of another repair; reported with the repair.
-
-    Returns:
-        The repair: `rescale`, or `nothing` if the stream cannot be scaled or no factor clearly lowers the loss.
+        before: The held-out loss.
     """
-    if obstacle := why_not_scaled(case, gap):
-        return Repair(gap, "nothing", "; ".join(filter(None, (why, obstacle))))
-    before = case.loss()
-    tried = {1.0: before}
-    for factor in (jump or Jump(states(case, gap, case.batches))).factors(total, shares):
-        with stream_scaled(case.pruned, gap, factor):
-            tried[factor] = case.loss()
-    best = min(tried, key=lambda factor: tried[factor].mean)
-    after = None if best == 1 else applied(case, gap, best, {}, before)
-    if after is None:
-        return Repair(gap, "nothing", "; ".join(filter(None, (why, "no factor clearly lowers the held-out loss"))))
-    return Repair(gap, "rescale", why, {"factor": best, "loss_before": before.mean, "loss_after": after.mean})
+
+    case: Case
+    gap: Gap
+    total: float
+    before: Loss
+
+    @cached_property
+    def obstacle(self) -> str:
+        """Why the stream cannot be scaled at the gap; empty if it can."""
+        if self.gap.after is None:
+            return "the final norm comes next, and cancels any factor"
+        try:
+            with trying(self.case.pruned.model):
+                scale_stream(self.case.pruned, self.gap, 2.0)
+        except ModelError as error:
+            return str(error)
+        return ""
+
+    def improved(self, changes: Iterable[Change]) -> tuple[Change, Loss] | None:
+        """Make the change with the lowest held-out loss, and keep it if the loss is clearly lower.
+
+        Returns:
+            The change, and the loss after it; None if no change is kept.
+        """
+        case, best, least = self.case, Change(), self.before
+        for change in changes:
+            with trying(case.pruned.model), ExitStack() as undo, suppress(NonFiniteError):  # a value may overflow
+                if change.factor != 1:
+                    undo.enter_context(stream_scaled(case.pruned, self.gap, change.factor))
+                change.write(case)
+                loss = case.loss()
+                if loss.mean < least.mean:
+                    best, least = change, loss
+        with trying(case.pruned.model) as keep:
+            best.write(case)
+            if best.factor != 1:
+                scale_stream(case.pruned, self.gap, best.factor)
+                least = case.loss()
+            if not least.is_clearly_below(self.before):
+                return None
+            keep()
+        return best, least
+
+    def rescaled(self, shares: Sequence[float], jump: Jump | None = None, why: str = "") -> tuple[Repair, Loss]:
+        """Scale the stream, if that clearly lowers the held-out loss.
+
+        Args:
+            shares: Powers of the jump in magnitude to try.
+            jump: The jump in magnitude, if it is known already; None measures the jump.
+            why: The reason for scaling instead of another repair; reported with the repair.
+
+        Returns:
+            The repair, `rescale` or `nothing`, and the loss after it.
+        """
+        lacking = self.obstacle
+        if not lacking:
+            jump = jump or Jump(states(self.case, self.gap, self.case.batches))
+            if kept := self.improved(map(Change, jump.factors(self.total, shares))):
+                return self.report("rescale", why, *kept)
+            lacking = "no factor clearly lowers the held-out loss"
+        return Repair(self.gap, "nothing", "; ".join(filter(None, (why, lacking)))), self.before
+
+    def report(self, done: str, why: str, change: Change, after: Loss) -> tuple[Repair, Loss]:
+        """Return the report of a change that is kept, and the loss after it."""
+        numbers = {"factor": change.factor, "loss_before": self.before.mean, "loss_after": after.mean}
+        return Repair(self.gap, done, why, numbers | ({} if change.ridge is None else {"ridge": change.ridge})), after
 
 
-def applied(case: Case, gap: Gap, factor: float, values: Mapping[str, Tensor], before: Loss) -> Loss | None:
-    """Write a factor and new parameters into the stored weights, and keep them if the loss is clearly lower.
+class GapByGap(Healer):
+    """The base class of healers that repair one gap after the other, on the stream as healed at the earlier gaps."""
 
-    Args:
-        case: The models and the text.
-        gap: The gap.
-        factor: The factor on the stream at the gap; 1 leaves the stream as it is.
-        values: The new parameters, by path.
-        before: The held-out loss before the change.
+    def heal(self, case: Case) -> list[Repair]:
+        """Repair each gap."""
+        total, loss, repairs = 1.0, case.loss(), []
+        with case.progress.stage(self.name, len(case.gaps), unit="gaps") as advance:
+            for gap in case.gaps:
+                repair, loss = self.repair(AtGap(case, gap, total, loss))
+                repairs.append(repair)
+                total *= repair.numbers.get("factor", 1.0)
+                advance(1)
+        return repairs
 
-    Returns:
-        The held-out loss after the change; None if it is not clearly below `before` and the change was undone.
-    """
-    with trying(case.pruned.model) as keep:
-        if factor != 1:
-            scale_stream(case.pruned, gap, factor)
-        for path, value in values.items():
-            replace(case.pruned.model, path, value)
-        after = case.loss()
-        if not after.is_clearly_below(before):
-            return None
-        keep()
-    return after
+    @abstractmethod
+    def repair(self, at: AtGap) -> tuple[Repair, Loss]:
+        """Repair a gap, and return the report and the held-out loss after it."""
 
 
-def why_not_scaled(case: Case, gap: Gap) -> str:
-    """Return why the stream cannot be scaled at a gap; an empty string if it can."""
-    if gap.after is None:
-        return "the final norm comes next, and cancels any factor"
-    try:
-        with trying(case.pruned.model):
-            scale_stream(case.pruned, gap, 2.0)
-    except ModelError as error:
-        return str(error)
-    return ""
+class Rescale(GapByGap):
+    """Scales the residual stream at each gap by the jump in its magnitude, if that lowers the held-out loss."""
+
+    name = "rescale"
+    reference = "Prune&Comp, arXiv:2507.18212; here the factor goes into what is written later"
+    Config = RescaleConfig
+
+    def effort(self, scope: Scope) -> Effort:
+        """Return the work: both models once on the text, and at each gap the loss for each factor from the gap on."""
+        tried = scope.gaps * scope.held_out * (1 + len(self.config.shares)) * scope.length
+        return Effort(2 * scope.rows * scope.length + tried / 2, tried)
+
+    def repair(self, at: AtGap) -> tuple[Repair, Loss]:
+        """Find the gap's factor."""
+        return at.rescaled(self.config.shares)
