@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar
 
 from layerimp.component import Component
@@ -152,6 +153,60 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class Distance:
+    """How far a model's predictions are from those of the intact model, on rows that nothing was fitted to.
+
+    Likelihood and copying fail apart from each other, so both decide, each relative to its value at a start.
+
+    Attributes:
+        plain: The divergence from the intact model's predictions, as the loss.
+        repeated: The same in the second half of rows that hold the same tokens twice; None for a classifier, and if all
+            rows are too short.
+    """
+
+    plain: Loss
+    repeated: Loss | None = None
+
+    def relative_to(self, start: Distance) -> float:
+        """Return the mean of the divergences, each divided by its value at a start."""
+        return fmean(_ratio(own.mean, other.mean) for own, other in self._beside(start))
+
+    def is_worse_than(self, start: Distance) -> bool:
+        """Whether a divergence is larger than at a start by more than one standard error, paired by row."""
+        gains = (own.gain_over(other) for own, other in self._beside(start))
+        return any(-gain > error for gain, error in gains)
+
+    def is_better_than(self, start: Distance) -> bool:
+        """Whether the mean relative to a start is below 1 by more than one standard error, and no divergence is worse.
+
+        The errors of the divergences add up, as they do at most: they are of the same documents.
+        """
+        errors = [_ratio(own.gain_over(other)[1], other.mean) for own, other in self._beside(start)]
+        return 1 - self.relative_to(start) > fmean(errors) and not self.is_worse_than(start)
+
+    def numbers(self, when: str) -> dict[str, float]:
+        """Return the mean divergences by name, for a repair; `when` ends the names."""
+        parts = {"divergence": self.plain, "repeated": self.repeated}
+        return {f"{name}_{when}": part.mean for name, part in parts.items() if part is not None}
+
+    def words(self, start: Distance) -> str:
+        """Describe a change, such as `the divergence went from 0.310 to 0.120 nats, on repeated rows from 1 to 0.4`."""
+        plain, *again = (f"from {other.mean:.3g} to {own.mean:.3g}" for own, other in self._beside(start))
+        return f"the divergence went {plain} nats" + "".join(f", on repeated rows {change}" for change in again)
+
+    def _beside(self, other: Distance) -> list[tuple[Loss, Loss]]:
+        pairs = [(self.plain, other.plain)]
+        if self.repeated is not None and other.repeated is not None:
+            pairs.append((self.repeated, other.repeated))
+        return pairs
+
+
+def _ratio(value: float, start: float) -> float:
+    """Return a share of a value at the start, which may be 0."""
+    return value / start if start else (math.inf if value else 1.0)
+
+
+@dataclass(frozen=True)
 class Case:
     """What a healer is given.
 
@@ -166,6 +221,9 @@ class Case:
             if no such text was given.
         loss: Measures the current pruned model on `held_out`. The targets are the text's own next tokens. For a
             classifier they are its labels, or without labels the predictions of the intact model.
+        distance: Measures how far the current pruned model is from the intact one, on rows that are used for nothing
+            else. What a healer did is kept or taken back by `Distance.is_better_than`; a healer that trains chooses its
+            steps by it.
         progress: Where to report progress.
         rerun: Gives a context in which a model runs a batch of the case from the first block that has changed since the
             model last ran this batch; used by `loss` and `layerimp.healing.states`.
@@ -179,6 +237,7 @@ class Case:
     batches: Sequence[Batch]
     held_out: Sequence[Batch]
     loss: Callable[[], Loss]
+    distance: Callable[[], Distance]
     progress: Progress = SILENT
     further: Iterable[Batch] = ()
     rerun: Callable[[BlockStack, Batch], AbstractContextManager[None]] = lambda _stack, _batch: nullcontext()
@@ -195,6 +254,7 @@ class Scope:
         batches: The batches that these rows come in.
         held_out: The rows on which the loss is measured.
         length: The most tokens in a row.
+        judged: The tokens on which `Case.distance` is measured, with those of repeated rows.
     """
 
     gaps: int
@@ -202,6 +262,7 @@ class Scope:
     batches: int
     held_out: int
     length: int
+    judged: int = 0
 
 
 @dataclass(frozen=True)
@@ -217,6 +278,19 @@ class Effort:
     blocks: float
     head: float = 0.0
     seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Room:
+    """The memory for a healing.
+
+    Attributes:
+        device: The type of the device, such as `cpu` or `cuda`.
+        free: The free bytes there, beside the weights of both models.
+    """
+
+    device: str
+    free: int
 
 
 class Healer(Component):
@@ -285,6 +359,16 @@ class Healer(Component):
     def effort(self, scope: Scope) -> Effort | None:
         """How much `heal` would compute, about, so that its time can be told ahead; None if not known."""
         return None
+
+    def plan(self, pruned: BlockStack, scope: Scope, room: Room) -> str:
+        """Say in a line what the healer decides by the memory that there is; empty if it decides nothing by that.
+
+        Args:
+            pruned: The blocks of the pruned model; its parameters may be on the meta device.
+            scope: The size of the healing.
+            room: The memory.
+        """
+        return ""
 
     def at_every_gap(self, case: Case) -> list[Repair]:
         """The repairs, held against the gaps.

@@ -4,6 +4,7 @@ Calibration rows are drawn first (`Corpus.draw`), and no purpose changes them. T
 
 - without tasks, `--keep` measures on every fourth of these rows; scorers and healers read the others (`hold_out`);
 - of the rows that healers read, two of eight are held out: to choose by, and to measure the result (`split`);
+- what healing keeps is judged on documents that no draw reads either, and fidelity is not measured on (`for_judging`);
 - fidelity is measured on documents that no draw reads (`for_fidelity`), the same for all models of a run or a grid;
 - further text for healing leaves out all of these documents (`FurtherText`).
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,10 @@ KEEPING_ONE_IN = 4
 """One calibration row out of this many is held out to measure what is kept."""
 HEALING_ONE_IN = 8
 """Out of this many rows, one is held out for choices, and one to measure the result on."""
+JUDGING_ROWS = 32
+"""The rows that decide what healing keeps; four times as many for a classifier, which predicts once in a row."""
+JUDGING_TOKENS = 64
+"""The most tokens in each of these rows: many short rows tell more than few long ones of as many tokens."""
 MOST = 64
 """At most this many rows are held out for each purpose, since each value that is tried costs a run over them."""
 
@@ -140,6 +145,25 @@ def for_fidelity(
             unread.setdefault(name, document)
     most = -(-len(unread) // 2) if half else None
     return corpus.rows(islice(unread.values(), most), rows, corpus.form.max_length)
+
+
+def for_judging(corpus: Corpus, without: Collection[str], *, classifies: bool = False) -> CalibrationSet:
+    """Draw the rows by which it is decided what healing keeps, each from a document of its own as far as possible.
+
+    Args:
+        corpus: The documents of the calibration text.
+        without: The hashes of the documents that are calibrated or measured on.
+        classifies: Whether the model predicts labels.
+
+    Returns:
+        The rows; fewer than `JUDGING_ROWS`, or none, if there is too little text.
+
+    Raises:
+        CalibrationError: a document is empty.
+    """
+    form = corpus.form if classifies else replace(corpus.form, max_length=min(corpus.form.max_length, JUDGING_TOKENS))
+    rows = 4 * JUDGING_ROWS if classifies else JUDGING_ROWS
+    return for_fidelity(replace(corpus, form=form), rows, without=without, half=True)
 
 
 def _order(text: str) -> int:

@@ -2,7 +2,7 @@
 
 from layerimp.healing.engine import Healed
 from layerimp.healing.gaps import Writers
-from layerimp.healing.parameters import replace, trying
+from layerimp.healing.parameters import replace, rounded, trying
 from layerimp.healing.scaling import scale_stream, stream_scaled
 from layerimp.healing.states import State, intact_states, states
 from layerimp.healing.teaching import Teaching
@@ -14,6 +14,7 @@ __all__ = [
     "Writers",
     "intact_states",
     "replace",
+    "rounded",
     "scale_stream",
     "states",
     "stream_scaled",

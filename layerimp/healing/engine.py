@@ -16,8 +16,9 @@ from layerimp.blocks.snapshot import leaving_no_trace
 from layerimp.calibration.splits import split
 from layerimp.calibration.validation import Checked
 from layerimp.errors import ModelError, NonFiniteError, PluginError
-from layerimp.healer import Case, Gap, Healer, Loss, Repair
+from layerimp.healer import Case, Distance, Gap, Healer, Loss, Repair
 from layerimp.healing.gaps import find_gaps
+from layerimp.healing.judging import Judge
 from layerimp.healing.loss import HeldOutLoss
 from layerimp.healing.parameters import changed, held_by, put
 from layerimp.healing.reruns import Reruns
@@ -78,6 +79,7 @@ def heal_beside(
     healer: Healer,
     *,
     further: Iterable[Batch] = (),
+    judging: Iterable[Batch] = (),
     unfinished: Unfinished | None = None,
     progress: Progress = SILENT,
 ) -> Healed:
@@ -94,6 +96,8 @@ def heal_beside(
             measure the result on.
         healer: The healer.
         further: More text to heal on, for healers that train.
+        judging: Rows to decide by whether the result is kept, and which step of a training; used for nothing else. By
+            default the rows of the calibration text that are held out for choices.
         unfinished: Where healers that train keep their state, to continue after an interruption; None to keep none.
         progress: Where to report progress.
 
@@ -109,6 +113,9 @@ def heal_beside(
     text = split(Checked(calibration, intact))
     choosing, measuring = HeldOutLoss(intact, text.choosing), HeldOutLoss(intact, text.measuring)
     losses = _before(intact, pruned, [] if unhealed else removed, measuring)
+    rows = list(judging)
+    rows = list(Checked(rows, intact)) if rows else text.choosing
+    judge = Judge(intact, rows)
     ours, theirs = Reruns(pruned, [*text.choosing, *text.healing]), Reruns(intact, text.healing)
     case = Case(
         intact,
@@ -117,19 +124,19 @@ def heal_beside(
         text.healing,
         text.choosing,
         loss=partial(choosing.of, pruned, ours),
+        distance=partial(judge.of, pruned),
         progress=progress,
         further=() if further == () else Checked(further, pruned),
         rerun=lambda stack, batch: (theirs if stack is intact else ours).of(batch),
     )
     if unfinished is not None:
-        case = replace(case, workspace=partial(_workspace, unfinished, case, healer, further))
-    start, before = case.loss(), held_by(pruned.model)
+        case = replace(case, workspace=partial(_workspace, unfinished, case, healer, rows, further))
+    start, before = case.distance(), held_by(pruned.model)
     try:
         repairs = _healed(case, healer, progress)
-        end = choosing.of(pruned)
-        if changed(before, pruned.model) and not end.is_clearly_below(start):
+        if changed(before, pruned.model) and not (end := case.distance()).is_better_than(start):
             put(before)
-            repairs = _taken_back(gaps, healer, end.gain_over(start), progress)
+            repairs = _taken_back(gaps, healer, start, end, progress)
         losses["healed"] = measuring.of(pruned)
     except BaseException:
         put(before)
@@ -151,7 +158,9 @@ def _before(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step], hel
         return {"intact": whole, "pruned": held_out.of(intact), "healed_before": given}
 
 
-def _workspace(unfinished: Unfinished, case: Case, healer: Healer, further: Iterable[Batch]) -> Path | None:
+def _workspace(
+    unfinished: Unfinished, case: Case, healer: Healer, judging: Sequence[Batch], further: Iterable[Batch]
+) -> Path | None:
     """Return the directory for the state of a healing, named after everything that determines the result.
 
     None if there can be none: without a `fingerprint` of the further text, an interrupted run could not know whether
@@ -160,27 +169,26 @@ def _workspace(unfinished: Unfinished, case: Case, healer: Healer, further: Iter
     more = None if further == () else getattr(further, "fingerprint", None)
     if further != () and more is None:
         return None
+    rows = (*case.batches, *case.held_out, *judging)
     content = {
         "healer": healer.name,
         "options": healer.config.model_dump(mode="json"),
         "intact": model_fingerprint(case.intact.model, None),
         "pruned": model_fingerprint(case.pruned.model, None),
         "gaps": [[str(sublayer) for sublayer in gap.removed] for gap in case.gaps],
-        "text": [{name: ids.tolist() for name, ids in batch.items()} for batch in (*case.batches, *case.held_out)],
-        "held_out": len(case.held_out),
+        "text": [{name: ids.tolist() for name, ids in batch.items()} for batch in rows],
+        "batches": [len(case.batches), len(case.held_out)],
         "further": more,
     }
     removed = written([step for gap in case.gaps for step in gap.steps])
     return unfinished.directory(content, f"{healer.name} of {type(case.intact.model).__name__} without {removed}")
 
 
-def _taken_back(gaps: Sequence[Gap], healer: Healer, gained: tuple[float, float], progress: Progress) -> list[Repair]:
-    """Say that a healer's work was undone, because it gained no more than the standard error of the gain."""
-    gain, error = gained
-    why = (
-        f"{healer.name} was taken back: it lowered the held-out loss by {gain:.3g} nats per prediction, which is no "
-        f"more than its standard error of {error:.2g}"
-    )
+def _taken_back(
+    gaps: Sequence[Gap], healer: Healer, start: Distance, end: Distance, progress: Progress
+) -> list[Repair]:
+    """Say that a healer's work was undone, because the model did not come clearly nearer to the intact one."""
+    why = f"{healer.name} was taken back: {end.words(start)}, which is not clearly nearer to the intact model"
     progress.note(why)
     return [Repair(gap, "nothing", why) for gap in gaps]
 

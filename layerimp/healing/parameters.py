@@ -40,12 +40,21 @@ def replace(model: PreTrainedModel, path: str, value: Tensor) -> None:
         raise PluginError(f"{type(model).__name__} has no parameter {path}") from None
     if value.shape != old.shape:
         raise PluginError(f"{path} has the shape {list(old.shape)}, and its new value {list(value.shape)}")
-    stored = stored_dtype(model) if old.dtype == model.dtype else old.dtype
-    rounded = value.detach().to(device=old.device, dtype=stored).to(old.dtype, copy=True)
-    if not rounded.isfinite().all():
-        raise NonFiniteError(f"the new value of {path} holds a NaN or an infinity")
-    new = nn.Parameter(rounded, requires_grad=old.requires_grad)
+    new = rounded(model, path, old, value)
     put([(module, name, new) for module, name, held in held_by(model) if held is old])
+
+
+def rounded(model: PreTrainedModel, path: str, old: nn.Parameter, value: Tensor) -> nn.Parameter:
+    """Return a copy of a value as `replace` stores it in place of a parameter.
+
+    Raises:
+        NonFiniteError: the value holds a NaN or an infinity, at once or after rounding to the stored dtype.
+    """
+    stored = stored_dtype(model) if old.dtype == model.dtype else old.dtype
+    new = value.detach().to(device=old.device, dtype=stored).to(old.dtype, copy=True)
+    if not new.isfinite().all():
+        raise NonFiniteError(f"the new value of {path} holds a NaN or an infinity")
+    return nn.Parameter(new, requires_grad=old.requires_grad)
 
 
 @contextmanager

@@ -134,16 +134,18 @@ def heal_checkpoint(request: HealingRequest, *, permissions: Permissions, progre
         record = prepared.record.model_copy(update={"num_blocks": len(theirs.stack)})
         known = record.fidelity_text
         texts = Texts(recipe, ours, permissions, progress)
-        drawn = texts.calibration(prepared.trained_on).draw(
-            recipe.calibration.samples, recipe.seed, without=known.documents if known else ()
-        )
+        corpus, reserved = texts.calibration(prepared.trained_on), frozenset(known.documents if known else ())
+        drawn = corpus.draw(recipe.calibration.samples, recipe.seed, without=reserved)
         measured = texts.for_fidelity_again(known, drawn)
-        further = texts.further(drawn.documents | measured.documents) or ()
+        taken = drawn.documents | measured.documents
+        judging = texts.for_judging(corpus, taken | reserved)
+        further = texts.further(taken | judging.documents) or ()
         compare = _comparison(prepared, theirs, measured, progress)
         fidelity = {"pruned": compare(ours.model, "the pruned model")}
         healed = heal_beside(
             *(theirs.stack, ours.stack, record.removed, drawn, prepared.healer),
             further=further,
+            judging=judging,
             unfinished=unfinished,
             progress=progress,
         )

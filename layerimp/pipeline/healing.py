@@ -38,6 +38,7 @@ def heal(
     *,
     pruned: PreTrainedModel | None = None,
     further: Iterable[Batch] = (),
+    judging: Iterable[Batch] = (),
     progress: Progress | None = None,
     **options: Any,
 ) -> Healed:
@@ -53,6 +54,8 @@ def heal(
             tensor that is not healed with the intact model. If it was healed before, what has come back still counts
             from the model without the blocks.
         further: More text to heal on, for healers that train, such as a `layerimp.calibration.FurtherText`.
+        judging: Rows to decide by whether the result is kept, and which step of a training, such as 32 of other
+            documents; used for nothing else. By default the rows of the calibration text that are held out for choices.
         progress: Where to report progress.
         options: The options of a healer that is given by its name, such as `minutes=1` for `distill`.
 
@@ -81,6 +84,7 @@ def heal(
         return heal_beside(
             *(stack, rest, removed, calibration, healer),
             further=further,
+            judging=judging,
             unfinished=unfinished,
             progress=progress or SILENT,
         )

@@ -67,6 +67,7 @@ class Run:
         evaluators: The evaluators that can measure the model, by label.
         evaluation: Runs evaluators on the intact model; knows which have failed.
         healers: The healers, by label.
+        judging: The rows by which it is decided what healing keeps; None without healers.
         further: Further text that healers may train on, if any.
         unfinished: The directories in which healers keep the state of long work.
         stage: The directory to write to; None if no output was asked for.
@@ -85,6 +86,7 @@ class Run:
     evaluators: Mapping[str, Evaluator]
     evaluation: Evaluation
     healers: Mapping[str, Healer]
+    judging: CalibrationSet | None
     further: FurtherText | None
     unfinished: Unfinished | None
     stage: Path | None
@@ -104,7 +106,7 @@ class Run:
             OptionError: an option does not fit the model, such as labels for a language model.
         """
         asked, progress, allowed = prepared.recipe, prepared.progress, prepared.permissions
-        drawn = reserved = further = None
+        drawn = reserved = judging = further = None
         loaded = load_model(asked, allowed, progress, offloaded=prepared.offloaded)
         recipe = settled(asked, loaded.model, prepared.reads)
         evaluators, failed = fitting(recipe, prepared.evaluators, loaded.model, progress, lenient=prepared.lenient)
@@ -119,7 +121,8 @@ class Run:
                 drawn, evaluators = with_quality(recipe, loaded.stack, drawn, evaluators, progress)
             if prepared.healers:
                 taken = drawn.documents | (reserved.documents if reserved else frozenset())
-                further = texts.further(taken)
+                judging = texts.for_judging(corpus, taken)
+                further = texts.further(taken | judging.documents)
                 check_text(recipe, evaluators, drawn, further)
         name = model_name(asked.model) if prepared.command == "evaluate" else ORIGINAL
         measured = shapes_only(loaded.model) if loaded.stack.offloaded else loaded.model
@@ -138,6 +141,7 @@ class Run:
             evaluators=evaluators,
             evaluation=evaluation,
             healers=prepared.healers,
+            judging=judging,
             further=further,
             unfinished=unfinished,
             stage=stage,
@@ -158,6 +162,7 @@ class Run:
             self.text,
             self.healers[healer],
             further=self.further or (),
+            judging=self.judging or (),
             unfinished=self.unfinished,
             progress=self.progress,
         )

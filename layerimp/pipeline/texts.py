@@ -9,10 +9,11 @@ from layerimp.calibration.documents import Reader, check_source, task_of
 from layerimp.calibration.further_text import FurtherText
 from layerimp.calibration.rows import RowFormat
 from layerimp.calibration.sampling import CalibrationSet, Corpus, read_corpus
-from layerimp.calibration.splits import for_fidelity
+from layerimp.calibration.splits import JUDGING_ROWS, for_fidelity, for_judging
 from layerimp.checkpoint.record import ReservedText
 from layerimp.errors import CalibrationError, OptionError, TaskError
 from layerimp.evaluation.selection import comparer_options, for_training
+from layerimp.models.traits import classifies
 from layerimp.pipeline.resolve import source_anywhere
 from layerimp.registry.attribution import attributing
 
@@ -98,6 +99,28 @@ class Texts:
             return for_fidelity(calibration, options.rows, without=without, half=True)
         return for_fidelity(self._other(options.text), options.rows, without=without)
 
+    def for_judging(self, calibration: Corpus, without: frozenset[str]) -> CalibrationSet:
+        """Draw the rows by which it is decided what healing keeps; a line says if there are fewer than there should be.
+
+        Args:
+            calibration: The documents of the calibration text.
+            without: The hashes of the documents that are calibrated or measured on.
+
+        Returns:
+            The rows; none if there is too little text.
+
+        Raises:
+            CalibrationError: a document is empty.
+        """
+        text = for_judging(calibration, without, classifies=classifies(self.loaded.model))
+        if len(text.rows) < JUDGING_ROWS:
+            rows = f"{len(text.rows)} rows" if text.rows else "rows of the calibration text"
+            self.progress.note(
+                f"what healing keeps is decided by {rows}, not by {JUDGING_ROWS} of other documents: {text.source} has "
+                "too few"
+            )
+        return text
+
     def for_fidelity_again(self, reserved: ReservedText | None, drawn: CalibrationSet) -> CalibrationSet:
         """Draw the text that the fidelity of an existing checkpoint is measured on: that of the run which made it.
 
@@ -170,7 +193,8 @@ class Texts:
         """Return a settled recipe's further text for healing.
 
         Args:
-            without: The hashes of documents to leave out: those of the calibration text and of the text for fidelity.
+            without: The hashes of documents to leave out: those of the calibration text, and those that are measured or
+                judged on.
 
         Returns:
             The text; None if the recipe names none.
@@ -197,7 +221,7 @@ class Texts:
         if next(iter(further), None) is None:
             raise CalibrationError(
                 f"the further text {self.recipe.heal_text} fills no row of {spec.max_length} tokens beside the "
-                "documents that were drawn for calibration and for fidelity; name other text (--heal-text)"
+                "documents that were drawn for calibration and to measure on; name other text (--heal-text)"
             )
         return further
 

@@ -15,9 +15,10 @@ from layerimp.blocks.equivalence import first_difference
 from layerimp.blocks.snapshot import Snapshot
 from layerimp.checkpoint.saving import write
 from layerimp.errors import LayerimpError
-from layerimp.healer import Case, Healer, Loss
+from layerimp.healer import Case, Distance, Healer, Loss
 from layerimp.healing.engine import Healed, heal_beside
 from layerimp.healing.gaps import find_gaps
+from layerimp.healing.judging import Judge
 from layerimp.healing.loss import HeldOutLoss
 from layerimp.healing.parameters import changed, held_by
 from layerimp.models.discovery import find_blocks
@@ -40,8 +41,9 @@ def _case(model: PreTrainedModel) -> Case:
     """Make a healer's input directly, without the engine, which would undo repairs that do not lower the loss."""
     intact = find_blocks(model)
     pruned = find_blocks(prepare(intact, GONE).beside())
-    loss = HeldOutLoss(intact, TEXT[1:])
-    return Case(intact, pruned, find_gaps(pruned, GONE), TEXT[:1], TEXT[1:], lambda: loss.of(pruned))
+    loss, judge = HeldOutLoss(intact, TEXT[1:]), Judge(intact, TEXT[1:])
+    gaps = find_gaps(pruned, GONE)
+    return Case(intact, pruned, gaps, TEXT[:1], TEXT[1:], lambda: loss.of(pruned), lambda: judge.of(pruned))
 
 
 class _Unreadable(list["Batch"]):
@@ -87,9 +89,10 @@ class HealerContracts(Contracts[Healer]):
         """If healing fails half way, neither model keeps a hook, and no weight of the intact model is changed."""
         model = tiny_model()
         case = _case(model)
-        # The loss can be measured only once: a second time raises a StopIteration.
-        losses = iter([Loss([1.0], [1])])
-        case = replace(case, batches=_Unreadable(TEXT), held_out=_Unreadable(TEXT), loss=lambda: next(losses))
+        # The loss and the distance can be measured only once: a second time raises a StopIteration.
+        losses, distances = iter([Loss([1.0], [1])]), iter([Distance(Loss([1.0], [1]))])
+        case = replace(case, batches=_Unreadable(TEXT), held_out=_Unreadable(TEXT))
+        case = replace(case, loss=lambda: next(losses), distance=lambda: next(distances))
         before = Snapshot.of(case.pruned.model)
         with unharmed(model), suppress(Exception):  # a healer may fail on unreadable text in any way
             self._fresh().at_every_gap(case)
@@ -123,7 +126,8 @@ class HealerContracts(Contracts[Healer]):
         case = _case(tiny_model())
         with torch.no_grad():
             next(case.intact[1].parameters()).fill_(torch.nan)  # a block that the pruned model does not have
-        case = replace(case, batches=TEXT, held_out=TEXT[:1], loss=lambda: Loss([1.0], [1]))
+        loss = Loss([1.0], [1])
+        case = replace(case, batches=TEXT, held_out=TEXT[:1], loss=lambda: loss, distance=lambda: Distance(loss))
         try:
             self._fresh().at_every_gap(case)
         except LayerimpError:

@@ -241,7 +241,9 @@ def test_a_post_norm_classifier_is_healed_or_left() -> None:
 
 
 def test_experts_get_a_factor_alone() -> None:
-    found = healed(tiny_model("mixtral", num_local_experts=4), [1], "linear")
+    judging = [batch(32, 16, seed=7)]
+    found = layerimp.heal(tiny_model("mixtral", num_local_experts=4), [1], TEXT, "linear", judging=judging)
+    assert found.changed
     assert "experts" in found.repairs[0].why
     assert all("down_proj" in path or "o_proj" in path for path in found.changed)
 

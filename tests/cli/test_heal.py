@@ -166,11 +166,14 @@ def test_what_a_run_kept_for_fidelity_is_never_healed_on(
 ) -> None:
     """Neither by the run nor by a later `heal` with other draws and the same file as further text."""
     read: list[set[str]] = []
+    kept: set[str] = set()
 
     def reading(true: Any) -> Any:
-        def heal_beside(*arguments: Any, further: Any, **options: Any) -> Any:
-            read.append(set(arguments[3].documents) | set(further.documents))
-            return true(*arguments, further=further, **options)
+        def heal_beside(*arguments: Any, further: Any, judging: Any, **options: Any) -> Any:
+            assert judging.documents
+            assert not judging.documents & (arguments[3].documents | further.documents | kept)
+            read.append(set(arguments[3].documents) | set(further.documents) | judging.documents)
+            return true(*arguments, further=further, judging=judging, **options)
 
         return heal_beside
 
@@ -186,7 +189,7 @@ def test_what_a_run_kept_for_fidelity_is_never_healed_on(
     assert record is not None
     assert record.fidelity_text is not None
     assert record.fidelity_text.source == str(calibration_file)
-    kept = set(record.fidelity_text.documents)
+    kept |= set(record.fidelity_text.documents)
     assert len(json.loads((pruned / FILE).read_text())["fidelity_text"]["documents"].split(" ")) == len(kept) > 1
     command = ("heal", "--healer", "distill", *text, *train, "--seed", 5)
     for number, model in enumerate((pruned, healed)):

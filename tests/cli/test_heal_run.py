@@ -233,7 +233,9 @@ def test_the_training_split_of_a_task_is_further_text(
         *("--scorer", "block-influence", "--no-baselines", "--heal", "reading"),
     )
     assert code == 0, err
-    assert len(seen) == (len(words) - 8) // 2  # the others are kept for fidelity
+    assert (
+        len(seen) == (len(words) - 8) // 4
+    )  # half of the others are kept for fidelity, and half of the rest to judge by
     assert set(seen) < {f"w30 {word} w20" for word in words} - set(drawn)
 
 

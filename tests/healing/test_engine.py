@@ -14,10 +14,12 @@ from transformers import AutoModelForCausalLM
 import layerimp
 from layerimp import Healer
 from layerimp.blocks.equivalence import stored_tensors
+from layerimp.calibration.splits import split
 from layerimp.errors import ModelError, NonFiniteError, PluginError
-from layerimp.healer import Case, Gap, Repair
+from layerimp.healer import Case, Distance, Gap, Repair
 from layerimp.healing import replace
 from layerimp.healing.engine import Healed, heal_beside
+from layerimp.healing.judging import Judge
 from layerimp.healing.loss import HeldOutLoss
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import converted
@@ -96,7 +98,8 @@ def test_a_model_that_is_worse_is_put_back() -> None:
     found = healed(tiny("llama"), [1], blur)
     assert found.loss["healed"] == found.loss["pruned"]
     assert found.changed == []
-    assert "was taken back: it lowered the held-out loss by -" in found.repairs[0].why
+    assert found.repairs[0].why.startswith("doing was taken back: the divergence went from ")
+    assert found.repairs[0].why.endswith(", which is not clearly nearer to the intact model")
 
 
 def _noise(case: Case, scale: float) -> None:
@@ -140,27 +143,45 @@ def test_a_healer_that_breaks_its_contract_is_named(what: Any, error: type[Excep
     assert {path: id(value) for path, value in stored_tensors(pruned.model).items()} == shared
 
 
-@pytest.mark.parametrize("call", [4, 5], ids=["choosing", "measuring"])
-def test_a_loss_that_cannot_be_measured_leaves_the_pruned_model_as_before(
-    call: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("measure", "call"), [(Judge, 2), (HeldOutLoss, 3)], ids=["judging", "measuring"])
+def test_what_cannot_be_measured_leaves_the_pruned_model_as_before(
+    measure: type, call: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = 0
 
-    def failing(self: HeldOutLoss, *arguments: Any) -> Any:
+    def failing(self: Any, *arguments: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == call:
             raise NonFiniteError("the logits hold a NaN")
         return real(self, *arguments)
 
-    real = HeldOutLoss.of
+    real = measure.of  # type: ignore[attr-defined]
     intact = find_blocks(tiny("llama"))
     pruned = find_blocks(prepare(intact, [1]).beside())
     shared = {path: id(value) for path, value in stored_tensors(pruned.model).items()}
-    monkeypatch.setattr(HeldOutLoss, "of", failing)
+    monkeypatch.setattr(measure, "of", failing)
     with pytest.raises(NonFiniteError, match="hold a NaN"):
         heal_beside(intact, pruned, [1], [batch(4, 8)], Doing(lambda case: _noise(case, 1e-6)))
+    assert calls == call
     assert {path: id(value) for path, value in stored_tensors(pruned.model).items()} == shared
+
+
+def test_what_is_kept_is_judged_by_rows_of_its_own() -> None:
+    model = tiny("llama")
+    judged = [batch(4, 20, seed=9)]
+    intact = find_blocks(model)
+    pruned = find_blocks(prepare(intact, [1]).beside())
+    seen: list[Distance] = []
+
+    def look(case: Case) -> None:
+        seen.append(case.distance())
+
+    heal_beside(intact, pruned, [1], [batch(8, 12, seed=3)], Doing(look), judging=judged)
+    assert seen == [Judge(intact, judged).of(pruned)]
+    heal_beside(intact, pruned, [1], [batch(8, 12, seed=3)], Doing(look))
+    (row,) = split([batch(8, 12, seed=3)]).choosing
+    assert seen[1] == Judge(intact, [row]).of(pruned), "without such rows, those held out for choices"
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def case_of(model: Any, gone: Sequence[Step]) -> Case:
     pruned = find_blocks(prepare(intact, gone).beside())
     for parameter in pruned.model.parameters():
         parameter.requires_grad_(True)
-    return Case(intact, pruned, find_gaps(pruned, gone), TEXT, TEXT, lambda: 0.0)
+    return Case(intact, pruned, find_gaps(pruned, gone), TEXT, TEXT, lambda: 0.0, lambda: 0.0)
 
 
 def naive(case: Case, one: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -23,7 +23,7 @@ def case_of(model: Any, gone: Sequence[Step], batches: list[Any] | None = None) 
     intact = find_blocks(model)
     pruned = find_blocks(prepare(intact, gone).beside())
     text = batches or [batch(4, 16, seed=1), padded_batch((12, 5, 9))]
-    return Case(intact, pruned, find_gaps(pruned, gone), text, text[:1], lambda: 0.0)
+    return Case(intact, pruned, find_gaps(pruned, gone), text, text[:1], lambda: 0.0, lambda: 0.0)
 
 
 def sublayers(*blocks: int) -> tuple[Sublayer, ...]:

@@ -65,7 +65,7 @@ class Worker:
         self._device = device
         self._loaded: tuple[tuple[str, str | None], Loaded] | None = None
         self._evaluators: dict[str, Evaluator] = {}
-        self._reserved: tuple[tuple[Recipe, range], CalibrationSet] | None = None
+        self._reserved: tuple[tuple[Recipe, range], CalibrationSet, CalibrationSet] | None = None
         self._comparing: tuple[tuple[Recipe, str], Comparing] | None = None
 
     def compute(self, assignment: Assignment, drawn: CalibrationSet | None = None) -> list[Outcome]:
@@ -106,14 +106,15 @@ class Worker:
         trained_on = check_calibration(texts.recipe.model_copy(update={"heal_text": None}), texts.permissions, SILENT)
         return texts, texts.calibration(trained_on)
 
-    def _text_for_fidelity(self, assignment: Assignment) -> CalibrationSet:
-        """Draw the text that the fidelity of all models of the grid is measured on."""
+    def _reserved_texts(self, assignment: Assignment) -> tuple[CalibrationSet, CalibrationSet]:
+        """Draw the text that the fidelity of all models of the grid is measured on, and the rows that judge healing."""
         drawn_for = assignment.recipe, assignment.layout.text_seeds
         if self._reserved is None or self._reserved[0] != drawn_for:
             texts, corpus = self._corpus(assignment)
             read = read_by(corpus, texts.recipe.calibration.samples, assignment.layout.text_seeds)
-            self._reserved = drawn_for, texts.for_fidelity(corpus, read)
-        return self._reserved[1]
+            fidelity = texts.for_fidelity(corpus, read)
+            self._reserved = drawn_for, fidelity, texts.for_judging(corpus, read | fidelity.documents)
+        return self._reserved[1:]
 
     def _opened(self, assignment: Assignment) -> Loaded:
         """Load the model of an assignment, unless it is the last one that was used."""
@@ -173,7 +174,7 @@ class Worker:
         loaded, recipe = self._opened(assignment), assignment.recipe
         further = None
         if text is not None and recipe.heal_text is not None:
-            taken = text.documents | self._text_for_fidelity(assignment).documents
+            taken = text.documents.union(*(each.documents for each in self._reserved_texts(assignment)))
             further = self._texts(assignment).further(taken)
         intact = loaded.stack.model
         for cell, wanted in assignment.measured():
@@ -211,7 +212,7 @@ class Worker:
             comparer.check(self._opened(assignment).model)
         except ModelError as error:
             return str(error)
-        text = self._text_for_fidelity(assignment)
+        text, _ = self._reserved_texts(assignment)
         return "" if text.rows else f"{text.source} holds no text that the calibration sets leave over"
 
     def _compared(
@@ -221,7 +222,8 @@ class Worker:
         loaded, compared = self._opened(assignment), (assignment.recipe, label)
         if self._comparing is None or self._comparing[0] != compared:
             self._comparing = compared, Comparing(label, comparer, loaded.model, loaded.tokenizer, SILENT)
-        fidelity = self._comparing[1].of(model, self._text_for_fidelity(assignment), str(assignment.first))
+        text, _ = self._reserved_texts(assignment)
+        fidelity = self._comparing[1].of(model, text, str(assignment.first))
         if fidelity is None:
             raise ModelError(self._comparing[1].reason or "")
         return {"fidelity": fidelity.model_dump(mode="json")}
@@ -246,7 +248,10 @@ class Worker:
         pruned = find_blocks(removal.beside())
         with Unfinished() as unfinished:
             healed = heal_beside(
-                stack, pruned, content["blocks"], text, healer, further=further or (), unfinished=unfinished
+                *(stack, pruned, content["blocks"], text, healer),
+                further=further or (),
+                judging=self._reserved_texts(assignment)[1],
+                unfinished=unfinished,
             )
             done = repaired(healed)
             yield pruned, {"size": Size.of(pruned).model_dump(), "healing": done.model_dump(mode="json")}
