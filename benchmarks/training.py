@@ -16,9 +16,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,63 +31,96 @@ import typer
 from finished import Finished
 from healing import Outcome
 from layerimp_distill import Distill
+from layerimp_distill.course import Check
+from layerimp_distill.learning import Learner
+from layerimp_distill.text import Text, joined
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from torch.nn import functional
 
 import layerimp
-from layerimp.blocks.stack import BlockStack
+from layerimp.calibration.documents import Reader
 from layerimp.calibration.further_text import FurtherText
-from layerimp.calibration.sampling import CalibrationSet, load_calibration
+from layerimp.calibration.rows import RowFormat
+from layerimp.calibration.sampling import CalibrationSet, Corpus, read_corpus
+from layerimp.calibration.splits import for_judging
 from layerimp.cli.set_options import setting
 from layerimp.evaluator import unigram
-from layerimp.healer import Case, Loss, Repair
-from layerimp.healing import replace, trying
+from layerimp.healer import Case, Distance, Repair
 from layerimp.healing.engine import heal_beside
 from layerimp.healing.loss import HeldOutLoss
-from layerimp.healing.parameters import changed, held_by, put
 from layerimp.models.discovery import find_blocks
+from layerimp.models.traits import classifies
 from layerimp.steps import Sublayer, read_steps
 from layerimp.surgery.removal import prepare
 
-Values = dict[str, Tensor]
 CONTROL = "control"
+BARE_STEPS = 3
+"""How many plain steps are timed, after one to warm up; the median counts."""
 
 
 class Watched(Distill):
-    """Distillation that keeps what was learned at each check, and when."""
+    """Distillation that is measured on other text at each check, and its speed beside the bare cost of a step."""
+
+    def __init__(self, config: Any, measures: list[HeldOutLoss]) -> None:
+        super().__init__(config)
+        self._measures, self._judged = measures, dict[int, float]()
+        self.curve: list[dict[str, Any]] = []
+        self.bare = 0.0
 
     def heal(self, case: Case) -> list[Repair]:
         """Heal the case."""
-        self.began, self.kept = time.monotonic(), list[tuple[float, Values]]()
-        self.watch(case)
-        return super().heal(dataclasses.replace(case, loss=self.noting(case.pruned, case.loss)))
+        return super().heal(dataclasses.replace(case, distance=partial(self._timed, case.distance)))
 
-    def watch(self, case: Case) -> None:
-        """Remember the parameters before the training."""
-        self.trained, self.before = case.pruned, held_by(case.pruned.model)
+    def _timed(self, distance: Callable[[], Distance]) -> Distance:
+        began = time.monotonic()
+        measured = distance()
+        self._judged[id(measured)] = time.monotonic() - began
+        return measured
 
-    def noting(self, stack: BlockStack, loss: Callable[[], Loss]) -> Callable[[], Loss]:
-        """Return a loss that also keeps the values which the model has when it is measured."""
+    def watch(self, case: Case, learner: Learner, check: Check) -> None:
+        """Measure the model as it would be if the training ended now."""
+        if not self.bare:
+            self.bare = bare_seconds(case, learner, self.config.rows or 4)
+        with learner.settled():
+            outcome = dataclasses.asdict(Outcome.of(case.pruned, self._measures))
+        self.curve.append(
+            {
+                **{"minutes": check.seconds / 60, "steps": check.steps, "tokens": check.tokens, "rate": check.rate},
+                **{"judging": self._judged[id(check.distance)], **check.distance.numbers("now"), **outcome},
+            }
+        )
 
-        def noted() -> Loss:
-            values = {path: new.detach().clone() for path, (_, new) in changed(self.before, stack.model).items()}
-            self.kept.append((time.monotonic() - self.began, values))
-            return loss()
+    @property
+    def speed(self) -> float | None:
+        """Tokens per second between checks; the time before the first one may have trials in it."""
+        seconds = sum(
+            60 * (after["minutes"] - before["minutes"]) - before["judging"] for before, after in pairwise(self.curve)
+        )
+        return (self.curve[-1]["tokens"] - self.curve[0]["tokens"]) / seconds if seconds > 0 else None
 
-        return noted
 
-    def curve(self) -> list[dict[str, Any]]:
-        """The minutes, steps and tokens at each check, and the values there; the first are those before it."""
-        assert self.outcome is not None
-        checks = self.outcome.checks
-        # The loss is measured once before the training, at each check, and once after it if anything was learned.
-        end = len(self.kept) - (self.outcome.best is not None)
-        start, *kept = self.kept[end - len(checks) - 1 : end]
-        points = [{"minutes": start[0] / 60, "steps": 0, "tokens": 0, "values": start[1]}]
-        for check, (seconds, values) in zip(checks, kept, strict=True):
-            points.append({"minutes": seconds / 60, "steps": check.steps, "tokens": check.tokens, "values": values})
-        return points
+def bare_seconds(case: Case, learner: Learner, rows: int) -> float:
+    """Return the seconds for a token of a step that is written plainly; the parameters stay as they are.
+
+    The intact model runs forward, the pruned one forward and back, both with their heads, and the optimizer steps.
+    """
+    batch = joined(next(Text(case.batches, (), rows, 0).steps()))
+    optimizer = torch.optim.AdamW(learner.parameters, lr=0.0, weight_decay=0.0)
+    half = case.pruned.model.dtype in (torch.float16, torch.bfloat16)
+    seconds = []
+    for _ in range(1 + BARE_STEPS):
+        began = time.monotonic()
+        with torch.autocast(case.pruned.device.type, case.pruned.model.dtype) if half else nullcontext():
+            with torch.no_grad():
+                aim = case.intact.model(**batch).logits.float().log_softmax(-1)
+            own = case.pruned.model(**batch).logits.float().log_softmax(-1)
+        functional.kl_div(own, aim, reduction="batchmean", log_target=True).backward()
+        del own, aim
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.monotonic() - began)
+    return statistics.median(seconds[1:]) / int(batch["attention_mask"].sum())
 
 
 class Control(Watched):
@@ -94,8 +130,12 @@ class Control(Watched):
         """Train a copy of the intact model; the pruned one stays as it is."""
         twin = find_blocks(copy.deepcopy(case.intact.model))
         gaps = [dataclasses.replace(gap, position=Sublayer(gap.end.block, "attn")) for gap in case.gaps]
-        loss = partial(HeldOutLoss(case.intact, case.held_out).of, twin)
-        super().heal(dataclasses.replace(case, pruned=twin, gaps=gaps, loss=loss))
+        loss = HeldOutLoss(case.intact, case.held_out)
+
+        def distance() -> Distance:
+            return Distance(loss.of(twin))
+
+        super().heal(dataclasses.replace(case, pruned=twin, gaps=gaps, distance=distance))
         return [Repair(gap, "nothing") for gap in case.gaps]
 
 
@@ -122,11 +162,14 @@ def main(
     loaded, tokenizer = layerimp.load(model, dtype=dtype)
     stack, gone = find_blocks(loaded), read_steps(blocks)
 
-    def drawn(source: str, amount: int, seed: int) -> CalibrationSet:
-        form = {"field": field, "label_field": label_field, "packing": packing}
-        return load_calibration(source, tokenizer, samples=amount, max_length=max_length, seed=seed, **form)
+    def read(source: str, amount: int) -> Corpus:
+        return read_corpus(source, Reader(field, label_field), RowFormat(tokenizer, max_length, 8, packing), amount)
 
-    text = drawn(calibration, samples, seed)
+    def drawn(source: str, amount: int, seed: int) -> CalibrationSet:
+        return read(source, amount).draw(amount, seed)
+
+    corpus = read(calibration, samples)
+    text = corpus.draw(samples, seed)
     others = [drawn(str(path), rows, 0) for path in held_out]
     measured_on = frozenset[str]().union(*(other.documents for other in others))
     if text.documents & measured_on:
@@ -144,31 +187,32 @@ def main(
         label, option, value = setting(one, "hidden.loss=hidden")
         ways[label][option] = value
     for label, chosen in ways.items():
-        options = {"minutes": minutes, "checks": 12} | chosen
+        options = {"minutes": minutes} | chosen
         config = Distill.Config(**options)
         if any(line["way"] == label and Distill.Config(**line["options"]) == config for line in finished.lines):
             continue
-        healer = (Control if label == CONTROL else Watched)(config)
+        healer = (Control if label == CONTROL else Watched)(config, measures)
         rest = find_blocks(prepare(stack, gone).beside())
         further = ()
+        left_out = text.documents | measured_on
+        judging = for_judging(corpus, left_out, classifies=classifies(loaded))
         if heal_text is not None:
-            left_out = text.documents | measured_on
             further = FurtherText(
-                heal_text, tokenizer, max_length=max_length, field=field, packing=packing, without=left_out
+                *(heal_text, tokenizer),
+                **{"max_length": max_length, "field": field, "packing": packing},
+                without=left_out | judging.documents,
             )
         pruned = Outcome.of(rest, measures)
-        heal_beside(stack, rest, gone, text, healer, further=further)
-        curve = []
-        for point in healer.curve():
-            with trying(healer.trained.model):
-                put(healer.before)
-                for path, value in point.pop("values").items():
-                    replace(healer.trained.model, path, value)
-                curve.append({**point, **dataclasses.asdict(Outcome.of(healer.trained, measures))})
+        began = time.monotonic()
+        done = heal_beside(stack, rest, gone, text, healer, further=further, judging=judging)
         ends = {"intact": dataclasses.asdict(intact), "pruned": dataclasses.asdict(pruned), "chance": chance}
+        ends["healed"] = dataclasses.asdict(Outcome.of(rest, measures, time.monotonic() - began))
+        speed = {"tokens_per_second": healer.speed, "bare": 1 / healer.bare}
         what = {"model": Path(model).name, "blocks": blocks, "way": label, "options": options, "threads": threads}
-        finished.add({**what, **ends, "curve": curve})
-        print(f"{label}: {curve[-1]['tokens']:,} tokens in {curve[-1]['minutes']:.1f} minutes", flush=True)
+        finished.add({**what, **ends, **speed, "done": done.repairs[0].done, "curve": healer.curve})
+        print(
+            f"{label}: {healer.curve[-1]['tokens']:,} tokens in {healer.curve[-1]['minutes']:.1f} minutes", flush=True
+        )
     _show([line for line in finished.lines if line["way"] in ways])
 
 
@@ -191,7 +235,11 @@ def recovered(line: dict[str, Any], point: dict[str, Any], field: str = "losses"
 def _show(lines: list[dict[str, Any]]) -> None:
     labelled = bool(lines and lines[0]["intact"]["accuracy"])
     for line in lines:
-        table = Table("minutes", "steps", "tokens", "recovered", *["accuracy"] * labelled, title=line["way"])
+        speed = line["tokens_per_second"]
+        told = "" if speed is None else f", {speed:,.0f} tokens per second, {speed / line['bare']:.2f} of the bare cost"
+        back = f"{recovered(line, line['healed']):.1%} recovered in {line['healed']['seconds'] / 60:.1f} minutes"
+        title = f"{line['way']}: {line['done']}, {back}{told}"
+        table = Table("minutes", "steps", "tokens", "recovered", *["accuracy"] * labelled, title=title)
         for point in line["curve"]:
             cells = [f"{point['minutes']:.1f}", str(point["steps"]), f"{point['tokens']:,}"]
             accuracy = [f"{recovered(line, point, 'accuracy'):.1%}"] if labelled else []

@@ -13,7 +13,7 @@ import torch
 
 from layerimp.blocks.forward import block_input, called, computing, with_hidden, without_cache
 from layerimp.blocks.modes import quiet
-from layerimp.calibration.splits import rows_of
+from layerimp.calibration.splits import JUDGING_ROWS, JUDGING_TOKENS, rows_of
 from layerimp.errors import LayerimpError
 from layerimp.evaluation.comparing import comparer_of
 from layerimp.evaluation.cost import batch_of, head_share, reading_seconds
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
 REPEATS = 3
 """How often a block is timed, after one run to warm up; the median counts."""
-MEASURING = 5
-"""How often the loss is measured besides the healer's work: three models on one part of the text, two on another."""
+MEASURING, JUDGING = 3, 3
+"""How often the loss and the distance are measured besides the healer's work: of the intact, the pruned and the healed
+model."""
 
 
 class Durations:
@@ -84,6 +85,12 @@ class Durations:
             return None
         return self.passes(sum((backbone or 0.0) + self._head * head for backbone, head in known))
 
+    def scope(self, gaps: int) -> Scope:
+        """Return the size of a healing of so many gaps."""
+        rows, held_out = rows_of(self._recipe.calibration.samples)
+        judged = 2 * JUDGING_ROWS * min(self._length, JUDGING_TOKENS)
+        return Scope(gaps, rows, self._batches, held_out, self._length, judged)
+
     def healing(self, healers: Iterable[Healer], gaps: int) -> float | None:
         """Return the time that it takes to heal one model by each of some healers.
 
@@ -91,8 +98,7 @@ class Durations:
             healers: The healers.
             gaps: How many places something is removed at.
         """
-        rows, held_out = rows_of(self._recipe.calibration.samples)
-        scope = Scope(gaps, rows, self._batches, held_out, self._length)
+        scope = self.scope(gaps)
         total = 0.0
         for healer in healers:
             with attributing("healer", healer.name, type(healer)):
@@ -100,7 +106,8 @@ class Durations:
             if effort is None or self.block is None:
                 return None
             each = self.block * len(self._outline.stack)
-            per_token, measured = each / (self._rows * self._length), MEASURING * held_out * self._length
+            per_token = each / (self._rows * self._length)
+            measured = MEASURING * scope.held_out * self._length + JUDGING * scope.judged
             work = per_token * (effort.blocks + self._head * effort.head)
             total += work if effort.seconds is None else min(work, effort.seconds)
             total += per_token * measured * (1 + self._head)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from layerimp.component import versioned
@@ -130,6 +131,7 @@ class _Estimate:
         rescorings = self._rescorings(int(count.most)) if prepared.scores else []
         scorers = [label for label in selection.specs if label not in selection.baselines] if prepared.scores else []
         parameters, stored = (self._size(quantity, plans, count) for quantity in ("parameters", "bytes"))
+        memory = self._memory()
         cached = math.isfinite(self.outline.ledger.outside.cache)
         return Forecast(
             command=prepared.command,
@@ -147,9 +149,9 @@ class _Estimate:
             tokens=recipe.calibration.samples * self.length,
             passes=passes,
             rescorings=len(rescorings) * len(selection.specs),
-            memory=self._memory(),
+            memory=memory,
             time=self._time(passes, rescorings, int(count.most)),
-            notes=self._notes(),
+            notes=self._notes(memory, int(count.most)),
         )
 
     def _removed(self) -> tuple[list[frozenset[Sublayer]], Range]:
@@ -232,7 +234,7 @@ class _Estimate:
     def _time(self, passes: Sequence[PassForecast], rescorings: Sequence[float], most: int) -> TimeForecast:
         """Estimate the times of the stages."""
         prepared, recipe = self.prepared, self.recipe
-        durations, pruned = Durations(self.outline, recipe, self.length), len(prepared.selection.specs)
+        durations, pruned = self._durations, len(prepared.selection.specs)
         scoring = durations.scoring(passes)
         again = None
         if scoring is not None:
@@ -243,7 +245,7 @@ class _Estimate:
             if (rows := prepared.pruner.rescored_rows) is not None:
                 again *= min(1.0, rows / recipe.calibration.samples)
         healers, searched = list(prepared.healers.values()), recipe.keep is not None
-        healing = durations.healing(healers, gaps=-(-most // 2))  # blocks that go are often neighbours
+        healing = durations.healing(healers, gaps=_gaps(most))
         # Without evaluators of tasks, a search measures on held-out text, which is not known yet.
         known = bool(recipe.tasks) or not searched
         each = durations.evaluation(prepared.evaluators, prepared.permissions) if known else None
@@ -259,13 +261,24 @@ class _Estimate:
             fidelity_s=None if compared is None or searched else compared * models,
         )
 
-    def _notes(self) -> list[str]:
-        notes = []
+    @cached_property
+    def _durations(self) -> Durations:
+        return Durations(self.outline, self.recipe, self.length)
+
+    def _notes(self, memory: MemoryForecast, most: int) -> list[str]:
+        # What a healer needs is told of a model without removed blocks, since those are not known: it is less.
+        scope = self._durations.scope(_gaps(most))
+        notes = memory.plans(self.prepared.healers.values(), self.outline.stack, scope)
         if LATENCY in self.recipe.targets:
             notes.append("the number of blocks for a latency is measured on the loaded model, and not known before")
         if self.recipe.keep is not None:
             notes.append("how many blocks may go is found by measuring pruned models, and not known before")
         return [*notes, ROUGHLY] if self.prepared.scores else notes
+
+
+def _gaps(most: int) -> int:
+    """Return at how many places so many blocks are removed, about: they are often neighbours."""
+    return -(-most // 2)
 
 
 def _depth(step: Step) -> Sublayer:

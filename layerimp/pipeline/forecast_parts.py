@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from layerimp.blocks.memory import free_bytes
+from layerimp.healer import Room
 from layerimp.models.dtypes import name_of
+from layerimp.registry.attribution import attributing
 from layerimp.report.results.part import Known, Part
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from layerimp.blocks.stack import BlockStack
+    from layerimp.healer import Healer, Scope
     from layerimp.pipeline.outline import Outline
     from layerimp.recipe import Permissions, Recipe
     from layerimp.scoring.passes import Pass
@@ -101,3 +109,18 @@ class MemoryForecast(Part):
             verifying=held * dtype.itemsize if verifies else 0,
             free=free_bytes(place),
         )
+
+    def plans(self, healers: Iterable[Healer], pruned: BlockStack, scope: Scope) -> list[str]:
+        """Return a line for each healer that decides something by the memory which the weights leave free.
+
+        Args:
+            healers: The healers.
+            pruned: The blocks of the model that is healed.
+            scope: The size of the healing.
+        """
+        room = Room(torch.device(self.device).type, max(0, self.free - self.weights))
+        lines = []
+        for healer in healers:
+            with attributing("healer", healer.name, type(healer)):
+                lines.append((healer.name, healer.plan(pruned, scope, room)))
+        return [f"{name}: {line}" for name, line in lines if line]

@@ -84,6 +84,10 @@ def healing_forecast_of(prepared: PreparedHealing) -> HealingForecast:
     text, length = recipe.calibration, row_length(recipe.calibration, pruned.stack.model)
     durations, gaps = Durations(teacher, recipe, length), list(runs_of(removed_by(record.removed)))
     sizes = HealedSizes(teacher=teacher.size, pruned=pruned.size)
+    # Both models compute in the dtype of the pruned one.
+    memory = MemoryForecast.of(
+        pruned, recipe, prepared.permissions, verifies=recipe.verify, beside=sizes.teacher.parameters
+    )
     return HealingForecast(
         model=recipe.model,
         teacher=record.source,
@@ -95,14 +99,11 @@ def healing_forecast_of(prepared: PreparedHealing) -> HealingForecast:
         text=str(text.source),
         further_text=recipe.heal_text,
         tokens=text.samples * length,
-        # Both models compute in the dtype of the pruned one.
-        memory=MemoryForecast.of(
-            pruned, recipe, prepared.permissions, verifies=recipe.verify, beside=sizes.teacher.parameters
-        ),
+        memory=memory,
         time=HealingTime(
             block_ms=durations.block_ms,
             pass_s=durations.passes(1 + len(pruned.stack) / len(teacher.stack)),
             healing_s=durations.healing([healer], len(gaps)),
         ),
-        notes=[ROUGHLY],
+        notes=[*memory.plans([healer], pruned.stack, durations.scope(len(gaps))), ROUGHLY],
     )

@@ -1,4 +1,4 @@
-"""The healer `distill`: training that is within its limits, keeps the best step, and leaves the intact model alone."""
+"""The healer `distill`: training that keeps no step that costs anything, and leaves the intact model alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace as replace_field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,16 +21,16 @@ from layerimp_distill.learning import learning
 from layerimp_distill.losses import loss_of
 from layerimp_distill.memory import Memory, State
 from layerimp_distill.options import DistillConfig
-from layerimp_distill.training import _rate, _settings, train
+from layerimp_distill.room import Plan, needed, planned
+from layerimp_distill.training import Task, Training, schedule
 from rich.filesize import decimal
-from support.tiny import classifier
-from transformers import DeepseekV3Config, DeepseekV3ForCausalLM, PreTrainedModel
+from transformers import DeepseekV3Config, DeepseekV3ForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 import layerimp
 from layerimp.cache.directory import CACHE_VARIABLE, entries
 from layerimp.cache.unfinished import in_use
 from layerimp.errors import InputError, ModelError
-from layerimp.healer import Case, Healer, Loss, Repair
+from layerimp.healer import Case, Distance, Healer, Loss, Repair, Room, Scope
 from layerimp.healing import Healed, Teaching, replace
 from layerimp.registry.attribution import create
 from layerimp.testing import VOCAB, batch, padded_batch, tiny_classifier, tiny_model
@@ -49,8 +48,28 @@ def sharp(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def healed(model: PreTrainedModel, gone: list[Any] | None = None, **options: Any) -> Healed:
-    settings = {"steps": 40, "rate": 3e-3, "checks": 5} | options
+    settings = {"steps": 40, "rate": 3e-3, "checks": 5, "first": None} | options
     return layerimp.heal(model, gone or [1], TEXT, "distill", **settings)
+
+
+def trained(case: Case, learner: Any, minimized: Any = None, memory: Memory | None = None, **options: Any) -> Outcome:
+    """What comes of a training of four rows a step; by default of the divergence."""
+    config = DistillConfig(**options)
+    task = Task(
+        case, learner, minimized or loss_of(config.loss, Teaching(case), case.batches), config, Plan("all", 4, 4)
+    )
+    with learner.settled():
+        start = case.distance()
+    training = Training(task, memory or Memory(None), start, 0.0)
+    if memory and (state := memory.read()):
+        training.resume(state)
+    training.run()
+    return training.outcome
+
+
+def at(*means: float) -> Distance:
+    """A distance of two rows with this divergence, and with another one where rows are repeated."""
+    return Distance(*(Loss([mean, mean], [1, 1]) for mean in means))
 
 
 class Notes:
@@ -106,7 +125,7 @@ def test_what_is_left_comes_nearer_to_the_intact_model(loss: str, learns: str) -
                 loss_now(case.batches[step % len(case.batches)]).backward()
                 optimizer.step()
             distances.append(divergence(case.pruned.model, model))
-            values = learner.values()
+            values = {path: value() for path, value in learner.values.items()}
         assert divergence(case.pruned.model, model) == distances[0], "both models are what they were"
         for path, value in values.items():
             replace(case.pruned.model, path, value)
@@ -119,71 +138,107 @@ def test_what_is_left_comes_nearer_to_the_intact_model(loss: str, learns: str) -
 
 
 def test_without_the_teacher_the_text_is_learned() -> None:
-    model = sharp(tiny_model())
+    model, falling = sharp(tiny_model()), iter([2.0, 1.0])
 
     def look(case: Case) -> None:
         loss = loss_of("text", Teaching(case), case.batches)
         with learning(case, "beside", width=2, rank=4) as learner:
             before = [float(loss(one).detach()) for one in case.batches]
-            config = DistillConfig(steps=40, rate=3e-3, checks=1, loss="text")
-            train(case, learner, loss, Limits(40, None, None), config, Memory(None), before=math.inf)
+            blind = replace_field(case, distance=lambda: at(next(falling)))
+            trained(blind, learner, steps=40, rate=3e-3, checks=1, loss="text")
             after = [float(loss(one).detach()) for one in case.batches]
         assert all(now < 0.9 * then for now, then in zip(after, before, strict=True))
 
     layerimp.heal(model, [1], TEXT, Seen(look))
 
 
-def test_the_best_step_is_kept() -> None:
-    """The held-out loss falls, and rises again: the values are those of the step where it was least."""
-    losses = iter([5.0, 3.0, 4.0, 2.5, 6.0, 7.0])
-    history: list[torch.Tensor] = []
+def course(distances: list[Distance], **options: Any) -> tuple[Outcome, list[torch.Tensor], torch.Tensor, Notes]:
+    """A training that measures these distances: its outcome, the values at each, the values left, and the notes."""
+    measured, notes, history, results = iter(distances), Notes(), list[torch.Tensor](), list[Any]()
 
     def look(case: Case) -> None:
         with learning(case, "beside", width=1, rank=1) as learner:
 
-            def loss() -> Loss:
+            def distance() -> Distance:
                 history.append(learner.parameters[0].detach().clone())
-                return Loss([next(losses)], [1])
+                return next(measured)
 
-            measured = replace_field(case, loss=loss)
-            config = DistillConfig(steps=6, checks=6, rate=1e-2)
-            teaching = loss_of("divergence", Teaching(case), case.batches)
-            outcome = train(measured, learner, teaching, Limits(6, None, None), config, Memory(None), before=4.5)
-            assert outcome.best is not None
-            assert (outcome.best.steps, outcome.best.loss) == (4, 2.5)
-            assert [check.loss for check in outcome.checks] == [5.0, 3.0, 4.0, 2.5, 6.0, 7.0]
-            assert torch.equal(learner.parameters[0], history[3])
-            assert not torch.equal(history[3], history[5])
+            noting = replace_field(case, distance=distance, progress=notes)
+            # Its gradient is the same at each step, so that Adam moves each value by the rate.
+            results.append(trained(noting, learner, lambda _rows: learner.parameters[0].sum(), **options))
+            results.append(learner.parameters[0].detach().clone())
 
     layerimp.heal(tiny_model(), [1], TEXT, Seen(look))
+    return results[0], history, results[1], notes
+
+
+def test_the_best_step_is_kept() -> None:
+    """A step counts by the mean of both divergences relative to the start, and only if neither is worse than there."""
+    distances = [at(4, 1), at(5, 0.5), at(2, 0.9), at(0.1, 1.1), at(3, 0.4), at(6, 0.1), at(4, 2)]
+    outcome, history, left, _ = course(distances, steps=6, checks=6, rate=1e-2)
+    assert outcome.best is not None
+    assert (outcome.best.steps, outcome.best.distance) == (4, distances[4])
+    assert [check.distance for check in outcome.checks] == distances[1:]
+    assert torch.equal(left, history[4])
+    assert not torch.equal(history[4], history[6])
+
+
+def test_where_the_model_gets_worse_training_goes_back_and_on_at_a_third() -> None:
+    """To the start, and later to the best step; a third of the rate is right there, and what was kept stays."""
+    distances = [at(4, 1), at(4, 1.5), at(2, 0.8), at(5, 0.1), at(3, 0.9), at(3, 0.9), at(3, 0.9)]
+    outcome, history, left, notes = course(distances, steps=6, checks=6)
+    assert [check.rate for check in outcome.checks] == pytest.approx([1e-4, 1e-4 / 3, 1e-4 / 3, *[1e-4 / 9] * 3])
+    assert torch.equal(left, history[2])
+    assert [note.partition(": back to ")[2] for note in notes.told] == [
+        "the start, and on at a third",
+        "step 2, and on at a third",
+    ]
+    assert "from 1 to 1.5" in notes.told[0]
+    moved = [float((values - start).abs().max()) for values, start in ((history[2], history[0]), (history[4], left))]
+    rates = [1e-4 / 3 * schedule(1 / 6, 1 / 6), 1e-4 / 9 * schedule(3 / 6, 3 / 6)]
+    assert moved == pytest.approx(rates, rel=0.01), "it went on from the start, and from the best step"
+
+
+def test_short_trials_from_the_same_start_decide_on_the_rate() -> None:
+    """A tenth of 200 steps: six for each rate. The best that makes nothing worse is taken, and used from the start."""
+    tried = [at(3.0, 0.9), at(2.0, 0.8), at(1.0, 1.2)]
+    outcome, history, _, notes = course([at(4, 1), *tried, at(3.5, 0.9)], steps=200, checks=1)
+    assert [check.rate for check in outcome.checks] == [1e-4]
+    assert "leave: 3e-05 82.5%, 1e-04 65.0%, 3e-04 worse; the rate is 1e-04" in notes.told[0]
+    moves = [float((values - history[0]).abs().max()) for values in history[1:4]]
+    assert moves == pytest.approx([5 * rate for rate in (3e-5, 1e-4, 3e-4)], rel=0.01), "it rises for three steps"
 
 
 @pytest.mark.parametrize("learns", ["beside", "lora"])
 def test_half_precision(learns: str) -> None:
-    """What learns is float32; what is measured is rounded, as what is kept; nothing of the Trainer's stays behind."""
-    notes, config = Notes(), DistillConfig(checks=2)
+    """What learns is float32; what is measured is rounded, as what is kept, and nothing stays behind."""
+    notes = Notes()
 
     def look(case: Case) -> None:
         model, loss = case.pruned.model, loss_of("divergence", Teaching(case), case.batches)
         with learning(case, learns, width=1, rank=2) as learner:
-            outcome = train(case, learner, loss, Limits(4, None, None), config, Memory(None), before=math.inf)
+            outcome = trained(case, learner, loss, steps=4, checks=2, rate=3e-3)
             assert outcome.best is not None
             assert {parameter.dtype for parameter in learner.parameters} == {torch.float32}
+            dtypes: list[set[torch.dtype]] = []
+            hook = case.pruned[1].mlp.register_forward_hook(
+                lambda mlp, *_call: dtypes.append({parameter.dtype for parameter in mlp.parameters()})
+            )
             with learner.settled():
-                assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
-                measured = case.loss()
-            values = dict(learner.values())
-        for path, value in values.items():
-            replace(model, path, value)
-        assert case.loss() == measured
+                measured = case.distance()
+            hook.remove()
+            assert set().union(*dtypes) == {torch.bfloat16}
+        for path, value in learner.values.items():
+            replace(model, path, value())
+        assert case.distance() == measured == outcome.best.distance
 
     layerimp.heal(sharp(tiny_model()).to(torch.bfloat16), [1], TEXT, Seen(look), progress=notes)
     assert not [told for told in notes.told if "left" in told]
 
 
-def same(outcome: Outcome) -> list[tuple[int, int, float]]:
+def same(outcome: Outcome) -> list[Any]:
     """The checks of a training without their times."""
-    return [(check.steps, check.tokens, check.loss) for check in outcome.checks]
+    return [check._replace(seconds=0.0) for check in outcome.checks]
 
 
 class Always(Memory):
@@ -197,10 +252,9 @@ class Always(Memory):
 def test_an_interrupted_training_comes_to_the_same(tmp_path: Path, learns: str) -> None:
     """Interrupted at the fourth of seven steps, and run again: equal in every bit to one that was not."""
     found: list[list[torch.Tensor]] = []
-    config = DistillConfig(steps=7, checks=3, rate=1e-2, rows=2)
     outcomes, notes = [], Notes()
 
-    def trained(case: Case, memory: Memory, stop: int | None = None) -> None:
+    def once(case: Case, memory: Memory, stop: int | None = None) -> None:
         teaching, steps = loss_of("divergence", Teaching(case), case.batches), 0
 
         def loss(inputs: Any) -> torch.Tensor:
@@ -211,16 +265,16 @@ def test_an_interrupted_training_comes_to_the_same(tmp_path: Path, learns: str) 
             return teaching(inputs)
 
         with learning(case, learns, width=1, rank=2) as learner:
-            outcomes.append(train(case, learner, loss, Limits(7, None, None), config, memory, before=math.inf))
+            outcomes.append(trained(case, learner, loss, memory, steps=7, checks=3))
             found.append([parameter.detach().clone() for parameter in learner.parameters])
 
     def look(case: Case) -> None:
         noting = replace_field(case, progress=notes, further=[batch(4, 16, seed=9)])
-        trained(noting, Memory(None))
+        once(noting, Memory(None))
         with pytest.raises(KeyboardInterrupt):
-            trained(noting, Always(tmp_path), stop=5)
-        trained(noting, Always(tmp_path))
-        trained(noting, Always(tmp_path), stop=1)  # nothing is left to do
+            once(noting, Always(tmp_path), stop=5)
+        once(noting, Always(tmp_path))
+        once(noting, Always(tmp_path), stop=1)  # nothing is left to do
 
     layerimp.heal(sharp(tiny_model()), [1], TEXT, Seen(look))
     whole, resumed, done = found
@@ -231,19 +285,22 @@ def test_an_interrupted_training_comes_to_the_same(tmp_path: Path, learns: str) 
 
 
 def test_a_state_that_cannot_be_read_starts_anew(tmp_path: Path) -> None:
-    state = State(1, 2, 3.0, 0.5, 1, [(1, 2, 3.0, 2.5)], [torch.ones(2)], [], {})
+    state = State(
+        *(("lora", 4, 2), 1e-4, 0.0, 1, 2, 3.0, 0.5, 10, 1, [(1, 2, 3.0, 1e-4, [2.5], [])], [torch.ones(2)], [], {}, {})
+    )
     memory = Memory(tmp_path)
-    assert memory.read([torch.ones(2)]) is None
+    assert memory.read() is None
     memory.write(state)
-    read = memory.read([torch.ones(2)])
+    read = memory.read()
     assert read is not None
-    assert (read.steps, read.checks) == (1, [(1, 2, 3.0, 2.5)])
-    assert memory.read([torch.ones(3)]) is None, "it is of another training"
+    assert (read.plan, read.steps, read.checks) == (("lora", 4, 2), 1, [(1, 2, 3.0, 1e-4, [2.5], [])])
+    assert read.fits([torch.ones(2)])
+    assert not read.fits([torch.ones(3)]), "it is of another training"
     (tmp_path / "training.pt").write_bytes((tmp_path / "training.pt").read_bytes()[:100])
-    assert memory.read([torch.ones(2)]) is None
+    assert memory.read() is None
     shutil.rmtree(tmp_path)
     memory.write(state)  # no place to write is no reason to stop
-    assert Memory(None).read([]) is None
+    assert Memory(None).read() is None
 
 
 def test_a_command_that_is_interrupted_leaves_the_state_and_one_that_ends_does_not(
@@ -290,27 +347,27 @@ def test_healing_that_made_nothing_better_changes_nothing() -> None:
     starts = [torch.arange(first, first + 8)[:, None] for first in (1, 9, 17)]
     text = [model.generate(ids, max_new_tokens=15, min_new_tokens=15, do_sample=False) for ids in starts]
     batches = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)} for ids in text]
-    found = layerimp.heal(model, [1], batches, Distill(DistillConfig(steps=5, rate=100.0, checks=1)))
+    found = layerimp.heal(model, [1], batches, Distill(DistillConfig(steps=5, rate=100.0, checks=1, first=None)))
     assert found.loss["pruned"] < math.log(97) / 2, "no ruined model comes close"
     assert not found.changed
     assert {repair.done for repair in found.repairs} == {"nothing"}
-    assert found.repairs[0].why.startswith("training did not clearly lower the held-out loss")
+    assert found.repairs[0].why.startswith("training did not bring the model clearly nearer to the intact one")
     assert found.loss["healed"] == found.loss["pruned"]
 
 
 def test_a_rate_that_undoes_what_was_there_is_told() -> None:
     found = healed(sharp(tiny_model()), steps=4, rate=0.1, checks=4, first="linear")
     assert not any(repair.done.endswith("distill") for repair in found.repairs)
-    why = re.search(r"held-out loss, which went from (\S+) up to (\S+): a lower rate may help$", found.repairs[0].why)
+    why = re.search(r"took it as far as (\d+)% of the distance before: a lower rate may help$", found.repairs[0].why)
     assert why is not None
-    assert float(why[1]) < float(why[2])
+    assert int(why[1]) > 100
 
 
 def test_another_healer_goes_first() -> None:
     found = healed(sharp(tiny_model()), steps=1, rate=1e-9, first="linear")
     assert found.repairs[0].done in ("linear", "nothing", "rescale")
     assert set(found.loss) == {"intact", "pruned", "healed"}, "what goes first is a part of this healing"
-    assert found.repairs[0].why.endswith("training did not clearly lower the held-out loss")
+    assert found.repairs[0].why.endswith("training did not bring the model clearly nearer to the intact one")
 
 
 def test_training_ends_at_the_first_limit() -> None:
@@ -319,10 +376,8 @@ def test_training_ends_at_the_first_limit() -> None:
 
     def look(case: Case) -> None:
         with learning(case, "beside", width=1, rank=1) as learner:
-            only = replace_field(case, batches=[batch(8, 16, seed=0)], loss=lambda: Loss([9.0 - len(counts)], [1]))
-            course = train(
-                only, learner, counted, Limits(50, 300, None), DistillConfig(checks=100), Memory(None), before=10.0
-            )
+            only = replace_field(case, batches=[batch(8, 16, seed=0)])
+            course = trained(only, learner, counted, steps=50, tokens=300, rate=1e-3, checks=100)
             assert course.checks[-1].tokens == 320
 
     def counted(one: Any) -> torch.Tensor:
@@ -333,19 +388,79 @@ def test_training_ends_at_the_first_limit() -> None:
     assert counts == [64] * 5
 
 
-def test_a_loss_that_is_no_number_ends_it() -> None:
+@pytest.mark.parametrize(
+    ("rate", "end"),
+    [(1e-3, "the loss of step 0 is nan; training ends there; a lower rate may help"), (None, "back to the start")],
+)
+def test_a_loss_that_is_no_number_ends_it(rate: float | None, end: str) -> None:
     def look(case: Case) -> None:
         with learning(case, "all", width=1, rank=1) as learner:
             broken = torch.tensor(math.nan, requires_grad=True)
-            told = replace_field(case, progress=notes)
-            outcome = train(
-                told, learner, lambda _batch: broken, Limits(5, None, None), DistillConfig(), Memory(None), before=1.0
-            )
-            assert outcome.best is None
+            noting = replace_field(case, progress=notes)
+            assert trained(noting, learner, lambda _batch: broken, steps=5, rate=rate).best is None
 
     notes = Notes()
     layerimp.heal(tiny_model(), [1], TEXT, Seen(look))
-    assert notes.told == ["the loss of step 0 is nan; a lower rate may help; training ends there"]
+    assert end in notes.told[-1]
+
+
+def test_what_learns_follows_from_the_memory() -> None:
+    """By arithmetic on the meta device: a model of 7 billion parameters without a quarter of its blocks."""
+    size = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 24, "num_attention_heads": 32}
+    with torch.device("meta"):
+        stack = layerimp.find_blocks(LlamaForCausalLM(LlamaConfig(**size)).to(torch.bfloat16))
+    scope = Scope(gaps=2, rows=64, batches=8, held_out=8, length=256)
+    block = 4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096
+    need = needed(stack, DistillConfig(), Plan("beside", 16, 16), scope)
+    kept = [need[name] for name in ("learned values", "gradients", "optimizer", "best values")]
+    assert kept == [4 * 8 * block, 4 * 8 * block, 8 * 8 * block, 4 * 8 * block], "eight blocks beside two gaps"
+    weights = 2 * (2 * 4096 * 32000 + 4096 + 32 * block)  # the pruned model shares those of the intact one
+
+    def plan(total: float, **options: Any) -> Plan:
+        return planned(stack, DistillConfig(**options), scope, Room("cuda", int(total) - weights))
+
+    assert plan(200e9) == Plan("all", 16, 16)
+    assert plan(80e9) == Plan("beside", 16, 8)
+    assert plan(48e9).learns == "lora"
+    assert plan(80e9, learns="lora", rows=4) == Plan("lora", 4, 4)
+    assert plan(37e9).at_once < 16, "where memory is short, rows run one after another"
+    assert planned(stack, DistillConfig(), scope, Room("cpu", 0)) == Plan("lora", 4, 1)
+
+
+def test_activations_are_counted_as_autograd_keeps_them() -> None:
+    model = LlamaForCausalLM(LlamaConfig(hidden_size=64, intermediate_size=176, num_hidden_layers=3, vocab_size=VOCAB))
+    own, kept = {value.data_ptr() for value in model.parameters()}, dict[int, torch.Tensor]()
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = model.model(**batch(2, 128))
+    measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    scope = Scope(gaps=1, rows=2, batches=1, held_out=1, length=128)
+    counted = needed(layerimp.find_blocks(model), DistillConfig(), Plan("all", 2, 2), scope)["activations"]
+    assert measured <= counted <= 3 * measured
+    assert output.last_hidden_state.requires_grad
+
+
+def test_rows_that_run_one_after_another_take_the_same_step() -> None:
+    found: list[torch.Tensor] = []
+
+    def look(case: Case) -> None:
+        config, loss = DistillConfig(steps=1, rate=1e-3), loss_of("divergence", Teaching(case), case.batches)
+        for at_once in (4, 1):
+            with learning(case, "all", width=1, rank=1) as learner:
+                task = Task(
+                    replace_field(case, distance=lambda: next(falling)), learner, loss, config, Plan("all", 4, at_once)
+                )
+                Training(task, Memory(None), at(2.0), 0.0).run()
+                found.append(torch.cat([parameter.detach().flatten() for parameter in learner.parameters]))
+
+    falling = iter([at(1.0), at(1.0)])
+    layerimp.heal(sharp(tiny_model()), [1], [batch(8, 16, seed=0)], Seen(look))
+    assert torch.allclose(found[0], found[1], atol=1e-6)
 
 
 def test_the_random_generators_stay() -> None:
@@ -355,15 +470,6 @@ def test_the_random_generators_stay() -> None:
     expected = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     healed(tiny_model(), steps=2)
     assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == expected
-
-
-def test_a_configuration_without_use_cache_stays_without() -> None:
-    """The Trainer would add the field."""
-    model = classifier("distilbert")
-    fields = set(vars(model.config))
-    assert "use_cache" not in fields
-    healed(model, gone=[1], steps=3)
-    assert set(vars(model.config)) == fields
 
 
 def test_lora_adapts_linear_maps_beside_fused_experts() -> None:
@@ -378,7 +484,7 @@ def test_lora_adapts_linear_maps_beside_fused_experts() -> None:
 
     def look(case: Case) -> None:
         with learning(case, "lora", width=1, rank=2) as learner:
-            found.append(set(learner.values()))
+            found.append(set(learner.values))
 
     layerimp.heal(model, [1], TEXT, Seen(look))
     assert "model.layers.0.mlp.gate_proj.weight" in found[0]
@@ -443,16 +549,7 @@ def test_an_instance_has_its_own_options() -> None:
         layerimp.heal(tiny_model(), [1], [], Distill(), minutes=1)
 
 
-def test_training_is_on_the_models_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    current: list[torch.device] = []
-    monkeypatch.setattr(torch.cuda, "set_device", current.append)
-    model: Any = SimpleNamespace(device=torch.device("cuda:1"), dtype=torch.float32, config=None)
-    settings = _settings(model, DistillConfig(), "nowhere")
-    assert settings.device == torch.device("cuda:1")
-    assert settings.n_gpu <= 1
-    assert current[-1] == torch.device("cuda:1")
-
-
 def test_the_rate_rises_and_falls() -> None:
-    assert [round(_rate(spent), 3) for spent in (0.0, 0.025, 0.05, 0.5, 1.0)] == [0.2, 0.5, 0.994, 0.5, 0.0]
-    assert _rate(0.3) == 0.5 * (1 + math.cos(0.3 * math.pi))
+    assert [round(schedule(spent), 3) for spent in (0.0, 0.025, 0.05, 0.5, 1.0)] == [0.2, 0.499, 0.994, 0.5, 0.0]
+    assert schedule(0.3, 0.2) == 0.5 * (1 + math.cos(0.3 * math.pi))
+    assert schedule(0.3, 0.3) == pytest.approx(0.2 * schedule(0.3)), "it rises anew after going back"

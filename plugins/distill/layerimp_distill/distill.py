@@ -1,32 +1,38 @@
-"""The healer `distill`: train the blocks beside each gap to reproduce the intact model."""
+"""The healer `distill`: train what is left of a pruned model to reproduce the intact model."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from layerimp import Healer
 from layerimp.errors import ModelError
-from layerimp.healer import Case, Effort, Repair, Scope
-from layerimp.healing import Teaching, replace, trying
+from layerimp.healer import Case, Effort, Repair, Room, Scope
+from layerimp.healing import Teaching, replace
 from layerimp.registry.catalog import registry
 from layerimp_distill.options import DistillConfig
 
 if TYPE_CHECKING:
-    from layerimp_distill.course import Outcome
+    from layerimp.blocks import BlockStack
+    from layerimp_distill.course import Check, Outcome
+    from layerimp_distill.learning import Learner
+    from layerimp_distill.memory import State
+    from layerimp_distill.room import Plan
 
 RISE = 1.01
-"""A held-out loss that rises by more than this factor speaks for a lower learning rate."""
+"""A distance that rises by more than this factor speaks for a lower learning rate."""
 
 
 class Distill(Healer):
-    """Trains the blocks beside the gaps to reproduce the intact model, if that lowers the held-out loss.
+    """Trains what is left to reproduce the intact model, if that brings it nearer.
 
     Attributes:
-        outcome: The held-out loss in the course of the last training; None before it.
+        outcome: The checks of the last training; None before it.
     """
 
     name = "distill"
@@ -55,18 +61,27 @@ class Distill(Healer):
         config, before = self.config, Effort(0.0) if self._first is None else self._first.effort(scope)
         if before is None:
             return None
-        of_batch = scope.rows / max(scope.batches, 1)
-        per_step = of_batch / math.ceil(of_batch / config.rows) * scope.length if of_batch else 0.0
+        per_step = min(config.rows or 4, scope.rows) * scope.length
         limits = (config.steps and config.steps * per_step, config.tokens)
         trained = min((limit for limit in limits if limit is not None), default=math.inf)
         taught, headed = config.loss != "text", config.loss in ("divergence", "text")
-        forward, back = 1 + taught, {"beside": 1.0, "lora": 1.5, "all": 2.0}[config.learns]
-        checks = (config.checks + 2) * scope.held_out * scope.length
+        forward, back = 1 + taught, {"beside": 1.0, "lora": 1.5}.get(config.learns or "", 2.0)
+        checks = (config.checks + 1) * scope.judged
         return Effort(
             before.blocks + (forward + back) * trained + checks,
-            before.head + headed * (forward + 1) * trained + checks,
+            before.head + headed * (forward + 1) * trained + 2 * checks,
             None if config.minutes is None else 60 * config.minutes,
         )
+
+    def plan(self, pruned: BlockStack, scope: Scope, room: Room) -> str:
+        """Say what learns in so much memory; see `Healer.plan`."""
+        from layerimp_distill.room import needed, planned, without_change
+
+        plan = planned(pruned, self.config, scope, room)
+        words = plan.words(needed(pruned, self.config, plan, scope), room.free)
+        if plan.learns == "lora" and (left := without_change(pruned)):
+            words += f"; {left:,} values in other matrices than linear maps, such as experts, do not learn"
+        return words
 
     def heal(self, case: Case) -> list[Repair]:
         """Run the healer named in the option `first`, if any, and then train.
@@ -78,41 +93,61 @@ class Distill(Healer):
         model = case.pruned.model
         if model.dtype is torch.float16 and model.device.type == "cpu":
             raise ModelError("distill cannot train in float16 on a CPU: use --dtype float32 or bfloat16")
-        from layerimp_distill.course import Limits
         from layerimp_distill.learning import learning
         from layerimp_distill.losses import loss_of
         from layerimp_distill.memory import Memory
-        from layerimp_distill.training import train
+        from layerimp_distill.training import Task, Training
 
         config = self.config
-        limits = Limits(config.steps, config.tokens, config.minutes)
         memory = Memory(case.workspace())
         teaching = Teaching(case)
         loss = loss_of(config.loss, teaching, case.batches)
+        state = memory.read()
+        plan = self._plan(case, state)
         done = self._first.at_every_gap(case) if self._first else [Repair(gap, "nothing") for gap in case.gaps]
-        before = case.loss()
-        with learning(case, config.learns, width=config.width, rank=config.rank, seed=config.seed) as learner:
-            outcome = train(case, learner, loss, limits, config, memory, before=before.mean)
-            values = learner.values()
-        self.outcome = outcome
-        if outcome.best is not None:
-            with trying(model) as keep:
-                for path, value in values.items():
-                    replace(model, path, value)
-                after = case.loss()
-                if after.is_clearly_below(before):
-                    keep()
-                    numbers = {"loss_before": before.mean, "loss_after": after.mean}
-                    numbers |= {"steps": float(outcome.best.steps), "tokens": float(outcome.best.tokens)}
-                    return [_taught(repair, numbers) for repair in done]
-        why = "training did not clearly lower the held-out loss"
-        if outcome.peak > RISE * before.mean:
-            why += f", which went from {before.mean:.2f} up to {outcome.peak:.2f}: a lower rate may help"
+        began = time.monotonic()
+        start = case.distance()
+        seconds = time.monotonic() - began
+        with learning(case, plan.learns, width=config.width, rank=config.rank, seed=config.seed) as learner:
+            task, watch = Task(case, learner, loss, config, plan), partial(self.watch, case, learner)
+            training = Training(task, memory, start, seconds, watch)
+            if state is not None and state.fits(learner.parameters):
+                training.resume(state)
+            training.run()
+        self.outcome = outcome = training.outcome
+        best = outcome.best
+        if best is not None and best.distance.is_better_than(start):
+            for path, value in learner.values.items():
+                replace(model, path, value())
+            numbers = start.numbers("before") | best.distance.numbers("after")
+            numbers |= {"steps": float(best.steps), "tokens": float(best.tokens)}
+            numbers |= {"rate": best.rate, "rows": float(plan.rows)}
+            return [_taught(repair, plan, numbers) for repair in done]
+        why = "training did not bring the model clearly nearer to the intact one"
+        if config.rate is not None and outcome.peak > RISE:
+            why += f", and took it as far as {outcome.peak:.0%} of the distance before: a lower rate may help"
         return [dataclasses.replace(repair, why="; ".join(filter(None, (repair.why, why)))) for repair in done]
 
+    def watch(self, case: Case, learner: Learner, check: Check) -> None:
+        """Is called at each check of a training, in time that does not count; for subclasses that look on."""
 
-def _taught(earlier: Repair, numbers: dict[str, float]) -> Repair:
+    def _plan(self, case: Case, state: State | None) -> Plan:
+        """Return what learns: as in the state of an interrupted training, or as the memory allows."""
+        from layerimp.blocks.memory import free_bytes
+        from layerimp_distill.room import Plan, planned
+
+        if state is not None:
+            return Plan(*state.plan)  # type: ignore[arg-type]
+        length = max(batch["input_ids"].shape[1] for batch in case.batches)
+        scope = Scope(gaps=len(case.gaps), rows=0, batches=0, held_out=0, length=length)
+        room = Room(case.pruned.device.type, free_bytes(case.pruned.device))
+        case.progress.note(f"distill: {self.plan(case.pruned, scope, room)}")
+        return planned(case.pruned, self.config, scope, room)
+
+
+def _taught(earlier: Repair, plan: Plan, numbers: dict[str, float]) -> Repair:
     """Return the repair of a gap by training, combined with the earlier healer's repair."""
+    done = f"distill ({plan.learns})"
     if earlier.done == "nothing":
-        return Repair(earlier.gap, "distill", earlier.why, numbers)
-    return Repair(earlier.gap, f"{earlier.done}, distill", earlier.why, {**earlier.numbers, **numbers})
+        return Repair(earlier.gap, done, earlier.why, numbers)
+    return Repair(earlier.gap, f"{earlier.done}, {done}", earlier.why, {**earlier.numbers, **numbers})

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,15 +15,23 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from layerimp.errors import ModelError
-from layerimp.healing import replace, trying
+from layerimp.healing import rounded, trying
+from layerimp_distill.room import linear_maps
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from layerimp.blocks import BlockStack
     from layerimp.healer import Case
 
 ADAPTER = "distill"
+
+
+Values = Mapping[str, Callable[[], "Tensor"]]
+"""Returns the value of each trained parameter of the model, by path; made one at a time."""
+Parts = Mapping[str, nn.Module | nn.Parameter]
+"""Modules and parameters of a model, by path."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +40,13 @@ class Learner:
 
     Attributes:
         parameters: The parameters that the optimizer changes, in float32 or wider.
-        values: Returns the current values of the trained parameters of the model, by path. Call it only inside the
-            `learning` context.
+        values: The current values of the trained parameters of the model, also after the `learning` context.
         settled: Returns a context in which the model has the weights that it would have if the training ended now,
-            rounded to the dtype in which they are stored.
+            rounded to the dtype in which they are stored. They exist for one block at a time.
     """
 
     parameters: list[nn.Parameter]
-    values: Callable[[], Mapping[str, Tensor]]
+    values: Values
     settled: Callable[[], AbstractContextManager[None]]
 
 
@@ -103,19 +111,40 @@ def _own(case: Case, blocks: Any) -> Learner:
     learned = {path: nn.Parameter(old.detach().to(_wide(old), copy=True)) for path, old in own.items()}
     _place(model, learned)
 
-    @contextmanager
-    def settled() -> Iterator[None]:
-        with trying(model):
-            _place(model, own)
-            _replace_all(model, learned)
-            yield
+    def merged(path: str) -> Parts:
+        return {path: rounded(model, path, own[path], learned[path])}
 
-    return Learner(list(learned.values()), lambda: learned, settled)
+    def before(path: str) -> Parts:
+        return {path: learned[path]}
+
+    values = {path: parameter.detach for path, parameter in learned.items()}
+    return Learner(list(learned.values()), values, partial(_merging, case.pruned, list(learned), merged, before))
 
 
-def _replace_all(model: PreTrainedModel, values: Mapping[str, Tensor]) -> None:
-    for path, value in values.items():
-        replace(model, path, value)
+@contextmanager
+def _merging(
+    stack: BlockStack, paths: Sequence[str], merged: Callable[[str], Parts], before: Callable[[str], Parts]
+) -> Iterator[None]:
+    """A context in which a block has its final weights while it runs, so that those of one block exist at a time.
+
+    Args:
+        stack: The blocks.
+        paths: What learns.
+        merged: Makes what takes its place, by path.
+        before: Returns what the model has there in training.
+    """
+    with ExitStack() as undo:
+        for index, block in enumerate(stack):
+            own = [path for path in paths if path.startswith(f"{stack.path}.{index}.")]
+
+            def put(parts: Callable[[str], Parts], *_call: Any, own: Sequence[str] = own) -> None:
+                for path in own:
+                    _place(stack.model, parts(path))
+
+            undo.callback(put, before)
+            undo.callback(block.register_forward_pre_hook(partial(put, merged)).remove)
+            undo.callback(block.register_forward_hook(partial(put, before)).remove)
+        yield
 
 
 def _wide(parameter: Tensor) -> torch.dtype:
@@ -128,7 +157,7 @@ def _adapted(case: Case, rank: int, seed: int) -> Iterator[Learner]:
     """Train low-rank updates, made by peft, of all linear maps in the blocks."""
     model: PreTrainedModel = case.pruned.model
     blocks = model.get_submodule(case.pruned.path)
-    paths = [path for path, module in blocks.named_modules() if type(module) in (nn.Linear, Conv1D)]
+    paths = list(linear_maps(blocks))
     linear = {f"{case.pruned.path}.{path}": blocks.get_submodule(path) for path in paths}
     if not linear:
         raise ModelError(f"the blocks of {type(model).__name__} have no plain linear maps, which lora changes")
@@ -139,35 +168,32 @@ def _adapted(case: Case, rank: int, seed: int) -> Iterator[Learner]:
             # Given the model, peft would go by its type, and adapt fused experts in place of linear maps.
             inject_adapter_in_model(settings, blocks, adapter_name=ADAPTER)
         changed: dict[str, Any] = {path: model.get_submodule(path) for path in linear}
+        weights: dict[str, Any] = {path: module.weight for path, module in linear.items()}
         parameters = [p for module in changed.values() for p in module.parameters() if p.requires_grad]
         for parameter in parameters:
             parameter.data = parameter.data.to(_wide(parameter))
 
-        def values() -> dict[str, Tensor]:
+        def value(path: str) -> Tensor:
             with torch.no_grad():
-                return {
-                    f"{path}.weight": linear[path].weight.float() + module.get_delta_weight(ADAPTER).float()
-                    for path, module in changed.items()
-                }
+                delta: Tensor = changed[path].get_delta_weight(ADAPTER)
+                whole: Tensor = weights[path].float() + delta.float()
+                return whole
 
-        @contextmanager
-        def settled() -> Iterator[None]:
-            merged = values()
-            _place(model, linear)
-            try:
-                with trying(model):
-                    _replace_all(model, merged)
-                    yield
-            finally:
-                _place(model, changed)
+        def merged(path: str) -> Parts:
+            weight = f"{path}.weight"
+            return {path: linear[path], weight: rounded(model, weight, weights[path], value(path))}
 
-        yield Learner(parameters, values, settled)
+        def before(path: str) -> Parts:
+            return {path: changed[path], f"{path}.base_layer.weight": weights[path]}
+
+        values = {f"{path}.weight": partial(value, path) for path in changed}
+        yield Learner(parameters, values, partial(_merging, case.pruned, list(changed), merged, before))
     finally:
         _place(model, linear)
         vars(blocks).pop("peft_config", None)  # otherwise peft would treat the blocks as already adapted
 
 
-def _place(model: PreTrainedModel, parts: Mapping[str, nn.Module | nn.Parameter]) -> None:
+def _place(model: PreTrainedModel, parts: Parts) -> None:
     """Set modules or parameters at their paths in the model."""
     for path, part in parts.items():
         parent, _, name = path.rpartition(".")

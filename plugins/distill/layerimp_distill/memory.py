@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,47 +19,45 @@ SHARE = 0.02
 """The largest share of the time that may be spent on writing."""
 
 
-class Check(NamedTuple):
-    """A measurement of the held-out loss during a training.
-
-    Attributes:
-        steps: The number of steps so far.
-        tokens: The number of tokens read so far.
-        seconds: The training time so far, in seconds.
-        loss: The held-out loss, in nats per prediction.
-    """
-
-    steps: int
-    tokens: int
-    seconds: float
-    loss: float
-
-
 @dataclass(frozen=True)
 class State:
     """The state of a training.
 
     Attributes:
+        plan: What learns, the rows of a step, and how many of them run at once.
+        rate: The peak learning rate in force.
+        since: The share of the limit that was used up when this rate came into force.
         steps: The number of steps taken.
         tokens: The number of tokens read.
         seconds: The training time so far, in seconds, over all runs of the command.
         spent: The share of the limit that is used up.
-        checked: How many of the checks of the held-out loss are over.
-        checks: The checks so far, as tuples, without those whose loss was no number.
+        planned: How many checks there are in all.
+        checked: How many of the checks are over.
+        checks: The checks so far: steps, tokens, seconds, rate, and the divergences of plain and repeated rows [row].
         values: The current parameters.
-        best_values: The parameters at the best check; empty if no check lowered the held-out loss.
+        best_values: The parameters at the best check, or at the start.
         optimizer: The optimizer's state.
+        scaler: The state of the scaling of the loss; empty unless the model computes in float16.
     """
 
+    plan: tuple[str, int, int]
+    rate: float
+    since: float
     steps: int
     tokens: int
     seconds: float
     spent: float
+    planned: int
     checked: int
-    checks: list[tuple[int, int, float, float]]
+    checks: list[tuple[int, int, float, float, list[float], list[float]]]
     values: Sequence[Tensor]
-    best_values: list[Tensor]
+    best_values: Sequence[Tensor]
     optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+
+    def fits(self, parameters: Sequence[Tensor]) -> bool:
+        """Whether these are the parameters of the training."""
+        return [value.shape for value in self.values] == [parameter.shape for parameter in parameters]
 
 
 class Memory:
@@ -78,20 +76,14 @@ class Memory:
         """Whether the next write is due."""
         return self._path is not None and time.monotonic() >= self._next
 
-    def read(self, parameters: Sequence[Tensor]) -> State | None:
-        """Return the saved state of a training of these parameters.
-
-        Returns:
-            The state; None if there is none, if the file cannot be read, or if the shapes of the parameters differ.
-        """
+    def read(self) -> State | None:
+        """Return the saved state; None if there is none, or if the file cannot be read."""
         if self._path is None or not self._path.exists():
             return None
         try:
-            state = State(**torch.load(self._path, map_location="cpu", weights_only=True))
+            return State(**torch.load(self._path, map_location="cpu", weights_only=True))
         except (OSError, RuntimeError, TypeError, ValueError, EOFError, pickle.UnpicklingError):
             return None
-        fits = [value.shape for value in state.values] == [parameter.shape for parameter in parameters]
-        return state if fits else None
 
     def write(self, state: State) -> None:
         """Save a state in place of the last one; if the file cannot be written, the training goes on without it."""

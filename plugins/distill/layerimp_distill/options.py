@@ -23,14 +23,15 @@ class DistillConfig(Options):
         "logits; the distance between their residual `streams` after each kept block from the first gap on; or the "
         "pruned model's own loss on the `text`, without the intact model.",
     )
-    learns: Literal["beside", "lora", "all"] = Field(
-        "beside",
-        description="The parameters to train: the blocks `beside` the gaps; low-rank updates (`lora`) of all linear "
-        "maps in the blocks, merged at the end; or `all` blocks. Embeddings and head are never trained.",
+    learns: Literal["beside", "lora", "all"] | None = Field(
+        None,
+        description="The parameters to train: `all` blocks; the blocks `beside` the gaps; or low-rank updates (`lora`) "
+        "of all linear maps in the blocks, merged at the end. By default the first of these that the free memory has "
+        "room for. Embeddings and head are never trained.",
     )
     width: int = Field(2, ge=1, description="With `beside`: the number of blocks to train on either side.")
     rank: int = Field(16, ge=1, description="With `lora`: the rank of each update.")
-    first: str = Field("", description="A healer to run first, such as `linear`, with its default options.")
+    first: str | None = Field("linear", description="A healer to run first, with its default options; null for none.")
     steps: int | None = Field(
         None,
         ge=1,
@@ -40,11 +41,24 @@ class DistillConfig(Options):
     tokens: int | None = Field(
         None, ge=1, description="The maximum number of training tokens; a token counts each time it is read."
     )
-    rate: float = Field(
-        3e-4, gt=0, description="The peak learning rate, reached after a twentieth of the training, before a decay."
+    rate: float | None = Field(
+        None,
+        gt=0,
+        description="The peak learning rate, reached after a twentieth of the training, before a decay. By default it "
+        "is found: by short trials, and by going back to a third where the model gets worse.",
     )
-    rows: int = Field(4, ge=1, description="The maximum number of rows of text per step.")
-    checks: int = Field(10, ge=1, description="How often the held-out loss is measured; the best step is kept.")
+    rows: int | None = Field(
+        None,
+        ge=1,
+        description="The rows of text per step; by default 4 on a CPU, and 16 on a GPU. Where memory is short, fewer "
+        "run at once.",
+    )
+    checks: int = Field(
+        10,
+        ge=1,
+        description="How often the distance from the intact model is measured; the best step is kept. Within a limit "
+        "of minutes, fewer if they would take more than a fifth of the time.",
+    )
     seed: int = Field(0, ge=0, description="Seed of the order of the text, and of the initial `lora` updates.")
 
     @model_validator(mode="before")
@@ -58,7 +72,7 @@ class DistillConfig(Options):
 
     @field_validator("first")
     @classmethod
-    def _another(cls, first: str) -> str:
+    def _another(cls, first: str | None) -> str | None:
         if first == "distill":
             raise ValueError("distill cannot run before itself")
         return first

@@ -1,218 +1,311 @@
-"""Train with transformers' Trainer under limits on steps, tokens and time, and keep the step with the lowest loss."""
+"""Train under limits on steps, tokens and time, and keep the step that is nearest to the intact model."""
 
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
-from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from layerimp.errors import NonFiniteError
-from layerimp_distill.course import PERCENT, Course, Limits, Outcome
+from layerimp.healer import Distance, Loss
+from layerimp_distill.course import Check, Limits, Outcome, advances
+from layerimp_distill.memory import RARELY, Memory, State
+from layerimp_distill.text import Text, joined
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
 
     from layerimp.healer import Case
     from layerimp.sweep import Batch
     from layerimp_distill.learning import Learner
-    from layerimp_distill.losses import Loss
-    from layerimp_distill.memory import Memory
+    from layerimp_distill.losses import Loss as TrainingLoss
     from layerimp_distill.options import DistillConfig
+    from layerimp_distill.room import Plan
 
+PERCENT = 100
 WARM_UP = 0.05
 """The share of the training during which the learning rate rises."""
-ENDLESS = 10**9
-"""More steps than any limit allows; the Trainer requires a number."""
+RATES = (3e-5, 1e-4, 3e-4)
+"""The learning rates that are tried; where trials do not fit, training begins with the middle one."""
+FEWEST = 5
+"""A trial of fewer steps says nothing."""
+TRIALS = 0.1
+"""The largest share of the training that trials may take."""
+CHECKING = 0.2
+"""The largest share of a time limit that checks may take, about."""
+THIRD = 1 / 3
+LOWEST = 1e-7
+"""A rate at which a model still gets worse, and below which training ends."""
+LARGEST_GRADIENT = 1.0
+"""Gradients are scaled down to this norm."""
 
 
-def train(
-    case: Case, learner: Learner, loss: Loss, limits: Limits, config: DistillConfig, memory: Memory, *, before: float
-) -> Outcome:
-    """Train the learner's parameters, and leave them at the values of the best step.
+@dataclass(frozen=True)
+class Task:
+    """What is trained, and how.
 
-    A loss that is NaN or infinite ends the training. An interrupted training resumes from its last saved state. If only
-    steps or tokens are limited, the result is the same as without the interruption.
-
-    Args:
+    Attributes:
         case: The models and the text.
         learner: The parameters to train.
         loss: The training loss.
-        limits: How long to train.
-        config: The learning rate, the rows per step, the number of checks, and the seed.
-        memory: Where the state of the training is saved.
-        before: The held-out loss of the pruned model before training.
-
-    Returns:
-        The held-out loss in the course of the training.
+        config: The options.
+        plan: The rows of a step.
     """
-    optimizer = AdamW(learner.parameters, lr=config.rate, weight_decay=0.0)
-    course = Course(case, learner, limits, config.checks, before, optimizer, memory)
-    rate = course.resume()
-    schedule = LambdaLR(optimizer, lambda _step: _rate(course.spent))
-    if rate is not None:
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-    text = _Text(case.batches, case.further, config.rows, config.seed, course.steps)
-    if course.spent < 1.0:
-        model = case.pruned.model
-        with (
-            _left_as_it_was(model),
-            TemporaryDirectory() as nowhere,
-            case.progress.stage("distill", PERCENT, unit="%") as advance,
-        ):
-            course.advance = advance
-            trainer = _Teacher(model, _settings(model, config, nowhere), text, loss, course, (optimizer, schedule))
-            try:
-                trainer.train()
-            except NonFiniteError as error:
-                case.progress.note(f"{error}; training ends there")
-    course.take_best()
-    return course.outcome
+
+    case: Case
+    learner: Learner
+    loss: TrainingLoss
+    config: DistillConfig
+    plan: Plan
 
 
-class _Settings(TrainingArguments):
-    """The settings of a Trainer that works on one device, that of the model, rather than on the first GPU or on all."""
+class Training:
+    """A training, which goes from step to step, and back where the model gets worse.
 
-    place: torch.device | None = None
+    A loss or a distance that is NaN or infinite counts as worse. A rate that the user names stays; then only the best
+    step is kept, and a loss that is not finite ends the training.
 
-    @property
-    def device(self) -> torch.device:
-        """The device; read by the Trainer."""
-        chosen: torch.device = super().device
-        return self.place or chosen
+    An interrupted training resumes from its last saved state. If only steps or tokens are limited, the result is the
+    same as without the interruption.
 
-    @property
-    def n_gpu(self) -> int:
-        """The number of GPUs; read by the Trainer."""
-        count: int = super().n_gpu
-        return min(count, 1)
-
-
-def _settings(model: PreTrainedModel, config: DistillConfig, directory: str) -> TrainingArguments:
-    """Return the Trainer's settings, with the model's device as the current one."""
-    settings = _Settings(
-        output_dir=directory,
-        max_steps=ENDLESS,
-        seed=config.seed,
-        use_cpu=model.device.type == "cpu",
-        bf16=model.dtype == torch.bfloat16,
-        fp16=model.dtype == torch.float16,
-        save_strategy="no",
-        logging_strategy="no",
-        eval_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        use_cache=getattr(model.config, "use_cache", False),
-    )
-    settings.place = model.device
-    if model.device.type == "cuda":
-        torch.cuda.set_device(model.device)  # what is made so far has set the first GPU
-    return settings
-
-
-def _rate(spent: float) -> float:
-    """Return the learning rate as a share of its maximum: a linear warm-up, then a cosine decay."""
-    if spent < WARM_UP:
-        return max(spent, 0.01) / WARM_UP
-    return 0.5 * (1 + math.cos(math.pi * min(spent, 1.0)))
-
-
-@dataclass
-class _Text:
-    """An endless iterator over the training text, a few rows at a time.
-
-    Each round reads the calibration set, shuffled anew, and then the further text.
+    Args:
+        task: What is trained, and how.
+        memory: Where the state is saved.
+        start: The distance from the intact model before the training.
+        seconds: How long it took to measure that.
+        watch: Is shown each check, in time that does not count.
 
     Attributes:
-        batches: The calibration set.
-        further: Further training text.
-        rows: The most rows per step.
-        seed: Seed of the order of the calibration set.
-        skipped: The number of steps to skip, because they were taken before an interruption.
+        outcome: The checks so far.
+        rate: The peak learning rate in force.
     """
 
-    batches: Sequence[Batch]
-    further: Iterable[Batch]
-    rows: int
-    seed: int
-    skipped: int = 0
-
-    def __iter__(self) -> Iterator[Batch]:
-        return islice(self._all(), self.skipped, None)
-
-    def _all(self) -> Iterator[Batch]:
-        own = list(self._parts(self.batches))
-        order = random.Random(self.seed)
-        while True:
-            order.shuffle(own)
-            yield from own
-            yield from self._parts(self.further)
-
-    def _parts(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        for batch in batches:
-            for start in range(0, len(batch["input_ids"]), self.rows):
-                yield {name: value[start : start + self.rows] for name, value in batch.items()}
-
-
-class _Teacher(Trainer):
-    """A Trainer that reads endless text and computes a loss from two models."""
-
     def __init__(
-        self, model: Any, settings: TrainingArguments, text: _Text, loss: Loss, course: Course, optimizers: Any
+        self, task: Task, memory: Memory, start: Distance, seconds: float, watch: Callable[[Check], None] | None = None
     ) -> None:
-        super().__init__(model, settings, callbacks=[course], optimizers=optimizers)
-        self.remove_callback(PrinterCallback)
-        self._text, self._loss, self._course = text, loss, course
+        config, parameters = task.config, task.learner.parameters
+        self._case, self._learner, self._loss, self._plan = task.case, task.learner, task.loss, task.plan
+        self._memory, self._judging, self._watch = memory, seconds, watch
+        self._limits, self._fixed = Limits(config.steps, config.tokens, config.minutes), config.rate is not None
+        self._text = Text(task.case.batches, task.case.further, task.plan.rows, config.seed)
+        self.outcome, self.rate = Outcome(start), config.rate or RATES[len(RATES) // 2]
+        self._steps = self._tokens = self._checked = 0
+        self._spent = self._since = 0.0
+        self._planned = config.checks
+        if config.minutes is not None:
+            self._planned = min(config.checks, max(2, int(CHECKING * 60 * config.minutes / max(seconds, 1e-9))))
+        self._kept = [parameter.detach().clone() for parameter in parameters]
+        self._renew()
+        self._began = time.monotonic()
 
-    def get_train_dataloader(self) -> Any:
-        """Return the training text; called by the Trainer."""
-        return self._text
+    def resume(self, state: State) -> None:
+        """Go on from the saved state of an interrupted training."""
+        self.rate, self._since, self._spent = state.rate, state.since, state.spent
+        self._steps, self._tokens = state.steps, state.tokens
+        self._planned, self._checked = state.planned, state.checked
+        self._began = time.monotonic() - state.seconds
+        start = self.outcome.start
+        checks = []
+        for steps, tokens, seconds, rate, plain, repeated in state.checks:
+            again = start.repeated and Loss(repeated, start.repeated.counts)
+            distance = Distance(Loss(plain, start.plain.counts), again)
+            checks.append(Check(steps, tokens, seconds, rate, distance))
+        self.outcome = Outcome(start, tuple(checks))
+        self._put(state.values)
+        device = self._learner.parameters[0].device
+        self._kept = [value.to(device) for value in state.best_values]
+        self._optimizer.load_state_dict(state.optimizer)
+        self._scaler.load_state_dict(state.scaler)
+        counted = f"{state.steps} step" + "s" * (state.steps != 1)
+        self._case.progress.note(f"goes on with the training that was interrupted after {counted}")
 
-    def compute_loss(self, model: Any, inputs: Any, *_args: Any, **_kwargs: Any) -> Any:
-        """Return the loss of a step; called by the Trainer.
+    def run(self) -> None:
+        """Train, and leave the parameters at the values of the best step."""
+        with self._case.progress.stage("distill", PERCENT, unit="%") as advance:
+            reported = 0
+            for rows in self._text.steps(self._steps):
+                if self._spent >= 1.0 or self.rate < LOWEST:
+                    break
+                seconds = time.monotonic()
+                try:
+                    self._step(rows, self.rate * schedule(self._spent, self._since))
+                except NonFiniteError as error:
+                    if self._fixed:
+                        self._case.progress.note(f"{error}; training ends there; a lower rate may help")
+                        break
+                    self._go_back(str(error))
+                self._steps += 1
+                self._tokens += _tokens_in(rows)
+                if self._steps == 1 and not self._fixed:
+                    self._try_rates(time.monotonic() - seconds, _tokens_in(rows))
+                self._account()
+                advance(int(self._spent * PERCENT) - reported)
+                reported = int(self._spent * PERCENT)
+        self._put(self._kept)
+
+    def _account(self) -> None:
+        """Count what is spent, check the distance if that is due, and save the state from time to time."""
+        seconds = time.monotonic() - self._began
+        self._spent = min(self._limits.spent(self._steps, self._tokens, seconds), 1.0)
+        due = int(self._spent * self._planned)
+        if due > self._checked:
+            self._checked = due
+            self._check(seconds)
+        # A finished training is saved too, in case a later stage of the command is interrupted, unless it was so short
+        # that it is quickly repeated.
+        if self._memory.due or (self._spent >= 1.0 and seconds > RARELY):
+            self._memory.write(self._state(time.monotonic() - self._began))
+
+    def _step(self, rows: Sequence[Batch], rate: float) -> None:
+        """Take a step of the optimizer.
 
         Raises:
             NonFiniteError: the loss is NaN or infinite.
         """
-        with self.accelerator.autocast():
-            loss = self._loss(inputs)
-        if not loss.isfinite():
-            raise NonFiniteError(f"the loss of step {self._course.steps} is {loss.item()}; a lower rate may help")
-        self._course.tokens += int(inputs["attention_mask"].sum())
-        return loss
+        model, whole, at_once = self._case.pruned.model, _tokens_in(rows), self._plan.at_once
+        half = model.dtype in (torch.float16, torch.bfloat16)
+        for start in range(0, len(rows), at_once):
+            part = rows[start : start + at_once]
+            with torch.autocast(model.device.type, model.dtype) if half else nullcontext():
+                loss = self._loss(joined(part))
+            if not loss.isfinite():
+                self._optimizer.zero_grad()
+                raise NonFiniteError(f"the loss of step {self._steps} is {loss.item()}")
+            self._scaler.scale(loss * (_tokens_in(part) / whole)).backward()
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._scaler.unscale_(self._optimizer)
+        torch.nn.utils.clip_grad_norm_(self._learner.parameters, LARGEST_GRADIENT)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad()
 
-
-@contextmanager
-def _left_as_it_was(model: PreTrainedModel) -> Iterator[None]:
-    """Undo the Trainer's side effects.
-
-    These are on the process's random generators and its current GPU, and on the model's modes, `forward` and
-    configuration.
-    """
-    state, numbers = random.getstate(), np.random.get_state()
-    modes, own = {module: module.training for module in model.modules()}, dict(vars(model))
-    fields = dict(vars(model.config))
-    place = torch.cuda.device(model.device) if model.device.type == "cuda" else nullcontext()
-    with place, torch.random.fork_rng():
+    def _check(self, seconds: float) -> None:
         try:
-            yield
+            distance = self._distance()
+        except NonFiniteError as error:
+            if not self._fixed:
+                self._go_back(str(error))
+            return
+        check = Check(self._steps, self._tokens, seconds, self.rate, distance)
+        self.outcome = Outcome(self.outcome.start, (*self.outcome.checks, check))
+        if self._watch is not None:
+            before = time.monotonic()
+            self._watch(check)
+            self._began += time.monotonic() - before
+        if check is self.outcome.best:
+            self._kept = [parameter.detach().clone() for parameter in self._learner.parameters]
+        elif not self._fixed and not advances(distance, self.outcome.start):
+            self._go_back(distance.words(self.outcome.start))
+
+    def _distance(self) -> Distance:
+        with self._learner.settled():
+            return self._case.distance()
+
+    def _go_back(self, why: str) -> None:
+        """Return to the best step so far, or to the start, and go on at a third of the rate."""
+        best = self.outcome.best
+        back = f"step {best.steps}" if best else "the start"
+        self._case.progress.note(
+            f"at the rate {self.rate:.1e}, after {self._steps} steps, {why}: back to {back}, and on at a third"
+        )
+        self.rate, self._since = self.rate * THIRD, self._spent
+        self._put(self._kept)
+        self._renew()
+
+    def _try_rates(self, seconds: float, tokens: int) -> None:
+        """Choose the rate by short trials from the start, if a tenth of the training has room for them.
+
+        Args:
+            seconds: The time of a step.
+            tokens: The tokens of a step.
+        """
+        whole = 1 / self._limits.spent(1, tokens, seconds)  # the steps of the training
+        judging = 0.0 if self._limits.minutes is None else self._judging / (60 * self._limits.minutes)
+        steps = int((TRIALS / len(RATES) - judging) * whole)
+        if steps < FEWEST:
+            return
+        shares: dict[float, float] = {}
+        for rate in RATES:
+            share = self._trial(rate, steps)
+            if share is not None:
+                shares[rate] = share
+        self.rate = min(shares, key=shares.__getitem__, default=RATES[0] * THIRD)
+        tried = ", ".join(f"{rate:.0e} {f'{shares[rate]:.1%}' if rate in shares else 'worse'}" for rate in RATES)
+        self._case.progress.note(
+            f"of the distance from the intact model, {steps} steps at each rate leave: {tried}; the rate is "
+            f"{self.rate:.0e}"
+        )
+
+    def _trial(self, rate: float, steps: int) -> float | None:
+        """Return the share of the distance that some steps leave; None if the model got worse. Nothing else changes."""
+        start = self.outcome.start
+        self._put(self._kept)
+        self._renew()
+        try:
+            for number, rows in enumerate(islice(self._text.steps(), steps)):
+                self._step(rows, rate * min(1.0, 2 * (number + 1) / steps))
+            distance = self._distance()
+        except NonFiniteError:
+            return None
         finally:
-            random.setstate(state)
-            np.random.set_state(numbers)
-            for module, mode in modes.items():
-                module.training = mode
-            for name in vars(model).keys() - own.keys():  # the wrapped forward, and flags
-                del vars(model)[name]
-            vars(model.config).clear()  # the Trainer sets use_cache, which not every configuration has
-            vars(model.config).update(fields)
+            self._put(self._kept)
+            self._renew()
+        return distance.relative_to(start) if advances(distance, start) else None
+
+    def _renew(self) -> None:
+        """Begin with a new optimizer, which knows nothing of earlier steps."""
+        device, half = self._case.pruned.device.type, self._case.pruned.model.dtype is torch.float16
+        self._optimizer = AdamW(self._learner.parameters, weight_decay=0.0)
+        self._scaler: Any = torch.amp.GradScaler(device, enabled=half)
+
+    def _put(self, values: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            for parameter, value in zip(self._learner.parameters, values, strict=True):
+                parameter.copy_(value)
+
+    def _state(self, seconds: float) -> State:
+        """Return the state from which an interrupted training resumes."""
+        checks = []
+        for steps, tokens, since, rate, distance in self.outcome.checks:
+            again = [] if distance.repeated is None else list(distance.repeated.totals)
+            checks.append((steps, tokens, since, rate, list(distance.plain.totals), again))
+        return State(
+            plan=(self._plan.learns, self._plan.rows, self._plan.at_once),
+            rate=self.rate,
+            since=self._since,
+            steps=self._steps,
+            tokens=self._tokens,
+            seconds=seconds,
+            spent=self._spent,
+            planned=self._planned,
+            checked=self._checked,
+            checks=checks,
+            values=[parameter.detach() for parameter in self._learner.parameters],
+            best_values=self._kept,
+            optimizer=self._optimizer.state_dict(),
+            scaler=self._scaler.state_dict(),
+        )
+
+
+def schedule(spent: float, since: float = 0.0) -> float:
+    """Return the learning rate as a share of its peak: a linear warm-up, and a cosine over the training.
+
+    Args:
+        spent: The share of the training that is over.
+        since: The share that was over when the peak came into force.
+    """
+    rise = min(1.0, max(spent - since, 0.01) / WARM_UP)
+    return rise * 0.5 * (1 + math.cos(math.pi * min(spent, 1.0)))
+
+
+def _tokens_in(rows: Sequence[Batch]) -> int:
+    return sum(len(row["input_ids"]) for row in rows)

@@ -1,0 +1,128 @@
+"""Decide by arithmetic what a training learns: as much as the memory has room for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from rich.filesize import decimal
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from layerimp.fidelity.divergence import CHUNK_LOGITS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from layerimp.blocks import BlockStack
+    from layerimp.healer import Room, Scope
+    from layerimp_distill.options import DistillConfig
+
+Learns = Literal["all", "beside", "lora"]
+
+WORDS: Mapping[Learns, str] = {
+    "all": "all blocks learn",
+    "beside": "the blocks beside the gaps learn",
+    "lora": "low-rank changes of all blocks learn",
+}
+ROWS, ROWS_ON_GPU = 4, 16
+"""The rows of a step by default; fewer would leave a GPU idle."""
+FLOAT = 4
+"""The bytes of a learned value, of its gradient, and of each of the two moments that the optimizer keeps of it."""
+LOGITS = 6
+"""So many values exist at once for each logit: of both models, their logarithms, and the gradients."""
+ACTIVATIONS = {False: 8.0, True: 5.0}
+"""The bytes kept for the backward pass, at most, for each feature that a matrix reads or writes for a token; by
+whether the model computes in 16 bits."""
+SPARE = 1.1
+"""The memory that is needed, with a tenth to spare."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training learns, and from how many rows at a time.
+
+    Attributes:
+        learns: What learns.
+        rows: The rows of a step.
+        at_once: How many of them run at once; fewer than `rows` where memory is short.
+    """
+
+    learns: Learns
+    rows: int
+    at_once: int
+
+    def words(self, need: Mapping[str, int], free: int) -> str:
+        """Describe the plan with the memory that it needs beside the weights of both models, and the free memory."""
+        rows = f"{self.rows} rows a step" + (f", {self.at_once} at once" if self.at_once < self.rows else "")
+        parts = ", ".join(f"{name} {decimal(size)}" for name, size in need.items() if size)
+        return (
+            f"{WORDS[self.learns]}, {rows}: {decimal(sum(need.values()))} beside the weights of both models ({parts}), "
+            f"where {decimal(free)} are free"
+        )
+
+
+def planned(stack: BlockStack, config: DistillConfig, scope: Scope, room: Room) -> Plan:
+    """Decide on the first that the memory has room for: all blocks, those beside the gaps, or low-rank changes.
+
+    Where memory is short, fewer rows run at once before less learns. If nothing fits, the least is planned.
+
+    Args:
+        stack: The blocks of the pruned model; its parameters may be on the meta device.
+        config: The options, which may name what learns and the rows of a step.
+        scope: The number of gaps, and the length of rows.
+        room: The memory.
+    """
+    rows = config.rows or (ROWS_ON_GPU if room.device == "cuda" else ROWS)
+    ways: tuple[Learns, ...] = (config.learns,) if config.learns else ("all", "beside", "lora")
+    plan = Plan(ways[-1], rows, 1)
+    for learns in ways:
+        for at_once in _halved(rows):
+            plan = Plan(learns, rows, at_once)
+            if SPARE * sum(needed(stack, config, plan, scope).values()) <= room.free:
+                return plan
+    return plan
+
+
+def _halved(rows: int) -> Iterator[int]:
+    while rows:
+        yield rows
+        rows //= 2
+
+
+def needed(stack: BlockStack, config: DistillConfig, plan: Plan, scope: Scope) -> dict[str, int]:
+    """Return the bytes that a training needs beside the weights of both models, by what they are for."""
+    matrices = [value.shape[-2:] for block in stack for value in block.parameters() if value.ndim > 1]
+    sizes = sorted(sum(value.numel() for value in block.parameters()) for block in stack)
+    stored = stack.model.dtype.itemsize
+    tokens, half = plan.at_once * scope.length, stored < FLOAT
+    if plan.learns == "lora":
+        maps = [module.weight for block in stack for module in linear_maps(block).values()]
+        learned = sum(config.rank * sum(weight.shape) for weight in maps)
+        healed = stored * sum(weight.numel() for weight in maps)
+    else:
+        count = len(sizes) if plan.learns == "all" else min(len(sizes), 2 * config.width * scope.gaps)
+        learned, healed = sum(sizes[-count:]), 0  # the healed weights take the place of what the optimizer keeps
+    return {
+        "learned values": FLOAT * learned,
+        "gradients": FLOAT * learned,
+        "optimizer": 2 * FLOAT * learned,
+        "best values": FLOAT * learned,
+        "16-bit copies": stored * learned if half else 0,
+        "a merged block": FLOAT * sizes[-1],
+        "healed weights": healed,
+        "activations": int(ACTIVATIONS[half] * tokens * sum(map(sum, matrices))),
+        "logits": FLOAT * LOGITS * min(tokens * stack.vocab_size, CHUNK_LOGITS),
+    }
+
+
+def linear_maps(block: nn.Module) -> dict[str, nn.Linear | Conv1D]:
+    """Return the plain linear maps in a block, which low-rank changes are made of, by path."""
+    return {path: module for path, module in block.named_modules() if type(module) in (nn.Linear, Conv1D)}
+
+
+def without_change(stack: BlockStack) -> int:
+    """Return the number of values in matrices of the blocks that low-rank changes leave as they are, as in experts."""
+    changed = {id(module.weight) for block in stack for module in linear_maps(block).values()}
+    matrices = (value for block in stack for value in block.parameters() if value.ndim > 1)
+    return sum(value.numel() for value in matrices if id(value) not in changed)
