@@ -126,7 +126,6 @@ ADJUSTED: dict[str, dict[str, Any]] = {
     "layoutlmv3": {"coordinate_size": 6, "shape_size": 4, "patch_size": 8},
     "lfm2_moe": {"layer_types": ["conv", "conv", "full_attention"] * 2},
     "lilt": {"hidden_size": 48},
-    "mllama": {"text_config": {"cross_attention_layers": [3]}},
     "mamba2": {"head_dim": 16},
     "ministral": {"head_dim": 8},
     "mobilebert": {"true_hidden_size": 32, "intra_bottleneck_size": 32, "embedding_size": 32},
@@ -157,15 +156,94 @@ ADJUSTED: dict[str, dict[str, Any]] = {
         "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid", "linear_attention", "hybrid"]
     },
 }
-_MROPE = {"text_config": {"rope_parameters": _ROPE | {"mrope_section": [2, 1, 1]}}}
-ADJUSTED |= dict.fromkeys(("glm46v", "glm4v", "glm_ocr", "glmga", "paddleocr_vl"), _MROPE)
-ADJUSTED["glm4v_moe"] = {"text_config": {"rope_parameters": _ROPE | {"mrope_section": [1, 1, 0]}}}
-ADJUSTED["qwen2_5_vl"] = _MROPE | {"vision_config": {"window_size": 32}}
-ADJUSTED["hyperclovax_vision_v2"] = {"vision_config": {"window_size": 32}}
+_MROPE = {"rope_parameters": _ROPE | {"mrope_section": [2, 1, 1]}}
 _DEEPSTACK = {"vision_config": {"depth": 4, "deepstack_visual_indexes": [0, 1, 2]}}
-ADJUSTED |= dict.fromkeys(("cosmos3_omni", "qwen3_vl", "qwen3_vl_moe"), _DEEPSTACK)
 _TILES = {"image_grid_pinpoints": [[32, 64]]}
+_SECTIONS = {"text_config": _MROPE}
+_MARKED = {"image_token_id": 95}
+ADJUSTED |= dict.fromkeys(("glm46v", "glm4v", "glm_ocr", "glmga", "paddleocr_vl"), _SECTIONS)
+ADJUSTED |= dict.fromkeys(("cosmos3_omni", "qwen3_vl", "qwen3_vl_moe"), _DEEPSTACK)
 ADJUSTED |= dict.fromkeys(("llava_next", "llava_next_video", "llava_onevision"), _TILES)
+ADJUSTED |= dict.fromkeys(("minicpm_ocr", "minicpmv4_6", "minicpmv4_7"), _MARKED)
+ADJUSTED |= {
+    "aria": {"projector_patch_to_query_dict": {16: 4}},
+    "cohere_compass": {"text_config": ADJUSTED["cohere_compass_text"]},
+    "exaone4_5": {
+        "text_config": {
+            "model_type": "exaone4",
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": BLOCKS,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "vocab_size": VOCAB,
+            "sliding_window": 4,
+            "sliding_window_pattern": 2,
+        },
+        "vision_config": {"window_size": 32, "num_key_value_heads": 2},
+    },
+    "gemma4": {
+        "vision_config": {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "head_dim": 8,
+            "patch_size": 8,
+            "pooling_kernel_size": 2,
+            "position_embedding_size": 32,
+        }
+    },
+    "gemma4_unified": {
+        "vision_config": {
+            "patch_size": 8,
+            "pooling_kernel_size": 2,
+            "mm_embed_dim": 32,
+            "mm_posemb_size": 32,
+            "output_proj_dims": 32,
+        }
+    },
+    "glm4v_moe": {"text_config": {"rope_parameters": _ROPE | {"mrope_section": [1, 1, 0]}}},
+    "granite4_vision": _TILES
+    | {
+        "downsample_rate": "1/2",
+        "deepstack_layer_map": [[1, 0], [3, 2]],
+        "spatial_target_layers": [1, 3],
+        "vision_config": {"hidden_size": 64},
+    },
+    "hunyuan_vl": {"text_config": _MROPE | {"head_dim": 8}},
+    "hyperclovax_vision_v2": {"vision_config": {"window_size": 32}},
+    "idefics": {"cross_layer_interval": 2},
+    "janus": {
+        "vq_config": {
+            "base_channels": 32,
+            "latent_channels": 32,
+            "channel_multiplier": [1, 1],
+            "num_embeddings": 32,
+            "image_token_embed_dim": 32,
+        }
+    },
+    "mllama": {
+        "text_config": {"cross_attention_layers": [3]},
+        "vision_config": {"intermediate_layers_indices": [0, 1], "vision_output_dim": 96, "num_global_layers": 2},
+    },
+    "molmo2": {
+        "adapter_config": {
+            "vision_feature_layer": [-1, -2],
+            "hidden_size": 32,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+        }
+    },
+    "muse_glimmer": {"out_hidden_size": 128},
+    "muse_spark": {"audio_config": {"hidden_sizes": [8, 8, 16, 16], "out_hidden_size": 32}, "out_hidden_size": 128},
+    "nemotron_h_omni": {"text_config": ADJUSTED["nemotron_h"], "vision_config": {"video_temporal_patch_size": 2}},
+    "qwen2_5_vl": {"text_config": _MROPE, "vision_config": {"window_size": 32}},
+    "qwen2_vl": {"text_config": _MROPE, "vision_config": {"embed_dim": 32, "hidden_size": 32}},
+    "step3p7": {"text_config": {"sliding_window": 4}},
+    "vipllava": {"vision_feature_layers": [-2, -3]},
+}
 ADJUSTED["qwen4_exp"] = {"text_config": ADJUSTED["qwen4_exp_text"]}
 """Further changes that a type needs to be built small."""
 

@@ -48,17 +48,19 @@ def vision_part(config: PretrainedConfig) -> PretrainedConfig | None:
     return next(parts, None)
 
 
-def made_up_images(stack: BlockStack, count: int = 1) -> Inputs | None:
+def made_up_images(stack: BlockStack, count: int = 1, *, most: float = math.inf) -> Inputs | None:
     """Return a row of text [1, seq] with made-up images in it, as arguments of the model; None if none can be made up.
 
     Args:
         stack: The blocks of the model.
         count: The number of images.
+        most: The most numbers that the images may have; larger forms are passed over.
     """
-    vision = vision_part(stack.model.config) or stack.model.config
     names = frozenset(inspect.signature(stack.model.forward).parameters)
     with in_eval_mode(stack.model), torch.no_grad(), quiet():
-        for form in _forms(vision, names, count):
+        for form in _forms(stack.model.config, names, count):
+            if max(value.numel() for value in form.values()) > most:
+                continue
             pixels = {name: value.to(stack.device, _dtype(stack, value)) for name, value in form.items()}
             for tokens in _features(stack, pixels, count):
                 inputs = _with_text(stack, pixels, [tokens] * count, names)
@@ -188,8 +190,9 @@ def _sides(value: object) -> tuple[int, int] | None:
     return None
 
 
-def _forms(vision: PretrainedConfig, names: frozenset[str], count: int) -> Iterator[Inputs]:
+def _forms(config: PretrainedConfig, names: frozenset[str], count: int) -> Iterator[Inputs]:
     """Yield the forms that a model may take, judged by the arguments of its forward."""
+    vision = vision_part(config) or config
     channels = _field(vision, "num_channels", "in_channels", "in_chans") or 3
     patch = _sides(getattr(vision, "patch_size", None)) or (14, 14)
     merge = (_sides(getattr(vision, name, None)) for name in ("spatial_merge_size", "merge_size", "merge_kernel_size"))
@@ -198,18 +201,19 @@ def _forms(vision: PretrainedConfig, names: frozenset[str], count: int) -> Itera
         if argument in names:
             yield from form(vision, channels, patch, side, count)
     for sides in filter(None, (_sides(getattr(vision, name, None)) for name in ("image_size", "img_size"))):
-        yield from _whole(vision, names, (channels, *sides), count)
+        yield from _whole(config, names, (channels, *sides), count)
     if not hasattr(vision, "image_size"):
-        yield from _whole(vision, names, (channels, side * patch[0], side * patch[1]), count)
+        yield from _whole(config, names, (channels, side * patch[0], side * patch[1]), count)
+    yield {"pixel_values": _pixels(count, side * side, channels * patch[0] * patch[1])}
 
 
 def _whole(
-    vision: PretrainedConfig, names: frozenset[str], shape: tuple[int, int, int], count: int
+    config: PretrainedConfig, names: frozenset[str], shape: tuple[int, int, int], count: int
 ) -> Iterator[Inputs]:
     """Yield forms in which an image is a rectangle of pixels: alone, in rows of images, or in tiles."""
     sizes: Inputs = {"image_sizes": torch.tensor([shape[1:]] * count)} if "image_sizes" in names else {}
     if "aspect_ratio_ids" in names:
-        tiles = _field(vision, "max_num_tiles") or 1
+        tiles = _field(vision_part(config) or config, "max_num_tiles") or 1
         yield {
             "pixel_values": _pixels(1, count, tiles, *shape),
             "aspect_ratio_ids": torch.ones((1, count), dtype=torch.long),
@@ -220,6 +224,10 @@ def _whole(
         yield {"pixel_values": _pixels(1, count, *shape), **beside}
     for tiles in (2, 3, 5, 10):
         yield {"pixel_values": _pixels(count, tiles, *shape), **sizes}
+    if "high_res_pixel_values" in names:
+        part = getattr(config, "high_res_vision_config", None)
+        finer = _sides(getattr(part, "image_size", None)) or shape[1:]
+        yield {"pixel_values": _pixels(count, *shape), "high_res_pixel_values": _pixels(count, shape[0], *finer)}
     if "pixel_values_images" in names:
         yield {"pixel_values_images": _pixels(count, *shape)}
 
@@ -228,12 +236,15 @@ def _in_a_grid(
     vision: PretrainedConfig, channels: int, patch: tuple[int, int], side: int, count: int
 ) -> Iterator[Inputs]:
     """Yield the form in which the patches of all images follow one another, beside their grids [image, (t, h, w)]."""
-    patches, frames = count * side * side, _field(vision, "temporal_patch_size") or 1
-    beside = {"image_grid_thw": torch.tensor([[1, side, side]] * count)}
-    yield {"pixel_values": _pixels(patches, channels * frames * patch[0] * patch[1]), **beside}
-    yield {"pixel_values": _pixels(patches, channels, *patch), **beside}
+    stated = _field(vision, "temporal_patch_size")
     merged = {"image_merge_sizes": torch.tensor([side // 2] * count)}
-    yield {"pixel_values": _pixels(patches, channels * frames * patch[0] * patch[1]), **beside, **merged}
+    for many in (side, 4 * side):
+        patches, beside = count * many * many, {"image_grid_thw": torch.tensor([[1, many, many]] * count)}
+        for frames in dict.fromkeys((stated or 1, 1, 2)):
+            flat = _pixels(patches, frames * channels * patch[0] * patch[1])
+            yield {"pixel_values": flat, **beside}
+            yield {"pixel_values": flat, **beside, **merged}
+        yield {"pixel_values": _pixels(patches, channels, *patch), **beside}
 
 
 def _in_shapes(
@@ -251,12 +262,14 @@ def _with_positions(
     vision: PretrainedConfig, channels: int, patch: tuple[int, int], side: int, count: int
 ) -> Iterator[Inputs]:
     """Yield the form in which each image is a row of patches, beside the positions [image, patch, (x, y)] of these."""
-    side = math.lcm(side, _field(vision, "pooling_kernel_size") or 1)
+    pooled = _field(vision, "pooling_kernel_size") or 1
+    side = math.lcm(side, pooled)
     places = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="xy"), dim=-1).flatten(0, 1)
-    yield {
-        "pixel_values": _pixels(count, side * side, channels * patch[0] * patch[1]),
-        "image_position_ids": places[None].repeat(count, 1, 1),
-    }
+    for factor in dict.fromkeys((1, pooled)):
+        yield {
+            "pixel_values": _pixels(count, side * side, channels * patch[0] * patch[1] * factor**2),
+            "image_position_ids": places[None].repeat(count, 1, 1),
+        }
 
 
 def _in_a_strip(

@@ -12,6 +12,7 @@ from transformers import AutoConfig
 from transformers.models.auto import modeling_auto
 
 from layerimp._paths import expanded
+from layerimp.blocks.images import vision_part
 from layerimp.blocks.modes import quiet
 from layerimp.errors import ModelError
 from layerimp.models.discovery import find_blocks
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
 CLASSIFIER = "AutoModelForSequenceClassification"
 """The stock class of models that predict one of several labels."""
 
+_CAUSAL, _SEEING = "AutoModelForCausalLM", "AutoModelForImageTextToText"
+
 _AUTO_CLASSES: dict[str, dict[str, Any]] = {
-    "AutoModelForCausalLM": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    "AutoModelForImageTextToText": modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    _CAUSAL: modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    _SEEING: modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
     CLASSIFIER: modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
     "AutoModelForMaskedLM": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     "AutoModel": modeling_auto.MODEL_MAPPING_NAMES,
@@ -158,15 +161,17 @@ def auto_class(config: PretrainedConfig) -> str:
         ModelError: the checkpoint is of a class of Transformers that layerimp does not load, with another head.
     """
     architectures = config.architectures or []
-    for name, stock in _AUTO_CLASSES.items():
-        if {stock.get(config.model_type), _added(name, config)}.intersection(architectures):
+    # Several types stand in the lists of both: their class reads images as well, if the configuration has that part.
+    language = [_CAUSAL, _SEEING] if vision_part(config) is None else [_SEEING, _CAUSAL]
+    for name in (*language, *_AUTO_CLASSES):
+        if {_AUTO_CLASSES[name].get(config.model_type), _added(name, config)}.intersection(architectures):
             return name
     if strange := [name for name in architectures if hasattr(transformers, name)]:
         raise ModelError(
-            f"{strange[0]} is of a kind that layerimp does not load; it loads language models (causal, masked, and "
-            "such as also see), sequence classifiers, and models without a head"
+            f"{strange[0]} is of a kind that layerimp does not load; it loads language models (causal, masked, or "
+            "with images), sequence classifiers, and models without a head"
         )
-    for name in ("AutoModelForCausalLM", "AutoModelForImageTextToText"):
+    for name in language:
         if config.model_type in _AUTO_CLASSES[name] or _added(name, config):
             return name
     return "AutoModel"

@@ -42,7 +42,10 @@ def cached_bytes(model: PreTrainedModel, tokens: Tensor) -> list[float]:
     The list is empty for a model that keeps no cache, and holds a single NaN if the size of the cache is not known by
     layer, as for an encoder-decoder. Numbers count in the stored dtype. On the meta device only shapes are computed.
     """
-    if not model.can_generate() or "use_cache" not in inspect.signature(model.forward).parameters:
+    parameters = inspect.signature(model.forward).parameters
+    passed_on = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    takes = "use_cache" in parameters or (passed_on and hasattr(model.config.get_text_config(), "use_cache"))
+    if not model.can_generate() or not takes:
         return []
     with in_eval_mode(model), torch.inference_mode():
         output = model(input_ids=tokens, use_cache=True)

@@ -25,11 +25,13 @@ from layerimp.models.loading import float32_stands_in
 from layerimp.models.safetensors_files import Headers, read_headers
 from layerimp.models.sizing import ledger_of
 from layerimp.models.unsupported import refuse_config
+from layerimp.pipeline.image_depths import image_depths
 from layerimp.registry.assets import located
 from layerimp.report.results.models import Size
 from layerimp.steps import kept_halves
 from layerimp.surgery.config_search import shortened
 from layerimp.surgery.meta_model import Builder, facts
+from layerimp.surgery.proof import put_in
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -119,7 +121,10 @@ class Outline:
         reasons = {block: self.refusal([block]) for block in tried}
         if len(reasons) < count and len(set(reasons.values())) > 1:
             reasons |= {block: self.refusal([block]) for block in range(count) if block not in reasons}
-        return [reasons.get(block, reasons[0]) for block in range(count)]
+        depths = image_depths(self.stack)
+        shifted = [f"with an image {put_in(depths)}"] * (max(depths) + 1) if depths else []
+        shifted += [""] * (count - len(shifted))
+        return [reasons.get(block, reasons[0]) or shifted[block] for block in range(count)]
 
     def refusal(self, steps: Sequence[Step]) -> str:
         """Tell why stock code cannot build the model without some steps; empty if it can, or if that is not known."""

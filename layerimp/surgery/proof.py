@@ -52,12 +52,7 @@ class Past:
 
     def why(self) -> str:
         """Tell why another model computes something else."""
-        if not self.changed:
-            return "what its blocks do depends on their position"
-        return (
-            f"it changes the hidden states after {named(self.changed)}, counted from the first, so that only blocks "
-            f"from {max(self.changed) + 1} on can be removed"
-        )
+        return put_in(self.changed) if self.changed else "what its blocks do depends on their position"
 
 
 def past(stack: BlockStack, removed: Sequence[Step], probe: Probe) -> Past:
@@ -69,7 +64,7 @@ def past(stack: BlockStack, removed: Sequence[Step], probe: Probe) -> Past:
     """
     whose = f"{type(stack.model).__name__} past {named(removed)}"
     try:
-        with _short_windows(stack), _changes_between(stack) as changed:
+        with _short_windows(stack), changes_between(stack) as changed:
             hidden = last_hidden(stack, removed, probe)
     except LayerimpError:
         raise
@@ -131,8 +126,16 @@ def prove(stack: BlockStack, expected: Past, without: str) -> bool:
     return equal
 
 
+def put_in(changed: Sequence[int]) -> str:
+    """Tell why blocks cannot be removed if the model itself changes the hidden states after some blocks."""
+    return (
+        f"it changes the hidden states after {named(changed)}, counted from the first, so that only blocks from "
+        f"{max(changed) + 1} on can be removed"
+    )
+
+
 @contextmanager
-def _changes_between(stack: BlockStack) -> Iterator[list[int]]:
+def changes_between(stack: BlockStack) -> Iterator[list[int]]:
     """A context that collects the blocks whose output is not what the next block reads."""
     changed: list[int] = []
     left: list[Tensor] = []

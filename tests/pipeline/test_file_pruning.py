@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+import zoo
 from safetensors import safe_open
+from safetensors.torch import save_file
 from support.by_label import by_label
 from support.mood import Run
 from support.offloaded import saved
 from support.recipes import make_recipe
 from support.tiny import tiny
 from torch import Tensor
-from transformers import LlamaConfig
+from transformers import AutoModelForImageTextToText, LlamaConfig
 
 import layerimp
 from layerimp.checkpoint import copying
@@ -63,6 +65,35 @@ def compare(model: Path, tmp_path: Path, blocks: Any) -> None:
 @pytest.mark.parametrize("name", WHOLE)
 def test_blocks_are_removed_as_in_memory(name: str, tmp_path: Path) -> None:
     compare(saved(tiny(name), tmp_path / "model"), tmp_path, [1, 2] if name in ("gpt_neo",) else [1])
+
+
+@pytest.mark.parametrize("kind", ["llava", "gemma3"])
+def test_a_model_that_sees_under_its_published_names(kind: str, tmp_path: Path) -> None:
+    """The files of LLaVA and Gemma 3 hold names that Transformers changes on loading."""
+    model = saved(zoo.build(kind, "image"), tmp_path / "model")
+    (model / "processor_config.json").write_text('{"patch_size":  8}')
+    named = {key.replace("vision_tower.", "vision_tower.vision_model."): one for key, one in weights(model).items()}
+    save_file(named, model / "model.safetensors", {"format": "pt"})
+    usual = pruned(model, tmp_path / "usual", [1, 4])
+    written = pruned(model, tmp_path / "offloaded", [1, 4], offload=True)
+    kept = [0, 2, 3, 5]
+    layer = "language_model.model.layers.{}."
+    moved = {layer.format(old): layer.format(new) for new, old in enumerate(kept)}
+    gone = tuple(layer.format(old) for old in (1, 4))
+    expected = {
+        next((key.replace(old, new) for old, new in moved.items() if key.startswith(old)), key): one
+        for key, one in named.items()
+        if not key.startswith(gone)
+    }
+    found = weights(written)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(one, expected[key]) for key, one in found.items())
+    both = [AutoModelForImageTextToText.from_pretrained(place).state_dict() for place in (written, usual)]
+    assert both[0].keys() == both[1].keys()
+    assert all(torch.equal(one, both[1][key]) for key, one in both[0].items())
+    for place in (written, usual):
+        assert (place / "processor_config.json").read_bytes() == b'{"patch_size":  8}'
+        assert "AutoModelForImageTextToText" in (place / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", SEAMS)

@@ -9,18 +9,21 @@ from typing import Any
 
 import pytest
 import torch
+import zoo
 from layerimp_footprint import Footprint
 from safetensors.torch import save_file
 from support.mood import Run
 from support.published import checked
 from support.tiny import ALL, PARALLEL, UNPRUNABLE, tiny
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 import layerimp
 from layerimp.blocks.halves import find_halves
 from layerimp.blocks.middle import Halves
 from layerimp.errors import ModelError, SurgeryError
-from layerimp.models.sizing import ledger_of
+from layerimp.models.configuration import without_weights
+from layerimp.models.discovery import find_blocks
+from layerimp.models.sizing import language_model, ledger_of
 from layerimp.pipeline import inspection, outline
 from layerimp.pipeline.inspection import inspect_model
 from layerimp.pipeline.outline import Outline, stand_in
@@ -96,6 +99,33 @@ def test_blocks_that_stock_code_cannot_do_without_are_named_with_the_reason(name
     assert refused
     found = inspect_model(str(tmp_path), Permissions()).blocks
     assert {block.block: block.not_removed for block in found if block.not_removed} == refused
+
+
+@pytest.mark.parametrize(
+    ("name", "whole", "language"),
+    [("gemma-3-4b", 4_300_079_472, 3_880_263_168), ("qwen3-vl-8b", 8_767_123_696, 8_190_735_360)],
+)
+def test_published_models_that_see(name: str, whole: int, language: int) -> None:
+    fields = json.loads((Path(__file__).parent / "configurations" / f"{name}.json").read_text())
+    config = AutoConfig.for_model(fields.pop("model_type"), **fields)
+    stack = find_blocks(without_weights(config))
+    assert ledger_of(stack, {}).left(()).parameters == whole
+    found = language_model(stack)
+    assert found is not None
+    assert (found.parameters, found.bytes) == (language, 2 * language)
+
+
+def test_blocks_that_images_are_put_in_after_by_number_are_named(tmp_path: Path) -> None:
+    zoo.build("qwen3_vl", "image").save_pretrained(tmp_path)
+    found = inspect_model(str(tmp_path), Permissions())
+    assert found.language_model is not None
+    reasons = [block.not_removed for block in found.blocks]
+    assert reasons[3:] == [""] * 3
+    assert set(reasons[:3]) == {
+        "with an image it changes the hidden states after blocks 0, 1, 2, counted from the first, so that only blocks "
+        "from 3 on can be removed"
+    }
+    assert found.kv_bytes_per_token == 6 * 2 * 4 * 8 * 4  # keys and values of 6 blocks, each of 4 heads of 8
 
 
 def test_kinds_are_told_apart(tmp_path: Path) -> None:
