@@ -7,10 +7,8 @@ of the others, would dominate the fit.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +16,6 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from layerimp.errors import NonFiniteError
 from layerimp.healing import State
 from layerimp_closedform.gram import Gram
 
@@ -50,40 +47,24 @@ class Fit(ABC):
         self.model, self.writer, self.total = model, writer, total
 
     @abstractmethod
-    def add(self, state: State, *, held_out: bool = False) -> None:
-        """Add the states of both models at the gap in one batch: to fit to, or held out to choose the ridge by."""
+    def add(self, state: State) -> None:
+        """Add the states of both models at the gap in one batch."""
 
     @abstractmethod
     def nbytes(self, tokens: int) -> int:
         """Return the size of what is kept of so many tokens, in bytes."""
 
     @abstractmethod
-    def sums(self, factor: float) -> list[Gram]:
-        """Return the sums over the rows to fit to, and over those that are held out if there are any.
+    def values(self, factor: float, ridge: float) -> Values:
+        """Return new parameters.
 
         Args:
             factor: The factor by which the stream is scaled at the gap.
+            ridge: The ridge.
+
+        Raises:
+            NonFiniteError: the fit has no solution.
         """
-
-    @abstractmethod
-    def parameters(self, solution: Tensor, factor: float) -> Values:
-        """Return new parameters for the solution [output, feature] of the sums for a factor."""
-
-    def values(self, factor: float, ridges: Sequence[float]) -> tuple[float, Values] | None:
-        """Return the ridge with the smallest error on the rows held out, and the new parameters.
-
-        Returns:
-            None if no ridge gives a solution.
-        """
-        fitted, *held_out = self.sums(factor)
-        best, least = None, math.inf
-        for ridge in ridges:
-            with suppress(NonFiniteError):
-                solution = fitted.solve(ridge)
-                error = sum(gram.error(solution) for gram in held_out)
-                if best is None or error < least:
-                    best, least = (ridge, solution), error
-        return None if best is None else (best[0], self.parameters(best[1], factor))
 
     @property
     def features(self) -> int:
@@ -136,24 +117,24 @@ class PlainFit(Fit):
 
     def __init__(self, model: nn.Module, writer: Writer, total: float = 1.0) -> None:
         super().__init__(model, writer, total)
-        self._grams: dict[bool, Gram] = {}
+        self._gram = Gram()
+        self._solved: dict[float, Tensor] = {}
 
-    def add(self, state: State, *, held_out: bool = False) -> None:
-        """Add the states of both models at the gap in one batch: to fit to, or held out to choose the ridge by."""
+    def add(self, state: State) -> None:
+        """Add the states of both models at the gap in one batch."""
         aims = torch.cat([state.target.double() / self.total, state.stream.double()], dim=1)
-        self._grams.setdefault(held_out, Gram()).add(self.reads(state), aims, 1 / lengths(state.target))
+        self._gram.add(self.reads(state), aims, 1 / lengths(state.target))
 
     def nbytes(self, tokens: int) -> int:
         """Return the size of the sums, in bytes."""
         return 8 * self.features * (self.features + 2 * self.outputs)
 
-    def sums(self, factor: float) -> list[Gram]:
-        """Return the sums for  y / f - x."""
-        return [self._grams[held_out].weighing(1 / factor, -1) for held_out in sorted(self._grams)]
-
-    def parameters(self, solution: Tensor, factor: float) -> Values:
+    def values(self, factor: float, ridge: float) -> Values:
         """Return the map's new parameters."""
-        return self.map_values(solution / self.writer.scale)
+        if ridge not in self._solved:
+            self._solved[ridge] = self._gram.solve(ridge)
+        target, stream = self._solved[ridge].chunk(2)  # the changes that would write y, and x
+        return self.map_values((target / factor - stream) / self.writer.scale)
 
 
 class NormFit(Fit):
@@ -168,41 +149,42 @@ class NormFit(Fit):
 
     def __init__(self, model: nn.Module, writer: Writer, total: float = 1.0) -> None:
         super().__init__(model, writer, total)
-        self._states: dict[bool, list[State]] = {}
+        self._states: list[State] = []
+        self._sums: dict[float, Gram] = {}
 
-    def add(self, state: State, *, held_out: bool = False) -> None:
-        """Add the states of both models at the gap in one batch: to fit to, or held out to choose the ridge by."""
-        self._states.setdefault(held_out, []).append(state)
+    def add(self, state: State) -> None:
+        """Add the states of both models at the gap in one batch."""
+        self._states.append(state)
 
     def nbytes(self, tokens: int) -> int:
         """Return the size of the states of so many tokens, in bytes."""
         weight = self.model.get_submodule(self.writer.path).get_parameter("weight")
         return tokens * (self.features + 4 * self.outputs) * weight.element_size()
 
-    def sums(self, factor: float) -> list[Gram]:
-        """Return the sums for  q, for a factor."""
-        spread, middle = self._spread(factor)
-        grams = []
-        for held_out in sorted(self._states):
-            grams.append(gram := Gram())
-            for state in self._states[held_out]:
-                along = (self.aim(state, factor) - middle) / spread
-                size = lengths(along)
-                wanted = along / size[:, None]
-                weight = size.square() / lengths(state.target)
-                if self.writer.joined:
-                    assert state.normed is not None
-                    read = state.normed.double()
-                    mean = read.mean(dim=-1, keepdim=True)
-                    scatter = lengths(read - mean)
-                    wanted, weight = mean + scatter[:, None] * wanted - read, weight / scatter.square()
-                gram.add(self.reads(state), wanted, weight)
-        return grams
-
-    def parameters(self, solution: Tensor, factor: float) -> Values:
+    def values(self, factor: float, ridge: float) -> Values:
         """Return the new parameters of the map and of the norm."""
-        new_map = self.map_values(solution, relative=self.writer.joined)
+        if factor not in self._sums:
+            self._sums = {factor: self._sums_of(factor)}
+        new_map = self.map_values(self._sums[factor].solve(ridge), relative=self.writer.joined)
         return new_map | self.norm_values(factor, new_map)
+
+    def _sums_of(self, factor: float) -> Gram:
+        """Return the sums for the fit of the map."""
+        spread, middle = self._spread(factor)
+        gram = Gram()
+        for state in self._states:
+            along = (self.aim(state, factor) - middle) / spread
+            size = lengths(along)
+            wanted = along / size[:, None]
+            weight = size.square() / lengths(state.target)
+            if self.writer.joined:
+                assert state.normed is not None
+                read = state.normed.double()
+                mean = read.mean(dim=-1, keepdim=True)
+                scatter = lengths(read - mean)
+                wanted, weight = mean + scatter[:, None] * wanted - read, weight / scatter.square()
+            gram.add(self.reads(state), wanted, weight)
+        return gram
 
     def aim(self, state: State, factor: float) -> Tensor:
         """Return the desired output of the norm [token, hidden], in float64."""
@@ -217,7 +199,7 @@ class NormFit(Fit):
     def norm_values(self, factor: float, new_map: Values = MappingProxyType({})) -> dict[str, Tensor]:
         """Return the norm's new weight and bias: least squares per channel, given the map's new parameters."""
         sums: list[Any] = [0.0] * 5
-        for state in self._states[False]:
+        for state in self._states:
             unit, aim = self._unit(self._norm_reads(state, new_map)), self.aim(state, factor)
             weight = 1 / lengths(state.target)[:, None]
             parts = (weight.expand_as(unit), weight * unit, weight * aim, weight * unit * aim, weight * unit.square())
@@ -262,7 +244,7 @@ class NormFit(Fit):
         For a norm without a bias the mean is 0.
         """
         sums: list[Any] = [0.0] * 3
-        for state in self._states[False]:
+        for state in self._states:
             weight, aim = 1 / lengths(state.target)[:, None], self.aim(state, factor)
             parts = (weight, weight * aim, weight * aim.square())
             sums = [total + part.sum(dim=0) for total, part in zip(sums, parts, strict=True)]

@@ -43,17 +43,6 @@ class Gram:
             self.xx = self.xx + (weighted @ wide).double()
             self.xy = self.xy + (weighted @ out).double()
 
-    def weighing(self, *weights: float) -> Gram:
-        """Return the sums for a weighted sum of the equal parts that y_t consists of."""
-        gram = Gram()
-        parts = self.xy.view(len(self.xy), len(weights), -1)
-        gram.xx, gram.xy = self.xx, torch.einsum("fpo,p->fo", parts, parts.new_tensor(weights))
-        return gram
-
-    def error(self, change: Tensor) -> float:
-        """Return the weighted squared error of a map [output, feature], less that of a map of zeros."""
-        return float(((change @ self.xx - 2 * self.xy.T) * change).sum())
-
     def solve(self, ridge: float) -> Tensor:
         """Return the map W [output, feature] that fits best with a ridge, in float64.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -22,8 +22,9 @@ class LinearConfig(RescaleConfig):
     ridges: tuple[float, ...] = Field(
         (0.0003, 0.003, 0.03, 0.3),
         min_length=1,
-        description="The ridges to try, in units of the mean square of the map's input. For each factor, the ridge "
-        "with the smallest error on the held-out rows is taken.",
+        description="The ridges to try, in ascending order, in units of the mean square of the map's input. Factors "
+        "are tried with the middle ridge. Then smaller ridges are tried for as long as the loss falls, and larger ones "
+        "if no smaller ridge helps.",
     )
 
 
@@ -35,9 +36,9 @@ class Linear(GapByGap):
     Config = LinearConfig
 
     def effort(self, scope: Scope) -> Effort:
-        """Return the work: both models once on the text, and at each gap the loss for each factor from the gap on."""
-        tried = scope.gaps * scope.held_out * (3 + 2 * len(self.config.shares)) * scope.length
-        return Effort(2 * (scope.rows + scope.held_out) * scope.length + tried / 2, tried)
+        """Return the work: both models once on the text, and at each gap the losses that are tried, from the gap on."""
+        tried = scope.gaps * scope.held_out * (1 + len(self.config.shares) + len(self.config.ridges)) * scope.length
+        return Effort(2 * scope.rows * scope.length + tried / 2, tried)
 
     def repair(self, at: AtGap) -> tuple[Repair, Loss]:
         """Fit at the gap, and scale the stream there if that does not help."""
@@ -53,18 +54,28 @@ class Linear(GapByGap):
             few = f"{jump.tokens:,} tokens for {fit.features:,} unknowns of each output"
             case.progress.note(f"{gap}: {few}; more text would help")
         factors = [] if at.obstacle else jump.factors(at.total, shares)
-        if kept := at.improved(self._fitted(at, fit, [1.0, *factors])):
-            return at.report("diagonal" if kept[0].ridge is None else self.name, few, *kept)
+        self._search(at, fit, [1.0, *factors])
+        if at.keep():
+            return at.report("diagonal" if at.best.ridge is None else self.name, few)
         why = "; ".join(filter(None, ("least squares does not clearly lower the held-out loss", few)))
         return at.rescaled(shares, jump, why)
 
-    def _fitted(self, at: AtGap, fit: Fit, factors: Sequence[float]) -> Iterator[Change]:
-        """Yield the best fit for each factor."""
-        for state in states(at.case, at.gap, at.case.held_out):
-            fit.add(state, held_out=True)
+    def _search(self, at: AtGap, fit: Fit, factors: Sequence[float]) -> None:
+        """Try the factors with the middle ridge; then, with the best factor, other ridges and the norm alone."""
+
+        def attempt(factor: float, ridge: float) -> None:
+            at.attempt(lambda: Change(factor, fit.values(factor, ridge), ridge))
+
+        ridges = self.config.ridges
+        middle = len(ridges) // 2
         for factor in factors:
-            if best := fit.values(factor, self.config.ridges):
-                ridge, values = best
-                yield Change(factor, values, ridge)
+            attempt(factor, ridges[middle])
+        for onwards in (ridges[:middle][::-1], ridges[middle + 1 :]):
+            last = ridges[middle]
+            for ridge in onwards:
+                if at.best.ridge != last:  # this one fails to improve on the best
+                    break
+                attempt(at.best.factor, last := ridge)
         if isinstance(fit, NormFit):
-            yield Change(1.0, fit.norm_values(1.0))
+            factor = at.best.factor
+            at.attempt(lambda: Change(factor, fit.norm_values(factor)))

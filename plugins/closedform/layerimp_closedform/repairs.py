@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from layerimp.errors import NonFiniteError
 from layerimp.healing import intact_states, replace
 from layerimp.models import stored_dtype
 from layerimp_closedform.fits import fit_of
@@ -73,7 +74,10 @@ class Repairs:
     def _solved(self, fit: Fit) -> Values:
         """Return the new parameters in the dtype that the model is stored in; none if the fit has no solution."""
         dtype = stored_dtype(self._stack.model)
-        _, values = fit.values(1.0, [self._ridge]) or (None, {})
+        try:
+            values = fit.values(1.0, self._ridge)
+        except NonFiniteError:
+            return {}
         rounded = {path: value.to(dtype) for path, value in values.items()}
         return rounded if all(bool(value.isfinite().all()) for value in rounded.values()) else {}
 

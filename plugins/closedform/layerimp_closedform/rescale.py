@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -89,7 +89,7 @@ class Change:
             replace(case.pruned.model, path, value)
 
 
-@dataclass(frozen=True)
+@dataclass
 class AtGap:
     """The repair of a gap, with the earlier gaps repaired.
 
@@ -98,12 +98,18 @@ class AtGap:
         gap: The gap.
         total: The factor by which the stream was scaled at earlier gaps.
         before: The held-out loss.
+        best: The change with the lowest held-out loss so far; at first no change.
+        after: That loss.
     """
 
     case: Case
     gap: Gap
     total: float
     before: Loss
+    best: Change = field(default_factory=Change)
+
+    def __post_init__(self) -> None:
+        self.after = self.before
 
     @cached_property
     def obstacle(self) -> str:
@@ -117,30 +123,30 @@ class AtGap:
             return str(error)
         return ""
 
-    def improved(self, changes: Iterable[Change]) -> tuple[Change, Loss] | None:
-        """Make the change with the lowest held-out loss, and keep it if the loss is clearly lower.
+    def attempt(self, change: Callable[[], Change]) -> None:
+        """Measure the held-out loss after a change, which is undone. A change without finite values is passed over."""
+        model = self.case.pruned.model
+        with trying(model), ExitStack() as undo, suppress(NonFiniteError):
+            made = change()
+            if made.factor != 1:
+                undo.enter_context(stream_scaled(self.case.pruned, self.gap, made.factor))
+            made.write(self.case)
+            loss = self.case.loss()
+            if loss.mean < self.after.mean:
+                self.best, self.after = made, loss
 
-        Returns:
-            The change, and the loss after it; None if no change is kept.
-        """
-        case, best, least = self.case, Change(), self.before
-        for change in changes:
-            with trying(case.pruned.model), ExitStack() as undo, suppress(NonFiniteError):  # a value may overflow
-                if change.factor != 1:
-                    undo.enter_context(stream_scaled(case.pruned, self.gap, change.factor))
-                change.write(case)
-                loss = case.loss()
-                if loss.mean < least.mean:
-                    best, least = change, loss
-        with trying(case.pruned.model) as keep:
-            best.write(case)
-            if best.factor != 1:
-                scale_stream(case.pruned, self.gap, best.factor)
-                least = case.loss()
-            if not least.is_clearly_below(self.before):
-                return None
-            keep()
-        return best, least
+    def keep(self) -> bool:
+        """Make the best change, if it clearly lowers the held-out loss, and return whether it was made."""
+        with trying(self.case.pruned.model) as keep:
+            self.best.write(self.case)
+            if self.best.factor != 1:
+                scale_stream(self.case.pruned, self.gap, self.best.factor)
+                self.after = self.case.loss()
+            if kept := self.after.is_clearly_below(self.before):
+                keep()
+            else:
+                self.best, self.after = Change(), self.before
+        return kept
 
     def rescaled(self, shares: Sequence[float], jump: Jump | None = None, why: str = "") -> tuple[Repair, Loss]:
         """Scale the stream, if that clearly lowers the held-out loss.
@@ -156,15 +162,18 @@ class AtGap:
         lacking = self.obstacle
         if not lacking:
             jump = jump or Jump(states(self.case, self.gap, self.case.batches))
-            if kept := self.improved(map(Change, jump.factors(self.total, shares))):
-                return self.report("rescale", why, *kept)
+            for factor in jump.factors(self.total, shares):
+                self.attempt(partial(Change, factor))
+            if self.keep():
+                return self.report("rescale", why)
             lacking = "no factor clearly lowers the held-out loss"
         return Repair(self.gap, "nothing", "; ".join(filter(None, (why, lacking)))), self.before
 
-    def report(self, done: str, why: str, change: Change, after: Loss) -> tuple[Repair, Loss]:
-        """Return the report of a change that is kept, and the loss after it."""
-        numbers = {"factor": change.factor, "loss_before": self.before.mean, "loss_after": after.mean}
-        return Repair(self.gap, done, why, numbers | ({} if change.ridge is None else {"ridge": change.ridge})), after
+    def report(self, done: str, why: str) -> tuple[Repair, Loss]:
+        """Return the report of the best change, which was kept, and the loss after it."""
+        numbers = {"factor": self.best.factor, "loss_before": self.before.mean, "loss_after": self.after.mean}
+        ridge = {} if self.best.ridge is None else {"ridge": self.best.ridge}
+        return Repair(self.gap, done, why, numbers | ridge), self.after
 
 
 class GapByGap(Healer):
