@@ -14,7 +14,7 @@ from layerimp.defaults import FOOTPRINT, ORIGINAL
 from layerimp.errors import ModelError, OptionError, SurgeryError
 from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import prepared
-from layerimp.models.sizing import ledger_of
+from layerimp.models.sizing import language_model, ledger_of
 from layerimp.pipeline.outline import alike
 from layerimp.pipeline.resolve import budget_for, budget_of
 from layerimp.pruner import Budget, counted
@@ -73,6 +73,9 @@ class Goal:
                 possible value. Or a target limits the latency of an offloaded model.
         """
         ledger = ledger_of(stack, halves_of(stack, _divided(recipe, len(stack))))
+        if language := language_model(stack):
+            whole, own = ledger.left(()).parameters, language.parameters
+            progress.note(f"targets count the whole model; its language model has {own:,} of {whole:,} parameters")
         timed = LATENCY in recipe.targets and not stack.offloaded
         clock = Clock(recipe, stack, tokenizer, progress) if timed else None
         return cls.by_arithmetic(recipe, ledger, type(stack.model).__name__, offloaded=stack.offloaded, clock=clock)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from layerimp.blocks.images import vision_part
 from layerimp.models.discovery import find_blocks
 from layerimp.models.loading import load, load_tokenizer
 from layerimp.models.offloading import open_offloaded
@@ -62,6 +63,7 @@ def load_model(
                 progress=progress,
             )
             tokenizer = load_tokenizer(recipe.model, trust_remote_code=permissions.trust_remote_code)
+        _tell_unmeasured(recipe, stack.model, progress)
         return Loaded(stack.model, tokenizer, stack)
     with progress.stage(f"load {recipe.model}"):
         model, tokenizer = load(
@@ -73,4 +75,11 @@ def load_model(
             quantised=quantised,
             progress=progress,
         )
+    _tell_unmeasured(recipe, model, progress)
     return Loaded(model, tokenizer, find_blocks(model, quantised=quantised))
+
+
+def _tell_unmeasured(recipe: Recipe, model: PreTrainedModel, progress: Progress) -> None:
+    """Tell of a model that sees that only what it reads is measured."""
+    if vision_part(model.config) is not None:
+        progress.note(f"{recipe.model} also reads images, and all text here is without: what it sees is not measured")
