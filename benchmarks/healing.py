@@ -29,11 +29,15 @@ from rich.table import Table
 
 import layerimp
 from layerimp.blocks.stack import BlockStack
-from layerimp.calibration.sampling import CalibrationSet, load_calibration
+from layerimp.calibration.documents import Reader
+from layerimp.calibration.rows import RowFormat
+from layerimp.calibration.sampling import CalibrationSet, Corpus, read_corpus
+from layerimp.calibration.splits import for_judging
 from layerimp.cli.set_options import setting
 from layerimp.healing.engine import heal_beside
 from layerimp.healing.loss import HeldOutLoss
 from layerimp.models.discovery import find_blocks
+from layerimp.models.traits import classifies
 from layerimp.pruner import Budget
 from layerimp.registry.catalog import registry
 from layerimp.report.statistics import interval
@@ -125,9 +129,11 @@ def main(
     loaded, tokenizer = layerimp.load(model)
     stack = find_blocks(loaded)
 
+    def read(source: str, amount: int) -> Corpus:
+        return read_corpus(source, Reader(field, label_field), RowFormat(tokenizer, max_length, 8, packing), amount)
+
     def drawn(source: str, amount: int, seed: int) -> CalibrationSet:
-        form = {"field": field, "label_field": label_field, "packing": packing}
-        return load_calibration(source, tokenizer, samples=amount, max_length=max_length, seed=seed, **form)
+        return read(source, amount).draw(amount, seed)
 
     healers = _healers(healer or ["rescale", "linear"], set_ or [])
     others = [drawn(str(path), rows, 0) for path in held_out]
@@ -147,6 +153,8 @@ def main(
         if not lacking:
             continue
         text = drawn(calibration, samples, draw)
+        taken = text.documents.union(*(other.documents for other in others))
+        judging = for_judging(read(calibration, samples), taken, classifies=classifies(loaded))
         few = text if not greedy_samples else drawn(calibration, greedy_samples, draw)
         if any(text.documents & other.documents for other in others):
             raise typer.BadParameter("a document of the calibration text is also held out")
@@ -162,7 +170,8 @@ def main(
                     began = time.monotonic()
                     rest = find_blocks(prepare(stack, gone).beside())
                     if healing:
-                        heal_beside(stack, rest, gone, text, registry().create("healer", *healers[healing]))
+                        repairing = registry().create("healer", *healers[healing])
+                        heal_beside(stack, rest, gone, text, repairing, judging=judging)
                     known[key] = Outcome.of(rest, measures, time.monotonic() - began)
                 outcome = known[key]
                 found[name].put(draw, gone, healing, outcome)

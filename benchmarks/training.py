@@ -55,8 +55,6 @@ from layerimp.steps import Sublayer, read_steps
 from layerimp.surgery.removal import prepare
 
 CONTROL = "control"
-BARE_STEPS = 3
-"""How many plain steps are timed, after one to warm up; the median counts."""
 
 
 class Watched(Distill):
@@ -66,7 +64,7 @@ class Watched(Distill):
         super().__init__(config)
         self._measures, self._judged = measures, dict[int, float]()
         self.curve: list[dict[str, Any]] = []
-        self.bare = 0.0
+        self._bare = list[float]()
 
     def heal(self, case: Case) -> list[Repair]:
         """Heal the case."""
@@ -80,8 +78,7 @@ class Watched(Distill):
 
     def watch(self, case: Case, learner: Learner, check: Check) -> None:
         """Measure the model as it would be if the training ended now."""
-        if not self.bare:
-            self.bare = bare_seconds(case, learner, self.config.rows or 4)
+        self._bare.append(bare_seconds(case, learner, self.config.rows or 4))
         with learner.settled():
             outcome = dataclasses.asdict(Outcome.of(case.pruned, self._measures))
         self.curve.append(
@@ -90,6 +87,11 @@ class Watched(Distill):
                 **{"judging": self._judged[id(check.distance)], **check.distance.numbers("now"), **outcome},
             }
         )
+
+    @property
+    def bare(self) -> float:
+        """The seconds for a token of a plain step, timed at every check; their median."""
+        return statistics.median(self._bare)
 
     @property
     def speed(self) -> float | None:
@@ -108,8 +110,8 @@ def bare_seconds(case: Case, learner: Learner, rows: int) -> float:
     batch = joined(next(Text(case.batches, (), rows, 0).steps()))
     optimizer = torch.optim.AdamW(learner.parameters, lr=0.0, weight_decay=0.0)
     half = case.pruned.model.dtype in (torch.float16, torch.bfloat16)
-    seconds = []
-    for _ in range(1 + BARE_STEPS):
+    seconds = 0.0
+    for _ in range(2):  # the first warms up
         began = time.monotonic()
         with torch.autocast(case.pruned.device.type, case.pruned.model.dtype) if half else nullcontext():
             with torch.no_grad():
@@ -119,8 +121,8 @@ def bare_seconds(case: Case, learner: Learner, rows: int) -> float:
         del own, aim
         optimizer.step()
         optimizer.zero_grad()
-        seconds.append(time.monotonic() - began)
-    return statistics.median(seconds[1:]) / int(batch["attention_mask"].sum())
+        seconds = time.monotonic() - began
+    return seconds / int(batch["attention_mask"].sum())
 
 
 class Control(Watched):

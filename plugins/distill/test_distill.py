@@ -489,6 +489,10 @@ def test_lora_adapts_linear_maps_beside_fused_experts() -> None:
     layerimp.heal(model, [1], TEXT, Seen(look))
     assert "model.layers.0.mlp.gate_proj.weight" in found[0]
     assert "model.layers.2.mlp.shared_experts.down_proj.weight" in found[0]
+    scope = Scope(gaps=1, rows=8, batches=1, held_out=1, length=16)
+    words = Distill(DistillConfig(learns="lora")).plan(layerimp.find_blocks(model), scope, Room("cpu", 2**30))
+    left = 2 * (4 * 3 * 16 * 32 + 4 * 32)  # two blocks with four experts of three maps, and their routers
+    assert words.endswith(f"; {left:,} values in other matrices than linear maps, such as experts, do not learn")
 
 
 def test_float16_on_a_cpu_is_refused_before_any_training() -> None:

@@ -317,7 +317,7 @@ def test_a_dry_run_says_what_would_be_healed_and_reads_no_weights(
         patched.setattr(PreTrainedModel, "from_pretrained", None)
         code, out, err = layerimp_command(*command, "--dry-run", "--json")
         assert code == 0, err
-        code, shown, err = layerimp_command(*command, "--dry-run")
+        code, shown, err = layerimp_command(*command, "--healer", "distill", "--dry-run")
         assert code == 0, err
         code, _, err = layerimp_command(*command, "--removed", 1, "--dry-run")
         assert (code, "that leaves 3, and the pruned model has 2" in err) == (2, True)
@@ -338,7 +338,7 @@ def test_a_dry_run_says_what_would_be_healed_and_reads_no_weights(
         assert found["sizes"][name]["blocks"] == model.config.num_hidden_layers
         assert found["sizes"][name]["parameters"] == sum(one.numel() for one in model.parameters())
     assert found["memory"]["weights"] == 4 * sum(one["parameters"] for one in found["sizes"].values())
-    for told in ("gaps: blocks 1, 2", f"beside {model_dir}, by linear", "an estimate"):
+    for told in ("gaps: blocks 1, 2", f"beside {model_dir}, by distill", "distill: all blocks learn, 4 rows a step: "):
         assert told in " ".join(shown.split())
     code, _, err = layerimp_command(*command, "--dry-run")
     assert (code, "exists" in err) == (2, True)

@@ -72,5 +72,5 @@ class Outcome:
 
 
 def advances(distance: Distance, start: Distance) -> bool:
-    """Whether a step may be kept, and training goes on from it: nearer than the start, and worse in nothing."""
+    """Whether a step may be kept: it is nearer than the start, and worse in nothing."""
     return distance.relative_to(start) < 1 and not distance.is_worse_than(start)

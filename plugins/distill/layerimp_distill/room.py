@@ -10,6 +10,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from layerimp.fidelity.divergence import CHUNK_LOGITS
+from layerimp.models import classifies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,8 +26,9 @@ WORDS: Mapping[Learns, str] = {
     "beside": "the blocks beside the gaps learn",
     "lora": "low-rank changes of all blocks learn",
 }
-ROWS, ROWS_ON_GPU = 4, 16
-"""The rows of a step by default; fewer would leave a GPU idle."""
+ROWS, ON_GPU, LABELLED = 4, 4, 8
+"""The rows of a step by default; so many times as many where few would leave a GPU idle, and for a classifier, which
+predicts once a row."""
 FLOAT = 4
 """The bytes of a learned value, of its gradient, and of each of the two moments that the optimizer keeps of it."""
 LOGITS = 6
@@ -73,7 +75,8 @@ def planned(stack: BlockStack, config: DistillConfig, scope: Scope, room: Room) 
         scope: The number of gaps, and the length of rows.
         room: The memory.
     """
-    rows = config.rows or (ROWS_ON_GPU if room.device == "cuda" else ROWS)
+    many = (ON_GPU if room.device == "cuda" else 1) * (LABELLED if classifies(stack.model) else 1)
+    rows = config.rows or ROWS * many
     ways: tuple[Learns, ...] = (config.learns,) if config.learns else ("all", "beside", "lora")
     plan = Plan(ways[-1], rows, 1)
     for learns in ways:

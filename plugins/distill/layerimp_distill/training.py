@@ -203,7 +203,7 @@ class Training:
             self._began += time.monotonic() - before
         if check is self.outcome.best:
             self._kept = [parameter.detach().clone() for parameter in self._learner.parameters]
-        elif not self._fixed and not advances(distance, self.outcome.start):
+        elif not self._fixed and distance.is_worse_than(self.outcome.start):
             self._go_back(distance.words(self.outcome.start))
 
     def _distance(self) -> Distance:
@@ -264,7 +264,7 @@ class Training:
     def _renew(self) -> None:
         """Begin with a new optimizer, which knows nothing of earlier steps."""
         device, half = self._case.pruned.device.type, self._case.pruned.model.dtype is torch.float16
-        self._optimizer = AdamW(self._learner.parameters, weight_decay=0.0)
+        self._optimizer = AdamW(self._learner.parameters, weight_decay=0.0, fused=True)
         self._scaler: Any = torch.amp.GradScaler(device, enabled=half)
 
     def _put(self, values: Sequence[Tensor]) -> None:
