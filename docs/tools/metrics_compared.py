@@ -34,6 +34,13 @@ HEALER = "linear"
 VARIATIONS = {"window": "`{}`, window", "greedy": "`{}`, greedy", "seams": "`{}`, seams too"}
 """How methods are called in tables that differ from the grid's, by part."""
 
+SITES = {
+    "avss": "the neurons (`mlp_act`, the default)",
+    "avss-delta": "what the block adds (`block_delta`)",
+    "avss-paper": "the stream after the block (`block_out`, the literal text)",
+    "block-influence": "`block-influence`, for comparison",
+}
+"""What AVSS reads, by scorer."""
 TRAINED = "distill"
 NAMED = ("avss", "block-influence", "random")
 """The methods that the figure names, besides the best one."""
@@ -223,6 +230,20 @@ def tasks(name: str) -> Table:
             ]
             body.append([one.name, *(" → ".join(each) or "–" for each in shares)])
     return ["method", *(f"`{task}`" for task in measured)], body
+
+
+def sites() -> Table:
+    """Return a table of what AVSS retains by the site that it reads, and `block-influence`, at the largest amounts."""
+    every = {title: results(name) for name, title in TITLES.items()}
+    rows: dict[str, list[str]] = {name: [name] for name in SITES.values()}
+    head = ["reads"]
+    for title, found in every.items():
+        last = max(amounts(found))
+        head.append(f"{title}, without {amounts(found)[last]}")
+        known = {method.scorer: method for method in methods(found) if method.unhealed is found["unhealed"]}
+        for scorer, name in SITES.items():
+            rows[name].append(_change(known[scorer], last))
+    return head, list(rows.values())
 
 
 def _ordered(found: dict[str, Values], last: int) -> list[Method]:

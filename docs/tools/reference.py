@@ -315,6 +315,13 @@ def _compared(what: str, model: str) -> str:
     return _table(*tables[what](model))
 
 
+def _sites() -> str:
+    """The table of what AVSS retains by the site that it reads."""
+    import metrics_compared
+
+    return _table(*metrics_compared.sites())
+
+
 def _distances() -> str:
     """The table of how far pruned and rounded models are from the intact ones."""
     import distances
@@ -342,4 +349,5 @@ _PARTS: dict[str, Callable[..., str]] = {
     "figure": _figure,
     "file": _file,
     "options": _options,
+    "sites": _sites,
 }
