@@ -1,0 +1,197 @@
+r"""Which set of blocks is farthest from harm: searches by `divergence`, and sets that cheaper ideas propose.
+
+    python benchmarks/sets_compared.py --model DIR --count 7 --calibration C4.jsonl --text OTHER.jsonl --dtype bfloat16
+
+Every set is chosen on one text and judged on another: by the divergence from the intact model without the set, its gaps
+repaired, at new and at copied tokens. Besides the searches these are the sets of single scorers, and of
+
+- `tournament`: of those the one that is judged best on the text that they were chosen on;
+- `maximum of two`: block influence and `taylor`, each standardised;
+- `unexplained`: one minus the held-out R squared of the best linear map across a block;
+- `fisher`: gates on blocks; the second order of the loss in them, with interactions, from the gradients of single rows,
+  as Kwon et al. 2022 (arXiv:2204.09656) have it for heads and filters.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor
+
+import layerimp
+from layerimp.blocks import BlockStack
+from layerimp.calibration import load_calibration
+from layerimp.pruner import Budget
+from layerimp.registry.catalog import registry
+from layerimp.scoring.engine import measure
+from layerimp.steps import Step, untouched
+from layerimp.sweep.cache import BlockCache
+
+SINGLE = {
+    "block-influence": {},
+    "angular": {},
+    "relative-magnitude": {},
+    "taylor": {},
+    "gbis": {},
+    "avss": {},
+    "avss (block_delta)": {"site": "block_delta"},
+}
+"""Scorers that read a text once, with their options."""
+
+
+class Judge:
+    """Scores by `divergence` on one text, and keeps what depends on the intact model alone.
+
+    Args:
+        stack: The blocks of the model.
+        text: The text.
+    """
+
+    def __init__(self, stack: BlockStack, text: Any) -> None:
+        self._stack, self._text, self._cache, self._memory = stack, text, BlockCache(stack), dict[Any, Any]()
+
+    def __call__(self, removed: Sequence[Step], among: Collection[Step] | None = None) -> layerimp.Importance:
+        """Score the steps that can be taken next; see `layerimp.pruner.Scoring`."""
+        steps = [step for step in untouched(removed, len(self._stack)) if among is None or step in among]
+        scorer = registry().get("scorer", "divergence")(len(steps))
+        memory = {"removed": removed, "among": among, "cache": self._cache, "memory": self._memory}
+        return measure(self._stack, self._text, {"divergence": scorer}, **memory)["divergence"]
+
+    def distance(self, blocks: Sequence[int]) -> tuple[float, ...]:
+        """Return the divergences without some blocks, their gaps repaired: at new tokens, and at copied ones."""
+        *others, last = sorted(blocks)
+        columns = self(others, {last}).columns
+        return tuple(columns[name][0] for name in ("divergence", "divergence_copying") if name in columns)
+
+
+def planned(scoring: Callable[..., layerimp.Importance], pruner: str, count: int, blocks: int, **options: Any) -> Any:
+    """Return what a pruner removes."""
+    return registry().create("pruner", pruner, options).plan(scoring, Budget.exactly(count, blocks)).blocks
+
+
+def lowest(scores: Sequence[float], count: int) -> list[int]:
+    """Return the blocks with the lowest scores."""
+    return sorted(sorted(range(len(scores)), key=scores.__getitem__)[:count])
+
+
+def standardised(scores: Sequence[float]) -> list[float]:
+    """Return scores with a mean of 0 and a variance of 1."""
+    mean, spread = statistics.mean(scores), statistics.pstdev(scores)
+    return [(score - mean) / spread for score in scores]
+
+
+def unexplained(stack: BlockStack, text: Any, ridge: float = 1e-3) -> list[float]:
+    """Return for each block the held-out share of its output's variance that no linear map of its input explains."""
+    ends: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(len(stack))]
+    with ExitStack() as hooks, torch.no_grad():
+        for block, kept in zip(stack, ends, strict=True):
+
+            def keep(_block: Any, args: Any, output: Any, kept: Any = kept) -> None:
+                kept.append((args[0], output[0] if isinstance(output, tuple) else output))
+
+            hooks.callback(block.register_forward_hook(keep).remove)
+        for batch in text:
+            stack.model(**batch)
+    masks = torch.cat([batch["attention_mask"].flatten().bool() for batch in text])
+    shares = []
+    for kept in ends:
+        into, out = (
+            torch.cat([state.flatten(0, 1) for state in part])[masks].double() for part in zip(*kept, strict=True)
+        )
+        half = len(into) // 2
+        x, y = into - into[:half].mean(0), out - out[:half].mean(0)
+        gram = x[:half].T @ x[:half]
+        gram += ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+        rest = y[half:] - x[half:] @ torch.linalg.solve(gram, x[:half].T @ y[:half])
+        shares.append(float(rest.square().sum() / y[half:].square().sum()))
+    return shares
+
+
+def fisher(stack: BlockStack, text: Any, count: int) -> list[int]:
+    """Return the set whose gates cost least: greedily by half of the square of the sum of a row's gradients."""
+    gates = torch.ones(len(stack), requires_grad=True)
+
+    def gated(number: int) -> Callable[[Any, Any, Any], Any]:
+        def hook(_block: Any, args: Any, output: Any) -> Any:
+            first = output[0] if isinstance(output, tuple) else output
+            mixed = args[0] + gates[number].to(first.dtype) * (first - args[0])
+            return (mixed, *output[1:]) if isinstance(output, tuple) else mixed
+
+        return hook
+
+    rows: list[Tensor] = []
+    with ExitStack() as hooks:
+        for number, block in enumerate(stack):
+            hooks.callback(block.register_forward_hook(gated(number)).remove)
+        for batch in text:
+            for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
+                own = ids[mask.bool()][None]
+                labels = {"labels": own} if stack.model.can_generate() else {"labels": _label(stack, own)}
+                (gradient,) = torch.autograd.grad(stack.model(input_ids=own, **labels).loss, gates)
+                rows.append(gradient.double())
+    gradients, chosen = torch.stack(rows), list[int]()
+    for _ in range(count):
+        rest = [number for number in range(len(stack)) if number not in chosen]
+        costs = [float(gradients[:, [*chosen, number]].sum(1).square().mean()) for number in rest]
+        chosen.append(rest[costs.index(min(costs))])
+    return sorted(chosen)
+
+
+def _label(stack: BlockStack, ids: Tensor) -> Tensor:
+    """Return the model's own label of a row."""
+    with torch.no_grad():
+        label: Tensor = stack.model(input_ids=ids).logits.argmax(-1)
+    return label
+
+
+def main(
+    model: Annotated[str, typer.Option(help="Model directory, hub id or shipped name.")],
+    count: Annotated[int, typer.Option(help="How many blocks to remove.")],
+    calibration: Annotated[str, typer.Option(help="The text to choose by.")],
+    text: Annotated[str, typer.Option(help="The text to judge on.")],
+    samples: Annotated[int, typer.Option(help="Rows of each text.")] = 64,
+    max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
+    dtype: Annotated[str, typer.Option(help="The model's dtype.")] = "float32",
+    field: Annotated[str, typer.Option(help="The field of the documents.")] = "text",
+    packing: Annotated[str | None, typer.Option(help="How rows are made of documents.")] = None,
+) -> None:
+    """Choose, judge and print."""
+    loaded, tokenizer = layerimp.load(model, dtype=dtype)
+    stack, blocks = layerimp.find_blocks(loaded), len(layerimp.find_blocks(loaded))
+    drawn: dict[str, Any] = {"samples": samples, "max_length": max_length, "field": field, "packing": packing}
+    own, other = (load_calibration(source, tokenizer, **drawn) for source in (calibration, text))
+    judge, elsewhere = Judge(stack, own), Judge(stack, other)
+    scores = {
+        name: layerimp.score(loaded, own, {"own": name.split()[0]}, options={"own": SINGLE[name]}) for name in SINGLE
+    }
+    single = {name: lowest(importance["own"].scores, count) for name, importance in scores.items()}
+    two = [standardised(scores[name]["own"].scores) for name in ("block-influence", "taylor")]
+    alone = judge([]).scores
+    ideas: dict[str, Callable[[], list[int]]] = {
+        "divergence, once": lambda: lowest(alone, count),
+        "divergence, window": lambda: planned(judge, "window", count, blocks),
+        "divergence, greedy": lambda: planned(judge, "greedy", count, blocks),
+        "divergence, greedy, 3 rescored": lambda: planned(judge, "greedy", count, blocks, rescored=3),
+        "divergence, greedy with exchange": lambda: planned(judge, "greedy", count, blocks, exchange=2),
+        **{name: (lambda chosen=chosen: chosen) for name, chosen in single.items()},
+        "tournament": lambda: min(single.values(), key=lambda chosen: statistics.mean(judge.distance(chosen))),
+        "maximum of two": lambda: lowest([max(pair) for pair in zip(*two, strict=True)], count),
+        "unexplained": lambda: lowest(unexplained(stack, own), count),
+        "fisher": lambda: fisher(stack, own, count),
+    }
+    for name, choose in ideas.items():
+        start = time.process_time()
+        chosen = choose()
+        took = time.process_time() - start
+        ends = [" and ".join(f"{value:.3f}" for value in each.distance(chosen)) for each in (judge, elsewhere)]
+        print(f"{name}: {sorted(chosen)}, {took:.0f} s; {ends[0]} on its text, {ends[1]} elsewhere", flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)
