@@ -4,8 +4,8 @@ r"""The blocks that methods choose, healed alike, by how far the models then are
         --results FILE
 
 Each method chooses on several draws of calibration text, the healer `linear` repairs the model on the same text, and
-both models are compared with the intact one on rows of another text, the same for all. Finished runs are kept in
---results, a JSON line for each, so that the same command continues.
+both models are compared with the intact one on rows of another text, the same for all; with --tasks also by what they
+retain of tasks. Finished runs are kept in --results, a JSON line for each, so that the same command continues.
 """
 
 from __future__ import annotations
@@ -40,12 +40,18 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def measured(recipe: Mapping[str, Any], method: str) -> Line:
-    """Choose, heal and compare; return the blocks, and both models' fidelity."""
-    asked = {"baselines": [], "tasks": [], "healers": ["linear"]}
-    results = layerimp.run(layerimp.Recipe.model_validate({**recipe, **asked, **METHODS[method]}), progress=Screen())
-    models = {removal.healer: removal.models[0] for removal in results.model.removals}
-    unhealed, healed = (models[healer].model_dump(mode="json", include={"fidelity"}) for healer in ("", "linear"))
-    return {"blocks": models[""].blocks, "unhealed": unhealed["fidelity"], "healed": healed["fidelity"]}
+    """Choose, heal and compare; return the blocks, and both models' fidelity and what they retain of the tasks."""
+    asked = {"baselines": [], "healers": ["linear"], **METHODS[method]}
+    results = layerimp.run(layerimp.Recipe.model_validate({**recipe, **asked}), progress=Screen())
+    line: Line = {}
+    for removal in results.model.removals:
+        model = removal.models[0]
+        assert model.fidelity is not None
+        line["blocks"] = model.blocks
+        line["healed" if removal.healer else "unhealed"] = model.fidelity.model_dump(mode="json") | {
+            "retained": removal.retained and removal.retained.model_dump(mode="json")
+        }
+    return line
 
 
 def main(
@@ -55,6 +61,8 @@ def main(
     text: Annotated[
         str | None, typer.Option(help="The text to compare on; by default kept apart from the other.")
     ] = None,
+    tasks: Annotated[str, typer.Option(help="Tasks to measure on as well, with commas between.")] = "",
+    limit: Annotated[int | None, typer.Option(help="Documents per task.")] = None,
     data_dir: Annotated[str | None, typer.Option(help="Directory of a task's files.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Only this method; repeatable.")] = None,
     draws: Annotated[int, typer.Option(help="How often each method chooses.")] = 5,
@@ -69,15 +77,17 @@ def main(
     recipe: dict[str, Any] = {
         "model": model,
         "dtype": dtype,
+        "tasks": tasks.split(",") if tasks else [],
+        "limit": limit,
         "data_dir": data_dir,
-        "evaluators": {"fidelity": {"name": "fidelity", "options": compared}},
+        "evaluators": {"harness": {"name": "harness"}, "fidelity": {"name": "fidelity", "options": compared}},
         "calibration": {
             "samples": samples,
             "max_length": max_length,
             **({"source": calibration} if calibration else {}),
         },
     }
-    done = Finished(results, [Path(model).name, dtype, samples, max_length, rows, bool(text)])
+    done = Finished(results, [Path(model).name, dtype, samples, max_length, rows, bool(text), tasks, limit])
     known = {(line["count"], line["method"], line["seed"]) for line in done.lines}
     for seed in range(draws):
         for number in count:
@@ -102,6 +112,8 @@ def shown(lines: list[Line]) -> str:
         if copying := [one["copying"] for one in measured if one["copying"]]:
             accuracy, intact = (statistics.mean(one[part] for one in copying) for part in ("accuracy", "intact"))
             parts.append(f"copying {accuracy:.1%} of {intact:.1%}")
+        if retained := [one["retained"]["worst"]["mean"] for one in measured if one["retained"]]:
+            parts.append(f"retains {statistics.mean(retained):.1%} of the tasks")
         figures.append(f"{state} {', '.join(parts)}")
     chosen = Counter(", ".join(map(str, sorted(line["blocks"], key=str))) for line in lines)
     return f"{'; '.join(figures)}; {'; '.join(f'{times} x {blocks}' for blocks, times in chosen.most_common())}"

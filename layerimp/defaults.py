@@ -1,5 +1,8 @@
 """Labels, defaults, and the names of plugins' components that the core mentions."""
 
+from collections.abc import Mapping
+from typing import Any
+
 ORIGINAL = "original"
 """The label of the intact model in results."""
 ALL = "all"
@@ -12,7 +15,16 @@ PROSE = "prose"
 STARTER_TASKS = ("starter_stories", "starter_sentiment", "starter_qa")
 """One task per family of the AVSS paper: language modelling, sentiment, question answering. They need no network."""
 
-SCORER = "avss"
+BEST, FAST = "best", "fast"
+"""The names that stand for the recommended method, and for the best scorer that reads a text once."""
+RECOMMENDED: Mapping[str, Any] = {
+    "scorers": {"divergence": {"name": "divergence", "options": {}}},
+    "pruner": {"name": "greedy", "options": {"rescored": 3}},
+    "healers": {"linear": {"name": "linear", "options": {}}},
+}
+"""The recommended method, as fields of a recipe: what scores, prunes and heals where a recipe names no scorer."""
+SCORERS = {BEST: "divergence", FAST: "block-influence"}
+"""The scorers that the two names stand for."""
 PRUNER = "lowest"
 HEALER = "linear"
 HARNESS = "harness"
@@ -26,7 +38,7 @@ RANDOM = "random"
 """The scorer that a useful metric has to beat."""
 BASELINES = (RANDOM, "depth")
 """The scorers that a run evaluates beside the requested ones."""
-PAPER_SCORERS = ("gbis", "lrp", "cim", SCORER)
+PAPER_SCORERS = ("gbis", "lrp", "cim", "avss")
 """The scorers of the AVSS paper, in the order of its table."""
 GRID_BASELINES = (*BASELINES, "block-influence")
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from layerimp.cli.completion import NAMED, Offer, offers
-from layerimp.defaults import ALL
+from layerimp.defaults import ALL, BEST, FAST, HEALER, PRUNER
 from layerimp.errors import OptionError
 from layerimp.recipe import CalibrationSpec, ComponentSpec, Experiment, Recipe
 
@@ -55,9 +55,21 @@ Text, Texts, File = str | None, list[str] | None, Path | None
 trust_remote_code = option(bool, "Run Python that comes with the model.", "--trust-remote-code")
 allow_task_code = option(bool, "Run Python functions that local task YAMLs name.", "--allow-task-code")
 no_baselines = option(bool | None, "Evaluate no baselines beside the scorers.", "--no-baselines")
-pruner = option(Text, "Pruner.", offered=offers(kind="pruner"))
-scorer = labelled("scorer", "Scorer, LABEL=SCORER, or all; repeatable.", ALL)
-heal = labelled("healer", "Healer, or LABEL=HEALER, that repairs every pruned model; repeatable.")
+pruner = option(
+    Text, f"Pruner. Default: {PRUNER}, but that of the recommended method with it.", offered=offers(kind="pruner")
+)
+scorer = labelled(
+    "scorer",
+    "Scorer, LABEL=SCORER, or all; repeatable. best is the recommended method, which heals as well, and fast the best "
+    "scorer that reads the text once.",
+    *(ALL, BEST, FAST),
+)
+heal = labelled(
+    "healer",
+    "Healer, or LABEL=HEALER, that repairs every pruned model; repeatable; or none. Default: none, but with the "
+    f"recommended method {HEALER}.",
+    "none",
+)
 evaluator = labelled("evaluator", "Evaluator, or LABEL=EVALUATOR; repeatable.")
 set_ = option(Texts, "LABEL.OPTION=VALUE, for a scorer, pruner, healer or evaluator; repeatable.", "--set")
 by = option(

@@ -146,6 +146,13 @@ def _models(specs: list[str], in_file: Any) -> dict[str, Any] | list[str]:
     return {label: others.get(label, {}) | {"model": spec["name"]} for label, spec in models.items()}
 
 
+def _healers(specs: list[str]) -> dict[str, dict[str, Any]]:
+    """Return healers by label; empty for `none`."""
+    if "none" in specs and len(specs) > 1:
+        raise OptionError("--heal takes healers, or none alone")
+    return {} if specs == ["none"] else _labelled("healer", specs, option="heal")
+
+
 def _labelled(kind: str, specs: list[str], option: str = "") -> dict[str, dict[str, Any]]:
     components: dict[str, dict[str, Any]] = {}
     for spec in specs:
@@ -174,7 +181,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "scorers": partial(_labelled, "scorer"),
     "baselines": lambda _no: {},
     "pruners": partial(_labelled, "pruner"),
-    "healers": partial(_labelled, "healer", option="heal"),
+    "healers": _healers,
     "evaluators": partial(_labelled, "evaluator"),
     "targets": split_targets,
     "blocks": read_steps,

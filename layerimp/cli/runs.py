@@ -43,7 +43,7 @@ def score(*, by: str | None, **given: Any) -> int:
 
 
 @o.taking(
-    "model plan blocks scorer output label ratio count target calibration cuts pruner protect set_ "
+    "model plan blocks scorer output label ratio count target calibration cuts pruner protect heal heal_text set_ "
     f"{o.TEXT} batch_size seed task_path data_dir allow_task_code offload {o.MODEL} overwrite max_shard_size "
     "no_verify recipe dry_run json",
     argument="model",
@@ -55,11 +55,11 @@ def prune(*, plan: Path | None, label: list[str] | None, dry_run: bool, **given:
     """
     if plan is None and label is not None:
         raise OptionError("--label chooses a plan of a file; name the file with --plan")
-    for name in ("blocks", "ratio", "target", "protect", "scorer", "calibration", "cuts", "pruner"):
+    for name in ("blocks", "ratio", "target", "protect", "scorer", "calibration", "cuts", "pruner", "heal"):
         if plan is not None and given[name] is not None:
             raise OptionError(f"a plan says what goes: --plan and --{name} contradict each other")
     names_all = given["blocks"] and not any(given[name] for name in ("ratio", "count", "target", "recipe"))
-    for name in ("scorer", "calibration", "pruner"):
+    for name in ("scorer", "calibration", "pruner", "heal"):
         if names_all and given[name] is not None:
             raise OptionError(
                 f"--blocks names all that goes: leave out --{name}, or say with --count how many go in all"

@@ -53,7 +53,7 @@ class Comparer(Evaluator):
             description="Another text than documents of the calibration text: a file, a text that a plugin ships, a "
             "data set on the hub, or task:NAME.",
         )
-        rows: int = Field(8, ge=1, description="The number of rows of text; fewer if there is less text.")
+        rows: int = Field(12, ge=1, description="The number of rows of text; fewer if there is less text.")
 
     config: Config
 

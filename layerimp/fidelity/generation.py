@@ -143,7 +143,7 @@ def continuations(
         raise ModelError(f"{type(stack.model).__name__} does not generate text")
     lengths = [len(prompt.ids) for prompt in asked]
     written: dict[int, Continuation] = {}
-    with torch.no_grad(), in_eval_mode(stack.model), quiet():
+    with torch.inference_mode(), in_eval_mode(stack.model), quiet():
         if len(set(lengths)) > 1 and _reads_padding(stack):
             lengths = [max(lengths)] * len(asked)
         with _greedily(stack.model, ends, new_tokens):

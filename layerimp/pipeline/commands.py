@@ -12,7 +12,15 @@ from layerimp.pipeline.checkpoints import describe_checkpoints, write_checkpoint
 from layerimp.pipeline.keeping import prune_to_quality
 from layerimp.pipeline.output import output_directory, write_output
 from layerimp.pipeline.prepare import prepare
-from layerimp.pipeline.pruning import Choice, choose, measure_costs, measure_fidelity, prepare_removals, prune_by_amount
+from layerimp.pipeline.pruning import (
+    Choice,
+    choose,
+    heal_pruned,
+    measure_costs,
+    measure_fidelity,
+    prepare_removals,
+    prune_by_amount,
+)
 from layerimp.pipeline.reporting import recorded, results_of
 from layerimp.pipeline.resolve import budget_of, model_anywhere
 from layerimp.pipeline.run import Run, StageResults
@@ -76,6 +84,8 @@ def score_model(
     """
     if by == "sublayer" and recipe.cuts == "all":
         raise OptionError("--by sublayer scores what cannot go alone, and contradicts --cuts all")
+    if by == "sublayer" and recipe.is_recommended:  # which repairs what is removed
+        recipe = recipe.in_one_pass
     prepared = prepare("score", recipe, permissions or Permissions(), progress)
     with output_directory(prepared.recipe) as stage:
         started = Run.of(prepared, stage)
@@ -91,12 +101,14 @@ def prune_model(
 ) -> Results:
     """Prune a model into checkpoints, without evaluating it: by given plans, by named blocks, or by scores."""
     prepared = prepare("prune", recipe, permissions or Permissions(), progress, plans)
-    with output_directory(prepared.recipe) as stage:
+    with Unfinished() as unfinished, output_directory(prepared.recipe) as stage:
         assert stage is not None
-        started = Run.of(prepared, stage)
+        started = Run.of(prepared, stage, unfinished)
         choice = _choice(started, prepared)
-        models = write_checkpoints(started, prepare_removals(started, choice))
-        return _written(started, StageResults(choice.importance, models))
+        models = prepare_removals(started, choice)
+        healed, failed = heal_pruned(started, models)
+        written = write_checkpoints(started, models | healed)
+        return _written(started, StageResults(choice.importance, written, failed=failed))
 
 
 def _choice(run: Run, prepared: Prepared) -> Choice:

@@ -8,10 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from layerimp.blocks.memory import free_bytes
+from layerimp.defaults import FAST, SCORERS
 from layerimp.errors import ModelError, OptionError
 from layerimp.evaluation.selection import compares, is_requested, without_comparers
 from layerimp.evaluation.selection import prepared as prepare_evaluators
 from layerimp.fidelity.comparer import Comparer
+from layerimp.models.configuration import auto_class, configuration
 from layerimp.models.devices import device_named
 from layerimp.models.dtypes import DTYPES
 from layerimp.models.safetensors_files import read_headers
@@ -94,21 +96,26 @@ def prepare(
         InputError: something in the recipe is wrong, as far as this can be seen without the weights.
     """
     check_kind(asked, Recipe)
-    recipe, reads = resolve(asked), _reads(command, asked, plans)
+    reads = _reads(command, asked, plans)
+    recipe = resolve(asked)
     if command == "prune" and recipe.output is None:
         raise OptionError("prune writes a checkpoint: name a directory with --output")
     if command == "prune" and recipe.keep is not None:
         raise OptionError("prune measures nothing that could be kept: give a ratio or a count, or use layerimp run")
-    healers = healers_of(recipe.healers, recipe.heal_text)
     if command == "evaluate" and recipe.offload:
         raise OptionError("only layerimp score, prune and run read a model block by block; leave out offload")
     if by_default := defaults_note(asked, recipe, reads):
         progress.note(by_default)
-    pruner = create_pruner(recipe.pruner, recipe.cuts)
-    selection = Selection.of(recipe, progress)
+    healers, pruner, selection = _method(recipe, progress)
     if command in ("run", "prune"):
         check = partial(budget_of, recipe) if plans is None else partial(check_plans, plans)
         check_ahead(recipe.model, permissions, check)
+    if "calibration" in reads and recipe.is_recommended and (obstacle := _obstacle(recipe, permissions)):
+        recipe = recipe.in_one_pass
+        healers, pruner, selection = _method(recipe, progress)
+        progress.note(f"scored by {SCORERS[FAST]} alone, in place of the recommended method, since {obstacle}")
+    if command == "score" or "calibration" not in reads:
+        recipe, healers = recipe.model_copy(update={"healers": {}}), {}
     check_output(recipe)
     trained_on = check_calibration(recipe, permissions, progress) if "calibration" in reads else None
     evaluators = prepare_evaluators(recipe, permissions, progress) if "tasks" in reads else {}
@@ -116,7 +123,7 @@ def prepare(
         evaluators = without_comparers(recipe, evaluators, "layerimp evaluate measures one model", SILENT)
     if command == "run" and compares(recipe, evaluators):
         selection.add_baselines(recipe)
-    offloaded = _offloaded(command, recipe, evaluators, progress)
+    offloaded = _offloaded(command, recipe, evaluators, healers, progress)
     if offloaded:
         evaluators = without_comparers(recipe, evaluators, "the model is read block by block", progress)
     return Prepared(
@@ -130,7 +137,7 @@ def prepare(
         pruner=pruner,
         evaluators=evaluators,
         lenient=asked.tasks is None,
-        healers=healers if command == "run" else {},
+        healers=healers,
         trained_on=trained_on,
         offloaded=offloaded,
     )
@@ -149,16 +156,38 @@ def _reads(command: Command, recipe: Recipe, plans: Mapping[str, PrunePlan] | No
     return frozenset(reads[command])
 
 
-def _offloaded(command: Command, recipe: Recipe, evaluators: Mapping[str, Evaluator], progress: Progress) -> bool:
+def _method(recipe: Recipe, progress: Progress) -> tuple[dict[str, Healer], Pruner, Selection]:
+    """Make the healers, the pruner and the scorers of a recipe."""
+    healers = healers_of(recipe.healers, recipe.heal_text)
+    return healers, create_pruner(recipe.pruner, recipe.cuts), Selection.of(recipe, progress)
+
+
+def _obstacle(recipe: Recipe, permissions: Permissions) -> str:
+    """Tell why the recommended method cannot work on a model; empty if it can, as far as this is known ahead."""
+    if recipe.offload or (recipe.offload is None and recipe.device_map is None and _lacking(recipe)):
+        return "the model is read block by block"
+    config = configuration(recipe.model, trust_remote_code=permissions.trust_remote_code)
+    if auto_class(config) in ("AutoModel", "AutoModelForMaskedLM"):
+        return "the model predicts neither the next token nor a label"
+    return ""
+
+
+def _offloaded(
+    command: Command,
+    recipe: Recipe,
+    evaluators: Mapping[str, Evaluator],
+    healers: Mapping[str, Healer],
+    progress: Progress,
+) -> bool:
     """Whether the blocks of the model stay in their files. An evaluator that compares by default prevents nothing."""
-    if command != "run":
-        return command != "evaluate" and is_offloaded(recipe, progress)
+    if command == "evaluate":
+        return False
     whole = [
         f"the evaluator {label}"
         for label, evaluator in evaluators.items()
         if evaluator.needs_weights and (is_requested(recipe, label) or not isinstance(evaluator, Comparer))
     ]
-    whole += ["--heal"] * bool(recipe.healers) + ["--keep"] * (recipe.keep is not None)
+    whole += ["--heal"] * bool(healers) + ["--keep"] * (recipe.keep is not None)
     return is_offloaded(recipe, progress, whole)
 
 

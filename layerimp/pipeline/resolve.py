@@ -152,6 +152,9 @@ def defaults_note(asked: Recipe, resolved: Recipe, reads: Collection[str]) -> st
         reads: Which of `calibration` and `tasks` the command reads.
     """
     used: dict[str, str] = {}
+    if "calibration" in reads and resolved.is_recommended:
+        rest = f" with pruner {resolved.pruner.name}, healed by {', '.join(resolved.healers)}"
+        used["--scorer NAME"] = f"scorer {', '.join(resolved.scorers)}{rest if 'amount' in reads else ''}"
     if "model" not in asked.model_fields_set:
         used["--model DIR"] = f"model {resolved.model}"
     if "calibration" in reads and asked.calibration.source is None:

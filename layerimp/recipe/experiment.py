@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from layerimp.component import Plain
-from layerimp.defaults import BASELINES, BATCH_SIZE, DTYPE_NAMES, EVALUATORS, SCORER
+from layerimp.defaults import BASELINES, BATCH_SIZE, BEST, DTYPE_NAMES, EVALUATORS
 from layerimp.recipe.calibration import CalibrationSpec
 from layerimp.recipe.components import Baselines, Evaluators, Healers, Scorers, named
 from layerimp.steps import Cuts
@@ -31,7 +31,7 @@ class Experiment(Plain):
 
     schema_version: str
     """The version of this format."""
-    scorers: Scorers = named(SCORER)
+    scorers: Scorers = named(BEST)
     baselines: Baselines = named(*BASELINES)
     cuts: Cuts = "blocks"
     """What may be removed: blocks, or all, which is blocks and the seams between them."""

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from layerimp.component import versioned
-from layerimp.defaults import HEALING_ROWS, PRUNER, RATIO, SHARD_SIZE, STARTER
+from layerimp.defaults import FAST, HEALING_ROWS, PRUNER, RATIO, RECOMMENDED, SCORERS, SHARD_SIZE, STARTER
 from layerimp.errors import OptionError
 from layerimp.pruner import checked_ratio
-from layerimp.recipe.components import ComponentSpec, NamedComponent
+from layerimp.recipe.components import ComponentSpec, NamedComponent, named
 from layerimp.recipe.experiment import Dtype, Experiment, ModelName
+from layerimp.recipe.method import completed
 from layerimp.sizes.targets import read_targets
 from layerimp.steps import Step, read_steps
 
@@ -105,6 +106,11 @@ class Recipe(Experiment):
     verify: bool = True
     """Whether checkpoints are loaded back and compared."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _method(cls, given: Any) -> Any:
+        return completed(given) if isinstance(given, dict) else given
+
     @model_validator(mode="after")
     def _one_place(self) -> Recipe:
         if self.device is not None and self.device_map is not None:
@@ -126,12 +132,23 @@ class Recipe(Experiment):
 
     @model_validator(mode="after")
     def _enough_text(self) -> Recipe:
-        if self.healers and self.calibration.samples < HEALING_ROWS:
+        if self.healers and not self.is_recommended and self.calibration.samples < HEALING_ROWS:
             raise OptionError(
                 f"healing needs at least {HEALING_ROWS} rows of text, and only {self.calibration.samples} would be "
                 "drawn (samples)"
             )
         return self
+
+    @property
+    def is_recommended(self) -> bool:
+        """Whether the recipe scores, prunes and heals by the recommended method, as it does if it names no scorer."""
+        return self.model_dump(include=set(RECOMMENDED)) == RECOMMENDED
+
+    @property
+    def in_one_pass(self) -> Recipe:
+        """The same recipe with the best scorer that reads a text once, and no healer."""
+        plain = {"scorers": named(SCORERS[FAST]), "pruner": ComponentSpec(name=PRUNER), "healers": named()}
+        return self.model_copy(update=plain)
 
     @property
     def names_amount(self) -> bool:

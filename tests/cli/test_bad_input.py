@@ -44,8 +44,11 @@ WRONG = [
     (["--scorer", "x=all"], "'all' stands for every scorer"),
     (["--pruner", "lowes"], "unknown pruner 'lowes'. Did you mean 'lowest'?"),
     (["--evaluator", "harnes", "--tasks", "x"], "unknown evaluator 'harnes'. Did you mean 'harness'?"),
-    (["--set", "avss.sight=block_out"], "unknown option 'sight' of scorer 'avss'. Did you mean 'site'?"),
-    (["--set", "avss.epsilon=small"], "option 'epsilon' of scorer 'avss'"),
+    (
+        ["--scorer", "avss", "--set", "avss.sight=block_out"],
+        "unknown option 'sight' of scorer 'avss'. Did you mean 'site'?",
+    ),
+    (["--scorer", "avss", "--set", "avss.epsilon=small"], "option 'epsilon' of scorer 'avss'"),
     (["--set", "epsilon=1"], "--set takes LABEL.OPTION=VALUE"),
     (["--set", "paper.epsilon=1"], "unknown label 'paper'"),
     (

@@ -75,7 +75,7 @@ def test_attention_and_mlp_apart(layerimp_command: Run, scoring: list[object]) -
             ["prune", "--blocks", "1", "--scorer", "lrp"],
             "--blocks names all that goes: leave out --scorer, or say with",
         ),
-        (["run", "--set", "lowest.exchange=1"], "unknown option 'exchange'"),
+        (["run", "--pruner", "lowest", "--set", "lowest.exchange=1"], "unknown option 'exchange'"),
         (["run", "--pruner", "greedy", "--set", "greedy.gap_penalty=-1"], "option 'gap_penalty' of pruner 'greedy'"),
     ],
 )

@@ -50,11 +50,24 @@ def test_run_writes_the_record_too(
 ) -> None:
     out = tmp_path / "out"
     code, _, err = layerimp_command(
-        "run", "--model", model_dir, *text, "--count", 1, "--tasks", "none", "--evaluator", "footprint", "--output", out
+        "run",
+        "--model",
+        model_dir,
+        *text,
+        "--scorer",
+        "fast",
+        "--count",
+        1,
+        "--tasks",
+        "none",
+        "--evaluator",
+        "footprint",
+        "--output",
+        out,
     )
     assert code == 0, err
-    plan = json.loads((out / "plan.json").read_text())["plans"]["avss"]
-    record = read_record(out / "checkpoints" / "avss")
+    plan = json.loads((out / "plan.json").read_text())["plans"]["block-influence"]
+    record = read_record(out / "checkpoints" / "block-influence")
     assert record is not None
     assert list(record.removed) == plan["blocks"]
 

@@ -78,7 +78,7 @@ def test_what_cannot_be_done_is_known_before_the_long_work(
     layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Harness, "evaluate", lambda *_: pytest.fail("too late"))
-    arguments = [*scoring, "--tasks", task, "--output", tmp_path / "out"]
+    arguments = [*scoring, "--scorer", "fast", "--tasks", task, "--output", tmp_path / "out"]
     tiny("gpt2", scale_attn_by_inverse_layer_idx=True).save_pretrained(tmp_path / "gpt2")
     tiny_tokenizer().save_pretrained(tmp_path / "gpt2")
     code, _, err = layerimp_command("run", *changed(arguments, "--model", tmp_path / "gpt2"), "--blocks", 1)

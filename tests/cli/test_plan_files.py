@@ -21,7 +21,7 @@ READ = "the versions that are read: layerimp.plans/2, layerimp.plan/2"
 
 
 def test_score_and_prune_and_plans(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
-    code, out, _ = layerimp_command("score", *scoring, "--json")
+    code, out, _ = layerimp_command("score", *scoring, "--scorer", "avss", "--json")
     assert code == 0
     assert "removed" not in by_label(out)["scorers"]["avss"]
     code, out, err = layerimp_command("prune", *scoring[:2], "--blocks", "3,1", "--output", tmp_path / "a", "--json")

@@ -181,7 +181,7 @@ def test_a_label_may_hold_a_dot() -> None:
         ({"protect": "17/18"}, OptionError, "--protect takes whole blocks such as 0,15-17, got '17/18'"),
         ({"set_": ["avss.site"]}, OptionError, "--set takes LABEL.OPTION=VALUE"),
         ({"set_": ["site=x.y"]}, OptionError, "--set takes LABEL.OPTION=VALUE"),
-        ({"set_": ["avs.site=x"]}, UnknownNameError, "unknown label 'avs' .*Did you mean 'avss'"),
+        ({"scorer": ["avss"], "set_": ["avs.site=x"]}, UnknownNameError, "unknown label 'avs' .*Did you mean 'avss'"),
         ({"set_": ["harness.allow_task_code=true"]}, InputError, "give the flag --allow-task-code"),
         ({"set_": ["avss.x={a: [trust_remote_code: 1]}"]}, InputError, "give the flag --trust-remote-code"),
         ({"ratio": 1.0}, OptionError, "^ratio 1 is not between 0 and 1; a number of blocks is given as the count 1$"),
@@ -210,7 +210,7 @@ def test_a_wrong_option_is_named(given: dict[str, Any], error: type[Exception], 
 
 @pytest.mark.parametrize("value", ["true", "[true]", "{a: 1, a: 2}"])
 def test_a_setting_is_read_as_strictly_as_a_file(value: str) -> None:
-    recipe = recipe_from(set_=[f"avss.epsilon={value}"])
+    recipe = recipe_from(scorer=["avss"], set_=[f"avss.epsilon={value}"])
     with pytest.raises(OptionError, match=r"option 'epsilon' of scorer 'avss': "):
         registry().options("scorer", "avss", recipe.scorers["avss"].options)
 

@@ -240,11 +240,13 @@ def test_a_recipe_makes_the_same_run(layerimp_command: Run, scoring: list[object
     assert first[0] == 0, first[2]
     again = layerimp_command("run", "--recipe", tmp_path / "a" / "recipe.json", "--output", tmp_path / "b", "--json")
     assert again[0] == 0, again[2]
-    assert by_label(first[1])["scorers"]["avss"]["scores"] == by_label(again[1])["scorers"]["avss"]["scores"]
+    assert (
+        by_label(first[1])["scorers"]["divergence"]["scores"] == by_label(again[1])["scorers"]["divergence"]["scores"]
+    )
 
 
 def test_a_run_by_count(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
-    arguments = ["run", "--tasks", "none", *scoring, "--blocks", 2, "--protect", 0, "--json"]
+    arguments = ["run", "--tasks", "none", *scoring, "--scorer", "avss", "--blocks", 2, "--protect", 0, "--json"]
     code, out, err = layerimp_command(*arguments, "--count", 2, "--output", tmp_path / "count")
     assert code == 0, err
     removed = by_label(out)["scorers"]["avss"]["removed"]
@@ -274,11 +276,18 @@ def test_names_from_outside_are_shown_as_they_are(
     hostile = tmp_path / "[red]x|<b>"
     hostile.symlink_to(model_dir)
     code, out, err = layerimp_command(
-        "run", "--tasks", "none", *changed(scoring, "--model", hostile), "--output", tmp_path / "[bold]out"
+        "run",
+        "--tasks",
+        "none",
+        *changed(scoring, "--model", hostile),
+        "--scorer",
+        "fast",
+        "--output",
+        tmp_path / "[bold]out",
     )
     assert code == 0, err
     assert "[red]x|<b>" in err
     assert "[bold]out" in out
-    card = (tmp_path / "[bold]out" / "checkpoints" / "avss" / "README.md").read_text()
+    card = (tmp_path / "[bold]out" / "checkpoints" / "block-influence" / "README.md").read_text()
     assert r"\[red\]x\|\<b\>" in card
     assert "<b>" not in re.sub(r"^```.*?^```$", "", card, flags=re.MULTILINE | re.DOTALL)

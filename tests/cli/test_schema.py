@@ -74,7 +74,7 @@ def before(model_dir: Path, calibration_file: Path, tmp_path_factory: pytest.Tem
     out = tmp_path_factory.mktemp("before")
     text = {"source": str(calibration_file), "samples": 8, "max_length": 16}
     model, calibration = str(model_dir), CalibrationSpec.model_validate(text)
-    layerimp.run(Recipe(model=model, calibration=calibration, count=1, tasks=(), output=out / "run"))
+    layerimp.run(Recipe(model=model, scorers=["avss"], calibration=calibration, count=1, tasks=(), output=out / "run"))
     tasks = [str(mood(out))]
     grid = validated(Grid, {"models": model, "calibration": text, "scorers": ["avss"], "tasks": tasks, "repeats": 1})
     layerimp.run_grid(grid, out / "grid", workers=0)

@@ -231,14 +231,14 @@ def test_tasks_are_estimated_for_every_model(foretold: Any, scoring: list[object
 
 @pytest.mark.usefixtures("_even")
 def test_fidelity_is_estimated_for_every_model(foretold: Any, scoring: list[object], tmp_path: Path) -> None:
-    """Two texts of 8 rows of 16 tokens, predicted by both models, and 24 prompts of 32 tokens that 64 are added to."""
+    """Two texts of 12 rows of 16 tokens, predicted by both models, and 24 prompts of 32 tokens that 64 are added to."""
     asked = ["run", *scoring, "--tasks", "none", "--count", 2]
     head = of_head()
-    texts, read, written = 2 * 8 * 16 * (1 + 2 * head), 24 * (32 + head), 24 * 64 * (1 + head)
+    texts, read, written = 2 * 12 * 16 * (1 + 2 * head), 24 * (32 + head), 24 * 64 * (1 + head)
     models = 2  # the intact one, and that of block-influence
     assert foretold(*asked)["time"]["fidelity_s"] == pytest.approx(models * TOKEN * (texts + read + written))
     fewer = foretold(*asked, "--set", "fidelity.prompts=0", "--set", "fidelity.rows=2", "--heal", "linear")["time"]
-    assert fewer["fidelity_s"] == pytest.approx((1 + 2) * TOKEN * texts / 4)
+    assert fewer["fidelity_s"] == pytest.approx((1 + 2) * TOKEN * texts / 6)
     assert foretold("prune", *scoring, "--count", 2, "--output", tmp_path / "out")["time"]["fidelity_s"] == 0
 
 

@@ -87,7 +87,7 @@ def test_seams_are_sized_too(layerimp_command: Run, model_dir: Path, calibration
     ("more", "who"),
     [
         (["--tasks", "starter_stories"], "the evaluator harness"),
-        (["--heal", "linear"], "--heal"),
+        (["--scorer", "fast", "--heal", "linear"], "--heal"),
         (["--keep", "0.9", "--tasks", "starter_stories", "--evaluator", "harness"], "the evaluator harness"),
     ],
 )
@@ -133,7 +133,7 @@ def test_the_forecast_counts_what_is_in_memory_at_a_time(
 def test_a_prune_is_forecast_offloaded_whatever_a_run_would_need(
     layerimp_command: Run, model_dir: Path, tmp_path: Path
 ) -> None:
-    """A recipe that names healers and tasks offloads in `prune`, which uses neither."""
+    """A recipe that names healers and tasks offloads in `prune` of named blocks, which uses neither."""
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("offload: true\nhealers: [linear]\nblocks: [1]\n")
     given = ["prune", "--recipe", recipe, "--model", model_dir, "--output", tmp_path / "out", "--dry-run", "--json"]

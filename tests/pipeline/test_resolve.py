@@ -11,6 +11,7 @@ from layerimp.assets import Assets
 from layerimp.pipeline import resolve as resolving
 from layerimp.pipeline.resolve import defaults_note, resolve
 
+METHOD = "scorer divergence with pruner greedy, healed by linear"
 TASKS = "starter_stories, starter_sentiment, starter_qa"
 
 
@@ -19,29 +20,30 @@ TASKS = "starter_stories, starter_sentiment, starter_qa"
     [
         (
             {},
-            f"by default: model starter; calibration text starter; tasks {TASKS} "
-            "(your own: --model DIR --calibration FILE --tasks NAMES)",
+            f"by default: {METHOD}; model starter; calibration text starter; tasks {TASKS} "
+            "(your own: --scorer NAME --model DIR --calibration FILE --tasks NAMES)",
         ),
         (
-            {"model": "mine"},
+            {"model": "mine", "scorers": ["avss"]},
             f"by default: calibration text prose; tasks {TASKS} (your own: --calibration FILE --tasks NAMES)",
         ),
         (
-            {"evaluators": ["footprint"]},
+            {"evaluators": ["footprint"], "pruner": "lowest"},
             "by default: model starter; calibration text starter (your own: --model DIR --calibration FILE)",
         ),
-        ({"model": "mine", "calibration": {"source": "t.jsonl"}, "tasks": []}, None),
+        ({"model": "mine", "scorers": ["fast"], "calibration": {"source": "t.jsonl"}, "tasks": []}, None),
     ],
 )
 def test_what_is_used_by_default_is_said(values: dict[str, Any], said: str | None) -> None:
     asked = make_recipe(values)
-    assert defaults_note(asked, resolve(asked), ("calibration", "tasks")) == (said or "")
+    assert defaults_note(asked, resolve(asked), ("calibration", "tasks", "amount")) == (said or "")
 
 
 def test_what_a_command_does_not_read_is_not_said() -> None:
     asked = make_recipe({})
     assert defaults_note(asked, resolve(asked), ("calibration",)) == (
-        "by default: model starter; calibration text starter (your own: --model DIR --calibration FILE)"
+        "by default: scorer divergence; model starter; calibration text starter (your own: --scorer NAME --model DIR "
+        "--calibration FILE)"
     )
 
 

@@ -18,8 +18,12 @@ from layerimp.recipe import ComponentSpec, Recipe, read_recipe, validated
 
 def test_a_model_is_enough() -> None:
     recipe = make_recipe({"model": "m"})
-    assert recipe.scorers == {"avss": ComponentSpec(name="avss")}
-    assert recipe.pruner == ComponentSpec(name="lowest")
+    assert recipe.is_recommended
+    assert recipe.model_dump(include={"scorers", "pruner", "healers"}) == {
+        "scorers": {"divergence": {"name": "divergence", "options": {}}},
+        "pruner": {"name": "greedy", "options": {"rescored": 3}},
+        "healers": {"linear": {"name": "linear", "options": {}}},
+    }
     assert list(recipe.evaluators) == ["harness", "footprint", "fidelity"]
     assert list(recipe.baselines) == ["random", "depth"]
     assert not recipe.names_amount

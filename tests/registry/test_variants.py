@@ -108,7 +108,7 @@ def test_variants_that_ship_are_listed(layerimp_command: Run) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("best", "For a label of your own, name its scorer: --scorer best=SCORER --set best.OPTION=VALUE."),
+        ("mine", "For a label of your own, name its scorer: --scorer mine=SCORER --set mine.OPTION=VALUE."),
         ("delta", "Did you mean 'avss-delta'"),
         ("avss-out", "For a label of your own, name its scorer: --scorer avss-out=SCORER"),
     ],

@@ -329,7 +329,8 @@ def test_sizes() -> None:
 def test_what_a_person_sees_of_a_result_is_short(model_dir: Path, calibration_file: Path) -> None:
     """In a notebook a line says what an object is; all of it is in its attributes."""
     text = {"source": str(calibration_file), "samples": 4, "max_length": 16}
-    recipe = Recipe.model_validate({"model": str(model_dir), "calibration": text, "tasks": [], "baselines": {}})
+    given = {"model": str(model_dir), "scorers": ["avss"], "calibration": text, "tasks": [], "baselines": {}}
+    recipe = Recipe.model_validate(given)
     results = layerimp.run(recipe)
     (gone,) = results.model.plans["avss"].blocks
     assert repr(results) == f"Results({model_dir}, 4 blocks; avss without {gone})"

@@ -307,7 +307,7 @@ def test_what_the_card_of_a_run_says_makes_the_checkpoint_again(
     said = {"license": "other", "license_name": "mine", "license_link": "LICENSE.txt", "base_model": "org/base"}
     (whole / "README.md").write_text(f"---\n{yaml.safe_dump(said)}---\n# Whole\n")
     asked = ["--calibration", calibration_file, "--samples", 4, "--max-length", 16, "--count", 1, "--tasks", "none"]
-    code, _, err = layerimp_command("run", "--model", whole, *asked, "--output", tmp_path / "first")
+    code, _, err = layerimp_command("run", "--model", whole, "--scorer", "avss", *asked, "--output", tmp_path / "first")
     assert code == 0, err
     first = tmp_path / "first" / "checkpoints" / "avss"
     card = (first / "README.md").read_text()
