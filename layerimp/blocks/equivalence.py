@@ -70,11 +70,9 @@ def probes(stack: BlockStack) -> list[Probe]:
         ModelError: the model sees, and no image can be made up for it.
     """
     text = text_probe(stack)
-    if not takes_images(stack.model):
-        return [text]
-    inputs = made_up_images(stack)
+    inputs = made_up_images(stack) if takes_images(stack.model) else None
     if inputs is None:
-        if vision_part(stack.model.config) is None:  # only other models of its class see
+        if vision_part(stack.model.config) is None:  # only other models of its class see, if any
             return [text]
         raise ModelError(
             f"{type(stack.model).__name__} reads images in a form that layerimp cannot make up, so that no removal can "

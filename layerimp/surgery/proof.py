@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -64,7 +64,8 @@ def past(stack: BlockStack, removed: Sequence[Step], probe: Probe) -> Past:
     """
     whose = f"{type(stack.model).__name__} past {named(removed)}"
     try:
-        with _short_windows(stack), changes_between(stack) as changed:
+        watched: AbstractContextManager[list[int]] = changes_between(stack) if probe.named else nullcontext([])
+        with _short_windows(stack), watched as changed:
             hidden = last_hidden(stack, removed, probe)
     except LayerimpError:
         raise
@@ -72,8 +73,6 @@ def past(stack: BlockStack, removed: Sequence[Step], probe: Probe) -> Past:
         kind = type(stack.model).__name__
         raise SurgeryError(f"{kind} cannot run on a few tokens{probe.named}: {one_line(error)}") from error
     require_finite(hidden, whose)
-    if not probe.named:
-        changed = []
     try:
         cached = cached_logits(stack, removed, probe)
     except Exception as error:
