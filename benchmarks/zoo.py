@@ -283,6 +283,9 @@ def _shrunk(config: PretrainedConfig) -> dict[str, Any]:
         if isinstance(value, PretrainedConfig):
             values[name] = _shrunk(value)
             continue
+        if isinstance(value, list | tuple) and name in ("image_size", "patch_size"):
+            values[name] = [32 if name == "image_size" else 8] * len(value)
+            continue
         if isinstance(value, dict) and "mrope_section" in value:
             values[name] = value | {"mrope_section": [2, 1, 1]}
             continue

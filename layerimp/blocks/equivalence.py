@@ -18,7 +18,7 @@ from layerimp.blocks.forward import hidden_states, without_cache
 from layerimp.blocks.images import made_up_images, takes_images, vision_part, whole_or_backbone
 from layerimp.blocks.modes import in_eval_mode, quiet
 from layerimp.blocks.stack import BlockStack, on_demand, probe_ids
-from layerimp.errors import ModelError, NonFiniteError
+from layerimp.errors import ModelError, NonFiniteError, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -67,16 +67,20 @@ def probes(stack: BlockStack) -> list[Probe]:
     """Return the probes of a model: text alone, and text with an image for a model that sees.
 
     Raises:
-        ModelError: the model sees, and no image can be made up for it.
+        ModelError: the model sees, and no image can be made up for it, or it does not run on text alone.
     """
     text = text_probe(stack)
     inputs = made_up_images(stack) if takes_images(stack.model) else None
     if inputs is None:
         if vision_part(stack.model.config) is None:  # only other models of its class see, if any
             return [text]
+        kind = type(stack.model).__name__
+        try:
+            last_hidden(stack)
+        except Exception as error:  # a model may fail in any way
+            raise ModelError(f"{kind} cannot run on a few tokens: {one_line(error)}") from error
         raise ModelError(
-            f"{type(stack.model).__name__} reads images in a form that layerimp cannot make up, so that no removal can "
-            "be proved"
+            f"{kind} reads images in a form that layerimp cannot make up, so that no removal can be proved"
         )
     return [text, Probe(inputs, inputs["input_ids"].shape[1] - (TOKENS - PROMPT), " with an image")]
 

@@ -57,6 +57,12 @@ def test_text_alone_would_not_notice(built: Callable[[str], Any], monkeypatch: p
     assert "with 1 image" in case.said
 
 
+def test_a_class_that_does_not_run_is_refused(built: Callable[[str], Any]) -> None:
+    """That of Llama 4 in Transformers 5.24 asks its language model for an output that this does not have."""
+    with pytest.raises(SurgeryError, match="Llama4ForConditionalGeneration cannot run on a few tokens"):
+        layerimp.prune(built("llama4"), [1])
+
+
 def test_an_image_that_changes_nothing_is_no_image(built: Callable[[str], Any]) -> None:
     model = built("llava")
     stack = layerimp.find_blocks(model)
