@@ -59,7 +59,7 @@ def test_text_alone_would_not_notice(built: Callable[[str], Any], monkeypatch: p
 
 def test_a_model_that_does_not_run_on_text_alone_is_refused(built: Callable[[str], Any]) -> None:
     for kind in ("blip", "blip-2"):  # an image can be made up for the first, and not for the second
-        with pytest.raises(SurgeryError, match="cannot run on a few tokens: .*'pixel_values'"):
+        with pytest.raises(SurgeryError, match=r"cannot run on a few tokens: .*'pixel_values'"):
             layerimp.prune(built(kind), [1])
 
 
