@@ -14,10 +14,12 @@ import torch
 import zoo
 
 import layerimp
-from layerimp.blocks import equivalence
+from layerimp.blocks.equivalence import text_probe
 from layerimp.blocks.images import made_up_images
+from layerimp.checkpoint import saving
 from layerimp.errors import SurgeryError
 from layerimp.steps import Step
+from layerimp.surgery import removal as surgery
 
 EXACT = "gemma3 llava qwen3_5".split()
 ALSO = "internvl mistral3 paligemma qwen2_5_vl smolvlm".split()
@@ -51,7 +53,8 @@ def test_features_at_the_first_blocks_are_not_shifted(built: Callable[[str], Any
 
 def test_text_alone_would_not_notice(built: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the probe with an image, the blocks that features are put in after would be removed, and wrongly."""
-    monkeypatch.setattr(equivalence, "takes_images", lambda _model: False)
+    for place in (surgery, saving):
+        monkeypatch.setattr(place, "probes", lambda stack: [text_probe(stack)])
     case = removal.try_removal(lambda: built("qwen3_vl"), "image", [1])
     assert case.outcome == "wrong"
     assert "with 1 image" in case.said
