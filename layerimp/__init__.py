@@ -32,6 +32,7 @@ _HOME = {
     "run_grid": "bench.commands",
     "save": "checkpoint.saving",
     "score": "scoring.engine",
+    "shrink": "pipeline.shrink",
 }
 
 __all__ = list(_HOME)
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from layerimp.pipeline.commands import run as run
     from layerimp.pipeline.comparing import compare as compare
     from layerimp.pipeline.healing import heal as heal
+    from layerimp.pipeline.shrink import shrink as shrink
     from layerimp.pruner import PrunePlan as PrunePlan
     from layerimp.pruner import Pruner as Pruner
     from layerimp.recipe import Recipe as Recipe

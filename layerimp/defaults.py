@@ -15,6 +15,11 @@ PROSE = "prose"
 STARTER_TASKS = ("starter_stories", "starter_sentiment", "starter_qa")
 """One task per family of the AVSS paper: language modelling, sentiment, question answering. They need no network."""
 
+HUB = "hub"
+"""The name of a text that is fetched only when it is asked for: `HUB_TEXT`."""
+HUB_TEXT = "HuggingFaceFW/fineweb-edu@87f09149ef4734204d70ed1d046ddc9ca3f2b8f9:sample-10BT:train"
+HUB_LICENCE = "ODC-By 1.0, and the terms of use of Common Crawl"
+
 BEST, FAST = "best", "fast"
 """The names that stand for the recommended method, and for the best scorer that reads a text once."""
 RECOMMENDED: Mapping[str, Any] = {
@@ -27,6 +32,19 @@ SCORERS = {BEST: "divergence", FAST: "block-influence"}
 """The scorers that the two names stand for."""
 PRUNER = "lowest"
 HEALER = "linear"
+TRAINER = "distill"
+"""The healer that trains."""
+TRAINING_TOKENS = 2_000_000
+"""How many tokens `layerimp shrink` trains on if there is further text; a token counts each time it is read."""
+SHIPPED_TRAINING_TOKENS = 100_000
+"""The same without further text: what ships is soon read several times, which is worth less each time (Muennighoff et
+al. 2023, arXiv:2305.16264)."""
+TRAINING_MINUTES: Mapping[str, float] = {"cpu": 30.0}
+"""How long it trains at most, by the type of device."""
+TRAINING_MINUTES_ELSEWHERE = 120.0
+POOR: Mapping[str, float] = {"divergence": 1.0, "agreement": 0.6, "copying": 0.75, "retained": 0.5}
+"""The limits beyond which a smaller model is called poor: a divergence above so many nats, and an agreement, a share of
+the intact model's copying, or of what it knows in the tasks, below these."""
 HARNESS = "harness"
 """The evaluator that reads tasks."""
 FOOTPRINT = "footprint"

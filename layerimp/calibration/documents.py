@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from layerimp._paths import expanded
+from layerimp.defaults import HUB, HUB_TEXT
 from layerimp.errors import CalibrationError, cause, listing
 from layerimp.evaluator import Document
 from layerimp.registry.assets import located
@@ -90,7 +91,8 @@ def read_documents(source: str, reader: Reader, *, rows: int, characters: int) -
 
     Args:
         source: A file, a text that a plugin ships, or the id of a data set on the hub, as `NAME`, `NAME:CONFIG` or
-            `NAME:CONFIG:SPLIT`.
+            `NAME:CONFIG:SPLIT`, each also with a revision as `NAME@REVISION`; or `hub`, which is
+            `layerimp.defaults.HUB_TEXT`.
         reader: Reads a document from a record.
         rows: The least number of documents needed from a data set.
         characters: The least amount of text needed from a data set, in characters.
@@ -235,10 +237,12 @@ def _dataset(source: str, reader: Reader) -> Iterator[Document]:
     """Yield the documents of a data set on the hub or in a local directory."""
     import datasets
 
-    name, config, split, *_ = (*source.split(":"), "", "", "")
+    name, config, split, *_ = (*(HUB_TEXT if source == HUB else source).split(":"), "", "", "")
+    name, _, revision = name.partition("@")
     any_text = False
     try:
-        records = datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
+        pinned = {"revision": revision} if revision else {}
+        records = datasets.load_dataset(name, config or None, split=split or "train", streaming=True, **pinned)
         for number, record in enumerate(records):
             text = record.get(reader.field, "")
             if reader.field not in record or (isinstance(text, str) and text.strip()):

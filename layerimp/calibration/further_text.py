@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from layerimp._paths import expanded
 from layerimp.calibration.documents import Packing, Reader, check_source, documents_in
 from layerimp.calibration.rows import RowFormat, padded
 from layerimp.calibration.sampling import document_hash
+from layerimp.defaults import HUB, HUB_LICENCE
 from layerimp.registry.assets import located
 
 if TYPE_CHECKING:
@@ -22,6 +23,34 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 1000
 """How many of the given documents are read at once."""
+
+
+class Read:
+    """What of a text was read in the longest of the iterations so far.
+
+    Attributes:
+        count: The number of documents.
+        hexdigest: A hash of their hashes, in their order.
+    """
+
+    def __init__(self) -> None:
+        self.count, self._digest = 0, hashlib.sha256()
+
+    @property
+    def hexdigest(self) -> str:
+        """A hash of the hashes of the documents, in their order."""
+        return self._digest.hexdigest()
+
+    @classmethod
+    def noting(cls, text: FurtherText, named: Iterable[tuple[str, str]]) -> Iterator[str]:
+        """Yield the documents of a text, each given with its hash, and note on the text how far they were read."""
+        own = cls()
+        for document, name in named:
+            own.count += 1
+            own._digest.update(name.encode())
+            if own.count > text.read.count:
+                text.read = own
+            yield document
 
 
 class FurtherText:
@@ -39,6 +68,10 @@ class FurtherText:
         packing: How documents become rows; see `load_calibration`.
         without: The hashes of documents to leave out, such as those that a result is measured on.
         documents: The documents, such as a task's training split; None to read them from the source.
+
+    Attributes:
+        source: The source.
+        read: What was read of the text so far.
     """
 
     def __init__(
@@ -58,6 +91,12 @@ class FurtherText:
         self.source, self._given = source, documents
         self._reader, self._form = Reader(field), RowFormat(tokenizer, max_length, batch_size, packing)
         self._without = without
+        self.read = Read()
+
+    @property
+    def licence(self) -> str:
+        """The licence of the text, as far as it is known: that of the data set `hub`; else empty."""
+        return HUB_LICENCE if self.source == HUB else ""
 
     @property
     def fingerprint(self) -> str:
@@ -81,12 +120,16 @@ class FurtherText:
     def _texts(self) -> Iterator[str]:
         given = self._given
         documents = documents_in(self.source, self._reader) if given is None else _in_parts(given)
-        return (text for text, _ in documents if document_hash(text) not in self._without)
+        names = ((text, document_hash(text)) for text, _ in documents)
+        return Read.noting(self, (pair for pair in names if pair[1] not in self._without))
 
     @cached_property
     def documents(self) -> frozenset[str]:
         """A hash of each document; see `document_hash`."""
-        return frozenset(map(document_hash, self._texts()))
+        read = self.read
+        documents = frozenset(map(document_hash, self._texts()))
+        self.read = read  # this served no training
+        return documents
 
 
 def _in_parts(documents: Sequence[Document]) -> Iterator[Document]:

@@ -27,7 +27,9 @@ def of_run(forecast: Forecast) -> Iterator[Table | str]:
     if forecast.rescorings:
         times = "once" if forecast.rescorings == 1 else f"{forecast.rescorings} times"
         yield f"the pruner scores the pruned model again, {times} at most"
-    if forecast.tasks:
+    if forecast.tasks and forecast.command == "shrink":
+        yield f"quality: {', '.join(forecast.tasks)}, of the intact and of the smaller model"
+    elif forecast.tasks:
         models = [*forecast.scorers, *forecast.baselines]
         healed = f", each healed by {', '.join(forecast.healers)} as well" if forecast.healers else ""
         yield f"quality: {', '.join(forecast.tasks)}, of the intact model and those of {', '.join(models)}{healed}"

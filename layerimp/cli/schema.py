@@ -20,6 +20,7 @@ DESCRIBED = {
     "recipe": "recipe.recipe:Recipe",
     "grid": "bench.grid:Grid",
     "results": "report.document:Results",
+    "shrink": "report.results.shrunk:ShrinkReport",
     "plan": "pruner:PrunePlan",
     "plans": "recipe.plans:PlanFile",
     "checkpoint": "checkpoint.record:Record",

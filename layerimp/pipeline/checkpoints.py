@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from layerimp.pipeline.run import PrunedModel, Run
     from layerimp.pruner import PrunePlan
     from layerimp.report.document import Results
+    from layerimp.report.results.models import Removal
 
 
 def checkpoint_path(label: str) -> Path:
@@ -35,26 +36,37 @@ def write_checkpoints(run: Run, models: Mapping[str, PrunedModel]) -> Mapping[st
     """
     if run.stage is None:
         return models
-    stack, written = run.loaded.stack, dict(models)
-    if stack.offloaded:
-        with run.progress.stage("check the weights that were not read"):
-            offloaded_blocks(stack).refuse_non_finite_rest()
+    written = dict(models)
+    check_unread(run)
     for label, model in models.items():
         if model.contender.scorer in run.selection.baselines:
             continue
-        written[label] = replace(model, checkpoint=checkpoint_path(label))
-        directory = run.stage / checkpoint_path(label)
-        directory.mkdir(parents=True)
-        if stack.offloaded:
-            write_pruned(run.loaded, model.removal, directory, run.recipe, run.progress)
-        else:
-            _save(run, label, model, directory)
+        (run.stage / checkpoint_path(label)).mkdir(parents=True)
+        written[label] = write_checkpoint(run, model, checkpoint_path(label))
     return written
 
 
-def _save(run: Run, label: str, model: PrunedModel, directory: Path) -> None:
+def check_unread(run: Run) -> None:
+    """Refuse an offloaded model with a weight that is no number, in what no scorer has read."""
+    if run.loaded.stack.offloaded:
+        with run.progress.stage("check the weights that were not read"):
+            offloaded_blocks(run.loaded.stack).refuse_non_finite_rest()
+
+
+def write_checkpoint(run: Run, model: PrunedModel, place: Path) -> PrunedModel:
+    """Write the weights of a pruned model to an existing place in the output directory, and return it with that."""
+    assert run.stage is not None
+    directory = run.stage / place
+    if run.loaded.stack.offloaded:
+        write_pruned(run.loaded, model.removal, directory, run.recipe, run.progress)
+    else:
+        _save(run, model, directory, f"save {place if place.name else 'the checkpoint'}")
+    return replace(model, checkpoint=place)
+
+
+def _save(run: Run, model: PrunedModel, directory: Path, what: str) -> None:
     """Write the checkpoint of a model in memory."""
-    with model.in_place() as weights, run.progress.stage(f"save {checkpoint_path(label)}"):
+    with model.in_place() as weights, run.progress.stage(what):
         write(
             weights,
             run.loaded.tokenizer,
@@ -66,23 +78,37 @@ def _save(run: Run, label: str, model: PrunedModel, directory: Path) -> None:
 
 def describe_checkpoints(run: Run, results: Results) -> None:
     """Put the card and the record of each checkpoint, and the licence of its source, beside the weights."""
-    origin = origin_of(run.asked.model)
     for removal in results.model.removals:
         (model,) = removal.models
         if run.stage is not None and model.checkpoint is not None:
-            directory = run.stage / checkpoint_path(removal.label)
-            origin.copy_license(directory)
-            card = model_card(results, removal.label, origin, command=run.command)
-            (directory / CARD).write_text(card, encoding="utf-8")
-            _record(run, model.plan, removal.healer).write(directory)
+            healers = (run.recipe.healers[removal.healer].name,) if removal.healer else ()
+            describe_checkpoint(run, results, removal, checkpoint_path(removal.label), healers)
 
 
-def _record(run: Run, plan: PrunePlan, healer: str) -> Record:
+def describe_checkpoint(run: Run, results: Results, removal: Removal, place: Path, healers: Sequence[str]) -> None:
+    """Put a card, a record and the licence of the source beside the weights of a checkpoint.
+
+    Args:
+        run: The run.
+        results: Its results.
+        removal: The removal whose only model this is.
+        place: The place of the checkpoint in the output directory.
+        healers: The names of the healers that changed the model, in order.
+    """
+    assert run.stage is not None
+    directory, origin = run.stage / place, origin_of(run.asked.model)
+    origin.copy_license(directory)
+    card = model_card(results, removal.label, origin, command=run.command)
+    (directory / CARD).write_text(card, encoding="utf-8")
+    _record(run, removal.models[0].plan, healers).write(directory)
+
+
+def _record(run: Run, plan: PrunePlan, healers: Sequence[str]) -> Record:
     """What a checkpoint was made from."""
     return Record(
         source=model_anywhere(run.asked.model),
         num_blocks=plan.num_blocks,
         removed=tuple(simplest(plan.blocks)),
-        healers=(run.recipe.healers[healer].name,) if healer else (),
+        healers=tuple(healers),
         fidelity_text=None if run.reserved is None else reserved(run.reserved),
     )

@@ -22,17 +22,17 @@ from layerimp.pipeline.pruning import (
     prune_by_amount,
 )
 from layerimp.pipeline.reporting import recorded, results_of
-from layerimp.pipeline.resolve import budget_of, model_anywhere
+from layerimp.pipeline.resolve import model_anywhere, named_plan
 from layerimp.pipeline.run import Run, StageResults
 from layerimp.pipeline.scores import Unit, score_blocks
 from layerimp.progress import SILENT, Progress
-from layerimp.pruner import PrunePlan
 from layerimp.recipe import Permissions, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from layerimp.pipeline.prepare import Prepared
+    from layerimp.pruner import PrunePlan
     from layerimp.report.document import Results
 
 
@@ -118,9 +118,7 @@ def _choice(run: Run, prepared: Prepared) -> Choice:
         return Choice(prepared.plans)
     if not run.recipe.names_all:
         return choose(run)
-    num_blocks = len(run.loaded.stack)
-    blocks, model = list(budget_of(run.recipe, num_blocks).forced), model_anywhere(run.recipe.model)
-    return Choice({"blocks": PrunePlan(num_blocks=num_blocks, blocks=blocks, reason="named by the user", model=model)})
+    return Choice({"blocks": named_plan(run.recipe, len(run.loaded.stack))})
 
 
 def _note_other_models(run: Run, plans: Mapping[str, PrunePlan]) -> None:

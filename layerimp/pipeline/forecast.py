@@ -62,11 +62,11 @@ class TimeForecast(Part):
 
 
 class Forecast(Versioned):
-    """The document that `run` and `prune` print with `--dry-run --json`."""
+    """The document that `run`, `prune` and `shrink` print with `--dry-run --json`."""
 
     schema_version: Literal["layerimp.forecast/1"] = versioned("layerimp.forecast/1")
     command: str
-    """The command: `run` or `prune`."""
+    """The command: `run`, `prune` or `shrink`."""
     model: str
     """The model, as it was named."""
     num_blocks: int
@@ -140,7 +140,7 @@ class _Estimate:
             scorers=scorers,
             baselines=list(selection.baselines),
             healers=list(prepared.healers),
-            tasks=list(recipe.tasks or ()) if prepared.command == "run" else [],
+            tasks=list(recipe.tasks or ()) if self._measures else [],
             removed=count,
             parameters=parameters,
             bytes=stored,
@@ -153,6 +153,11 @@ class _Estimate:
             time=self._time(passes, rescorings, int(count.most)),
             notes=self._notes(memory, int(count.most)),
         )
+
+    @property
+    def _measures(self) -> bool:
+        """Whether the models are measured."""
+        return self.prepared.command in ("run", "shrink")
 
     def _removed(self) -> tuple[list[frozenset[Sublayer]], Range]:
         """Return the sublayers that each plan removes, as far as they are named, and the number of steps."""
@@ -249,8 +254,9 @@ class _Estimate:
         # Without evaluators of tasks, a search measures on held-out text, which is not known yet.
         known = bool(recipe.tasks) or not searched
         each = durations.evaluation(prepared.evaluators, prepared.permissions) if known else None
-        models = 1 + pruned * (1 + len(healers))
-        compared = 0.0 if prepared.command != "run" or prepared.offloaded else durations.fidelity(prepared.evaluators)
+        # Where one healer goes on from the other, the last model alone is measured.
+        models = 2 if prepared.command == "shrink" else 1 + pruned * (1 + len(healers))
+        compared = 0.0 if not self._measures or prepared.offloaded else durations.fidelity(prepared.evaluators)
         return TimeForecast(
             block_ms=durations.block_ms if passes or healers else None,
             scoring_s=scoring,

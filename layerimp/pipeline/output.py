@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 RECIPE = "recipe.json"
 """The recipe with everything settled: the file by which an output directory is recognised."""
 
+SHRUNK = "shrink.json"
+"""The document in the directory of a smaller model, by which that is recognised."""
+
 PLANS = "plan.json"
 """The plans of the pruned models."""
 
@@ -48,6 +51,15 @@ def why_not_ours(directory: Path) -> str | None:
         return f"it holds no {RECIPE} of layerimp"
     ours = version.startswith("layerimp.recipe/") and len(names) > 1
     return None if ours else "layerimp did not write it"
+
+
+def why_not_shrunk(directory: Path) -> str | None:
+    """Tell why a directory is not a smaller model that `layerimp shrink` wrote; None if it is one."""
+    try:
+        version = str(json.loads((directory / SHRUNK).read_text(encoding="utf-8"))["schema_version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"it holds no {SHRUNK} of layerimp"
+    return None if version.startswith("layerimp.shrink/") else "layerimp did not write it"
 
 
 @contextmanager

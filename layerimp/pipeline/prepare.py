@@ -18,7 +18,7 @@ from layerimp.models.devices import device_named
 from layerimp.models.dtypes import DTYPES
 from layerimp.models.safetensors_files import read_headers
 from layerimp.pipeline.healing import healers_of
-from layerimp.pipeline.output import check_output
+from layerimp.pipeline.output import check_output, why_not_ours, why_not_shrunk
 from layerimp.pipeline.resolve import budget_of, check_ahead, check_plans, create_pruner, defaults_note, resolve
 from layerimp.pipeline.texts import check_calibration
 from layerimp.progress import SILENT, Progress
@@ -28,12 +28,15 @@ from layerimp.scoring.selection import Selection
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from transformers import PretrainedConfig
+
     from layerimp.evaluator import Evaluator
     from layerimp.healer import Healer
+    from layerimp.pipeline.stages import Loaded
     from layerimp.pruner import PrunePlan, Pruner
     from layerimp.recipe import Permissions
 
-Command = Literal["run", "score", "prune", "evaluate"]
+Command = Literal["run", "score", "prune", "evaluate", "shrink"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ def prepare(
     permissions: Permissions,
     progress: Progress,
     plans: Mapping[str, PrunePlan] | None = None,
+    loaded: Loaded | None = None,
 ) -> Prepared:
     """Prepare a command. Nothing is loaded, scored or written.
 
@@ -91,6 +95,7 @@ def prepare(
         permissions: Which code that came with data may run.
         progress: Where to report progress, and the defaults that are used.
         plans: Plans to carry out, for `prune`.
+        loaded: The model, if it is loaded already; the recipe gives only its name then.
 
     Raises:
         InputError: something in the recipe is wrong, as far as this can be seen without the weights.
@@ -104,26 +109,30 @@ def prepare(
         raise OptionError("prune measures nothing that could be kept: give a ratio or a count, or use layerimp run")
     if command == "evaluate" and recipe.offload:
         raise OptionError("only layerimp score, prune and run read a model block by block; leave out offload")
-    if by_default := defaults_note(asked, recipe, reads):
+    if by_default := defaults_note(asked, recipe, reads, names_method=command != "shrink"):
         progress.note(by_default)
     healers, pruner, selection = _method(recipe, progress)
-    if command in ("run", "prune"):
+    if command in ("run", "prune", "shrink"):
         check = partial(budget_of, recipe) if plans is None else partial(check_plans, plans)
-        check_ahead(recipe.model, permissions, check)
-    if "calibration" in reads and recipe.is_recommended and (obstacle := _obstacle(recipe, permissions)):
+        if loaded is None:
+            check_ahead(recipe.model, permissions, check)
+        else:
+            check(len(loaded.stack))
+    recommended = "calibration" in reads and recipe.is_recommended
+    if recommended and (obstacle := obstacle_to_healing(recipe, permissions, loaded)):
         recipe = recipe.in_one_pass
         healers, pruner, selection = _method(recipe, progress)
         progress.note(f"scored by {SCORERS[FAST]} alone, in place of the recommended method, since {obstacle}")
     if command == "score" or "calibration" not in reads:
         recipe, healers = recipe.model_copy(update={"healers": {}}), {}
-    check_output(recipe)
+    check_output(recipe, why_not_shrunk if command == "shrink" else why_not_ours)
     trained_on = check_calibration(recipe, permissions, progress) if "calibration" in reads else None
     evaluators = prepare_evaluators(recipe, permissions, progress) if "tasks" in reads else {}
     if command == "evaluate":
         evaluators = without_comparers(recipe, evaluators, "layerimp evaluate measures one model", SILENT)
     if command == "run" and compares(recipe, evaluators):
         selection.add_baselines(recipe)
-    offloaded = _offloaded(command, recipe, evaluators, healers, progress)
+    offloaded = loaded is None and _offloaded(command, recipe, evaluators, healers, progress)
     if offloaded:
         evaluators = without_comparers(recipe, evaluators, "the model is read block by block", progress)
     return Prepared(
@@ -149,6 +158,7 @@ def _reads(command: Command, recipe: Recipe, plans: Mapping[str, PrunePlan] | No
         return frozenset()
     reads = {
         "run": ("calibration", "tasks", "amount"),
+        "shrink": ("calibration", "tasks", "amount"),
         "score": ("calibration",),
         "prune": ("calibration", "amount"),
         "evaluate": ("tasks",),
@@ -162,14 +172,23 @@ def _method(recipe: Recipe, progress: Progress) -> tuple[dict[str, Healer], Prun
     return healers, create_pruner(recipe.pruner, recipe.cuts), Selection.of(recipe, progress)
 
 
-def _obstacle(recipe: Recipe, permissions: Permissions) -> str:
+def obstacle_to_healing(recipe: Recipe, permissions: Permissions, loaded: Loaded | None = None) -> str:
     """Tell why the recommended method cannot work on a model; empty if it can, as far as this is known ahead."""
-    if recipe.offload or (recipe.offload is None and recipe.device_map is None and _lacking(recipe)):
+    if loaded is None and (
+        recipe.offload or (recipe.offload is None and recipe.device_map is None and _lacking(recipe))
+    ):
         return "the model is read block by block"
-    config = configuration(recipe.model, trust_remote_code=permissions.trust_remote_code)
+    config = config_of(recipe, permissions, loaded)
     if auto_class(config) in ("AutoModel", "AutoModelForMaskedLM"):
         return "the model predicts neither the next token nor a label"
     return ""
+
+
+def config_of(recipe: Recipe, permissions: Permissions, loaded: Loaded | None = None) -> PretrainedConfig:
+    """Return the configuration of a recipe's model, which may be loaded already."""
+    if loaded is not None:
+        return loaded.model.config
+    return configuration(recipe.model, trust_remote_code=permissions.trust_remote_code)
 
 
 def _offloaded(

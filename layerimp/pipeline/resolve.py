@@ -143,16 +143,17 @@ def create_pruner(spec: ComponentSpec, cuts: Cuts) -> Pruner:
     return pruner
 
 
-def defaults_note(asked: Recipe, resolved: Recipe, reads: Collection[str]) -> str:
+def defaults_note(asked: Recipe, resolved: Recipe, reads: Collection[str], *, names_method: bool = True) -> str:
     """Return a line that lists the defaults in use and the options to change them; empty if there are none.
 
     Args:
         asked: The recipe as it was given.
         resolved: The resolved recipe.
         reads: Which of `calibration` and `tasks` the command reads.
+        names_method: Whether the command takes the scorer, the pruner and the healers as options.
     """
     used: dict[str, str] = {}
-    if "calibration" in reads and resolved.is_recommended:
+    if names_method and "calibration" in reads and resolved.is_recommended:
         rest = f" with pruner {resolved.pruner.name}, healed by {', '.join(resolved.healers)}"
         used["--scorer NAME"] = f"scorer {', '.join(resolved.scorers)}{rest if 'amount' in reads else ''}"
     if "model" not in asked.model_fields_set:
@@ -196,6 +197,12 @@ def budget_for(recipe: Recipe, count: int, num_blocks: int) -> Budget:
         OptionError: no block or every block would be removed, or the fields of the recipe contradict each other.
     """
     return Budget.exactly(count, num_blocks, protect=recipe.protect, forced=recipe.blocks, cuts=recipe.cuts)
+
+
+def named_plan(recipe: Recipe, num_blocks: int) -> PrunePlan:
+    """Return the plan of a recipe that names all blocks that go."""
+    blocks, model = list(budget_of(recipe, num_blocks).forced), model_anywhere(recipe.model)
+    return PrunePlan(num_blocks=num_blocks, blocks=blocks, reason="named by the user", model=model)
 
 
 def check_plans(plans: Mapping[str, PrunePlan], num_blocks: int) -> None:

@@ -92,13 +92,20 @@ class Run:
     stage: Path | None
 
     @classmethod
-    def of(cls, prepared: Prepared, stage: Path | None, unfinished: Unfinished | None = None) -> Run:
+    def of(
+        cls,
+        prepared: Prepared,
+        stage: Path | None,
+        unfinished: Unfinished | None = None,
+        loaded: Loaded | None = None,
+    ) -> Run:
         """Load the model of a prepared command, draw its text, and settle the rest of its recipe.
 
         Args:
             prepared: The command.
             stage: The directory to write to; None if no output was asked for.
             unfinished: The directories in which healers keep the state of long work.
+            loaded: The model, if it is loaded already.
 
         Raises:
             ModelError: the model cannot be loaded or understood.
@@ -107,7 +114,7 @@ class Run:
         """
         asked, progress, allowed = prepared.recipe, prepared.progress, prepared.permissions
         drawn = reserved = judging = further = None
-        loaded = load_model(asked, allowed, progress, offloaded=prepared.offloaded)
+        loaded = loaded or load_model(asked, allowed, progress, offloaded=prepared.offloaded)
         recipe = settled(asked, loaded.model, prepared.reads)
         evaluators, failed = fitting(recipe, prepared.evaluators, loaded.model, progress, lenient=prepared.lenient)
         if "calibration" in prepared.reads:
@@ -117,7 +124,7 @@ class Run:
             if "amount" in prepared.reads:
                 reserved = texts.for_fidelity(corpus, drawn.documents)
                 evaluators = with_text(recipe, evaluators, reserved, progress)
-            if prepared.command == "run" and recipe.keep is not None:
+            if prepared.command in ("run", "shrink") and recipe.keep is not None:
                 drawn, evaluators = with_quality(recipe, loaded.stack, drawn, evaluators, progress)
             if prepared.healers:
                 taken = drawn.documents | (reserved.documents if reserved else frozenset())

@@ -1,0 +1,66 @@
+"""`layerimp shrink`: from a model to a smaller one that works, in one command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from layerimp.cli import options as o
+from layerimp.cli.requests import permissions, recipe_from
+from layerimp.cli.set_options import with_settings
+from layerimp.cli.streams import after_writing
+from layerimp.errors import OptionError
+
+if TYPE_CHECKING:
+    from layerimp.recipe import Recipe
+
+_OWN: dict[str, Any] = {
+    "output": o.option(o.File, "Directory for the smaller model; must not exist. Default: MODEL-small, here."),
+    "minutes": o.option(
+        float | None,
+        "Minutes of training, 0 for none. Default: as many tokens as are worth it, for at most 30 minutes on a CPU and "
+        "120 on a GPU.",
+    ),
+    "set_": o.option(
+        o.Texts, "LABEL.OPTION=VALUE, for a part of the method, such as distill.tokens=1000000; repeatable.", "--set"
+    ),
+}
+
+
+@o.taking(
+    "model output ratio count target keep blocks protect minutes calibration heal_text allow_overlap tasks set_ "
+    f"{o.TEXT} batch_size seed {o.TASKS} {o.MODEL} offload overwrite max_shard_size no_verify recipe dry_run json",
+    argument="model",
+    **_OWN,
+)
+def shrink(*, minutes: float | None, dry_run: bool, **given: Any) -> int:
+    """Make a smaller model that works: choose what goes, heal and train the rest, measure, and write one checkpoint.
+
+    Example: layerimp shrink MODEL --target parameters=0.75 --minutes 30 --output small
+    """
+    recipe, allowed = _recipe(minutes, given), permissions(**given)
+    from layerimp.cli.display import Screen
+    from layerimp.cli.forecast import of_run
+    from layerimp.pipeline.forecast import forecast_of
+    from layerimp.pipeline.shrink import prepare_shrink, shrink_by
+    from layerimp.report.tables.shrunk import lines_of
+
+    with Screen(json=given["json"]) as screen:
+        if dry_run:
+            foreseen = forecast_of(prepare_shrink(recipe, allowed, screen))
+            screen.present(foreseen, of_run(foreseen))
+            return 0
+        report = shrink_by(recipe, permissions=allowed, progress=screen).report
+        with after_writing(report.output):
+            screen.present(report, lines_of(report))
+    return 0
+
+
+def _recipe(minutes: float | None, given: dict[str, Any]) -> Recipe:
+    """Return the recipe from the options, with training, and with everything that needs no model settled."""
+    from layerimp.pipeline.shrink_recipe import completed, with_output, with_training
+
+    settings = given.pop("set_") or []
+    if minutes is not None and any(text.startswith("distill.minutes=") for text in settings):
+        raise OptionError("the minutes of training are given twice: --minutes, and --set distill.minutes")
+    recipe = with_settings(with_training(recipe_from(**given)), settings)
+    return with_output(completed(recipe, minutes))

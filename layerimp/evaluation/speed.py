@@ -1,0 +1,157 @@
+"""The speed of several models side by side: how fast they read a prompt, and how fast they write.
+
+The models take turns, so that whatever else the machine does meets all of them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import GenerationConfig
+
+from layerimp.blocks.modes import in_eval_mode, quiet
+from layerimp.blocks.stack import probe_ids
+from layerimp.errors import LayerimpError
+from layerimp.models.traits import longest_row
+from layerimp.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from layerimp.blocks.stack import BlockStack
+
+READ, WRITTEN, BEFORE = 512, 64, 16
+"""The tokens of the prompt that is read, the tokens that are written, and those that come before them."""
+ROUNDS, FEWEST, SECONDS = 7, 3, 30.0
+"""Each model is timed so often after an untimed round; less often, but at least so often, beyond so many seconds."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A speed.
+
+    Attributes:
+        tokens: The number of tokens in a timed run.
+        seconds: The time of each timed run; the runs of several models with the same number came one after the other.
+    """
+
+    tokens: int
+    seconds: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Tokens per second, by the median time."""
+        return self.tokens / statistics.median(self.seconds)
+
+    @property
+    def stderr(self) -> float:
+        """The standard error of it."""
+        return self.mean * _error_of_median(self.seconds) / statistics.median(self.seconds)
+
+    def times(self, other: Speed) -> tuple[float, float]:
+        """Return how many times as fast this is as another speed, by the median over the rounds, and its error."""
+        ratios = [theirs / own for own, theirs in zip(self.seconds, other.seconds, strict=True)]
+        return statistics.median(ratios), _error_of_median(ratios)
+
+
+def speeds(models: Mapping[str, BlockStack], progress: Progress = SILENT) -> dict[str, dict[str, Speed]]:
+    """Measure how fast models read and write, with one sequence at a time.
+
+    Args:
+        models: The blocks of the models, by label.
+        progress: Where to report progress.
+
+    Returns:
+        By label, the speed of `prefill` (a prompt of `READ` tokens, or as many as all models support) and of `decoding`
+        (`WRITTEN` tokens, one after the other, with the cache). Without `decoding` if a model does not generate text,
+        and without `prefill` if one does not run on token ids alone.
+    """
+    ways = {"prefill": _prefill, "decoding": _decoding}
+    times: dict[str, dict[str, list[tuple[int, float]]]] = {label: {} for label in models}
+    with progress.stage("measure the speed", (1 + ROUNDS) * len(ways), unit="rounds") as advance:
+        for name, way in ways.items():
+            length = min(READ, *(longest_row(stack.model) or READ for stack in models.values()))
+            start, measured = time.perf_counter(), 0
+            try:
+                for number in range(1 + ROUNDS):
+                    round_ = {label: way(stack, length) for label, stack in models.items()}
+                    advance(1)
+                    if number:
+                        for label, one in round_.items():
+                            times[label].setdefault(name, []).append(one)
+                        measured += 1
+                    if measured >= FEWEST and time.perf_counter() - start > SECONDS:
+                        break
+            except (torch.OutOfMemoryError, LayerimpError):
+                raise
+            except Exception:  # stock code may refuse in any way; such a speed is not known
+                for each in times.values():
+                    each.pop(name, None)
+    return {
+        label: {
+            name: Speed(runs[0][0], tuple(seconds for _, seconds in runs)) for name, runs in measured_.items() if runs
+        }
+        for label, measured_ in times.items()
+    }
+
+
+def _prefill(stack: BlockStack, length: int) -> tuple[int, float]:
+    """Run a model on `length` tokens, as at the beginning of a generation: return the tokens, and the seconds."""
+    model: Any = stack.model
+    ids = probe_ids(stack, length)[:1]
+    options = {"use_cache": True, "logits_to_keep": 1}
+    known = inspect.signature(model.forward).parameters
+    with torch.inference_mode(), in_eval_mode(model):
+        _wait_for(stack.device)
+        start = time.perf_counter()
+        model(input_ids=ids, **{name: value for name, value in options.items() if name in known})
+        _wait_for(stack.device)
+        return ids.shape[1], time.perf_counter() - start
+
+
+class _Clock:
+    """Receives tokens from `generate` as they are written, and notes when."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def put(self, _tokens: torch.Tensor) -> None:
+        """Note the time; `generate` hands over tokens on the CPU, so that an accelerator has finished with them."""
+        self.times.append(time.perf_counter())
+
+    def end(self) -> None:
+        """Nothing is left to note."""
+
+
+def _decoding(stack: BlockStack, _length: int) -> tuple[int, float]:
+    """Let a model write `WRITTEN` tokens: return their number, and the seconds from the first to the last."""
+    model: Any = stack.model
+    if not model.can_generate():
+        raise TypeError(f"{type(model).__name__} does not generate text")
+    ids = probe_ids(stack, BEFORE)[:1]
+    clock = _Clock()
+    settings = GenerationConfig(do_sample=False, min_new_tokens=WRITTEN, max_new_tokens=WRITTEN, pad_token_id=0)
+    own, model.generation_config = model.generation_config, settings
+    try:
+        with torch.inference_mode(), in_eval_mode(model), quiet():
+            model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), streamer=clock)
+    finally:
+        model.generation_config = own
+    _prompt, first, *_, last = clock.times
+    return len(clock.times) - 2, last - first
+
+
+def _wait_for(device: torch.device) -> None:
+    """Wait until an accelerator has finished its work; calls to it return before that."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _error_of_median(values: tuple[float, ...] | list[float]) -> float:
+    """Return the standard error of the median under normal noise: sqrt(pi / 2) times that of the mean."""
+    return math.sqrt(math.pi / 2 / len(values)) * statistics.stdev(values)

@@ -1,0 +1,326 @@
+"""`layerimp shrink`: from a model to one smaller checkpoint that works: choose, heal, train, measure, write."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerimp.cache.unfinished import Unfinished
+from layerimp.defaults import BEST, FAST, FOOTPRINT, HUB, HUB_TEXT, SCORERS, STARTER
+from layerimp.errors import ModelError, OptionError
+from layerimp.evaluation.speed import speeds
+from layerimp.metric import Metric
+from layerimp.models.configuration import auto_class
+from layerimp.models.discovery import find_blocks
+from layerimp.models.sizing import shapes_only
+from layerimp.pipeline.checkpoints import check_unread, describe_checkpoint, write_checkpoint
+from layerimp.pipeline.keeping import prune_to_quality
+from layerimp.pipeline.output import PLANS, SHRUNK, output_directory, why_not_shrunk
+from layerimp.pipeline.prepare import config_of, obstacle_to_healing, prepare
+from layerimp.pipeline.pruning import Choice, choose, measure_fidelity, measure_quality, prepare_removals
+from layerimp.pipeline.reporting import results_of
+from layerimp.pipeline.resolve import named_plan
+from layerimp.pipeline.run import PrunedModel, Run, StageResults
+from layerimp.pipeline.shrink_recipe import completed, shipped_text, trains, with_training
+from layerimp.pipeline.shrink_state import Chosen, Stage, State
+from layerimp.pipeline.shrunk import Made, report_of, samples_for_the_card
+from layerimp.pipeline.stages import Loaded
+from layerimp.progress import SILENT, Progress
+from layerimp.recipe import Permissions, Recipe, validated
+from layerimp.recipe.plans import PlanFile
+from layerimp.report.document import write_json
+from layerimp.report.page import write_page
+from layerimp.report.results.contenders import Contender
+from layerimp.report.results.models import RepairedGap
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from layerimp.evaluation.speed import Speed
+    from layerimp.fidelity.record import Sample
+    from layerimp.pipeline.prepare import Prepared
+    from layerimp.report.document import Results
+    from layerimp.report.results.shrunk import ShrinkReport
+
+
+def prepare_shrink(
+    recipe: Recipe, permissions: Permissions, progress: Progress, loaded: Loaded | None = None
+) -> Prepared:
+    """Prepare `shrink`. Nothing is loaded, chosen or written.
+
+    What cannot work with the model is left out, and a line says so: without labels or next tokens, or if the model does
+    not fit into memory, the best scorer that reads the text once chooses, and nothing is healed.
+
+    Args:
+        recipe: The recipe, completed by `layerimp.pipeline.shrink_recipe`.
+        permissions: Which code that came with data may run.
+        progress: Where to report progress.
+        loaded: The model, if it is loaded already.
+
+    Raises:
+        InputError: something in the recipe is wrong, as far as this can be seen without the weights; or the model is a
+            classifier, and the recipe names no text.
+    """
+    config = config_of(recipe, permissions, loaded)
+    if recipe.calibration.source is None and auto_class(config) == "AutoModelForSequenceClassification":
+        raise OptionError(
+            f"{recipe.model} is a classifier, and the text that ships is not what it reads: name its own text with "
+            "--calibration (a file, or task:NAME for the training split of a task)"
+        )
+    if recipe.healers and (obstacle := obstacle_to_healing(recipe, permissions, loaded)):
+        recipe = _unhealed(recipe, obstacle, progress)
+    elif any(map(trains, recipe.healers.values())) and recipe.heal_text is None:
+        recipe = _with_shipped_text(recipe, progress)
+    return prepare("shrink", recipe, permissions, progress, loaded=loaded)
+
+
+def _unhealed(recipe: Recipe, obstacle: str, progress: Progress) -> Recipe:
+    """Return a recipe that heals nothing, and chooses by what reads the text once; a line says so."""
+    best = {spec.name for spec in recipe.scorers.values()} == {SCORERS[BEST]}
+    by = f"chosen by {FAST} ({SCORERS[FAST]}), and " if best else ""
+    progress.note(f"{by}neither healed nor measured: {obstacle}")
+    plain = recipe.in_one_pass if best else recipe
+    return plain.model_copy(update={"healers": {}, "heal_text": None, "tasks": ()})
+
+
+def _with_shipped_text(recipe: Recipe, progress: Progress) -> Recipe:
+    """Return a recipe that trains on the rest of the text that ships; a line says that this is little."""
+    source = shipped_text(recipe)
+    more = f"--heal-text FILE, or --heal-text {HUB} for a part of {HUB_TEXT.partition('@')[0]}"
+    if source is None:
+        progress.note(f"training reads only the rows drawn from {recipe.calibration.source}; more text: {more}")
+        return recipe
+    if source != STARTER:
+        progress.note(
+            f"the text {source} is enough to choose by, and too little to train well on: name more with {more}"
+        )
+    return recipe.model_copy(update={"heal_text": source})
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """A smaller model.
+
+    Attributes:
+        model: The model; None if it was only written, since it does not fit into memory.
+        report: What it is worth, what was done, and what that cost.
+    """
+
+    model: PreTrainedModel | None
+    report: ShrinkReport
+
+
+def shrink(
+    model: str | PreTrainedModel = STARTER,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    minutes: float | None = None,
+    permissions: Permissions | None = None,
+    progress: Progress | None = None,
+    **fields: Any,
+) -> Shrunk:
+    """Make a smaller model: choose what goes, heal and train what is left, and measure it beside the intact model.
+
+    Args:
+        model: The name or the directory of the model, or the model itself, which is not changed.
+        tokenizer: The tokenizer of a model that is given itself.
+        minutes: How long to train, 0 for not at all; by default as long as is worth it (see `layerimp.defaults`).
+        permissions: Which code that came with data may run.
+        progress: Where to report progress.
+        fields: Further fields of the recipe, such as `count=4`, `heal_text="more.jsonl"` or `output="small"`; without
+            an output nothing is written.
+
+    Returns:
+        The smaller model, and the report on it.
+
+    Raises:
+        InputError: something is wrong with the model or a field.
+        LayerimpError: a stage failed; nothing is left under the output's name.
+    """
+    loaded = None
+    if not isinstance(model, str):
+        if tokenizer is None:
+            raise OptionError("a model that is given itself needs its tokenizer: shrink(model, tokenizer)")
+        loaded = Loaded(model, tokenizer, find_blocks(model))
+        model = str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
+    elif tokenizer is not None:
+        raise OptionError("a tokenizer is for a model that is given itself; that of a model by name is loaded with it")
+    asked = with_training(validated(Recipe, {"model": model, **fields}))
+    return shrink_by(completed(asked, minutes), permissions=permissions, progress=progress or SILENT, loaded=loaded)
+
+
+def shrink_by(
+    recipe: Recipe,
+    *,
+    permissions: Permissions | None = None,
+    progress: Progress = SILENT,
+    loaded: Loaded | None = None,
+) -> Shrunk:
+    """Choose what goes, heal and train what is left, measure it beside the intact model, and write one checkpoint.
+
+    After an interruption the same call goes on with what was not finished.
+
+    Args:
+        recipe: The recipe, completed by `layerimp.pipeline.shrink_recipe`; its healers go on from each other.
+        permissions: Which code that came with data may run.
+        progress: Where to report progress.
+        loaded: The model, if it is loaded already.
+
+    Raises:
+        InputError: something in the recipe is wrong. If possible, this is known before any long work.
+        LayerimpError: a stage failed; nothing is left under the output's name.
+    """
+    prepared = prepare_shrink(recipe, permissions or Permissions(), progress, loaded)
+    with Unfinished() as unfinished, output_directory(prepared.recipe, why_not_shrunk) as stage:
+        run = Run.of(prepared, stage, unfinished, loaded)
+        made, results = _made(run)
+        report = report_of(run, made, results)
+        if stage is not None:
+            _describe(run, made, results, report)
+    if report.output is not None:
+        write_page(results, Path(report.output))
+    return Shrunk(None if run.loaded.stack.offloaded else made.model.beside, report)
+
+
+def _made(run: Run) -> tuple[Made, Results]:
+    """Make the smaller model, measure it, and write its weights if there is an output."""
+    clock, state = _Clock(), State(run)
+    chosen = state.choice(lambda: _chosen(run))
+    clock.minutes["choose"] = chosen.seconds / 60
+    choice = Choice({chosen.label: chosen.plan}, chosen.importance, {chosen.label: chosen.reached})
+    model = prepare_removals(replace(run, healers={}), choice)[chosen.label]
+    stages: list[Stage] = []
+    if not run.loaded.stack.offloaded:
+        beside = model.removal.beside()
+        stages = state.healed(model.removal, beside)
+        clock.minutes |= {stage.label: stage.seconds / 60 for stage in stages}
+        model = _with_stages(replace(model, beside=beside), stages)
+    with clock.measuring("measure"):
+        model, measured = _measured(run, model)
+    if run.stage is not None:
+        with clock.measuring("write"):
+            check_unread(run)
+            model = write_checkpoint(run, model, Path())
+    found = StageResults(
+        importance=chosen.importance,
+        models={model.contender.label: model},
+        metrics=measured.metrics,
+        footprint=measured.footprint,
+        search=chosen.search,
+        failed={stage.label: stage.why for stage in stages if stage.why},
+    )
+    return Made(model, stages, measured.speeds, clock.minutes), results_of(run, found)
+
+
+@dataclass
+class _Clock:
+    """How many minutes each part has taken."""
+
+    minutes: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def measuring(self, part: str) -> Iterator[None]:
+        """A context whose time counts for a part."""
+        start = time.monotonic()
+        yield
+        self.minutes[part] = (time.monotonic() - start) / 60
+
+
+def _chosen(run: Run) -> Chosen:
+    """Choose what goes, by the recipe's scorer and pruner."""
+    start = time.monotonic()
+    if run.recipe.names_all:
+        return Chosen("blocks", named_plan(run.recipe, len(run.loaded.stack)))
+    if run.recipe.keep is not None:
+        kept = prune_to_quality(replace(run, healers={}))
+        if not kept.models:
+            raise ModelError(f"no block may go if {run.recipe.keep:g} of the {run.recipe.keep_of} is to stay")
+        (label, model), *_ = kept.models.items()
+        return Chosen(label, model.plan, kept.importance, (), kept.search, time.monotonic() - start)
+    choice = choose(run)
+    run.selection.need_any()
+    label = next(iter(choice.plans))
+    reached = tuple(choice.reached.get(label, ()))
+    importance = {label: choice.importance[label]}
+    return Chosen(label, choice.plans[label], importance, reached, None, time.monotonic() - start)
+
+
+def _with_stages(model: PrunedModel, stages: Sequence[Stage]) -> PrunedModel:
+    """Return a model with what its stages of healing did together; as it was if none was kept."""
+    kept = [stage.healing for stage in stages if stage.kept and stage.healing is not None]
+    if not kept:
+        return model
+    last = [stage.healing for stage in stages if stage.healing is not None][-1]
+    gaps = []
+    for at_gap in zip(*(healing.gaps for healing in kept), strict=True):
+        done = ", ".join(gap.done for gap in at_gap if gap.done != "nothing") or "nothing"
+        numbers = {name: value for gap in at_gap for name, value in gap.numbers.items()}
+        why = "; ".join(dict.fromkeys(gap.why for gap in at_gap if gap.why))
+        gaps.append(RepairedGap(gap=at_gap[0].gap, removed=at_gap[0].removed, done=done, why=why, numbers=numbers))
+    label = [stage.label for stage in stages if stage.kept][-1]
+    contender = Contender(model.contender.scorer, label)
+    return replace(model, contender=contender, healing=last.model_copy(update={"gaps": gaps}))
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What was measured of the intact model, and of both models together."""
+
+    metrics: Sequence[Metric]
+    footprint: Sequence[Metric]
+    speeds: Mapping[str, Mapping[str, Speed]]
+
+
+def _measured(run: Run, model: PrunedModel) -> tuple[PrunedModel, _Measured]:
+    """Measure both models: quality, fidelity, sizes, and their speeds in turns."""
+    label, evaluators = model.contender.label, run.evaluators
+    run.evaluation.announce(evaluators, run.loaded.stack, 1)
+    metrics = run.evaluation.of(evaluators, "quality")
+    model = measure_quality(run, {label: model})[label]
+    if not run.loaded.stack.offloaded:
+        model = measure_fidelity(run, {label: model})[label]
+    sizes = [run.evaluation.beside(shapes_only(each)) for each in (run.loaded.model, model.beside) if each is not None]
+    intact, small = (each.of(evaluators, "cost", label) for each in sizes)
+    fast: Mapping[str, Mapping[str, Speed]] = {}
+    if not run.loaded.stack.offloaded and model.beside is not None:
+        fast = speeds({"intact": run.loaded.stack, "small": find_blocks(model.beside)}, run.progress)
+        intact, small = ([*own, *_as_metrics(fast[who])] for who, own in (("intact", intact), ("small", small)))
+    return replace(model, footprint=small), _Measured(metrics, intact, fast)
+
+
+def _as_metrics(known: Mapping[str, Speed]) -> Iterator[Metric]:
+    """Yield speeds as metrics of cost."""
+    for name, speed in known.items():
+        yield Metric(FOOTPRINT, f"{name}_tokens_per_second", speed.mean, speed.stderr, higher_is_better=True)
+
+
+def _describe(run: Run, made: Made, results: Results, report: ShrinkReport) -> None:
+    """Write what stands beside the weights: the card, the record, the plan and the report."""
+    assert run.stage is not None
+    (removal,) = results.model.removals
+    samples, shown = samples_for_the_card(run, made), results
+    if samples is not None:
+        shown = _with_samples(results, samples)
+        (removal,) = shown.model.removals
+    healers = [stage.healer for stage in made.stages if stage.kept]
+    describe_checkpoint(run, shown, removal, Path(), healers)
+    plans = PlanFile.of({removal.scorer: made.model.plan})
+    write_json(run.stage / PLANS, plans.model_dump(mode="json"))
+    write_json(run.stage / SHRUNK, report.model_copy(update={"output": None}).model_dump(mode="json"))
+
+
+def _with_samples(results: Results, samples: Sequence[Sample]) -> Results:
+    """Return the results of a single model with other continuations."""
+    (removal,) = results.model.removals
+    (model,) = removal.models
+    assert model.fidelity is not None
+    assert model.fidelity.generation is not None
+    generation = model.fidelity.generation.model_copy(update={"samples": list(samples)})
+    fidelity = model.fidelity.model_copy(update={"generation": generation})
+    changed = removal.model_copy(update={"models": [model.model_copy(update={"fidelity": fidelity})]})
+    whole = results.model.model_copy(update={"removals": [changed]})
+    return results.model_copy(update={"models": {whole.label: whole}})

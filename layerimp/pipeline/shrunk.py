@@ -1,0 +1,216 @@
+"""The report on a smaller model: its verdict, and what is known of both models."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from layerimp.calibration.sampling import load_calibration
+from layerimp.defaults import POOR, PROSE
+from layerimp.errors import ModelError
+from layerimp.fidelity import compare_texts, continuations, end_tokens, prompts
+from layerimp.models.discovery import find_blocks
+from layerimp.pipeline.reporting import recorded
+from layerimp.pipeline.shrink_recipe import shipped_text, trains
+from layerimp.report.results.shrunk import (
+    BothSpeeds,
+    HealingStage,
+    ShrinkReport,
+    TaskRetained,
+    TrainingText,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from layerimp.evaluation.speed import Speed
+    from layerimp.fidelity.record import Fidelity, Sample
+    from layerimp.pipeline.run import PrunedModel, Run
+    from layerimp.pipeline.shrink_state import Stage
+    from layerimp.report.document import Results
+    from layerimp.report.results.measures import Retained
+
+CACHE = "kv_bytes_per_token"
+"""The name of the evaluator's figure for the cache."""
+CARD_PROMPTS, CARD_LENGTH = 2, 64
+"""The prompts of a card, and the length of the rows that they are cut from."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A smaller model, as it was made and measured.
+
+    Attributes:
+        model: The model.
+        stages: The stages of healing, in order.
+        speeds: The speeds of the `intact` and the `small` model, by label and name.
+        minutes: How long each part took.
+    """
+
+    model: PrunedModel
+    stages: Sequence[Stage]
+    speeds: Mapping[str, Mapping[str, Speed]]
+    minutes: Mapping[str, float]
+
+
+def report_of(run: Run, made: Made, results: Results) -> ShrinkReport:
+    """Return the document on a smaller model."""
+    (removal,) = results.model.removals
+    (small,) = removal.models
+    assert small.size is not None
+    verdict, reasons = judged(small.fidelity, removal.retained)
+    caches = {"intact": results.model.footprint, "small": small.footprint}
+    cached = {
+        label: costs["kv_bytes_per_token"].value for label, costs in caches.items() if "kv_bytes_per_token" in costs
+    }
+    return ShrinkReport(
+        verdict=verdict,
+        reasons=reasons or (["the model does not fit into memory"] if run.loaded.stack.offloaded else []),
+        advice=list(_advice(run, small.plan.blocks)) if verdict == "poor" else [],
+        model=run.asked.model,
+        loader=run.loader,
+        output=results.output,
+        intact=run.size,
+        small=small.size,
+        cache=cached if len(cached) == len(caches) else {},
+        targets=results.model.targets,
+        reached=small.targets,
+        speeds=dict(_speeds(made.speeds)),
+        plan=small.plan,
+        stages=[_stage(stage) for stage in made.stages],
+        tasks=list(_tasks(results)),
+        retained=removal.retained,
+        fidelity=small.fidelity,
+        calibration=run.text.description,
+        training_text=_training_text(run),
+        minutes=dict(made.minutes),
+        memory=_memory(run),
+        recipe=recorded(run).model_dump(mode="json", exclude={"overwrite", "output"}),
+    )
+
+
+def judged(fidelity: Fidelity | None, retained: Retained | None) -> tuple[Verdict, list[str]]:
+    """Hold what was measured against the limits of `layerimp.defaults.POOR`: return the verdict, and why it is poor."""
+    share = None if retained is None else retained.worst
+    if fidelity is None and share is None:
+        return "not measured", []
+    reasons = [] if fidelity is None else list(_far(fidelity))
+    if share is not None and share.mean < POOR["retained"]:
+        reasons.append(f"it retains {share.mean:.0%} of what the intact model knows in the tasks")
+    return ("poor" if reasons else "good"), reasons
+
+
+def _far(fidelity: Fidelity) -> Iterator[str]:
+    """Yield what is too far from the intact model."""
+    divergence, copying = fidelity.divergence, fidelity.copying
+    if divergence is not None and divergence.mean > POOR["divergence"]:
+        yield f"its predictions are {divergence.mean:.2f} nats from the intact model's"
+    if fidelity.agreement is not None and fidelity.agreement < POOR["agreement"]:
+        yield f"{fidelity.agreement:.0%} of its top choices are the intact model's"
+    if copying is not None and copying.accuracy < POOR["copying"] * copying.intact:
+        yield f"it copies {copying.accuracy:.0%} of a repeated text, and the intact model {copying.intact:.0%}"
+    if fidelity.generation is not None and (collapse := fidelity.generation.collapse):
+        yield collapse
+
+
+def _advice(run: Run, removed: Sequence[object]) -> Iterator[str]:
+    """Yield what would help a poor model."""
+    if len(removed) > 1:
+        yield f"a smaller cut (--count {len(removed) // 2})"
+    training = [spec for spec in run.recipe.healers.values() if trains(spec)]
+    if training:
+        minutes = training[-1].options.get("minutes")
+        yield f"more training (--minutes {2 * minutes:g})" if minutes else "more training (--minutes)"
+    else:
+        yield "training (--minutes)"
+    if run.recipe.heal_text is None or run.recipe.heal_text == shipped_text(run.recipe):
+        yield "text of your own (--heal-text)"
+
+
+def _speeds(measured: Mapping[str, Mapping[str, Speed]]) -> Iterator[tuple[str, BothSpeeds]]:
+    if len(measured) < 2:
+        return
+    intact, small = measured["intact"], measured["small"]
+    for name in intact.keys() & small.keys():
+        factor, error = small[name].times(intact[name])
+        yield (
+            name,
+            BothSpeeds(
+                tokens=intact[name].tokens,
+                intact=intact[name].mean,
+                intact_stderr=intact[name].stderr,
+                small=small[name].mean,
+                small_stderr=small[name].stderr,
+                factor=factor,
+                factor_stderr=error,
+            ),
+        )
+
+
+def _stage(stage: Stage) -> HealingStage:
+    gaps = () if stage.healing is None else stage.healing.gaps
+    whys = dict.fromkeys(gap.why for gap in gaps if gap.why)
+    return HealingStage(
+        label=stage.label,
+        healer=stage.healer,
+        kept=stage.kept,
+        why=stage.why or "; ".join(whys),
+        healing=stage.healing,
+        minutes=stage.seconds / 60,
+    )
+
+
+def _tasks(results: Results) -> Iterator[TaskRetained]:
+    """Yield the tasks, each by the metric that it counts by."""
+    model = results.model
+    (removal,) = model.removals
+    metrics = removal.models[0].metrics
+    for row in model.rows:
+        entry = row.entries.get(removal.label)
+        intact, small = (table.get(row.task, {}).get(row.metric) for table in (model.metrics, metrics))
+        if entry is None or entry.retained is None or intact is None or small is None or row.task in model.inner:
+            continue
+        kept = removal.retained.tasks.get(row.task) if removal.retained else None
+        yield TaskRetained(task=row.task, metric=row.metric, intact=intact, small=small, retained=kept)
+
+
+def _training_text(run: Run) -> TrainingText | None:
+    further = run.further
+    if further is None or not further.read.count:
+        return None
+    return TrainingText(
+        source=further.source, licence=further.licence, rows=further.read.count, hash=further.read.hexdigest
+    )
+
+
+def _memory(run: Run) -> dict[str, int]:
+    """Return the most memory that this process has had in use so far, by device."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    used = {"cpu": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if run.loaded.stack.device.type == "cuda":
+        used["cuda"] = int(torch.cuda.max_memory_allocated(run.loaded.stack.device))
+    return used
+
+
+def samples_for_the_card(run: Run, made: Made) -> list[Sample] | None:
+    """Return how both models continue beginnings of the prose that ships; None if the measured texts ship as well.
+
+    A card is published, and prompts of the user's text do not belong there.
+    """
+    fidelity = made.model.fidelity
+    if fidelity is None or fidelity.generation is None or shipped_text(run.asked) is not None:
+        return None
+    model, tokenizer = made.model.beside, run.loaded.tokenizer
+    assert model is not None
+    text = load_calibration(PROSE, tokenizer, samples=CARD_PROMPTS, max_length=CARD_LENGTH, seed=run.recipe.seed)
+    asked = prompts(text, tokenizer, CARD_PROMPTS)
+    ends = end_tokens(run.loaded.model, tokenizer)
+    try:
+        intact, small = (continuations(stack, asked, ends) for stack in (run.loaded.stack, find_blocks(model)))
+    except ModelError:
+        return []
+    return compare_texts(asked, intact, small, tokenizer).samples

@@ -1,0 +1,140 @@
+"""What `layerimp shrink` says of a smaller model: at most 40 lines of 80 columns."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from layerimp._paths import last_name
+from layerimp.pruner import counted
+from layerimp.report.tables.fidelity_figures import FIGURES
+from layerimp.report.words import beside, measured, number, ranges, share_cell, two_digits, whole
+
+if TYPE_CHECKING:
+    from layerimp.report.results.shrunk import HealingStage, ShrinkReport
+
+WIDTH = 80
+LINES = 40
+TASKS = 6
+"""So many tasks are shown, and the others counted."""
+_NAMES, _COLUMN = 24, 18
+_FIGURES = ("divergence", "agreement", "copying", "loops")
+
+
+def lines_of(report: ShrinkReport) -> list[str]:
+    """Return the lines on a smaller model, of which only paths and code may be wider than `WIDTH`."""
+    lines = [*_wrapped(headline(report)), *_help(report), ""]
+    lines += [_row("", "intact", "small", ""), *_sizes(report), *_speeds(report)]
+    lines += [*_retained(report), "", *_done(report)]
+    texts = list(_texts(report))
+    return [*lines, *texts[: max(0, LINES - len(lines) - 5)], *_where(report)]
+
+
+def headline(report: ShrinkReport) -> str:
+    """Return the first line: the verdict, if it is not good, and what was gained."""
+    share = report.removed_share
+    name, left = last_name(report.model), f"{report.small.blocks} of {counted(report.intact.blocks)} left"
+    gained = [f"{share['parameters']:.1%} fewer parameters"]
+    gained += [f"{what.factor:.2f} times as fast in {name}" for name, what in report.speeds.items()]
+    verdict = "" if report.verdict == "good" else f"{report.verdict}: "
+    return f"{verdict}{name} with {left}: {', '.join(gained)}"
+
+
+def _help(report: ShrinkReport) -> Iterator[str]:
+    if report.reasons:
+        yield from _wrapped("; ".join(report.reasons))
+    if report.advice:
+        yield from _wrapped(f"what would help: {', '.join(report.advice)}")
+
+
+def _sizes(report: ShrinkReport) -> Iterator[str]:
+    share = report.removed_share
+    for name in ("blocks", "parameters", "bytes"):
+        intact, small = getattr(report.intact, name), getattr(report.small, name)
+        yield _row(name, f"{intact:,}", f"{small:,}", f"-{share[name]:.1%}")
+    if report.cache:
+        intact, small = report.cache["intact"], report.cache["small"]
+        change = f"-{1 - small / intact:.1%}" if intact else ""
+        yield _row("cache, bytes per token", f"{intact:,.0f}", f"{small:,.0f}", change)
+    for quantity, reached in report.reached.items():
+        yield from _wrapped(f"target {beside(quantity, report.targets[quantity], reached)}")
+
+
+def _speeds(report: ShrinkReport) -> Iterator[str]:
+    for name, speed in report.speeds.items():
+        intact = f"{number(speed.intact)} ± {two_digits(speed.intact_stderr)}"
+        small = f"{number(speed.small)} ± {two_digits(speed.small_stderr)}"
+        factor = f"×{speed.factor:.2f} ± {two_digits(speed.factor_stderr)}"
+        yield _row(f"{name}, tokens/s", intact, small, factor)
+
+
+def _retained(report: ShrinkReport) -> Iterator[str]:
+    """Yield the figures of fidelity, and the tasks."""
+    if report.fidelity is not None:
+        for name in _FIGURES:
+            figure = FIGURES[name]
+            value, intact, error = (of(report.fidelity) for of in (figure.of, figure.intact, figure.stderr))
+            if value is not None:
+                shown = figure.show(value) + ("" if error is None else f" ± {two_digits(error)}")
+                unit = "nats" if name == "divergence" else ""
+                yield _row(name, "" if intact is None else figure.show(intact), shown, unit)
+    for task in report.tasks[:TASKS]:
+        kept = f"{share_cell(task.retained)} kept" if task.retained else "at chance"
+        yield _row(task.task, measured(task.intact), measured(task.small), kept)
+    if len(report.tasks) > TASKS:
+        yield f"and {len(report.tasks) - TASKS} tasks more (see the report)"
+
+
+def _done(report: ShrinkReport) -> Iterator[str]:
+    plan = report.plan
+    by = f", chosen by {plan.scorer} with {plan.pruner}" if plan.scorer else ""
+    blocks = "blocks " if whole(plan.blocks) else ""
+    yield from _wrapped(f"removed: {blocks}{ranges(plan.blocks)}{by}")
+    for stage in report.stages:
+        yield from _wrapped(f"{stage.label}: {_outcome(stage)}")
+
+
+def _outcome(stage: HealingStage) -> str:
+    if stage.healing is None:
+        return f"failed: {stage.why}"
+    if not stage.kept:
+        return f"not kept: {stage.why or 'it did nothing'}"
+    loss = stage.healing.loss
+    before = loss.get("healed_before", loss["pruned"])
+    what = f"held-out loss {before:.3f} to {loss['healed']:.3f} (intact {loss['intact']:.3f})"
+    return f"kept; {what}"
+
+
+def _texts(report: ShrinkReport) -> Iterator[str]:
+    """Yield two prompts, with how both models continue them."""
+    generation = report.fidelity.generation if report.fidelity else None
+    for sample in generation.samples[:2] if generation else ():
+        yield ""
+        yield _cut(f"{'message' if sample.chat else 'prompt'}: {sample.prompt}")
+        yield _cut(f"intact: {sample.intact or '(nothing)'}")
+        yield _cut(f"small:  {sample.text or '(nothing)'}")
+
+
+def _where(report: ShrinkReport) -> Iterator[str]:
+    parts = ", ".join(f"{name} {minutes:.1f}" for name, minutes in report.minutes.items())
+    peak = ", ".join(f"{size / 2**30:.1f} GiB on {device}" for device, size in report.memory.items())
+    yield ""
+    yield from _wrapped(f"took {sum(report.minutes.values()):.1f} minutes ({parts}); at most {peak}")
+    if report.output is not None:
+        yield f"checkpoint, card, plan.json and report.html: {report.output}"
+        yield f"    from transformers import {report.loader}"
+        yield f"    model = {report.loader}.from_pretrained({report.output!r})"
+
+
+def _row(name: str, intact: str, small: str, change: str) -> str:
+    return f"{name[:_NAMES]:<{_NAMES}}{intact:>{_COLUMN}}{small:>{_COLUMN}}  {change}".rstrip()
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent="  ")
+
+
+def _cut(text: str) -> str:
+    plain = " ".join(text.split())
+    return plain if len(plain) <= WIDTH else f"{plain[: WIDTH - 3].rstrip()}..."
