@@ -104,7 +104,7 @@ def read_documents(source: str, reader: Reader, *, rows: int, characters: int) -
     for document in documents_in(source, reader):
         documents.append(document)
         characters -= len(document[0])
-        if characters < 0 and len(documents) >= 10 * rows and not _is_read(_file(source)):
+        if characters < 0 and len(documents) >= 10 * rows and is_dataset(source):
             break
     return documents
 
@@ -119,10 +119,10 @@ def documents_in(source: str, reader: Reader) -> Iterator[Document]:
     Raises:
         CalibrationError: the source, or a document, cannot be read.
     """
-    path = _file(source)
-    if not _is_read(path):
+    if is_dataset(source):
         yield from _dataset(source, reader)
         return
+    path = _file(source)
     try:
         with _opened(path) as text:
             yield from _jsonl(path, text, reader) if _kind(path) in _JSON_SUFFIXES else _paragraphs(path, text)
@@ -131,6 +131,11 @@ def documents_in(source: str, reader: Reader) -> Iterator[Document]:
     except (OSError, EOFError, zlib.error) as error:  # the last two come from a broken archive
         why = getattr(error, "strerror", None) or error
         raise CalibrationError(f"cannot read the calibration file {path}: {why}") from None
+
+
+def is_dataset(source: str) -> bool:
+    """Whether a source is a data set, which is read as a stream: not a file, nor a text that a plugin ships."""
+    return source == HUB or not _is_read(_file(source))
 
 
 def _file(source: str) -> Path:

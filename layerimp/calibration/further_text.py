@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from layerimp._paths import expanded
-from layerimp.calibration.documents import Packing, Reader, check_source, documents_in
+from layerimp.calibration.documents import Packing, Reader, check_source, documents_in, is_dataset
 from layerimp.calibration.rows import RowFormat, padded
 from layerimp.calibration.sampling import document_hash
-from layerimp.defaults import HUB, HUB_LICENCE
+from layerimp.defaults import HUB, HUB_LICENCE, HUB_TEXT
 from layerimp.registry.assets import located
 
 if TYPE_CHECKING:
@@ -99,6 +99,15 @@ class FurtherText:
         return HUB_LICENCE if self.source == HUB else ""
 
     @property
+    def streamed(self) -> bool:
+        """Whether the text is a data set, which may be too large to be read as a whole."""
+        return self._given is None and is_dataset(self.source)
+
+    def leave_out(self, documents: Collection[str]) -> None:
+        """Leave out more documents, given by their hashes."""
+        self._without |= frozenset(documents)
+
+    @property
     def fingerprint(self) -> str:
         """A hash of the text and the settings. Of a file it covers the path, size and time, not the content."""
         form = self._form
@@ -109,6 +118,8 @@ class FurtherText:
         """Return what tells this text from others."""
         if self._given is not None:
             return self.source, sorted(self.documents)
+        if self.source == HUB:
+            return HUB_TEXT
         path = expanded(located("texts", self.source))
         return (str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else self.source
 

@@ -32,8 +32,8 @@ _OWN: dict[str, Any] = {
 
 
 @o.taking(
-    f"model teacher healer calibration output removed heal_text set_ {o.TEXT} batch_size seed {o.MODEL} overwrite "
-    "max_shard_size no_verify dry_run json",
+    f"model teacher healer calibration output removed minutes heal_text set_ {o.TEXT} batch_size seed {o.MODEL} "
+    "overwrite max_shard_size no_verify dry_run json",
     argument="model",
     **_OWN,
 )
@@ -43,6 +43,7 @@ def heal(
     healer: str | None,
     set_: list[str] | None,
     removed: str | None,
+    minutes: float | None,
     dry_run: bool,
     json: bool,
     **given: Any,
@@ -52,7 +53,7 @@ def heal(
     Example: layerimp heal --model DIR --calibration FILE --output OUT
     """
     healer = healer or HEALER
-    options = _options(set_ or [], healer)
+    options = _options(set_ or [], healer, minutes)
     if given["model"] is None:
         raise OptionError("heal repairs a pruned checkpoint: name it with --model")
     if given["output"] is None:
@@ -77,15 +78,23 @@ def heal(
     return 0
 
 
-def _options(settings: list[str], healer: str) -> dict[str, Any]:
-    """Return the healer's options from all `--set`."""
+def _options(settings: list[str], healer: str, minutes: float | None) -> dict[str, Any]:
+    """Return the healer's options from all `--set` and from `--minutes`."""
     options = {}
     for text in settings:
         label, option, value = setting(text, "linear.ridges=[0.1]")
         if label != healer:
             raise OptionError(f"--set {text}: there is only the healer {healer!r} here")
         options[option] = value
-    return options
+    if minutes is None:
+        return options
+    from layerimp.pipeline.shrink_recipe import with_minutes
+    from layerimp.recipe import ComponentSpec
+
+    limited = with_minutes({healer: ComponentSpec(name=healer, options=options)}, minutes)
+    if not limited:
+        raise OptionError("--minutes 0 trains nothing, and heal would write the checkpoint as it is")
+    return limited[healer].options
 
 
 def _lines(report: HealingReport) -> list[str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from layerimp.cli.completion import NAMED, Offer, offers
-from layerimp.defaults import ALL, BEST, FAST, HEALER, PRUNER
+from layerimp.defaults import ALL, BEST, FAST, HEALER, PRUNER, TRAINER
 from layerimp.errors import OptionError
 from layerimp.recipe import CalibrationSpec, ComponentSpec, Experiment, Recipe
 
@@ -70,6 +70,7 @@ heal = labelled(
     f"recommended method {HEALER}.",
     "none",
 )
+minutes = option(float | None, f"Minutes of training, for a healer that trains, such as {TRAINER}.")
 evaluator = labelled("evaluator", "Evaluator, or LABEL=EVALUATOR; repeatable.")
 set_ = option(Texts, "LABEL.OPTION=VALUE, for a scorer, pruner, healer or evaluator; repeatable.", "--set")
 by = option(

@@ -13,11 +13,12 @@ from layerimp.errors import OptionError
 
 if TYPE_CHECKING:
     from layerimp.pipeline.prepare import Command
+    from layerimp.recipe import Recipe
 
 
 @o.taking(
     "model scorer calibration tasks output ratio count target keep blocks cuts pruner protect no_baselines heal "
-    f"heal_text allow_overlap set_ {o.TEXT} batch_size seed evaluator {o.TASKS} offload {o.MODEL} overwrite "
+    f"minutes heal_text allow_overlap set_ {o.TEXT} batch_size seed evaluator {o.TASKS} offload {o.MODEL} overwrite "
     "max_shard_size no_verify recipe dry_run json",
     argument="model",
 )
@@ -43,7 +44,8 @@ def score(*, by: str | None, **given: Any) -> int:
 
 
 @o.taking(
-    "model plan blocks scorer output label ratio count target calibration cuts pruner protect heal heal_text set_ "
+    "model plan blocks scorer output label ratio count target calibration cuts pruner protect heal minutes "
+    "heal_text set_ "
     f"{o.TEXT} batch_size seed task_path data_dir allow_task_code offload {o.MODEL} overwrite max_shard_size "
     "no_verify recipe dry_run json",
     argument="model",
@@ -81,6 +83,15 @@ def evaluate(**given: Any) -> int:
     return _carried_out("evaluate", given)
 
 
+def _limited(recipe: Recipe, minutes: float | None) -> Recipe:
+    """Return a recipe whose healers that train do so for so many minutes."""
+    if minutes is None:
+        return recipe
+    from layerimp.pipeline.shrink_recipe import with_minutes
+
+    return recipe.model_copy(update={"healers": with_minutes(recipe.healers, minutes)})
+
+
 def _carried_out(name: str, given: Mapping[str, Any], *, forecast: Command | None = None, **more: Any) -> int:
     """Call a function of the pipeline with the recipe from the options, and return the exit code.
 
@@ -90,7 +101,7 @@ def _carried_out(name: str, given: Mapping[str, Any], *, forecast: Command | Non
         forecast: The command whose forecast is shown instead; None to carry it out.
         more: Further arguments of the function.
     """
-    recipe, allowed = recipe_from(**given), permissions(**given)
+    recipe, allowed = _limited(recipe_from(**given), given.get("minutes")), permissions(**given)
     from layerimp.cli.display import Screen
     from layerimp.cli.forecast import of_run
     from layerimp.pipeline import commands

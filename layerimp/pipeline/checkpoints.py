@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from layerimp.pruner import PrunePlan
     from layerimp.report.document import Results
     from layerimp.report.results.models import Removal
+    from layerimp.report.results.shrunk import TrainingText
 
 
 def checkpoint_path(label: str) -> Path:
@@ -85,7 +86,14 @@ def describe_checkpoints(run: Run, results: Results) -> None:
             describe_checkpoint(run, results, removal, checkpoint_path(removal.label), healers)
 
 
-def describe_checkpoint(run: Run, results: Results, removal: Removal, place: Path, healers: Sequence[str]) -> None:
+def describe_checkpoint(
+    run: Run,
+    results: Results,
+    removal: Removal,
+    place: Path,
+    healers: Sequence[str],
+    training: TrainingText | None = None,
+) -> None:
     """Put a card, a record and the licence of the source beside the weights of a checkpoint.
 
     Args:
@@ -94,11 +102,12 @@ def describe_checkpoint(run: Run, results: Results, removal: Removal, place: Pat
         removal: The removal whose only model this is.
         place: The place of the checkpoint in the output directory.
         healers: The names of the healers that changed the model, in order.
+        training: The text that was trained on beside the calibration text.
     """
     assert run.stage is not None
     directory, origin = run.stage / place, origin_of(run.asked.model)
     origin.copy_license(directory)
-    card = model_card(results, removal.label, origin, command=run.command)
+    card = model_card(results, removal.label, origin, command=run.command, training=training)
     (directory / CARD).write_text(card, encoding="utf-8")
     _record(run, removal.models[0].plan, healers).write(directory)
 

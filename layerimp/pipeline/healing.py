@@ -114,6 +114,8 @@ def check_text(
 ) -> None:
     """Refuse text that is too short to heal on, or that holds documents which the healed models are measured on.
 
+    A data set may be too large to be searched; it is read without these documents.
+
     Raises:
         CalibrationError: there are fewer than `HEALING_ROWS` rows, or the further text cannot be read.
         OptionError: a document is in the text and in a task, and the recipe does not allow that.
@@ -121,10 +123,13 @@ def check_text(
     split(drawn)
     if recipe.allow_overlap:
         return
-    more = further.documents if further else frozenset()
+    streamed = further is not None and further.streamed
+    more = further.documents if further and not streamed else frozenset()
     for label, evaluator in evaluators.items():
         with attributing("evaluator", label, type(evaluator)):
             measured = {document_hash(text) for text in evaluator.texts()}
+        if further is not None and streamed:
+            further.leave_out(measured)
         for source, documents in ((drawn.source, drawn.documents), (recipe.heal_text, more)):
             if shared := len(measured & documents):
                 raise OptionError(

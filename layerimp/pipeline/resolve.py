@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerimp.calibration.documents import TASK, task_of
-from layerimp.defaults import LENGTH, PROSE, RATIO, STARTER, STARTER_TASKS
+from layerimp.defaults import HUB, LENGTH, PROSE, RATIO, STARTER, STARTER_TASKS
 from layerimp.errors import OptionError, listing
 from layerimp.evaluation.selection import compares_with_intact, reads_tasks
 from layerimp.models.configuration import blocks_stated, count_blocks
@@ -109,7 +109,7 @@ def model_anywhere(model: str) -> str:
 def source_anywhere(source: str) -> str:
     """Return a name of a calibration text that means the same in any working directory."""
     task = task_of(source)
-    return absolute(source, assets().texts) if task is None else f"{TASK}{_task_anywhere(task)}"
+    return absolute(source, {*assets().texts, HUB}) if task is None else f"{TASK}{_task_anywhere(task)}"
 
 
 def _text_anywhere(spec: ComponentSpec) -> ComponentSpec:

@@ -307,7 +307,7 @@ def _describe(run: Run, made: Made, results: Results, report: ShrinkReport) -> N
         shown = _with_samples(results, samples)
         (removal,) = shown.model.removals
     healers = [stage.healer for stage in made.stages if stage.kept]
-    describe_checkpoint(run, shown, removal, Path(), healers)
+    describe_checkpoint(run, shown, removal, Path(), healers, report.training_text)
     plans = PlanFile.of({removal.scorer: made.model.plan})
     write_json(run.stage / PLANS, plans.model_dump(mode="json"))
     write_json(run.stage / SHRUNK, report.model_copy(update={"output": None}).model_dump(mode="json"))

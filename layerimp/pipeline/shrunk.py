@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from layerimp.calibration.sampling import load_calibration
-from layerimp.defaults import POOR, PROSE
+from layerimp.defaults import HUB, HUB_TEXT, POOR, PROSE
 from layerimp.errors import ModelError
 from layerimp.fidelity import compare_texts, continuations, end_tokens, prompts
 from layerimp.models.discovery import find_blocks
@@ -182,9 +182,9 @@ def _training_text(run: Run) -> TrainingText | None:
     further = run.further
     if further is None or not further.read.count:
         return None
-    return TrainingText(
-        source=further.source, licence=further.licence, rows=further.read.count, hash=further.read.hexdigest
-    )
+    source = HUB_TEXT if further.source == HUB else further.source
+    read = further.read
+    return TrainingText(source=source, licence=further.licence, rows=read.count, hash=read.hexdigest)
 
 
 def _memory(run: Run) -> dict[str, int]:

@@ -37,8 +37,8 @@ class Experiment(Plain):
     """What may be removed: blocks, or all, which is blocks and the seams between them."""
     healers: Healers = named()
     heal_text: str | None = None
-    """Further text for healers that train, such as distill, from any source of calibration text; it is read as needed,
-    without the documents that were drawn for calibration or kept for fidelity."""
+    """Further text for healers that train, such as distill, from any source of calibration text, or hub, a part of
+    FineWeb-Edu; it is read as needed, without the documents that were drawn for calibration or kept for fidelity."""
     allow_overlap: bool = False
     """Let models be healed on documents that a task also measures them on."""
     calibration: CalibrationSpec = CalibrationSpec.model_validate({})

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from layerimp.report.document import Results
     from layerimp.report.results.comparison import Design, ModelResults
     from layerimp.report.results.models import PrunedModel, Removal, RepairedGap
+    from layerimp.report.results.shrunk import TrainingText
 
 _OF_BEFORE = ("## Results", "## How far from the source")
 """The headings in a card of what does not hold any more once the checkpoint is healed."""
@@ -102,14 +103,22 @@ class _Pruned:
         return self.removal.retained.tasks.get(task) if counts and self.removal.retained else None
 
 
-def model_card(results: Results, label: str, origin: Origin | None = None, *, command: str = "run") -> str:
+def model_card(
+    results: Results,
+    label: str,
+    origin: Origin | None = None,
+    *,
+    command: str = "run",
+    training: TrainingText | None = None,
+) -> str:
     """Return the card of a checkpoint: metadata for the Hub, and Markdown. No local folder is named.
 
     Args:
         results: The results of the run.
         label: The label of the pruned model.
         origin: The source of the checkpoint; by default only its name is known.
-        command: The command that made the checkpoint: `run` or `prune`.
+        command: The command that made the checkpoint: `run`, `prune` or `shrink`.
+        training: The text that was trained on beside the calibration text.
     """
     checkpoint, healers = _Pruned(results, label), results.design.healers
     origin = origin or Origin(name=last_part(results.request["model"]))
@@ -125,7 +134,7 @@ def model_card(results: Results, label: str, origin: Origin | None = None, *, co
     if plan.scorer is not None and checkpoint.model.scored:
         recipe = as_json(_asked(Recipe.model_validate(results.request), command) | {"model": origin.name})
     document = as_json(tree_without_folders(plan.model_dump(mode="json")) | {"model": origin.name})
-    return front_matter(data) + str(_template().pruned(checkpoint, origin, document, recipe, command))
+    return front_matter(data) + str(_template().pruned(checkpoint, origin, document, recipe, command, training))
 
 
 def _for_the_hub(checkpoint: _Pruned) -> list[EvalResult]:

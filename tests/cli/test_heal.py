@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from layerimp_distill import Distill
 from layerimp_distill.memory import Memory
 from rich.filesize import decimal
 from support.mood import Run, changed
@@ -43,6 +44,22 @@ def text(calibration_file: Path) -> tuple[Any, ...]:
 def test_a_checkpoint_says_what_it_was_made_from(pruned: Path, model_dir: Path) -> None:
     assert read_record(pruned) == Record(source=str(model_dir), num_blocks=4, removed=(1, 2))
     assert json.loads((pruned / FILE).read_text())["schema_version"] == "layerimp.checkpoint/1"
+
+
+def test_minutes_limit_the_training(
+    layerimp_command: Run, pruned: Path, text: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(Distill, "heal", lambda self, case: given.append(self.config) or self._first.heal(case))
+    command = ("heal", pruned, *text, "--output", tmp_path / "out")
+    options = ("--healer", "distill", "--set", "distill.first=linear", "--minutes", 0.5)
+    code, _, err = layerimp_command(*command, *options)
+    assert code == 0, err
+    assert (given[0].minutes, given[0].steps) == (0.5, None)
+    for healer, minutes, why in (("linear", 1, "no healer trains (linear)"), ("distill", 0, "trains nothing")):
+        code, _, err = layerimp_command(*command, "--healer", healer, "--minutes", minutes)
+        assert code == 2
+        assert why in err
 
 
 def test_run_writes_the_record_too(

@@ -1,0 +1,253 @@
+"""`layerimp shrink`: one command from a model to a smaller checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.mood import Run
+from support.tiny import tiny
+from transformers import AutoModelForCausalLM
+
+import layerimp
+from layerimp.calibration.sampling import document_hash
+from layerimp.checkpoint.record import read_record
+from layerimp.models.discovery import find_blocks
+from layerimp.pipeline import shrink as shrinking
+from layerimp.pipeline import shrink_state
+from layerimp.recipe.plans import read_plans
+from layerimp.report.results.shrunk import ShrinkReport
+from layerimp.report.tables.shrunk import LINES, WIDTH, lines_of
+from layerimp.testing import tiny_tokenizer
+
+TRAINING = ("--set", "distill.steps=4", "--set", "distill.rows=2")
+
+
+@pytest.fixture(autouse=True)
+def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("layerimp.evaluation.speed.ROUNDS", 2)
+
+
+@pytest.fixture
+def command(model_dir: Path, calibration_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    monkeypatch.chdir(tmp_path)
+    text = ["--calibration", calibration_file, "--samples", 16, "--max-length", 16]
+    return ["shrink", model_dir, *text, "--tasks", "none", "--count", 2, "--heal-text", calibration_file]
+
+
+def test_one_checkpoint_lies_in_the_output_itself(
+    layerimp_command: Run, command: list[Any], model_dir: Path, tmp_path: Path
+) -> None:
+    code, printed, err = layerimp_command(*command, *TRAINING, "--json")
+    assert code == 0, err
+    small = tmp_path / f"{model_dir.name}-small"
+    written = {
+        "README.md",
+        "config.json",
+        "layerimp.json",
+        "model.safetensors",
+        "plan.json",
+        "report.html",
+        "shrink.json",
+    }
+    assert written <= {file.name for file in small.iterdir()}
+    report = ShrinkReport.model_validate_json(printed)
+    assert report.output == str(small)
+    removed = json.loads((small / "plan.json").read_text())["plans"]["divergence"]["blocks"]
+    assert removed == report.plan.blocks
+    assert read_plans(small / "plan.json").keys() == {"divergence"}
+    model = AutoModelForCausalLM.from_pretrained(small)
+    assert len(find_blocks(model)) == report.small.blocks == 2
+    assert report.small.parameters == sum(value.numel() for value in model.parameters())
+    record = read_record(small)
+    assert record is not None
+    assert list(record.removed) == sorted(removed)
+    assert list(record.healers) == [stage.healer for stage in report.stages if stage.kept]
+    assert [stage.label for stage in report.stages] == ["linear", "distill"]
+    assert report.minutes.keys() == {"choose", "linear", "distill", "measure", "write"}
+    assert report.speeds.keys() == {"prefill", "decoding"}
+
+
+def test_what_is_measured_is_what_is_written(
+    layerimp_command: Run, command: list[Any], model_dir: Path, tmp_path: Path
+) -> None:
+    """The divergence in the report is that of the written files, on the rows that the record keeps apart."""
+    code, printed, err = layerimp_command(*command, *TRAINING, "--output", "small", "--json")
+    assert code == 0, err
+    told = json.loads(printed)
+    code, compared, err = layerimp_command(
+        "compare", model_dir, "small", "--tasks", "none", "--max-length", 16, "--json"
+    )
+    assert code == 0, err
+    (fidelity,) = json.loads(compared)["fidelity"].values()
+    assert told["fidelity"]["divergence"]["mean"] == pytest.approx(fidelity["divergence"]["mean"], rel=1e-5)
+    assert told["fidelity"]["agreement"] == fidelity["agreement"]
+
+
+def test_the_summary_fits_a_screen(layerimp_command: Run, command: list[Any], tmp_path: Path) -> None:
+    code, printed, err = layerimp_command(*command, *TRAINING, "--output", "small")
+    assert code == 0, err
+    lines = printed.rstrip("\n").split("\n")
+    assert len(lines) <= LINES
+    assert all(len(line) <= WIDTH for line in lines[:-3])
+    assert lines[-1] == f"    model = AutoModelForCausalLM.from_pretrained({str(tmp_path / 'small')!r})"
+    report = ShrinkReport.model_validate_json((tmp_path / "small" / "shrink.json").read_text())
+    assert lines_of(report.model_copy(update={"output": str(tmp_path / "small")})) == lines
+
+
+def test_a_poor_model_says_so_first(
+    layerimp_command: Run, command: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limits = {"divergence": 0.0, "agreement": 0.0, "copying": 0.0, "retained": 0.0}
+    monkeypatch.setattr("layerimp.pipeline.shrunk.POOR", limits)
+    code, printed, err = layerimp_command(*command[:-2], "--minutes", 0, "--output", "small")
+    assert code == 0, err
+    assert printed.startswith("poor: ")
+    assert "what would help: a smaller cut (--count 1), training (--minutes)" in printed
+    assert json.loads((tmp_path / "small" / "shrink.json").read_text())["verdict"] == "poor"
+
+
+def test_no_minutes_train_nothing(layerimp_command: Run, command: list[Any]) -> None:
+    code, printed, err = layerimp_command(*command[:-2], "--minutes", 0, "--output", "small", "--json")
+    assert code == 0, err
+    assert [stage["label"] for stage in json.loads(printed)["stages"]] == ["linear"]
+
+
+def test_text_of_the_hub_is_pinned_and_named(
+    layerimp_command: Run, command: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    rows = [{"text": f"{number} the cat was big and the dog was small and it ran"} for number in range(40)]
+    monkeypatch.setattr("datasets.load_dataset", lambda *names, **options: (asked.append((names, options)), rows)[1])
+    code, printed, err = layerimp_command(*command[:-1], "hub", *TRAINING, "--output", "small", "--json")
+    assert code == 0, err
+    revision = "87f09149ef4734204d70ed1d046ddc9ca3f2b8f9"
+    expected = ("HuggingFaceFW/fineweb-edu", "sample-10BT"), {"split": "train", "streaming": True, "revision": revision}
+    assert asked
+    assert all(each == expected for each in asked)
+    text = json.loads(printed)["training_text"]
+    assert text["source"].startswith(f"HuggingFaceFW/fineweb-edu@{revision}")
+    names = [document_hash(row["text"]) for row in rows[: text["rows"]]]
+    assert text["hash"] == hashlib.sha256("".join(names).encode()).hexdigest()
+    card = (tmp_path / "small" / "README.md").read_text()
+    assert "licence ODC-By 1.0" in card
+    assert text["hash"] in card
+
+
+class KilledError(Exception):
+    """Stands for a signal that nothing catches."""
+
+
+@pytest.mark.parametrize("stages", [0, 1, 2])
+def test_an_interrupted_command_goes_on_to_the_same_bits(
+    layerimp_command: Run, command: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stages: int
+) -> None:
+    """Killed after so many stages of healing, it repeats neither these nor the choice."""
+    code, _, err = layerimp_command(*command, *TRAINING, "--output", "whole")
+    assert code == 0, err
+    heal, done = shrink_state.heal_beside, []
+
+    def dying(*args: Any, **options: Any) -> Any:
+        if len(done) == stages:
+            raise KilledError
+        done.append(args)
+        return heal(*args, **options)
+
+    def die(*_: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as killing:
+        killing.setattr(shrink_state, "heal_beside", dying)
+        killing.setattr(shrinking, "_measured", die)
+        with pytest.raises(KilledError):
+            layerimp_command(*command, *TRAINING, "--output", "again")
+    assert not (tmp_path / "again").exists()
+    repeated: list[Any] = []
+    monkeypatch.setattr(shrinking, "_chosen", die)
+    monkeypatch.setattr(shrink_state, "heal_beside", lambda *a, **o: (repeated.append(a), heal(*a, **o))[1])
+    code, _, err = layerimp_command(*command, *TRAINING, "--output", "again")
+    assert code == 0, err
+    assert len(repeated) == 2 - stages
+    expected, found = (
+        AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "again")
+    )
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
+def test_a_larger_model_than_memory_is_pruned_in_its_files(
+    layerimp_command: Run, command: list[Any], tmp_path: Path
+) -> None:
+    code, printed, err = layerimp_command(*command, "--offload", "--output", "small", "--json")
+    assert code == 0, err
+    assert "neither healed nor measured: the model is read block by block" in err
+    report = ShrinkReport.model_validate_json(printed)
+    assert (report.verdict, report.stages, report.speeds, report.fidelity) == ("not measured", [], {}, None)
+    assert report.plan.scorer == "block-influence"
+    assert lines_of(report)[0].startswith("not measured: ")
+    assert len(find_blocks(AutoModelForCausalLM.from_pretrained(tmp_path / "small"))) == 2
+
+
+@pytest.fixture
+def classifier(tmp_path: Path) -> Path:
+    directory = tmp_path / "classifier"
+    tiny("bert").save_pretrained(directory)
+    tiny_tokenizer().save_pretrained(directory)
+    return directory
+
+
+def test_a_classifier_needs_text_of_its_own(layerimp_command: Run, classifier: Path, tmp_path: Path) -> None:
+    code, printed, err = layerimp_command("shrink", classifier, "--output", tmp_path / "small")
+    assert (code, printed) == (2, "")
+    assert "is a classifier" in err
+    assert "--calibration" in err
+
+
+def test_a_classifier_shrinks(layerimp_command: Run, classifier: Path, calibration_file: Path, tmp_path: Path) -> None:
+    text = ("--calibration", calibration_file, "--samples", 16, "--max-length", 16, "--packing", "rows")
+    code, printed, err = layerimp_command(
+        "shrink", classifier, *text, "--tasks", "none", "--count", 1, *TRAINING, "--output", tmp_path / "s", "--json"
+    )
+    assert code == 0, err
+    report = ShrinkReport.model_validate_json(printed)
+    assert report.fidelity is not None
+    assert report.speeds.keys() == {"prefill"}
+    assert report.loader == "AutoModelForSequenceClassification"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--minutes", -1), "--minutes -1 is no length of a training"),
+        (("--minutes", 1, "--set", "distill.minutes=2"), "given twice"),
+        (("--calibration", "no.jsonl"), "does not exist"),
+    ],
+)
+def test_wrong_options(layerimp_command: Run, model_dir: Path, tmp_path: Path, options: Any, told: str) -> None:
+    code, printed, err = layerimp_command("shrink", model_dir, "--output", tmp_path / "small", *options)
+    assert (code, printed) == (2, "")
+    assert told in err
+    assert not (tmp_path / "small").exists()
+
+
+def test_only_a_smaller_model_is_replaced(layerimp_command: Run, command: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "thesis.txt").write_text("mine")
+    code, _, err = layerimp_command(*command[:-2], "--minutes", 0, "--output", "small", "--overwrite")
+    assert code == 2
+    assert "does not replace" in err
+
+
+def test_a_model_in_memory_shrinks(calibration_file: Path) -> None:
+    model, tokenizer = tiny("llama"), tiny_tokenizer()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    text = {"source": str(calibration_file), "samples": 16, "max_length": 16}
+    small = layerimp.shrink(model, tokenizer, minutes=0, count=1, calibration=text, tasks=[])
+    assert small.model is not None
+    assert len(find_blocks(small.model)) == len(find_blocks(model)) - 1
+    assert small.report.output is None
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
