@@ -45,7 +45,7 @@ def with_training(recipe: Recipe) -> Recipe:
     healers = {label: spec.model_dump() for label, spec in recipe.healers.items()}
     if healers != RECOMMENDED["healers"]:
         return recipe
-    training = ComponentSpec(name=TRAINER, options={"first": ""})
+    training = ComponentSpec(name=TRAINER, options={"first": None})
     return recipe.model_copy(update={"healers": {**recipe.healers, TRAINER: training}})
 
 

@@ -141,6 +141,7 @@ class State:
             made = {
                 "removed": list(map(str, removal.steps)),
                 "healers": [spec.model_dump(mode="json") for spec in specs],
+                "judging": self.run.judging.fingerprint if self.run.judging else None,
                 "further": self.run.further.fingerprint if self.run.further else None,
             }
             directory = self._directory(f"{label} in stage {number}", **made)
@@ -161,6 +162,7 @@ class State:
             healed = heal_beside(
                 *(run.loaded.stack, find_blocks(pruned), removal.steps, run.text, run.healers[label]),
                 further=run.further or (),
+                judging=run.judging or (),
                 unfinished=run.unfinished,
                 progress=run.progress,
             )
