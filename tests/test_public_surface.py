@@ -67,7 +67,9 @@ def test_the_root_is_small() -> None:
 
 
 def test_the_public_names() -> None:
-    functions = "load find_blocks score prune read_plans heal save run evaluate compare run_grid hookimpl".split()
+    functions = (
+        "load find_blocks score prune read_plans heal save run shrink evaluate compare run_grid hookimpl".split()
+    )
     classes = "Scorer Pruner Healer Evaluator Importance Metric Likelihood PrunePlan Recipe Grid LayerimpError".split()
     assert layerimp.__all__ == sorted([*functions, *classes])
     assert set(layerimp.__all__) <= set(dir(layerimp))

@@ -3,6 +3,7 @@
 ```bash                             runs, as ```python does, in the page's order and in one folder
 ```yaml title="task.yaml"           is a file, which is written there
 ```bash title="Needs the network"   is only parsed: its commands and options have to exist
+```text title="Recorded"            is what a longer run printed; shrunk.py keeps it current
 ```text title="Output"              is what the block before it printed, and is kept current by regenerate.py
 """
 
@@ -28,7 +29,7 @@ FENCE = re.compile(r'^```(\w+)(?: title="([^"\n]*)")?\n(.*?)^```$', re.MULTILINE
 OUTPUT = "Output"
 NEEDS = "Needs "
 COMMAND = re.compile(
-    r"\blayerimp ((?:inspect|run|score|prune|heal|evaluate|bench|report|plugins|scorers)\b[^\n|;&>`]*)"
+    r"\blayerimp ((?:shrink|inspect|run|score|prune|heal|evaluate|bench|report|plugins|scorers)\b[^\n|;&>`]*)"
 )
 _SETS_UP = re.compile(r"^(git clone|cd layerimp|make |pip install)", re.MULTILINE)
 """Commands that install. They are skipped, since the blocks run in an environment where all is installed."""
