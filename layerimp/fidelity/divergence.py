@@ -154,6 +154,16 @@ class Divergence:
         """The share of predictions with the same top choice."""
         return sum(self.agreed) / self.count
 
+    @property
+    def agreement_stderr(self) -> float | None:
+        """The standard error of the agreement, clustered by row; None for a single row."""
+        return clustered_stderr(self.agreed, self.counts)
+
+    @property
+    def hits_stderr(self) -> float | None:
+        """The standard error of the share of the model's top choices that are the target; None for a single row."""
+        return clustered_stderr(self.hits, self.counts)
+
     def quantiles(self, *shares: float) -> list[float]:
         """Return quantiles of the divergence over all predictions, in nats, interpolated linearly."""
         return [float(each) for each in np.quantile(torch.cat(self.values).double().numpy(), shares)]

@@ -232,6 +232,7 @@ def compare_texts(
         same_tokens=sum(equal) / len(equal),
         empty=empty[1],
         loops=looping[1],
+        prompts=len(asked),
         intact_empty=empty[0],
         intact_loops=looping[0],
         samples=[Sample(prompt=asked[n].text, chat=asked[n].chat, intact=texts[0][n], text=texts[1][n]) for n in shown],

@@ -51,6 +51,8 @@ class Copying(Record):
 
     accuracy: Share
     """The share of the tokens that the model predicts right."""
+    stderr: float | None = None
+    """Its standard error, clustered by row; null if it is not known, as for a single row."""
     intact: Share
     """The share that the intact model predicts right."""
     divergence: Nats
@@ -63,6 +65,7 @@ class Copying(Record):
         """Summarise the divergences of these predictions."""
         return cls(
             accuracy=sum(divergence.hits) / divergence.count,
+            stderr=divergence.hits_stderr,
             intact=sum(divergence.intact_hits) / divergence.count,
             divergence=divergence.mean,
             agreement=divergence.agreement,
@@ -91,6 +94,8 @@ class Generation(Record):
     """The share of continuations without text."""
     loops: Share | None
     """The share of continuations that end in a loop; null if they have fewer than 32 tokens."""
+    prompts: int | None = None
+    """The number of continuations; null if it is not known."""
     intact_empty: Share
     """The intact model's share of continuations without text."""
     intact_loops: Share | None
@@ -124,6 +129,8 @@ class Fidelity(Record):
     """The Kullback-Leibler divergence from the intact model's predictions, in nats."""
     agreement: Share | None = None
     """The share of predictions with the same top token, or of rows with the same label."""
+    agreement_stderr: float | None = None
+    """Its standard error, clustered by row; null if it is not known, as for a single row."""
     copying: Copying | None = None
     """How well text is copied."""
     generation: Generation | None = None

@@ -135,7 +135,7 @@ def _speeds(measured: Mapping[str, Mapping[str, Speed]]) -> Iterator[tuple[str, 
     if len(measured) < 2:
         return
     intact, small = measured["intact"], measured["small"]
-    for name in intact.keys() & small.keys():
+    for name in (name for name in intact if name in small):
         factor, error = small[name].times(intact[name])
         yield (
             name,

@@ -104,6 +104,7 @@ class FidelityEvaluator(Comparer):
                 predictions=divergence.count,
                 divergence=Spread.of(divergence),
                 agreement=divergence.agreement,
+                agreement_stderr=divergence.agreement_stderr,
                 missing=lacking,
                 **measured,
             )

@@ -31,6 +31,8 @@ SMALL = "--calibration TEXT --samples 8 --max-length 16"
 RUN = f"run --model MODEL {SMALL} --tasks TASK"
 BENCH = f"bench --model MODEL {SMALL} --scorer avss --tasks TASK --output OUT"
 PRINTED = [
+    (f"shrink MODEL {SMALL} --tasks TASK --count 1 --minutes 0 --output OUT", "shrink"),
+    (f"shrink MODEL {SMALL} --count 1 --output OUT --dry-run", "forecast"),
     ("inspect MODEL", "inspection"),
     (f"{RUN} --scorer angular --set angular.window=2 --heal linear --ratio 0.25 --output OUT", "results"),
     (f"{RUN} --scorer block-influence --cuts all --count 1 --no-baselines", "results"),

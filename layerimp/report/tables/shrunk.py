@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from layerimp.report.tables.fidelity_figures import FIGURES
 from layerimp.report.words import beside, measured, number, ranges, share_cell, two_digits, whole
 
 if TYPE_CHECKING:
+    from layerimp.fidelity.record import Fidelity
     from layerimp.report.results.shrunk import HealingStage, ShrinkReport
 
 WIDTH = 80
@@ -72,11 +74,12 @@ def _speeds(report: ShrinkReport) -> Iterator[str]:
 def _retained(report: ShrinkReport) -> Iterator[str]:
     """Yield the figures of fidelity, and the tasks."""
     if report.fidelity is not None:
+        errors = _errors(report.fidelity)
         for name in _FIGURES:
             figure = FIGURES[name]
-            value, intact, error = (of(report.fidelity) for of in (figure.of, figure.intact, figure.stderr))
+            value, intact, error = figure.of(report.fidelity), figure.intact(report.fidelity), errors[name]
             if value is not None:
-                shown = figure.show(value) + ("" if error is None else f" ± {two_digits(error)}")
+                shown = figure.show(value) + ("" if error is None else f" ± {figure.show(error)}")
                 unit = "nats" if name == "divergence" else ""
                 yield _row(name, "" if intact is None else figure.show(intact), shown, unit)
     for task in report.tasks[:TASKS]:
@@ -84,6 +87,19 @@ def _retained(report: ShrinkReport) -> Iterator[str]:
         yield _row(task.task, measured(task.intact), measured(task.small), kept)
     if len(report.tasks) > TASKS:
         yield f"and {len(report.tasks) - TASKS} tasks more (see the report)"
+
+
+def _errors(fidelity: Fidelity) -> dict[str, float | None]:
+    """Return the standard errors of the figures of fidelity; that of loops is binomial."""
+    generation, looping = fidelity.generation, None
+    if generation is not None and generation.loops is not None and generation.prompts:
+        looping = math.sqrt(generation.loops * (1 - generation.loops) / generation.prompts)
+    return {
+        "divergence": fidelity.divergence.stderr if fidelity.divergence else None,
+        "agreement": fidelity.agreement_stderr,
+        "copying": fidelity.copying.stderr if fidelity.copying else None,
+        "loops": looping,
+    }
 
 
 def _done(report: ShrinkReport) -> Iterator[str]:
@@ -99,7 +115,7 @@ def _outcome(stage: HealingStage) -> str:
     if stage.healing is None:
         return f"failed: {stage.why}"
     if not stage.kept:
-        return f"not kept: {stage.why or 'it did nothing'}"
+        return f"not kept: {stage.why.removeprefix(f'{stage.healer} was taken back: ') or 'it did nothing'}"
     loss = stage.healing.loss
     before = loss.get("healed_before", loss["pruned"])
     what = f"held-out loss {before:.3f} to {loss['healed']:.3f} (intact {loss['intact']:.3f})"

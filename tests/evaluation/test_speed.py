@@ -1,0 +1,59 @@
+"""The speed of models in turns, by a clock of the test's own."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import pytest
+from support.tiny import tiny
+
+from layerimp.evaluation import speed
+from layerimp.evaluation.speed import Speed, speeds
+from layerimp.models.discovery import find_blocks
+
+
+def test_numbers_by_hand() -> None:
+    fast, slow = Speed(64, (1.0, 2.0, 3.0)), Speed(64, (2.0, 6.0, 12.0))
+    assert fast.mean == 32
+    assert fast.stderr == pytest.approx(32 * math.sqrt(math.pi / 6) * 1.0 / 2)
+    factor, error = fast.times(slow)
+    assert factor == 3  # of 2, 3 and 4: round by round
+    assert error == pytest.approx(math.sqrt(math.pi / 6) * 1.0)
+
+
+def test_models_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that each forward moves on: the first round of each way does not count."""
+    monkeypatch.setattr(speed, "ROUNDS", 3)
+    stacks = {"intact": find_blocks(tiny("llama")), "small": find_blocks(tiny("llama"))}
+    clock, seen = [0.0], []
+
+    def counted(label: str, seconds: float) -> None:
+        forward = stacks[label].model.forward
+
+        def slow(*args: Any, **options: Any) -> Any:
+            clock[0] += seconds
+            seen.append((label, options["input_ids"].shape[1]))
+            return forward(*args, **options)
+
+        slow.__signature__ = speed.inspect.signature(forward)  # type: ignore[attr-defined]
+        monkeypatch.setattr(stacks[label].model, "forward", slow)
+
+    counted("intact", 2.0)
+    counted("small", 1.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    found = speeds(stacks)
+    longest = 64  # positions of the tiny model
+    assert seen[:8] == [("intact", longest), ("small", longest)] * 4
+    assert found["intact"]["prefill"] == Speed(longest, (2.0,) * 3)
+    assert found["small"]["prefill"] == Speed(longest, (1.0,) * 3)
+    assert found["small"]["prefill"].times(found["intact"]["prefill"])[0] == 2
+    assert found["intact"]["decoding"].mean == pytest.approx(0.5)
+    assert found["small"]["decoding"].mean == pytest.approx(1.0)
+
+
+def test_a_classifier_only_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "ROUNDS", 2)
+    stack = find_blocks(tiny("bert"))
+    assert speeds({"intact": stack, "small": stack})["small"].keys() == {"prefill"}

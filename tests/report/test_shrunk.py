@@ -1,0 +1,55 @@
+"""The lines on a smaller model."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from layerimp.defaults import POOR
+from layerimp.fidelity import Copying, Fidelity, Generation
+from layerimp.pipeline.shrunk import judged
+from layerimp.report.results.measures import Retained, Share
+from layerimp.report.tables.shrunk import _errors
+
+
+def generation(loops: float) -> Generation:
+    return Generation(
+        same_tokens=1.0, empty=0.0, loops=loops, prompts=24, intact_empty=0.0, intact_loops=0.25, samples=[]
+    )
+
+
+def retained(mean: float) -> Retained:
+    share = Share(mean=mean, stderr=0.1)
+    return Retained(tasks={"mood": share}, likelihood=None, accuracy=share, worst=share)
+
+
+@pytest.mark.parametrize(
+    ("fidelity", "kept", "why"),
+    [
+        (Fidelity(agreement=POOR["agreement"]), None, ""),
+        (Fidelity(agreement=POOR["agreement"] - 0.01), None, "59% of its top choices"),
+        (Fidelity(copying=Copying(accuracy=0.61, intact=0.8, divergence=1.0, agreement=0.5)), None, ""),
+        (Fidelity(copying=Copying(accuracy=0.59, intact=0.8, divergence=1.0, agreement=0.5)), None, "it copies 59%"),
+        (Fidelity(generation=generation(0.49)), None, ""),
+        (Fidelity(generation=generation(0.5)), None, "50% end in a loop"),
+        (None, retained(0.49), "it retains 49%"),
+        (Fidelity(agreement=0.9), retained(0.5), ""),
+    ],
+)
+def test_a_model_beyond_a_limit_is_poor(fidelity: Fidelity | None, kept: Retained | None, why: str) -> None:
+    verdict, reasons = judged(fidelity, kept)
+    assert verdict == ("poor" if why else "good")
+    assert len(reasons) == bool(why)
+    assert all(why in reason for reason in reasons)
+
+
+def test_what_nothing_measured_has_no_verdict() -> None:
+    assert judged(None, None) == ("not measured", [])
+
+
+def test_the_error_of_loops_is_that_of_a_share() -> None:
+    errors = _errors(Fidelity(agreement=0.5, agreement_stderr=0.03, generation=generation(0.25)))
+    assert errors["loops"] == pytest.approx(math.sqrt(0.25 * 0.75 / 24))
+    assert errors["agreement"] == 0.03
+    assert errors["copying"] is errors["divergence"] is None
