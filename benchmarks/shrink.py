@@ -1,0 +1,180 @@
+"""What `layerimp shrink` makes of models in so many minutes of training, beside 8-bit weights and other small models.
+
+    python benchmarks/shrink.py --model smollm2=DIR --calibration FILE --heal-text FILE --tasks blimp,copying.yaml \
+        --data-dir DATA --minutes 0 --minutes 5 --minutes 30 --int8 --beside optipfair=DIR --results FILE
+
+A row is the smaller model of one --model (LABEL=MODEL) after so many minutes; all have the same options otherwise. With
+--int8 the linear maps of the intact model compute with weights of 8 bits, by torch on the CPU. --beside (LABEL=DIR) measures
+small models of other tools in the same way, on the same documents and rows; they are compared with the first --model.
+
+Finished rows are kept in --results, a JSON line for each, so that the same command continues; an interrupted shrinking
+goes on as well. The last thing printed is the table in Markdown.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import options as o
+import torch
+import typer
+from finished import Finished, Line
+from torch import nn
+from transformers import PreTrainedModel
+
+import layerimp
+from layerimp.evaluation.comparing import Comparing, comparer_of
+from layerimp.evaluation.speed import speeds
+from layerimp.metric import by_key
+from layerimp.models.discovery import find_blocks
+from layerimp.pipeline.run import Run
+from layerimp.pipeline.shrink import prepare_shrink, shrink_by
+from layerimp.pipeline.shrink_recipe import completed, with_training
+from layerimp.progress import SILENT
+from layerimp.recipe import Permissions, Recipe, validated
+from layerimp.report.results.shrunk import ShrinkReport
+from layerimp.report.retained import counting, shares, summed_up
+
+INT8 = "int8 weights"
+PREFILL, DECODING = "prefill", "decoding"
+HEADS = "model", "by", "blocks", "parameters", "prefill", "decoding", "retained", "divergence", "agreement", "copying"
+
+
+def main(
+    model: Annotated[list[str], typer.Option(help="LABEL=MODEL; repeatable.")],
+    minutes: Annotated[list[float], typer.Option(help="How long to train; repeatable.")],
+    results: o.Results = None,
+    output: Annotated[Path | None, typer.Option(help="A folder for the smaller models.")] = None,
+    calibration: Annotated[str | None, typer.Option(help="Text to choose by.")] = None,
+    heal_text: Annotated[str | None, typer.Option(help="Text to train on.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="As in layerimp run.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="As in layerimp run.")] = None,
+    limit: Annotated[int | None, typer.Option(help="As in layerimp run.")] = None,
+    ratio: Annotated[float, typer.Option(help="Share of the blocks to remove.")] = 0.25,
+    samples: Annotated[int, typer.Option(help="Rows of the calibration text.")] = 64,
+    dtype: Annotated[str | None, typer.Option(help="What the models compute in.")] = None,
+    int8: Annotated[bool, typer.Option(help="Measure the intact model with weights of 8 bits too.")] = False,
+    beside: Annotated[list[str] | None, typer.Option(help="LABEL=DIR of another small model; repeatable.")] = None,
+) -> None:
+    models = dict(each.split("=", 1) for each in model)
+    fields: dict[str, Any] = {"ratio": ratio, "dtype": dtype, "limit": limit, "data_dir": data_dir}
+    fields["calibration"] = {"source": calibration, "samples": samples}
+    fields |= {} if tasks is None else {"tasks": [task for task in tasks.split(",") if task]}
+    texts = [Path(each).name for each in (calibration or "", heal_text or "")]
+    asked = [texts, ratio, samples, dtype, tasks, limit, torch.get_num_threads()]
+    finished = Finished(results, asked)
+
+    def known(label: str, by: str) -> bool:
+        return any((line["model"], line["by"]) == (label, by) for line in finished.lines)
+
+    for label, name in models.items():
+        for each in minutes:
+            if not known(label, by := f"{each:g} minutes"):
+                recipe = recipe_of(name, fields, heal_text if each else None, each)
+                place = None if output is None else output / f"{label}-{each:g}"
+                made = recipe.model_copy(update={"output": place, "overwrite": True})
+                report = shrink_by(made).report
+                finished.add({"model": label, "by": by, **of_report(report), "report": report.model_dump(mode="json")})
+                print(f"{label}, {by}: {report.verdict}", flush=True)
+        if int8 and not known(label, INT8):
+            finished.add({"model": label, "by": INT8, **measured(recipe_of(name, fields, None, 0), INT8)})
+    first, name = next(iter(models.items()))
+    for label, directory in (each.split("=", 1) for each in beside or ()):
+        if not known(first, label):
+            finished.add({"model": first, "by": label, **measured(recipe_of(name, fields, None, 0), directory)})
+    print("\n".join(table(finished.lines)))
+
+
+def recipe_of(model: str, fields: dict[str, Any], heal_text: str | None, minutes: float) -> Recipe:
+    """Return the recipe of a shrinking, as the command would make it."""
+    recipe = validated(Recipe, {"model": model, "heal_text": heal_text, **fields})
+    return completed(with_training(recipe), minutes)
+
+
+def of_report(report: ShrinkReport) -> Line:
+    """Return the figures of a shrunk model."""
+    fidelity, worst = report.fidelity, report.retained and report.retained.worst
+    return {
+        "blocks": report.removed_share["blocks"],
+        "parameters": report.removed_share["parameters"],
+        **{name: [speed.factor, speed.factor_stderr] for name, speed in report.speeds.items()},
+        "retained": worst and [worst.mean, worst.stderr],
+        **(_fidelity(fidelity.model_dump()) if fidelity else {}),
+    }
+
+
+def _fidelity(fidelity: dict[str, Any]) -> Line:
+    copying = fidelity["copying"]
+    return {
+        "divergence": fidelity["divergence"] and [fidelity["divergence"]["mean"], fidelity["divergence"]["stderr"]],
+        "agreement": [fidelity["agreement"], fidelity["agreement_stderr"]],
+        "copying": copying and [copying["accuracy"] / copying["intact"], None],
+    }
+
+
+def measured(recipe: Recipe, which: str) -> Line:
+    """Measure another small model beside the intact one: with weights of 8 bits, or the checkpoint in a directory.
+
+    The documents, and the rows for fidelity, are those of `layerimp shrink` with the same recipe.
+    """
+    began = time.monotonic()
+    run = Run.of(prepare_shrink(recipe, Permissions(), SILENT), None)
+    intact = run.loaded.model
+    small = in_int8(intact) if which == INT8 else layerimp.load(which, dtype=recipe.dtype)[0]
+    metrics = {
+        who: by_key(run.evaluation.beside(each).of(run.evaluators, "quality", who))
+        for who, each in (("intact", intact), (Path(which).name, small))
+    }
+    fidelity = None
+    if (comparer := comparer_of(run.evaluators)) is not None and run.reserved is not None:
+        comparing = Comparing(*comparer, intact, run.loaded.tokenizer, run.progress)
+        fidelity = comparing.of(small, run.reserved, which)
+    own = find_blocks(small, quantised=True)
+    fast = speeds({"intact": run.loaded.stack, "small": own})
+    theirs, ours = metrics.values()
+    share = shares(summed_up(counting(theirs.values()), [ours])).worst if theirs else None
+    parameters = sum(value.numel() for value in intact.parameters())
+    return {
+        "blocks": 1 - len(own) / len(run.loaded.stack),
+        "parameters": 0.0 if which == INT8 else 1 - sum(value.numel() for value in small.parameters()) / parameters,
+        **{name: list(fast["small"][name].times(fast["intact"][name])) for name in fast["small"]},
+        "retained": share and [share.mean, share.stderr],
+        **(_fidelity(fidelity.model_dump()) if fidelity else {}),
+        "seconds": time.monotonic() - began,
+    }
+
+
+def in_int8(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a copy whose linear maps compute with weights of 8 bits, by torch's dynamic quantisation on the CPU."""
+    small: PreTrainedModel = torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {nn.Linear}, torch.qint8)
+    return small
+
+
+def table(lines: list[Line]) -> Iterator[str]:
+    """Yield the lines of a table in Markdown."""
+    yield "| " + " | ".join(HEADS) + " |"
+    yield "|" + "---|" * len(HEADS)
+    for line in lines:
+        cells = [line["model"], line["by"], f"{line['blocks']:.0%}", f"{line['parameters']:.1%}"]
+        cells += [_cell(line.get(name), "×{:.2f}") for name in (PREFILL, DECODING)]
+        cells += [
+            _cell(line.get(name), form)
+            for name, form in zip(HEADS[6:], ("{:.1%}", "{:.3f}", "{:.1%}", "{:.1%}"), strict=True)
+        ]
+        yield "| " + " | ".join(cells) + " |"
+
+
+def _cell(value: list[float | None] | None, form: str) -> str:
+    """Show a value with its error."""
+    if value is None or value[0] is None:
+        return ""
+    shown = form.format(value[0])
+    return shown if value[1] is None else f"{shown} ± {form.format(value[1]).removeprefix('×')}"
+
+
+if __name__ == "__main__":
+    typer.run(main)
