@@ -4,8 +4,9 @@
         --data-dir DATA --minutes 0 --minutes 5 --minutes 30 --int8 --beside optipfair=DIR --results FILE
 
 A row is the smaller model of one --model (LABEL=MODEL) after so many minutes; all have the same options otherwise. With
---int8 the linear maps of the intact model compute with weights of 8 bits, by torch on the CPU. --beside (LABEL=DIR) measures
-small models of other tools in the same way, on the same documents and rows; they are compared with the first --model.
+--int8 the linear maps of the intact model compute with weights of 8 bits, by torch on the CPU. --beside (LABEL=DIR)
+measures small models of other tools in the same way, on the same documents and rows; they are compared with the first
+--model.
 
 Finished rows are kept in --results, a JSON line for each, so that the same command continues; an interrupted shrinking
 goes on as well. The last thing printed is the table in Markdown.
@@ -27,6 +28,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 import layerimp
+from layerimp.cli.display import Screen
 from layerimp.evaluation.comparing import Comparing, comparer_of
 from layerimp.evaluation.speed import speeds
 from layerimp.metric import by_key
@@ -34,7 +36,6 @@ from layerimp.models.discovery import find_blocks
 from layerimp.pipeline.run import Run
 from layerimp.pipeline.shrink import prepare_shrink, shrink_by
 from layerimp.pipeline.shrink_recipe import completed, with_training
-from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, Recipe, validated
 from layerimp.report.results.shrunk import ShrinkReport
 from layerimp.report.retained import counting, shares, summed_up
@@ -122,7 +123,7 @@ def measured(recipe: Recipe, which: str) -> Line:
     The documents, and the rows for fidelity, are those of `layerimp shrink` with the same recipe.
     """
     began = time.monotonic()
-    run = Run.of(prepare_shrink(recipe, Permissions(), SILENT), None)
+    run = Run.of(prepare_shrink(recipe, Permissions(), Screen()), None)
     intact = run.loaded.model
     small = in_int8(intact) if which == INT8 else layerimp.load(which, dtype=recipe.dtype)[0]
     metrics = {
@@ -161,10 +162,7 @@ def table(lines: list[Line]) -> Iterator[str]:
     for line in lines:
         cells = [line["model"], line["by"], f"{line['blocks']:.0%}", f"{line['parameters']:.1%}"]
         cells += [_cell(line.get(name), "×{:.2f}") for name in (PREFILL, DECODING)]
-        cells += [
-            _cell(line.get(name), form)
-            for name, form in zip(HEADS[6:], ("{:.1%}", "{:.3f}", "{:.1%}", "{:.1%}"), strict=True)
-        ]
+        cells += [_cell(line.get(name), "{:.3f}" if name == "divergence" else "{:.1%}") for name in HEADS[6:]]
         yield "| " + " | ".join(cells) + " |"
 
 
