@@ -103,6 +103,7 @@ class Layout(Plain):
     models: dict[str, Subject]
     scorers: dict[str, Entrant]
     pruners: dict[str, Chooser]
+    own_pruners: dict[str, Chooser] = Field(default_factory=dict)
     healers: dict[str, Mender] = Field(default_factory=dict)
 
     def draws(self, scorer: str) -> range:
@@ -173,9 +174,13 @@ class Layout(Plain):
         # One draw of the text is enough: the others cost the same.
         return Cell("costing", model, {"scoring": scoring.key}, scorer, seed=scoring.seed)
 
+    def chooser(self, scorer: str, pruner: str) -> Chooser:
+        """The pruner that makes a scorer's plan under the label of a pruner: the scorer's own one, if it has one."""
+        return self.own_pruners.get(scorer, self.pruners[pruner])
+
     def planning(self, model: str, scorer: str, draw: int, pruner: str, ratio: float, num_blocks: int) -> Cell:
         """The cell of the plan that is used at a ratio."""
-        scoring, chooser = self.scoring(model, scorer, draw), self.pruners[pruner]
+        scoring, chooser = self.scoring(model, scorer, draw), self.chooser(scorer, pruner)
         protect, wanted = sorted(self.grid.protect), count_at(ratio, num_blocks)
         counts = {count_at(each, num_blocks) for each in self.grid.amounts}
         # A count that no budget allows must not spoil the plan that serves all other counts.

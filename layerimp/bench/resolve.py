@@ -72,6 +72,7 @@ def resolve(
     """
     scorers = _entrants(grid, progress)
     pruners = {label: _chooser(spec, grid.cuts) for label, spec in grid.pruners.items()}
+    own_pruners = {label: _chooser(spec, grid.cuts) for label, spec in grid.own_pruners.items()}
     healers = {
         label: Mender(spec=grid.healers[label], code=_code_of(healer))
         for label, healer in healers_of(grid.healers, grid.heal_text).items()
@@ -81,7 +82,9 @@ def resolve(
     for label in grid.models:
         recipe = anywhere(resolve_recipe(grid.recipe(label)))
         subjects[label], evaluators[label] = settling.subject(label, recipe)
-    return Layout(grid=grid, models=subjects, scorers=scorers, pruners=pruners, healers=healers), evaluators
+    return Layout(
+        grid=grid, models=subjects, scorers=scorers, pruners=pruners, own_pruners=own_pruners, healers=healers
+    ), evaluators
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ def grid_results(layout: Layout, records: Mapping[str, Record], directory: Path 
         versions=sorted({record.versions for record in own.values()}),
         notes=[
             *([ONE_DRAW] if layout.grid.repeats == 1 else []),
+            *(f"{label} has a pruner of its own: {own.spec.name}" for label, own in layout.own_pruners.items()),
             *filter(None, (model.same_text() for model in models)),
             *dict.fromkeys(
                 f"{cell.model}: {cell.content['evaluator']} is left out: {results[key]['left_out']}"
@@ -206,7 +207,7 @@ class GridModel:
             num_blocks=num_blocks,
             blocks=list(blocks),
             scorer=layout.scorers[scorer].spec.name,
-            pruner=layout.pruners[pruner].spec.name,
+            pruner=layout.chooser(scorer, pruner).spec.name,
             model=layout.models[self.label].recipe.model,
-            nested=layout.pruners[pruner].nested,
+            nested=layout.chooser(scorer, pruner).nested,
         )

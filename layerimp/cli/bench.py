@@ -11,7 +11,7 @@ from layerimp.bench.grid import Grid
 from layerimp.cli import options as o
 from layerimp.cli.requests import grid_from, permissions
 from layerimp.cli.streams import after_writing
-from layerimp.defaults import PRUNER, STARTER
+from layerimp.defaults import ALL, BEST, FAST, PAPER_SCORERS, PRUNER, SCORERS, STARTER
 from layerimp.errors import OptionError
 
 Format = Literal["terminal", "markdown", "csv", "latex", "json", "html"]
@@ -19,6 +19,12 @@ Format = Literal["terminal", "markdown", "csv", "latex", "json", "html"]
 _OWN: dict[str, Any] = {
     "model": o.labelled(
         "model", f"Model, or LABEL=MODEL; repeatable. A label of the recipe keeps its dtype. Default: {STARTER}."
+    ),
+    "scorer": o.labelled(
+        "scorer",
+        "Scorer, LABEL=SCORER, or all; repeatable; best: that of the recommended method, with its pruner. Default: "
+        f"{', '.join((SCORERS[BEST], *PAPER_SCORERS))}.",
+        *(ALL, BEST, FAST),
     ),
     "pruner": o.labelled("pruner", f"Pruner, or LABEL=PRUNER; repeatable. Default: {PRUNER}."),
     "output": o.option(o.File, "Directory of the results; finished cells in it are not computed again."),

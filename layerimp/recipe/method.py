@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from layerimp.defaults import BEST, FAST, RECOMMENDED, SCORERS
+from layerimp.defaults import BEST, FAST, PAPER_SCORERS, RECOMMENDED, SCORERS
 from layerimp.recipe.labels import by_label
 
 _labelled = by_label("name")
@@ -25,6 +25,27 @@ def completed(given: dict[str, Any]) -> dict[str, Any]:
         return given
     method = {} if scorers.keys() != {BEST} else RECOMMENDED
     return {**method, **given, "scorers": dict(_real(label, spec) for label, spec in scorers.items())}
+
+
+def completed_grid(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a grid with scorers in place of the names `best` and `fast`.
+
+    A grid pairs every scorer with every pruner. `best` brings a pruner of its own, unless the grid names pruners. Where
+    it comes by default, it brings its healer as well, which heals all pruned models.
+
+    Args:
+        given: The fields that are given, by name, not yet validated.
+    """
+    scorers = _labelled(given.get("scorers", [BEST, *PAPER_SCORERS]))
+    if not isinstance(scorers, dict):
+        return given
+    own = {} if "scorers" in given else {"healers": RECOMMENDED["healers"]}
+    best = [label for label, spec in scorers.items() if isinstance(spec, dict) and spec.get("name") == BEST]
+    real = dict(_real(label, spec) for label, spec in scorers.items())
+    if best and "pruners" not in given:
+        labels = [_real(label, scorers[label])[0] for label in best]
+        own["own_pruners"] = dict.fromkeys(labels, RECOMMENDED["pruner"])
+    return {**own, **given, "scorers": real}
 
 
 def _real(label: str, spec: Any) -> tuple[str, Any]:

@@ -15,7 +15,8 @@ from support.grids import BLOCKS, computed, layout
 from layerimp.bench.cell_graph import Layout
 from layerimp.bench.executors.planning import as_importance
 from layerimp.bench.grid import Grid
-from layerimp.errors import InputError
+from layerimp.defaults import PAPER_SCORERS
+from layerimp.errors import InputError, OptionError
 from layerimp.recipe import read_recipe, validated
 from layerimp.registry.catalog import registry
 from layerimp.report.words import amount_name
@@ -164,6 +165,26 @@ def test_one_plan_serves_all_counts_where_plans_are_nested() -> None:
     keys = {other.planning("one", "avss", 0, "window", amount, BLOCKS).key for amount in other.grid.amounts}
     assert len(keys) == 3
     assert nested.removed({"blocks": [7, 5, 3, 1]}, 2, BLOCKS) == (7, 5)
+
+
+def test_the_recommended_scorer_brings_its_pruner() -> None:
+    made = layout(scorers=["best", "avss"], counts=[1])
+    pruners = {
+        scorer: made.planning("one", scorer, 0, "lowest", 1, BLOCKS).content["pruner"]
+        for scorer in ("divergence", "avss")
+    }
+    assert pruners == {"divergence": "greedy", "avss": "lowest"}
+    again = validated(Grid, made.grid.model_dump(mode="json"))
+    assert again.own_pruners == made.grid.own_pruners
+    assert again.healers == {}
+    named = layout(scorers=["best", "avss"], pruners=["window"], counts=[1])
+    assert named.planning("one", "divergence", 0, "window", 1, BLOCKS).content["pruner"] == "window"
+    assert validated(Grid, {"scorers": ["divergence"]}).own_pruners == {}
+    default = validated(Grid, {})
+    assert list(default.scorers) == ["divergence", *PAPER_SCORERS]
+    assert list(default.healers) == ["linear"]
+    with pytest.raises(OptionError, match="no scorer has this label"):
+        validated(Grid, {"scorers": ["avss"], "own_pruners": {"lrp": "greedy"}})
 
 
 def test_a_count_and_the_ratio_that_comes_to_it_are_one_plan() -> None:

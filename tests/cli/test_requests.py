@@ -267,8 +267,9 @@ def test_an_option_sets_every_field(command: str, kind: type[Recipe | Grid]) -> 
     """The help of an option that takes what its field takes is the description of the field."""
     options = {option.name: option for option in get_command(app).commands[command].params}
     fields = {FIELDS.get(name, name) if name not in kind.model_fields else name: name for name in options}
-    # --limit sets both limits, and --keep says as well what the share is of.
-    assert kind.model_fields.keys() - fields.keys() - {"keep_of"} == {"schema_version", "limits"}
+    # --limit sets both limits, and --keep says as well what the share is of, --scorer best brings a pruner.
+    set_by_others = {"keep_of", "own_pruners"}
+    assert kind.model_fields.keys() - fields.keys() - set_by_others == {"schema_version", "limits"}
     for name in ("num_fewshot", "batch_size", "cuts", "heal_text"):
         description = kind.model_fields[name].description
         assert description

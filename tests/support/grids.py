@@ -56,13 +56,14 @@ def layout(**changes: Any) -> Layout:
     choosers = {
         label: Chooser(spec=spec, nested=spec.name != "window", code="0") for label, spec in grid.pruners.items()
     }
+    own = {label: Chooser(spec=spec, nested=True, code="0") for label, spec in grid.own_pruners.items()}
     menders = {label: Mender(spec=spec, code="0") for label, spec in grid.healers.items()}
     measures = tuple(Measure(evaluator="harness", task=task, tag=task) for task in grid.tasks or ())
     subjects = {
         label: Subject(recipe=resolve(grid.recipe(label)), identity=label, text="text", measures=measures)
         for label in grid.models
     }
-    return Layout(grid=grid, models=subjects, scorers=entrants, pruners=choosers, healers=menders)
+    return Layout(grid=grid, models=subjects, scorers=entrants, pruners=choosers, healers=menders, own_pruners=own)
 
 
 def measured(task: str, harm: int) -> Metric:
