@@ -4,9 +4,9 @@
         --data-dir DATA --minutes 0 --minutes 5 --minutes 30 --int8 --beside optipfair=DIR --results FILE
 
 A row is the smaller model of one --model (LABEL=MODEL) after so many minutes; all have the same options otherwise. With
---int8 the linear maps of the intact model compute with weights of 8 bits, by torch on the CPU. --beside (LABEL=DIR)
-measures small models of other tools in the same way, on the same documents and rows; they are compared with the first
---model.
+--int8 the weights of the intact model are rounded to 8 bits: the speed is that of torch's maps in 8 bits on the CPU,
+which also round what they read, and the rest is measured on the rounded weights alone. --beside (LABEL=DIR) measures
+small models of other tools in the same way, on the same documents and rows; they are compared with the first --model.
 
 Finished rows are kept in --results, a JSON line for each, so that the same command continues; an interrupted shrinking
 goes on as well. The last thing printed is the table in Markdown.
@@ -23,6 +23,7 @@ from typing import Annotated, Any
 import options as o
 import torch
 import typer
+from fidelity_table import rounded
 from finished import Finished, Line
 from torch import nn
 from transformers import PreTrainedModel
@@ -125,7 +126,7 @@ def measured(recipe: Recipe, which: str) -> Line:
     began = time.monotonic()
     run = Run.of(prepare_shrink(recipe, Permissions(), Screen()), None)
     intact = run.loaded.model
-    small = in_int8(intact) if which == INT8 else layerimp.load(which, dtype=recipe.dtype)[0]
+    small = rounded(copy.deepcopy(intact)) if which == INT8 else layerimp.load(which, dtype=recipe.dtype)[0]
     metrics = {
         who: by_key(run.evaluation.beside(each).of(run.evaluators, "quality", who))
         for who, each in (("intact", intact), (Path(which).name, small))
@@ -134,7 +135,7 @@ def measured(recipe: Recipe, which: str) -> Line:
     if (comparer := comparer_of(run.evaluators)) is not None and run.reserved is not None:
         comparing = Comparing(*comparer, intact, run.loaded.tokenizer, run.progress)
         fidelity = comparing.of(small, run.reserved, which)
-    own = find_blocks(small, quantised=True)
+    own = find_blocks(in_int8(intact) if which == INT8 else small, quantised=True)
     fast = speeds({"intact": run.loaded.stack, "small": own})
     theirs, ours = metrics.values()
     share = shares(summed_up(counting(theirs.values()), [ours])).worst if theirs else None
