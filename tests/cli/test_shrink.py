@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +122,17 @@ def test_no_minutes_train_nothing(layerimp_command: Run, command: list[Any]) -> 
 def test_text_of_the_hub_is_pinned_and_named(
     layerimp_command: Run, command: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The stand-in for the hub never ends, so that reading it as a whole would not either."""
     asked: list[Any] = []
-    rows = [{"text": f"{number} the cat was big and the dog was small and it ran"} for number in range(40)]
-    monkeypatch.setattr("datasets.load_dataset", lambda *names, **options: (asked.append((names, options)), rows)[1])
+
+    def load_dataset(*names: Any, **options: Any) -> Iterator[dict[str, str]]:
+        asked.append((names, options))
+        return ({"text": row(number)} for number in count())
+
+    def row(number: int) -> str:
+        return f"{number} the cat was big and the dog was small and it ran"
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
     code, printed, err = layerimp_command(*command[:-1], "hub", *TRAINING, "--output", "small", "--json")
     assert code == 0, err
     revision = "87f09149ef4734204d70ed1d046ddc9ca3f2b8f9"
@@ -131,11 +141,29 @@ def test_text_of_the_hub_is_pinned_and_named(
     assert all(each == expected for each in asked)
     text = json.loads(printed)["training_text"]
     assert text["source"].startswith(f"HuggingFaceFW/fineweb-edu@{revision}")
-    names = [document_hash(row["text"]) for row in rows[: text["rows"]]]
+    names = [document_hash(row(number)) for number in range(text["rows"])]
+    assert names
     assert text["hash"] == hashlib.sha256("".join(names).encode()).hexdigest()
     card = (tmp_path / "small" / "README.md").read_text()
     assert "licence ODC-By 1.0" in card
     assert text["hash"] in card
+
+
+def test_the_card_says_how_to_make_it_again(layerimp_command: Run, command: list[Any], tmp_path: Path) -> None:
+    code, _, err = layerimp_command(*command, *TRAINING, "--output", "small")
+    assert code == 0, err
+    card = (tmp_path / "small" / "README.md").read_text()
+    assert "layerimp shrink --recipe recipe.json --output out" in card
+    recipe = next(block for block in card.split("```json\n")[1:] if '"healers"' in block).partition("```")[0]
+    again = json.loads(recipe) | {"model": str(command[1]), "heal_text": str(command[-1])}
+    again["calibration"]["source"] = str(command[3])
+    (tmp_path / "recipe.json").write_text(json.dumps(again))
+    code, printed, err = layerimp_command("shrink", "--recipe", "recipe.json", "--output", "out", "--json")
+    assert code == 0, err
+    made = json.loads((tmp_path / "small" / "shrink.json").read_text())
+    assert json.loads(printed)["recipe"] == made["recipe"]
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("small", "out")]
+    assert files[0] == files[1]
 
 
 class KilledError(Exception):
