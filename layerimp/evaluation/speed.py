@@ -128,14 +128,16 @@ class _Clock:
         """Nothing is left to note."""
 
 
-def _decoding(stack: BlockStack, _length: int) -> tuple[int, float]:
-    """Let a model write `WRITTEN` tokens: return their number, and the seconds from the first to the last."""
+def _decoding(stack: BlockStack, length: int) -> tuple[int, float]:
+    """Let a model write `WRITTEN` tokens, or as many as `length` leaves: return how many came after the first, and the
+    seconds from that to the last."""
     model: Any = stack.model
     if not model.can_generate():
         raise TypeError(f"{type(model).__name__} does not generate text")
     ids = probe_ids(stack, BEFORE)[:1]
     clock = _Clock()
-    settings = GenerationConfig(do_sample=False, min_new_tokens=WRITTEN, max_new_tokens=WRITTEN, pad_token_id=0)
+    new = min(WRITTEN, length - BEFORE)
+    settings = GenerationConfig(do_sample=False, min_new_tokens=new, max_new_tokens=new, pad_token_id=0)
     own, model.generation_config = model.generation_config, settings
     try:
         with torch.inference_mode(), in_eval_mode(model), quiet():

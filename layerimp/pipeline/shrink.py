@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from layerimp.evaluation.speed import speeds
 from layerimp.metric import Metric
 from layerimp.models.configuration import auto_class
 from layerimp.models.discovery import find_blocks
-from layerimp.models.sizing import shapes_only
+from layerimp.models.sizing import ledger_of
 from layerimp.pipeline.checkpoints import check_unread, describe_checkpoint, write_checkpoint
 from layerimp.pipeline.keeping import prune_to_quality
 from layerimp.pipeline.output import PLANS, SHRUNK, output_directory, why_not_shrunk
@@ -27,7 +28,7 @@ from layerimp.pipeline.resolve import named_plan
 from layerimp.pipeline.run import PrunedModel, Run, StageResults
 from layerimp.pipeline.shrink_recipe import completed, shipped_text, trains, with_training
 from layerimp.pipeline.shrink_state import Chosen, Stage, State
-from layerimp.pipeline.shrunk import Made, report_of, samples_for_the_card
+from layerimp.pipeline.shrunk import CACHE, Made, report_of, samples_for_the_card
 from layerimp.pipeline.stages import Loaded
 from layerimp.progress import SILENT, Progress
 from layerimp.recipe import Permissions, Recipe, validated
@@ -40,10 +41,12 @@ from layerimp.report.results.models import RepairedGap
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from layerimp.blocks.stack import BlockStack
     from layerimp.evaluation.speed import Speed
     from layerimp.fidelity.record import Sample
     from layerimp.pipeline.prepare import Prepared
     from layerimp.report.document import Results
+    from layerimp.report.results.models import Size
     from layerimp.report.results.shrunk import ShrinkReport
 
 
@@ -283,13 +286,23 @@ def _measured(run: Run, model: PrunedModel) -> tuple[PrunedModel, _Measured]:
     model = measure_quality(run, {label: model})[label]
     if not run.loaded.stack.offloaded:
         model = measure_fidelity(run, {label: model})[label]
-    sizes = [run.evaluation.beside(shapes_only(each)) for each in (run.loaded.model, model.beside) if each is not None]
-    intact, small = (each.of(evaluators, "cost", label) for each in sizes)
-    fast: Mapping[str, Mapping[str, Speed]] = {}
-    if not run.loaded.stack.offloaded and model.beside is not None:
-        fast = speeds({"intact": run.loaded.stack, "small": find_blocks(model.beside)}, run.progress)
-        intact, small = ([*own, *_as_metrics(fast[who])] for who, own in (("intact", intact), ("small", small)))
-    return replace(model, footprint=small), _Measured(metrics, intact, fast)
+    assert model.beside is not None
+    both = {"intact": run.loaded.stack, "small": find_blocks(model.beside)}
+    fast = {} if run.loaded.stack.offloaded else speeds(both, run.progress)
+    costs = {
+        who: [*_sizes(stack, size), *_as_metrics(fast.get(who, {}))]
+        for (who, stack), size in zip(both.items(), (run.size, model.size), strict=True)
+    }
+    return replace(model, footprint=costs["small"]), _Measured(metrics, costs["intact"], fast)
+
+
+def _sizes(stack: BlockStack, size: Size) -> Iterator[Metric]:
+    """Yield the sizes of a model, and of its cache if that is known, as metrics of cost."""
+    yield Metric(FOOTPRINT, "parameters", float(size.parameters), None, higher_is_better=False)
+    yield Metric(FOOTPRINT, "bytes", float(size.bytes), None, higher_is_better=False)
+    kept = ledger_of(stack, {}).left(()).of("kv-cache")
+    if kept and math.isfinite(kept):
+        yield Metric(FOOTPRINT, CACHE, float(kept), None, higher_is_better=False)
 
 
 def _as_metrics(known: Mapping[str, Speed]) -> Iterator[Metric]:

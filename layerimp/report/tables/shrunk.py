@@ -79,8 +79,8 @@ def _retained(report: ShrinkReport) -> Iterator[str]:
             figure = FIGURES[name]
             value, intact, error = figure.of(report.fidelity), figure.intact(report.fidelity), errors[name]
             if value is not None:
-                shown = figure.show(value) + ("" if error is None else f" ± {figure.show(error)}")
-                unit = "nats" if name == "divergence" else ""
+                unit, show_error = ("nats", two_digits) if name == "divergence" else ("", figure.show)
+                shown = figure.show(value) + ("" if error is None else f" ± {show_error(error)}")
                 yield _row(name, "" if intact is None else figure.show(intact), shown, unit)
     for task in report.tasks[:TASKS]:
         kept = f"{share_cell(task.retained)} kept" if task.retained else "at chance"
