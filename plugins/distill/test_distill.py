@@ -33,6 +33,7 @@ from layerimp.errors import InputError, ModelError
 from layerimp.healer import Case, Distance, Healer, Loss, Repair, Room, Scope
 from layerimp.healing import Healed, Teaching, replace
 from layerimp.registry.attribution import create
+from layerimp.surgery.removal import prepare
 from layerimp.testing import VOCAB, batch, padded_batch, tiny_classifier, tiny_model
 
 TEXT = [batch(8, 16, seed=seed) for seed in range(3)] + [padded_batch((16, 9, 12, 5), seed=4)]
@@ -363,11 +364,28 @@ def test_a_rate_that_undoes_what_was_there_is_told() -> None:
     assert int(why[1]) > 100
 
 
-def test_another_healer_goes_first() -> None:
-    found = healed(sharp(tiny_model()), steps=1, rate=1e-9, first="linear")
-    assert found.repairs[0].done in ("linear", "nothing", "rescale")
-    assert set(found.loss) == {"intact", "pruned", "healed"}, "what goes first is a part of this healing"
-    assert found.repairs[0].why.endswith("training did not bring the model clearly nearer to the intact one")
+def test_another_healer_goes_first_and_is_kept_by_the_same_rule() -> None:
+    notes, model, judging = Notes(), sharp(tiny_model()), [batch(8, 24, seed=6)]
+    for scale, kept in ((1.0, True), (30.0, False)):
+
+        class First(Healer):
+            """Brings back the intact model's head, or ruins it."""
+
+            name = "first"
+
+            def heal(self, case: Case, scale: float = scale) -> list[Repair]:
+                replace(case.pruned.model, "lm_head.weight", scale * model.lm_head.weight)
+                return [Repair(gap, "first") for gap in case.gaps]
+
+        healer = Distill(DistillConfig(steps=1, rate=1e-9))
+        healer._first = First()
+        pruned = layerimp.find_blocks(prepare(layerimp.find_blocks(model), [1]).beside())
+        replace(pruned.model, "lm_head.weight", 3 * model.lm_head.weight)
+        found = layerimp.heal(model, [1], TEXT, healer, pruned=pruned.model, judging=judging, progress=notes)
+        assert found.repairs[0].done == ("first" if kept else "nothing")
+        assert bool(found.changed) is kept
+        assert found.repairs[0].why.endswith("training did not bring the model clearly nearer to the intact one")
+    assert [note for note in notes.told if note.startswith("first was taken back before the training: the divergence")]
 
 
 def test_training_ends_at_the_first_limit() -> None:

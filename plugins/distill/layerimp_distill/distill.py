@@ -12,8 +12,8 @@ import torch
 
 from layerimp import Healer
 from layerimp.errors import ModelError
-from layerimp.healer import Case, Effort, Repair, Room, Scope
-from layerimp.healing import Teaching, replace
+from layerimp.healer import Case, Distance, Effort, Repair, Room, Scope
+from layerimp.healing import Teaching, replace, trying
 from layerimp.registry.catalog import registry
 from layerimp_distill.options import DistillConfig
 
@@ -66,7 +66,7 @@ class Distill(Healer):
         trained = min((limit for limit in limits if limit is not None), default=math.inf)
         taught, headed = config.loss != "text", config.loss in ("divergence", "text")
         forward, back = 1 + taught, {"beside": 1.0, "lora": 1.5}.get(config.learns or "", 2.0)
-        checks = (config.checks + 1) * scope.judged
+        checks = (config.checks + 2) * scope.judged
         return Effort(
             before.blocks + (forward + back) * trained + checks,
             before.head + headed * (forward + 1) * trained + 2 * checks,
@@ -104,10 +104,10 @@ class Distill(Healer):
         loss = loss_of(config.loss, teaching, case.batches)
         state = memory.read()
         plan = self._plan(case, state)
-        done = self._first.at_every_gap(case) if self._first else [Repair(gap, "nothing") for gap in case.gaps]
         began = time.monotonic()
         start = case.distance()
         seconds = time.monotonic() - began
+        done, start = self._before(case, start)
         with learning(case, plan.learns, width=config.width, rank=config.rank, seed=config.seed) as learner:
             task, watch = Task(case, learner, loss, config, plan), partial(self.watch, case, learner)
             training = Training(task, memory, start, seconds, watch)
@@ -127,6 +127,27 @@ class Distill(Healer):
         if config.rate is not None and outcome.peak > RISE:
             why += f", and took it as far as {outcome.peak:.0%} of the distance before: a lower rate may help"
         return [dataclasses.replace(repair, why="; ".join(filter(None, (repair.why, why)))) for repair in done]
+
+    def _before(self, case: Case, start: Distance) -> tuple[list[Repair], Distance]:
+        """Run the first healer, and keep its work by the same rule as that of the training.
+
+        Returns:
+            Its repairs, and the distance from which the training starts.
+        """
+        first = self._first
+        if first is None:
+            return [Repair(gap, "nothing") for gap in case.gaps], start
+        with trying(case.pruned.model) as keep:
+            done = first.at_every_gap(case)
+            if all(repair.done == "nothing" for repair in done):
+                return done, start
+            after = case.distance()
+            if after.is_better_than(start):
+                keep()
+                return done, after
+        why = f"{first.name} was taken back before the training: {after.words(start)}"
+        case.progress.note(why)
+        return [Repair(gap, "nothing", why) for gap in case.gaps], start
 
     def watch(self, case: Case, learner: Learner, check: Check) -> None:
         """Is called at each check of a training, in time that does not count; for subclasses that look on."""

@@ -203,7 +203,7 @@ class Training:
             self._began += time.monotonic() - before
         if check is self.outcome.best:
             self._kept = [parameter.detach().clone() for parameter in self._learner.parameters]
-        elif not self._fixed and distance.is_worse_than(self.outcome.start):
+        elif not self._fixed and self._spent < 1.0 and distance.is_worse_than(self.outcome.start):
             self._go_back(distance.words(self.outcome.start))
 
     def _distance(self) -> Distance:
