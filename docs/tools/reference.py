@@ -315,6 +315,13 @@ def _compared(what: str, model: str) -> str:
     return _table(*tables[what](model))
 
 
+def _choices() -> str:
+    """The table of what methods choose, and what is left."""
+    import choices
+
+    return _table(*choices.table())
+
+
 def _sites() -> str:
     """The table of what AVSS retains by the site that it reads."""
     import metrics_compared
@@ -339,6 +346,7 @@ def _cell(text: str) -> str:
 
 
 _PARTS: dict[str, Callable[..., str]] = {
+    "choices": _choices,
     "command": _command,
     "commands": _command_list,
     "compared": _compared,
