@@ -317,9 +317,9 @@ def _compared(what: str, model: str) -> str:
 
 def _choices() -> str:
     """The table of what methods choose, and what is left."""
-    import choices
+    import chosen
 
-    return _table(*choices.table())
+    return _table(*chosen.table())
 
 
 def _sites() -> str:

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 __all__ = [
+    "CHUNK_LOGITS",
     "PROMPT_TOKENS",
     "Compared",
     "Comparer",
@@ -33,7 +34,7 @@ _MODULES = ("record", "comparer", "copying", "divergence", "generation")
 if TYPE_CHECKING:
     from layerimp.fidelity.comparer import Comparer, Comparison
     from layerimp.fidelity.copying import repeated
-    from layerimp.fidelity.divergence import Compared, Divergence, Intact, compared
+    from layerimp.fidelity.divergence import CHUNK_LOGITS, Compared, Divergence, Intact, compared
     from layerimp.fidelity.generation import (
         PROMPT_TOKENS,
         Continuation,

@@ -91,10 +91,14 @@ class _Taken:
     inside: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
     def state(self, position: Sublayer, target: Tensor, writer: Writer | None) -> State:
-        """Return the state at a gap."""
-        path = "" if writer is None else writer.path
+        """Return the state at a gap, all of it on the device of the writer."""
+        path, stream = "" if writer is None else writer.path, self.streams[position]
         read, written, normed = (self.inside.get((path, name)) for name in ("read", "written", "normed"))
-        return State(self.streams[position], target, read, written, normed)
+        home = stream.device if read is None else read.device
+        return State(
+            *(stream.to(home), target.to(home)),
+            *(value if value is None else value.to(home) for value in (read, written, normed)),
+        )
 
 
 class _Reader:

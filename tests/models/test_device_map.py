@@ -288,11 +288,11 @@ def test_a_run_on_two_devices(model_dir: Path, calibration_file: Path, monkeypat
     monkeypatch.setattr(loading, "spread_over_gpus", lambda *_args: places)
     with two_devices():
         two = layerimp.run(recipe.model_copy(update={"device_map": "auto"})).model
-    assert two.importance["avss"].scores == pytest.approx(plain.importance["avss"].scores)
+    assert two.importance["divergence"].scores == pytest.approx(plain.importance["divergence"].scores)
     assert two.plans == plain.plans
     sizes = [{label: each.size for label, each in model.pruned.items()} for model in (two, plain)]
     assert (two.size, sizes[0]) == (plain.size, sizes[1])
-    distances = [model.pruned["avss"].fidelity.divergence.mean for model in (two, plain)]
+    distances = [model.pruned["divergence"].fidelity.divergence.mean for model in (two, plain)]
     assert distances[0] == pytest.approx(distances[1])
 
 

@@ -234,7 +234,8 @@ def test_the_starter_computes_in_float32_everywhere() -> None:
 def test_a_run_says_what_it_computes_in(
     layerimp_command: Run, half_dir: Path, calibration_file: Path, tmp_path: Path
 ) -> None:
-    arguments = ("run", "--model", half_dir, "--calibration", calibration_file, "--samples", 4, "--max-length", 16)
+    text = ("--calibration", calibration_file, "--samples", 4, "--max-length", 16)
+    arguments = ("run", "--model", half_dir, "--scorer", "avss", *text)
     code, out, err = layerimp_command(*arguments, "--tasks", "none", "--output", tmp_path / "out", "--json")
     assert code == 0, err
     assert err.count("computes in float32, since this CPU only emulates") == 1

@@ -9,7 +9,7 @@ from rich.filesize import decimal
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from layerimp.fidelity.divergence import CHUNK_LOGITS
+from layerimp.fidelity import CHUNK_LOGITS
 from layerimp.models import classifies
 
 if TYPE_CHECKING:
