@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 from layerimp.fidelity import Intact, repeated
 from layerimp.healer import Distance, Loss
+from layerimp.models.traits import special_ids
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from transformers import PreTrainedModel
 
     from layerimp.blocks.stack import Batch, BlockStack
     from layerimp.fidelity import Divergence
@@ -32,7 +31,7 @@ class Judge:
     def __init__(self, intact: BlockStack, batches: Sequence[Batch]) -> None:
         self._plain = Intact(intact, batches)
         self._repeated: Intact | None = None
-        pairs = [] if self._plain.kind == "label" else list(repeated(batches, _special(intact.model)))
+        pairs = [] if self._plain.kind == "label" else list(repeated(batches, special_ids(intact.model)))
         if pairs:
             self._repeated = Intact(intact, [batch for batch, _ in pairs], masks=[mask for _, mask in pairs])
 
@@ -48,11 +47,3 @@ class Judge:
 
 def _loss(divergence: Divergence) -> Loss:
     return Loss(divergence.totals, divergence.counts)
-
-
-def _special(model: PreTrainedModel) -> list[int]:
-    """Return the ids of the tokens that begin, end or pad a text, by the model's configuration."""
-    config = model.config.get_text_config()
-    values = [getattr(config, f"{name}_token_id", None) for name in ("bos", "eos", "pad")]
-    ids = [number for value in values for number in (value if isinstance(value, list) else [value])]
-    return [number for number in ids if isinstance(number, int)]

@@ -36,6 +36,16 @@ def classifies(model: PreTrainedModel) -> bool:
     return type(model).__name__.endswith("ForSequenceClassification")
 
 
+def special_ids(model: PreTrainedModel) -> set[int]:
+    """Return the ids of the tokens that begin, end or pad a text, by a model's configurations."""
+    ids: set[int] = set()
+    for config in (model.config.get_text_config(), model.generation_config):
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            value = getattr(config, name, None)
+            ids.update(value if isinstance(value, list) else () if value is None else [value])
+    return ids
+
+
 def cached_bytes(model: PreTrainedModel, tokens: Tensor) -> list[float]:
     """Return the bytes of keys, values and the like that generation keeps after `tokens` [batch, seq], by layer.
 

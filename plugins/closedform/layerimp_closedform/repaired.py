@@ -12,7 +12,7 @@ from layerimp.blocks.head import Head
 from layerimp.errors import NonFiniteError
 from layerimp.fidelity import Intact, repeated
 from layerimp.healing import Writers, trying
-from layerimp.models import longest_row
+from layerimp.models import longest_row, special_ids
 from layerimp.steps import named
 from layerimp.sweep import Point, Replay, Sweep, Trace, Work
 from layerimp_closedform.repairs import Repairs
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from torch import Tensor
-    from transformers import PreTrainedModel
 
     from layerimp.blocks import BlockStack
     from layerimp.healer import Gap
@@ -149,7 +148,7 @@ class _Known:
         self.writers, self.repairs = Writers(stack), Repairs(stack, fitted, sweep.ridge)
         again: list[tuple[Batch, Tensor]] = []
         if self.head.kind == "next-token":
-            again = list(repeated(measured, _special(stack.model), longest_row(stack.model)))
+            again = list(repeated(measured, special_ids(stack.model), longest_row(stack.model)))
         self.texts = [Intact(stack, [batch]) for batch in ([batch for batch, _ in again] or measured)]
         nowhere = [torch.zeros_like(text.targets(0).mask) for text in self.texts]
         self.copied = [copied for _, copied in again] or nowhere
@@ -197,13 +196,3 @@ class _Known:
                 again = replay.alone(passed, inside.block)
                 state = again.state(unit.begin if unit.begin == inside else Point(inside.block, "output"))
         return replay.resume(passed, unit.end, state.to(passed.state(unit.end).device))
-
-
-def _special(model: PreTrainedModel) -> set[int]:
-    """Return the ids of the special tokens that a model's configuration names."""
-    ids: set[int] = set()
-    for config in (model.config, model.generation_config):
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            value = getattr(config, name, None)
-            ids.update(value if isinstance(value, list) else () if value is None else [value])
-    return ids
