@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from typing import Any
 
@@ -15,12 +16,12 @@ from layerimp.models.discovery import find_blocks
 
 
 def test_numbers_by_hand() -> None:
-    fast, slow = Speed(64, (1.0, 2.0, 3.0)), Speed(64, (2.0, 6.0, 12.0))
+    fast, slow = Speed(64, (1.0, 2.0, 3.0)), Speed(64, (2.0, 7.0, 12.0))
     assert fast.mean == 32
     assert fast.stderr == pytest.approx(32 * math.sqrt(math.pi / 6) * 1.0 / 2)
     factor, error = fast.times(slow)
-    assert factor == 3  # of 2, 3 and 4: round by round
-    assert error == pytest.approx(math.sqrt(math.pi / 6) * 1.0)
+    assert factor == fast.mean / slow.mean == 3.5
+    assert error == pytest.approx(math.sqrt(math.pi / 6) * statistics.stdev([2, 3.5, 4]))
 
 
 def test_models_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:

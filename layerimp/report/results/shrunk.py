@@ -32,9 +32,9 @@ class BothSpeeds(Part):
     small_stderr: Number
     """The standard error of it."""
     factor: Number
-    """How many times as fast the smaller model is, by the median over the turns."""
+    """How many times as fast the smaller model is."""
     factor_stderr: Number
-    """The standard error of it."""
+    """The standard error of it, by the ratios within the turns."""
 
 
 class TaskRetained(Part):
