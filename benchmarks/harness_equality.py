@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from finished import Finished
-from harness_sides import loaded, results
+from harness_sides import Side, loaded, results
 
 import layerimp
 
@@ -199,33 +199,35 @@ def main(
     shots: Annotated[int | None, typer.Option(help="Examples; by default those of the task.")] = None,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     batch_size: Annotated[int, typer.Option(help="The batch size of both.")] = 8,
+    itself: Annotated[int | None, typer.Option(help="Compare lm_eval with itself at this batch size.")] = None,
     threads: Annotated[int, typer.Option(help="The threads of both.")] = 1,
 ) -> None:
     """Compare and print."""
     torch.set_num_threads(threads)
     limits = LIMITS | {name: int(number) for name, _, number in (one.partition("=") for one in limit or [])}
-    done = Finished(results_file, [model.name, dtype, batch_size, shots])
+    done = Finished(results_file, [model.name, dtype, batch_size, shots, *([itself] if itself else [])])
     known = {(line["name"], line["limit"]) for line in done.lines}
     ready, tokenizer = layerimp.load(model, dtype=dtype)
     exact = Exact(model) if dtype == "float32" else None
     for name in task or LIMITS:
         if (name, limits[name]) not in known:
             tasks = loaded(data_dir, name, shots)
-            sides = [results(side, ready, tokenizer, tasks, limits[name], batch_size) for side in SIDES]
+            theirs = results("lm_eval", ready, tokenizer, tasks, limits[name], batch_size)
+            other: Side = "lm_eval" if itself else "layerimp"
+            ours = results(other, ready, tokenizer, tasks, limits[name], itself or batch_size)
             asked = {"model": model.name, "dtype": dtype, "name": name, "limit": limits[name], "shots": shots}
-            done.add(asked | {"batch_size": batch_size} | compared(sides[0], sides[1], exact))
+            sizes = {"batch_size": batch_size} | ({"itself": itself} if itself else {})
+            done.add(asked | sizes | compared(theirs, ours, exact))
     for line in done.lines:
         print(shown(line))
-
-
-SIDES = ("lm_eval", "layerimp")
 
 
 def shown(line: Mapping[str, Any]) -> str:
     """Return a finished task in a line, and a line for each of its requests that differs most."""
     text = (
         f"{line['model']} {line['dtype']} {line['name']}: {line['documents']} documents, {line['requests']} requests, "
-        f"greatest difference {line['greatest']:.1e}, {line['above_bound']} above {BOUND:g}; other answers: "
+        + (f"lm_eval beside itself at batch size {line['itself']}, " if "itself" in line else "")
+        +         f"greatest difference {line['greatest']:.1e}, {line['above_bound']} above {BOUND:g}; other answers: "
         f"{line['other_answers']}, beyond the margin {line['other_answers_beyond_the_margin']}; other texts: "
         f"{line['other_texts']}"
     )

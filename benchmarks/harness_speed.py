@@ -73,6 +73,7 @@ def main(
     data_dir: Annotated[Path, typer.Option(help="The directory with the rows.")],
     results_file: Annotated[Path | None, typer.Option("--results", help="The file for finished tasks.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Only this task; repeatable.")] = None,
+    hellaswag: Annotated[int, typer.Option(help="Documents of HellaSwag, the slowest task.")] = LIMITS["hellaswag"],
     rounds: Annotated[int, typer.Option(help="How often both sides are timed.")] = 2,
     batch_size: Annotated[list[int] | None, typer.Option(help="Batch sizes of lm_eval; repeatable.")] = None,
     own_batch_size: Annotated[int, typer.Option(help="The batch size of layerimp, and of both for the memory.")] = 8,
@@ -82,13 +83,14 @@ def main(
     """Measure and print."""
     torch.set_num_threads(threads)
     sizes = batch_size or [1, 8, 32]
-    done = Finished(results_file, [model.name, dtype, threads, rounds, sizes, own_batch_size, LIMITS])
+    limits = LIMITS | {"hellaswag": hellaswag}
+    done = Finished(results_file, [model.name, dtype, threads, rounds, sizes, own_batch_size, limits])
     known = {line["task"] for line in done.lines}
     ready = layerimp.load(model, dtype=dtype)
-    for name in task or LIMITS:
+    for name in task or limits:
         if name in known:
             continue
-        tasks, limit = loaded(data_dir, name), LIMITS[name]
+        tasks, limit = loaded(data_dir, name), limits[name]
         results("layerimp", *ready, tasks, 1, own_batch_size)  # what only the first time takes
         memory = {side: peak(side, *ready, tasks, min(limit, FEW), own_batch_size) for side in ("layerimp", "lm_eval")}
         first = {size: seconds("lm_eval", *ready, tasks, limit, size) for size in sizes}
