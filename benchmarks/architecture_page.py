@@ -40,7 +40,7 @@ A refusal is one line and leaves the model as it was. A few refusals come only w
 then nothing is left on the disk. The most frequent reason is that a block's position decides what the block does: it
 is the first or the last one, its depth is a constant in its code, or it makes the keys and values of other blocks. A
 hybrid that is left without any attention block is refused because Transformers then cannot count the tokens in its
-cache (the hybrids here have two attention blocks). [How removal stays exact](../explanation/exactness.md) explains
+cache (the hybrids here have two attention blocks). [How removal stays exact](../extend/exactness.md) explains
 how this is found out.
 """
 

@@ -227,7 +227,7 @@ def shown(line: Mapping[str, Any]) -> str:
     text = (
         f"{line['model']} {line['dtype']} {line['name']}: {line['documents']} documents, {line['requests']} requests, "
         + (f"lm_eval beside itself at batch size {line['itself']}, " if "itself" in line else "")
-        +         f"greatest difference {line['greatest']:.1e}, {line['above_bound']} above {BOUND:g}; other answers: "
+        + f"greatest difference {line['greatest']:.1e}, {line['above_bound']} above {BOUND:g}; other answers: "
         f"{line['other_answers']}, beyond the margin {line['other_answers_beyond_the_margin']}; other texts: "
         f"{line['other_texts']}"
     )

@@ -58,7 +58,7 @@ def test_the_default_command_runs_from_the_wheel_outside_the_source(environment:
     assert environment("layerimp", "--version") == f"layerimp {layerimp.__version__}\n"
     failed = {name: plugin for name, plugin in environment.plugins().items() if plugin["status"] != "ok"}
     assert not failed
-    first_run = (ROOT / "docs" / "tutorials" / "first-run.md").read_text(encoding="utf-8")
+    first_run = (ROOT / "docs" / "shrink" / "first-run.md").read_text(encoding="utf-8")
     default = "layerimp run --scorer avss\n"
     command, shown = next(pair for pair in pages.shown(first_run) if pair[0].code == default)
     printed = environment(*command.code.split(), cwd=tmp_path)

@@ -17,7 +17,7 @@ import pytest
 import layerimp
 
 ROOT = Path(__file__).parents[1]
-REFERENCE = "\n".join(page.read_text() for page in sorted((ROOT / "docs" / "reference").glob("*.md")))
+REFERENCE = "\n".join(page.read_text() for page in sorted((ROOT / "docs").rglob("*.md")))
 DOCUMENTED = frozenset(re.findall(r"^::: (layerimp\S*)$", REFERENCE, re.MULTILINE))
 PLUGINS = sorted((ROOT / "plugins").glob("*/layerimp_*")) + sorted((ROOT / "docs" / "plugins").glob("*/*.py"))
 SOURCES = [file for place in PLUGINS for file in ([place] if place.is_file() else sorted(place.rglob("*.py")))]

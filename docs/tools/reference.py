@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 DIRECTIVE = re.compile(r"^<!-- generated: (\S+)(.*?) -->$", re.MULTILINE)
 KINDS: dict[Kind, str] = {
-    "scorer": "scorers",
-    "pruner": "pruners",
-    "healer": "healers",
-    "evaluator": "evaluators",
+    "scorer": "choose/scorers.md",
+    "pruner": "choose/pruners.md",
+    "healer": "repair/healers.md",
+    "evaluator": "measure/evaluators.md",
 }
+"""The page in docs/ that lists the components of a kind; those with pages of their own have them beside it."""
 
 
 def expanded(markdown: str) -> str:
@@ -223,15 +224,16 @@ def _components(kind: Kind) -> str:
     return _table((kind, "", "source"), rows)
 
 
-def page_of(kind: str, name: str) -> str:
-    """Return the page, and the place on it, with a component's options."""
+def page_of(kind: Kind, name: str) -> str:
+    """Return the page beside that of the kind, and the place on it, with a component's options."""
     wanted = f"<!-- generated: options {kind} {name} -->"
-    for page in sorted((ROOT / "docs" / "reference").glob("*.md")):
+    folder = (ROOT / "docs" / KINDS[kind]).parent
+    for page in sorted(folder.glob("*.md")):
         before, found, _ = page.read_text(encoding="utf-8").partition(wanted)
         if found:
             headings = re.findall(r"^## (.+)$", before, re.MULTILINE)
             return page.name + (f"#{name}" if name in headings else "")
-    raise KeyError(f"no page in docs/reference holds {wanted}")
+    raise KeyError(f"no page in {folder} holds {wanted}")
 
 
 def _documents(*names: str) -> str:

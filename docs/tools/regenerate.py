@@ -1,7 +1,7 @@
 """Runs the pages and notebooks again and writes what they show into them, and draws the figures anew.
 
     python docs/tools/regenerate.py [PAGE, NOTEBOOK or FIGURE ...]      # all, where none is named
-    python docs/tools/regenerate.py docs/tutorials/first-run.md docs/figures/ranks.svg
+    python docs/tools/regenerate.py docs/shrink/first-run.md docs/figures/ranks.svg
 
 Nothing but what ships is needed. Of pages and notebooks, only what changed by more than rounding is written.
 """

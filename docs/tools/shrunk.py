@@ -17,7 +17,7 @@ from layerimp.report.results.shrunk import ShrinkReport
 from layerimp.report.tables.shrunk import lines_of
 
 RECORD = pages.ROOT / "benchmarks" / "results" / "shrink" / "starter.json"
-SHOWN_ON = (pages.ROOT / "README.md", pages.ROOT / "docs" / "how-to" / "shrink.md")
+SHOWN_ON = (pages.ROOT / "README.md", pages.ROOT / "docs" / "shrink" / "index.md")
 TITLE = "Recorded"
 OUTPUT = "starter-small"
 

@@ -37,14 +37,35 @@ DOCS = ROOT / "docs"
 PAGES = pages.pages()
 README = ROOT / "README.md"
 LONG = frozenset(
-    "README.md coming-from.md compare-models.md cut-seams.md fine-tune.md first-blocks.md first-run.md heal.md "
-    "healers.md keep-quality.md performance.md read-a-report.md run-a-grid.md starter.md".split()
+    """
+    README.md
+    docs/choose/cut-seams.md
+    docs/choose/first-blocks.md
+    docs/choose/run-a-grid.md
+    docs/measure/compare-models.md
+    docs/measure/performance.md
+    docs/measure/read-a-report.md
+    docs/reference/starter.md
+    docs/repair/fine-tune.md
+    docs/repair/healers.md
+    docs/repair/index.md
+    docs/ship/coming-from.md
+    docs/shrink/first-run.md
+    docs/shrink/keep-quality.md
+    """.split()
 )
 """Pages that take more than five seconds, but for two on one's own model; CI runs them with the slow tests."""
 LONG_COMMANDS = re.compile(r"^layerimp (?:run|heal|bench) .*\n", re.MULTILINE)
 """The commands of the README that make it long; its other commands are quick and need none of these."""
-FOLLOWED_ELSEWHERE = {"write-a-scorer.md", "index.md"}
+FOLLOWED_ELSEWHERE = {"docs/extend/index.md", "docs/index.md"}
 """Pages whose commands need what they install, see test_third_party.py, or are those of the README."""
+BEGIN_EMPTY = {
+    "README.md",
+    "docs/shrink/first-run.md",
+    "docs/shrink/prune-your-model.md",
+    "docs/measure/read-a-report.md",
+}
+"""Pages that make all the files that they need."""
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 LANGUAGES = {"bash", "python", "text", "toml", "yaml", "json"}
 FOREIGN = {
@@ -74,7 +95,7 @@ def workshop(
     shutil.copytree(model_dir, tmp_path / "my-model")
     lines = calibration_file.read_text().splitlines()
     (tmp_path / "text.jsonl").write_text("\n".join(lines * 40))  # enough for the defaults
-    own_tasks = pages.blocks((DOCS / "how-to" / "own-tasks.md").read_text())
+    own_tasks = pages.blocks((DOCS / "measure" / "own-tasks.md").read_text())
     (tmp_path / "mood.yaml").write_text(next(block.code for block in own_tasks if block.title == "mood.yaml"))
     (tmp_path / "docs.jsonl").write_text(
         "\n".join(f'{{"text": "the cat was {word}", "label": {i % 2}}}' for i, word in enumerate(["big", "small"] * 4))
@@ -84,7 +105,7 @@ def workshop(
 
 
 def unusual_models(folder: Path) -> None:
-    """The inputs of how-to/unusual-models.md: a model that also reads images, and an adapter."""
+    """The inputs of shrink/unusual-models.md: a model that also reads images, and an adapter."""
     torch.manual_seed(0)
     plain = AutoModelForCausalLM.from_pretrained(folder / "my-model")
     sight = CLIPVisionConfig(
@@ -110,15 +131,15 @@ def empty(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, id=name, marks=[pytest.mark.slow] * (page.name in LONG))
+        pytest.param(page, id=name, marks=[pytest.mark.slow] * (name in LONG))
         for page, name in zip(PAGES, NAMES, strict=True)
     ],
 )
 def test_code_blocks_run(page: Path, request: pytest.FixtureRequest) -> None:
-    if page.name in FOLLOWED_ELSEWHERE:
+    name = str(page.relative_to(ROOT))
+    if name in FOLLOWED_ELSEWHERE:
         return
-    begins_empty = page == README or page.parent.name == "tutorials"
-    folder: pages.Workshop = request.getfixturevalue("empty" if begins_empty else "workshop")
+    folder: pages.Workshop = request.getfixturevalue("empty" if name in BEGIN_EMPTY else "workshop")
     if page.name == "unusual-models.md":
         unusual_models(folder.folder)
     follow(page, page.read_text(), folder)
@@ -246,10 +267,10 @@ def test_outputs_are_regenerated(tmp_path: Path) -> None:
 def test_every_component_has_its_place_and_its_options_are_described() -> None:
     for kind, overview in reference.KINDS.items():
         listed = reference.expanded(f"<!-- generated: components {kind} -->")
-        assert f"<!-- generated: components {kind} -->" in (DOCS / "reference" / f"{overview}.md").read_text()
+        assert f"<!-- generated: components {kind} -->" in (DOCS / overview).read_text()
         for name in reference.shipped(kind):
             assert f"`{name}`" in listed
-            page = (DOCS / "reference" / reference.page_of(kind, name).split("#")[0]).read_text()
+            page = ((DOCS / overview).parent / reference.page_of(kind, name).split("#")[0]).read_text()
             table = reference.expanded(
                 next(found[0] for found in reference.DIRECTIVE.finditer(page) if found[2].split() == [kind, name])
             )
@@ -300,12 +321,12 @@ def test_every_field_has_its_place() -> None:
 
 
 def test_every_public_name_and_hook_has_its_place() -> None:
-    python, contracts = ((DOCS / "reference" / name).read_text() for name in ("python.md", "plugins.md"))
+    python, contracts = ((DOCS / name).read_text() for name in ("reference/python.md", "extend/plugins.md"))
     for name in layerimp.__all__:
         assert re.search(rf"^::: layerimp\.{name}$", python, re.MULTILINE), name
         assert getattr(layerimp, name).__doc__, name
     hooks = {name for name in vars(hookspecs) if name.startswith("layerimp_")}
-    writing = (DOCS / "how-to" / "write-a-plugin.md").read_text()
+    writing = (DOCS / "extend" / "write-a-plugin.md").read_text()
     for hook in hooks:
         assert f"::: layerimp.hookspecs.{hook}\n" in contracts
         assert getattr(hookspecs, hook).__doc__

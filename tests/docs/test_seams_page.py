@@ -9,7 +9,7 @@ import pages
 import pytest
 from cuts_compared import Line, rows
 
-PAGE = (pages.ROOT / "docs" / "explanation" / "seams.md").read_text(encoding="utf-8")
+PAGE = (pages.ROOT / "docs" / "choose" / "seams.md").read_text(encoding="utf-8")
 RESULTS = pages.ROOT / "benchmarks" / "results" / "seams_worth.jsonl"
 
 

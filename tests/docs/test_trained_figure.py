@@ -9,7 +9,7 @@ import trained
 from support.pictures import alike
 
 SHOWN = (pages.ROOT / "docs" / "figures" / "training.svg").read_text(encoding="utf-8")
-PAGE = (pages.ROOT / "docs" / "explanation" / "healing.md").read_text(encoding="utf-8")
+PAGE = (pages.ROOT / "docs" / "repair" / "healing.md").read_text(encoding="utf-8")
 
 
 def test_the_figure_shows_the_numbers_that_are_kept() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from support.pictures import alike
 
 FIGURE = pages.ROOT / "docs" / "figures" / "which-metric.svg"
-PAGE = (pages.ROOT / "docs" / "explanation" / "which-metric.md").read_text(encoding="utf-8")
+PAGE = (pages.ROOT / "docs" / "choose" / "index.md").read_text(encoding="utf-8")
 MEASURED = [name for name in metrics_compared.TITLES if metrics_compared.results(name)]
 
 

@@ -38,9 +38,9 @@ def test_nothing_is_left_for_a_site_generator_to_fill_in(written: dict[Path, str
     for path, text in written.items():
         assert "<!-- generated" not in text
         assert path.suffix != ".md" or "$" not in markdown_without_code(text), path
-    assert (pages.ROOT / "CHANGELOG.md").read_text() == written[Path("changelog.md")].removesuffix("\n")
+    assert (pages.ROOT / "CHANGELOG.md").read_text() == written[Path("reference/changelog.md")].removesuffix("\n")
     assert "| `--ratio X`" in written[Path("reference/cli.md")]
-    assert "<svg" in written[Path("explanation/first-blocks.md")]
+    assert "<svg" in written[Path("choose/first-blocks.md")]
     settings = (pages.ROOT / "mkdocs.yml").read_text()
     assert f"docs_dir: {write_pages.WRITTEN.relative_to(pages.ROOT)}\n" in settings
     assert "\nhooks:" not in settings
@@ -76,9 +76,9 @@ def test_a_page_that_cannot_be_written_is_named(
     text: str, trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(write_pages, "SOURCE", tmp_path / "docs")
-    (tmp_path / "docs" / "how-to").mkdir(parents=True)
-    (tmp_path / "docs" / "how-to" / "page.md").write_text(text)
-    with pytest.raises(ValueError, match=f"^docs/how-to/page.md: .*{trouble}"):
+    (tmp_path / "docs" / "shrink").mkdir(parents=True)
+    (tmp_path / "docs" / "shrink" / "page.md").write_text(text)
+    with pytest.raises(ValueError, match=f"^docs/shrink/page.md: .*{trouble}"):
         write_pages.contents()
 
 

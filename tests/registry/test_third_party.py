@@ -28,8 +28,8 @@ from layerimp.testing import Check, parametrize, tiny_tokenizer
 
 ROOT = Path(layerimp.__file__).parents[1]
 PLUGINS = ROOT / "docs" / "plugins"
-TUTORIAL = ROOT / "docs" / "tutorials" / "write-a-scorer.md"
-GUIDE = ROOT / "docs" / "how-to" / "write-a-plugin.md"
+TUTORIAL = ROOT / "docs" / "extend" / "index.md"
+GUIDE = ROOT / "docs" / "extend" / "write-a-plugin.md"
 
 
 @pytest.fixture(scope="module")
