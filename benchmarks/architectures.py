@@ -2,9 +2,9 @@
 
     python benchmarks/architectures.py                      # all types; continues where it was stopped
     python benchmarks/architectures.py --only llama --only bert
-    python benchmarks/architectures.py --page               # write docs/reference/architectures.md from the results
 
-Each type runs in a separate process, within limits of time and memory. Results are kept in a JSON file.
+Each type runs in a separate process, within limits of time and memory. Each result is a line of
+`benchmarks/results/architectures.jsonl`, from which docs/reference/architectures.md takes its tables.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import resource
 import sys
 import time
@@ -22,7 +23,6 @@ from typing import Annotated, Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import architecture_page
 import removal
 import torch
 import transformers
@@ -30,8 +30,7 @@ import typer
 import zoo
 from removal import Case, Trial
 
-RESULTS = Path("architectures.json")
-PAGE = Path(__file__).parents[1] / "docs" / "reference" / "architectures.md"
+RESULTS = Path(__file__).parent / "results" / "architectures.jsonl"
 MEMORY = 12 << 30
 
 
@@ -43,23 +42,14 @@ def main(
     results: Annotated[Path, typer.Option(help="The file of results.")] = RESULTS,
     again: Annotated[bool, typer.Option(help="Run what is there once more.")] = False,
     scoring: Annotated[bool, typer.Option(help="Try the scorers as well.")] = True,
-    page: Annotated[bool, typer.Option(help="Write the page from the results, and run nothing.")] = False,
 ) -> None:
     """Put architectures on trial."""
-    known: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {}
-    if page:
-        PAGE.write_text(architecture_page.page(known), encoding="utf-8")
-        return
-    known["measured"] = {
-        "date": time.strftime("%Y-%m-%d"),
-        "transformers": transformers.__version__,
-        "torch": torch.__version__.split("+")[0],
-    }
+    known = _read(results)
     todo = [
         (kind, one)
         for one in head or zoo.HEADS
         for kind in zoo.types(one)
-        if (not only or kind in only) and (again or only or f"{one}:{kind}" not in known)
+        if (not only or kind in only) and (again or only or (one, kind) not in known)
     ]
     running: list[tuple[Any, Any, str, str, float]] = []
     context = multiprocessing.get_context("fork")
@@ -81,9 +71,54 @@ def main(
                 process.kill()
             process.join()
             running.remove(entry)
-            known[f"{one}:{kind}"] = asdict(trial) | {"outcome": trial.outcome, "seam_outcome": trial.seam_outcome}
-            results.write_text(json.dumps(known, indent=1, sort_keys=True))
+            known[one, kind] = _line(trial, known.get((one, kind)), scoring)
+            _write(results, known)
             print(f"{one:10} {kind:26} {trial.outcome:10} {trial.seam_outcome:10} {_why(trial)}", flush=True)
+
+
+def _read(results: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the lines of the file, by head and type."""
+    lines = map(json.loads, results.read_text(encoding="utf-8").splitlines() if results.exists() else [])
+    return {(line["head"], line["type"]): line for line in lines}
+
+
+def _write(results: Path, known: dict[tuple[str, str], dict[str, Any]]) -> None:
+    heads = list(zoo.HEADS)
+    lines = [known[key] for key in sorted(known, key=lambda key: (heads.index(key[0]), key[1]))]
+    results.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+
+
+def _line(trial: Trial, before: dict[str, Any] | None, scoring: bool) -> dict[str, Any]:
+    """Return what is kept of a trial; what scorers said before, if they were not tried this time."""
+    said = {name: text.removeprefix("refuses: ") for name, text in trial.scorers.items() if _fails(text)}
+    return {
+        "type": trial.kind,
+        "head": trial.head,
+        "date": time.strftime("%Y-%m-%d"),
+        "transformers": transformers.__version__,
+        "torch": torch.__version__.split("+")[0],
+        "built": trial.built,
+        "blocks": _part(trial.outcome, trial.cases),
+        "seams": _part(trial.seam_outcome, trial.seams),
+        "scorers": said if scoring and not trial.built else (before or {}).get("scorers"),
+    }
+
+
+def _fails(said: str) -> bool:
+    return said.startswith(("refuses", "crash"))
+
+
+def _part(outcome: str, cases: list[Case]) -> dict[str, Any]:
+    """Return the outcome, and each reason with its removals; of reasons that differ only in numbers, the first."""
+    reasons: dict[str, tuple[str, list[str]]] = {}
+    for case in cases:
+        if case.outcome != "exact":
+            general = re.sub(r"\b(blocks?|seams?) \d[\d/]*(, \d[\d/]*)*|\d[\d.e+-]*", "…", case.said)
+            removal = "-".join(map(str, case.blocks))
+            reasons.setdefault(general, (case.said, []))[1].extend([removal] if removal else [])
+    exact = sum(case.outcome == "exact" for case in cases)
+    tried = sum(bool(case.blocks) for case in cases)
+    return {"outcome": outcome, "exact": exact, "tried": tried, "reasons": dict(reasons.values())}
 
 
 def _child(kind: str, head: str, scoring: bool, sender: Any) -> None:

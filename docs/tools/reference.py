@@ -324,6 +324,15 @@ def _choices() -> str:
     return _table(*chosen.table())
 
 
+def _architectures(what: str, head: str = "") -> str:
+    """What was found for every type of model: `counts`, `conditions`, `scorers`, and by head `exact` and `others`."""
+    import architecture_tables as tables
+
+    if what in ("conditions", "exact"):
+        return tables.exact(head) if head else tables.conditions()
+    return _table(*(tables.others(head) if head else getattr(tables, what)()))
+
+
 def _sites() -> str:
     """The table of what AVSS retains by the site that it reads."""
     import metrics_compared
@@ -348,6 +357,7 @@ def _cell(text: str) -> str:
 
 
 _PARTS: dict[str, Callable[..., str]] = {
+    "architectures": _architectures,
     "choices": _choices,
     "command": _command,
     "commands": _command_list,

@@ -1,0 +1,116 @@
+"""The tables of the architectures that `benchmarks/architectures.py` tried, from its stored results.
+
+A line of `benchmarks/results/architectures.jsonl` is one type with one head. Its `blocks` and its `seams` each hold the
+outcome, the number of removals that were tried, the number that were exact, and the reasons of the others: each reason
+with the removals that it concerns. Its `scorers` hold the reason of each scorer that refuses; null means that scorers
+were not tried.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from typing import Any
+
+import pages
+
+DATA = pages.ROOT / "benchmarks" / "results" / "architectures.jsonl"
+OUTCOMES = ("exact", "in part", "refused", "wrong", "not built")
+HEADS = {"causal": "causal language models", "classifier": "sequence classifiers", "image": "image and text"}
+PARTS = ("blocks", "seams")
+
+
+def results() -> list[dict[str, Any]]:
+    """Return what was found for each type, as it was written."""
+    return [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()]
+
+
+def conditions() -> str:
+    """Return when the types were tried, and with which versions."""
+    lines = results()
+    dates = sorted({line["date"] for line in lines})
+    versions = (" and ".join(sorted({line[name] for line in lines})) for name in ("transformers", "torch"))
+    when = f"on {dates[0]}" if len(dates) == 1 else f"from {dates[0]} to {dates[-1]}"
+    return "Tried {} with Transformers {} and torch {}.".format(when, *versions)
+
+
+def counts() -> tuple[list[str], list[list[str]]]:
+    """Return the table of how many types have each outcome, by head, for blocks and for seams."""
+    rows = []
+    for head, title in HEADS.items():
+        lines = [line for line in results() if line["head"] == head]
+        for part in PARTS:
+            counted = Counter(line[part]["outcome"] for line in lines)
+            rows.append([f"{title}, {part}", *(str(counted[outcome]) for outcome in OUTCOMES), str(len(lines))])
+    return ["", *OUTCOMES, "tried"], rows
+
+
+def exact(head: str) -> str:
+    """Return the types of which every removal is exact, as a sentence."""
+    types = [f"`{line['type']}`" for line in results() if line["head"] == head and _all_exact(line)]
+    return f"Every removal is exact, of blocks and of seams ({len(types)} types): {', '.join(types)}."
+
+
+def others(head: str) -> tuple[list[str], list[list[str]]]:
+    """Return the table of the other types, with the reasons."""
+    rows = [
+        [f"`{line['type']}`", *(_outcome(line[part]) for part in PARTS), _reason(line)]
+        for line in results()
+        if line["head"] == head and not _all_exact(line)
+    ]
+    return ["type", "blocks", "seams", "why"], rows
+
+
+def scorers() -> tuple[list[str], list[list[str]]]:
+    """Return the table of the scorers that refuse, by reason, with the types."""
+    heads: dict[str, set[str]] = defaultdict(set)
+    refusing: dict[str, dict[str, list[tuple[str, str]]]] = defaultdict(lambda: defaultdict(list))
+    for line in results():
+        if line["scorers"] is not None:
+            heads[line["type"]].add(line["head"])
+        for name, reason in (line["scorers"] or {}).items():
+            refusing[_general(reason)][name].append((line["type"], line["head"]))
+    rows: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for reason, names in refusing.items():
+        for concerned in {tuple(types) for types in names.values()}:
+            alike = ", ".join(sorted(f"`{name}`" for name, types in names.items() if tuple(types) == concerned))
+            by_type: dict[str, set[str]] = defaultdict(set)
+            for kind, head in concerned:
+                by_type[kind].add(head)
+            rows[alike, _plain(reason)] += [
+                f"`{kind}`" if found == heads[kind] else f"`{kind}` ({', '.join(sorted(found))})"
+                for kind, found in sorted(by_type.items())
+            ]
+    return ["scorers", "reason", "types"], [[*key, ", ".join(types)] for key, types in sorted(rows.items())]
+
+
+def _all_exact(line: dict[str, Any]) -> bool:
+    return all(line[part]["outcome"] == "exact" for part in PARTS)
+
+
+def _outcome(part: dict[str, Any]) -> str:
+    return f"{part['exact']} of {part['tried']} exact" if part["outcome"] == "in part" else part["outcome"]
+
+
+def _reason(line: dict[str, Any]) -> str:
+    """Return the first reason of the blocks, and the first one of the seams if that is another."""
+    if line["built"]:
+        return _plain(line["built"])
+    blocks, seams = (next(map(_general, line[part]["reasons"]), "") for part in PARTS)
+    further = f"seams: {seams}" if seams and seams != blocks else ""
+    return _plain("; ".join(filter(None, (blocks, further))))
+
+
+def _general(reason: str) -> str:
+    """Return a reason without the names of classes, the numbers, and the removal that it speaks of."""
+    reason = re.sub(r"^.* cannot be removed: (block \S+ of .+? cannot be divided into \w+ and \w+: )?", "", reason)
+    reason = re.sub(r"(this )?\b\w*(For[A-Z]\w+|Model\w*|LMHead\w*|Wrapper)\b", "the model", reason)
+    reason = re.sub(r"(without|past) (blocks? |seams? )?[\d…/, ]+( than|:)", r"\1 some\3", reason)
+    reason = re.sub(r" ?\([A-Za-z0-9_]+\)| ?\([\d.e+…]+ roundings off\)", "", reason)
+    return re.sub(r"\[[\d, ]+\]|\b\d[\d.e+%-]*", "…", reason)
+
+
+def _plain(text: str) -> str:
+    """Escape text for Markdown."""
+    return re.sub(r"([*_<>\[\]`])", r"\\\1", " ".join(text.split()))
