@@ -28,4 +28,4 @@ test: .venv/developing
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n auto --dist loadfile
 	$(BIN)/python docs/tools/write_pages.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/zensical build --strict --clean

@@ -3,7 +3,7 @@
     python docs/tools/write_pages.py
 
 From docs/ to build/docs/, which is what mkdocs.yml names: a site generator needs nothing of this project to build it.
-What has not changed is not written again, so that `mkdocs serve` reloads the other pages alone.
+What has not changed is not written again, so that `zensical serve` reloads the other pages alone.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import layerimp_step
+import notebooks
 import pages
 import pytest
 import reference
@@ -340,10 +341,10 @@ def test_every_name_that_is_documented_exists() -> None:
             assert hasattr(importlib.import_module(module), name), dotted
 
 
-def test_every_page_is_in_the_menu() -> None:
-    menu = (ROOT / "mkdocs.yml").read_text()
-    for page in PAGES[1:]:
-        assert str(page.relative_to(DOCS)) in menu, page
+def test_the_menu_has_every_page_once() -> None:
+    menu = re.findall(r"^ *- .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    written = [*PAGES[1:], *(notebook.with_suffix(".md") for notebook in notebooks.notebooks())]
+    assert sorted(menu) == sorted(str(page.relative_to(DOCS)) for page in written)
 
 
 def test_nothing_is_fetched_from_elsewhere() -> None:
