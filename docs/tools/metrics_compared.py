@@ -1,21 +1,20 @@
-"""The tables and the figure of the page "Which metric", from the results of `benchmarks/which_metric.py`."""
+"""The tables and the figure of "Which metric" and its evidence, from the results of `benchmarks/which_metric.py`."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dressing import SMALL, dress, standalone
+from dressing import SMALL, standalone
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from layerimp.defaults import RANDOM
-from layerimp.report.page.curves import ACCENT, INK, LINE, MUTED, PAPER, drawn
+from layerimp.report.page.curves import ACCENT, INK, MUTED, PAPER, drawn
 from layerimp.report.results.measures import LEVEL
 from layerimp.report.statistics import interval
 
@@ -42,15 +41,9 @@ SITES = {
 }
 """What AVSS reads, by scorer."""
 TRAINED = "distill"
-NAMED = ("avss", "block-influence", "random")
-"""The methods that the figure names, besides the best one."""
-WIDTH, PANEL, TOP = 760, 270, 34
-"""In pixels: the figure, the height of a panel with its words, and the room for the key above all panels."""
-STYLES: dict[str, dict[str, Any]] = {
-    "unhealed": {"marker": "o", "color": MUTED, "markerfacecolor": PAPER, "markersize": 6},
-    "healed": {"marker": "s", "color": ACCENT, "markersize": 5, "markeredgecolor": PAPER},
-    "trained": {"marker": "*", "color": INK, "markersize": 10, "markeredgecolor": PAPER},
-}
+STATES = ("unhealed", "healed", "trained")
+WIDTH, ROW, TOP, LEFT, GAP = 860, 26, 54, 136, 8
+"""In pixels: the figure, a row, and the room above and to the left of the cells and between two models."""
 
 
 @dataclass(frozen=True)
@@ -251,71 +244,87 @@ def _ordered(found: dict[str, Values], last: int) -> list[Method]:
     return sorted(methods(found), key=lambda one: -max(one.retained(last) or 0, one.retained(last, HEALER) or 0))
 
 
-def picture() -> str:
-    """Draw what each method retains at the largest amount against the cost of its scores, a panel for each model."""
-    known = {name: found for name in TITLES if (found := results(name))}
-    height = TOP + PANEL * math.ceil(len(known) / 2)
-    figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
-    for n, (name, found) in enumerate(known.items()):
-        left, down = 50 + (n % 2) * WIDTH / 2, TOP + 30 + PANEL * (n // 2)
-        axes = figure.add_axes(
-            (left / WIDTH, 1 - (down + PANEL - 85) / height, (WIDTH / 2 - 64) / WIDTH, (PANEL - 85) / height)
-        )
-        last = max(amounts(found))
-        _points(axes, found, last)
-        axes.set_xscale("symlog", linthresh=1, linscale=1.5)
-        axes.set_xticks([0, 1, 3, 10, 30], ["0", "1", "3", "10", "30"])
-        axes.set_xticks([], minor=True)
-        axes.set(xlim=(-0.1, 150), ylim=(-0.03, 1.03))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        blocks = found["unhealed"]["num_blocks"]
-        dress(axes, "cost of the scores, in bare passes", f"{TITLES[name]}, without {last} of {blocks} blocks")
-    styles = {
-        name: style
-        for name, style in STYLES.items()
-        if name != "trained" or any("trained" in one for one in known.values())
-    }
-    _key(figure, 1 - TOP / 2 / height, styles)
-    return standalone(
-        str(drawn(figure, "which-metric", "What is retained by method, unhealed and healed, and its cost"))
+def overview() -> dict[str, dict[str, Method]]:
+    """Return the methods that choose whole blocks on every model, by name and model.
+
+    The method that retains most at the largest amounts, healed and on average over the models, comes first.
+    """
+    known: dict[str, dict[str, Method]] = {}
+    for model in TITLES:
+        for one in methods(results(model)):
+            if one.name != VARIATIONS["seams"].format(one.scorer):
+                known.setdefault(one.name, {})[model] = one
+    shared = {name: found for name, found in known.items() if len(found) == len(TITLES)}
+    return dict(
+        sorted(shared.items(), key=lambda item: -sum(_ends(model, one)[1] or 0 for model, one in item[1].items()))
     )
 
 
-def _points(axes: Axes, found: dict[str, Values], last: int) -> None:
-    """Draw a model's methods: unhealed, healed and trained, with lines that join what belongs together."""
-    trained = found.get("trained", {"cost": ()})
-    named = {}
-    for one in methods(found):
-        if one.cost is None:
-            continue
-        measured = {"unhealed": one.retained(last), "healed": one.retained(last, HEALER)}
-        if one.unhealed is found["unhealed"] and one.scorer in trained["cost"]:
-            measured["trained"] = replace(one, healed=trained).retained(last, TRAINED)
-        points = {name: value for name, value in measured.items() if value is not None}
-        axes.plot([one.cost] * len(points), list(points.values()), color=LINE, linewidth=1, zorder=1)
-        for name, value in points.items():
-            axes.plot([one.cost], [value], linestyle="", **STYLES[name])
-        named[one.name.replace("`", "")] = one.cost, max(points.values())
-    best = max(named, key=lambda name: named[name][1])
-    shown = [name for name in dict.fromkeys([best, *NAMED]) if name in named]
-    places = apart([named[name][1] for name in shown])
-    for name, place in zip(shown, places, strict=True):
-        right = named[name][0] == 0  # nothing costs between 0 and 1, which leaves room on either side
-        how: dict[str, Any] = {"textcoords": ("offset points", "data"), "va": "center", "color": INK, "fontsize": SMALL}
-        axes.annotate(name, named[name], (9 if right else -9, place), ha="left" if right else "right", **how)
+def summary() -> Table:
+    """Return one table over all models: what each method retains at the largest amounts, and what its scores cost."""
+    head = ["method", *(f"{title}, without {_largest(name)}" for name, title in TITLES.items()), "cost"]
+    body = []
+    for method, found in overview().items():
+        shown = [" → ".join(end for end in map(_share, _entries(model, one)) if end) for model, one in found.items()]
+        costs = [one.cost for one in found.values() if one.cost is not None]
+        low, high = (f"{end:.1f}" for end in (min(costs, default=0), max(costs, default=0)))
+        body.append([method, *shown, "–" if not costs else low if low == high else f"{low} to {high}"])
+    return head, body
 
 
-def apart(values: Sequence[float], least: float = 0.075) -> list[float]:
-    """Return places for labels that keep their order from the top, and are never closer than `least`."""
-    found: dict[int, float] = {}
-    for n in sorted(range(len(values)), key=lambda n: -values[n]):
-        found[n] = min(values[n], min(found.values(), default=math.inf) - least)
-    return [found[n] for n in range(len(values))]
+def _largest(model: str) -> str:
+    """Return the largest amount in words: so many of so many blocks."""
+    found = results(model)
+    return f"{max(amounts(found))} of {found['unhealed']['num_blocks']}"
 
 
-def _key(figure: Figure, up: float, styles: Mapping[str, dict[str, Any]]) -> None:
-    """Say which point is what."""
-    for n, (name, style) in enumerate(styles.items()):
-        across = (58 + 110 * n) / WIDTH
-        figure.add_artist(Line2D([across], [up], linestyle="", **style))
-        figure.text(across + 10 / WIDTH, up, name, fontsize=SMALL, color=MUTED, va="center_baseline")
+def _entries(model: str, method: Method) -> list[Values | None]:
+    """Return what was found of a method at the largest amount: unhealed, healed and trained."""
+    found = results(model)
+    last, part = max(amounts(found)), found["trained"]
+    trained = method.scorer in part["cost"] and method.name == f"`{method.scorer}`"
+    return [
+        method.entry(last),
+        method.entry(last, HEALER),
+        replace(method, healed=part).entry(last, TRAINED) if trained else None,
+    ]
+
+
+def _ends(model: str, method: Method) -> list[float | None]:
+    """Return what a method retains at the largest amount on average: unhealed, healed and trained."""
+    return [None if entry is None else interval(entry["values"]).mean for entry in _entries(model, method)]
+
+
+def picture() -> str:
+    """Draw what each method retains of each model as a map: the fuller a cell, the more is retained."""
+    shown = overview()
+    height = TOP + ROW * len(shown)
+    figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
+    axes = figure.add_axes((LEFT / WIDTH, 0, 1 - LEFT / WIDTH, 1 - TOP / height))
+    axes.set(xlim=(0, WIDTH - LEFT), ylim=(ROW * len(shown), 0))
+    axes.set_axis_off()
+    panel = (WIDTH - LEFT + GAP) / len(TITLES)
+    cell = (panel - GAP) / len(STATES)
+    words: dict[str, Any] = {"fontsize": SMALL, "va": "center", "clip_on": False}
+    for n, model in enumerate(TITLES):
+        axes.text(
+            n * panel + (panel - GAP) / 2, -40, f"{TITLES[model]}, {_largest(model)}", color=INK, ha="center", **words
+        )
+        for m, state in enumerate(STATES):
+            axes.text(n * panel + (m + 0.5) * cell, -16, state, color=MUTED, ha="center", **words)
+    for row, (method, found) in enumerate(shown.items()):
+        axes.text(-8, (row + 0.5) * ROW, method.replace("`", ""), color=INK, ha="right", **words)
+        for n, (model, one) in enumerate(found.items()):
+            for m, value in enumerate(_ends(model, one)):
+                _cell(axes, (n * panel + m * cell, row * ROW), (cell, ROW), value)
+    return standalone(str(drawn(figure, "which-metric", "What is retained by method and model, in per cent")))
+
+
+def _cell(axes: Axes, corner: tuple[float, float], size: tuple[float, float], value: float | None) -> None:
+    """Draw a cell with what is retained, in per cent; a cell without a value stays empty."""
+    if value is None:
+        return
+    shown = max(value, 0.0)
+    axes.add_patch(Rectangle(corner, *size, facecolor=ACCENT, alpha=0.75 * shown, edgecolor=PAPER, linewidth=2))
+    place = corner[0] + size[0] / 2, corner[1] + size[1] / 2
+    axes.text(*place, f"{100 * shown:.0f}", color=INK, fontsize=SMALL, ha="center", va="center")
