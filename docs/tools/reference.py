@@ -309,19 +309,35 @@ def _figure(name: str) -> str:
     return re.sub(r"<style>.*?</style>", "", _file(f"docs/figures/{name}.svg"))
 
 
-def _compared(what: str, model: str) -> str:
-    """A table of the results on one model: of all `methods`, of those that were `trained`, or by `tasks`."""
+def _compared(what: str, model: str = "") -> str:
+    """A table over `models`, or of one model: of all `methods`, of those that were `trained`, or by `tasks`."""
     import metrics_compared
 
+    if what == "models":
+        return _table(*metrics_compared.summary())
     tables = {"methods": metrics_compared.table, "trained": metrics_compared.trained, "tasks": metrics_compared.tasks}
     return _table(*tables[what](model))
 
 
-def _choices() -> str:
-    """The table of what methods choose, and what is left."""
+def _choices(extent: str = "all") -> str:
+    """A table of what methods choose, and what is left: of `all`, or a `summary` with a column for each model."""
     import chosen
 
-    return _table(*chosen.table())
+    return _table(*{"all": chosen.table, "summary": chosen.summary}[extent]())
+
+
+def _published() -> str:
+    """Table 1 of the AVSS paper."""
+    import published
+
+    return _table(*published.table())
+
+
+def _seams(model: str = "") -> str:
+    """A table of what seams are worth: for one model at all numbers of blocks, or for all models at the largest."""
+    import seams_compared
+
+    return _table(*(seams_compared.table(model) if model else seams_compared.summary()))
 
 
 def _architectures(what: str, head: str = "") -> str:
@@ -369,5 +385,7 @@ _PARTS: dict[str, Callable[..., str]] = {
     "figure": _figure,
     "file": _file,
     "options": _options,
+    "published": _published,
+    "seams": _seams,
     "sites": _sites,
 }

@@ -1,38 +1,50 @@
-"""The page on seams has the comparisons that the results of the benchmark lead to."""
+"""The page on seams shows the comparisons that the results of the benchmark lead to, and says what they say."""
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
+import statistics
 
 import pages
 import pytest
-from cuts_compared import Line, rows
+import reference
+import seams_compared
 
-PAGE = (pages.ROOT / "docs" / "choose" / "seams.md").read_text(encoding="utf-8")
-RESULTS = pages.ROOT / "benchmarks" / "results" / "seams_worth.jsonl"
-
-
-DRAWS = 5
+CHOOSE = pages.ROOT / "docs" / "choose"
+MODELS = list(seams_compared.NAMES)
 
 
-def by_model() -> dict[str, list[Line]]:
-    """The results of each model."""
-    found = defaultdict[str, list[Line]](list)
-    for text in RESULTS.read_text(encoding="utf-8").splitlines():
-        line = json.loads(text)
-        found[line["model"]].append(line)
-    return found
+def test_the_pages_show_every_model() -> None:
+    assert "<!-- generated: seams -->" in (CHOOSE / "cut-seams.md").read_text(encoding="utf-8")
+    evidence = (CHOOSE / "evidence.md").read_text(encoding="utf-8")
+    summary = reference.expanded("<!-- generated: seams -->")
+    for model in MODELS:
+        assert f"<!-- generated: seams {model} -->" in evidence
+        for line in reference.expanded(f"<!-- generated: seams {model} -->").splitlines()[2:]:
+            if "(25%)" in line:
+                assert line.rpartition(" | ")[0] in summary
 
 
-@pytest.mark.parametrize("model", ["smollm2", "gemma3"])
-def test_the_page_has_each_comparison(model: str) -> None:
-    lines = by_model()[model]
-    methods, counts, healers = (dict.fromkeys(line[key] for line in lines) for key in ("method", "count", "healer"))
-    every = rows(list(methods), list(counts), list(healers), lines)
-    compared = [cells for pair, cells in every if pair and len(pair.lines) == DRAWS]  # others are not finished
-    assert len(compared) >= len(methods) * len(counts)
-    shown = [row.replace("`", "").replace("−", "-").replace("*", "") for row in PAGE.splitlines()]
-    for cells in compared:
-        row = " | ".join(cells).replace("*", "")
-        assert any(row in line for line in shown), row
+@pytest.mark.parametrize("model", MODELS)
+def test_a_difference_is_the_mean_over_the_draws(model: str) -> None:
+    lines = seams_compared.results()[model]
+    found = seams_compared.compared(model)
+    methods, counts = ({line[key] for line in lines} for key in ("method", "count"))
+    assert len(found) >= len(methods) * len(counts)
+    for _, (method, count, healer, *_, shown, _) in found:
+        place = method, count, "" if healer == "none" else healer
+        losses: dict[str, list[float]] = {"all": [], "blocks": []}
+        for line in lines:
+            if (line["method"], line["count"], line["healer"]) == place:
+                losses[line["cuts"]].append(sum(line["outcome"]["totals"]) / sum(line["outcome"]["counts"]))
+        difference = statistics.mean(losses["all"]) - statistics.mean(losses["blocks"])
+        assert float(shown.split(" (")[0]) == pytest.approx(difference, abs=0.00051)
+
+
+def test_seams_are_worth_what_the_page_says() -> None:
+    every = [cells for model in MODELS for _, cells in seams_compared.compared(model)]
+    unhealed, healed = ([one for one in every if (one[2] == "none") == bare] for bare in (True, False))
+    searched = [one[-1] for one in unhealed if one[0] in ("perplexity:greedy", "block-influence")]
+    assert any("better" in verdict for verdict in searched)
+    assert not any("worse" in verdict for verdict in searched)
+    assert not any("better" in one[-1] for one in healed)
+    assert {one[0] for one in healed if "worse" in one[-1]} == {"lrp"}
