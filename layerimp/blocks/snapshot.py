@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
     from layerimp.progress import Progress
 
+_CAPTURING = "transformers.utils.output_capturing"
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 _Fact = tuple[str, str]
@@ -30,9 +30,9 @@ class Snapshot:
     Nothing is copied or computed: a weight is described by the identity of its tensor and the number of writes to it.
 
     Attributes:
-        facts: The hooks of each module that has any, each `forward` that is not the one of the module's class, the
-            modules in training mode; for each parameter the identity of its tensor, the version, and whether it
-            requires grad; and the fields of the configuration.
+        facts: The hooks of each module that has any, without those of Transformers, each `forward` that is not the one
+            of the module's class, the modules in training mode; for each parameter the identity of its tensor, the
+            version, and whether it requires grad; and the fields of the configuration.
     """
 
     facts: Mapping[_Fact, Any]
@@ -42,8 +42,8 @@ class Snapshot:
         """Take a snapshot of a model."""
         facts: dict[_Fact, Any] = {}
         for path, module in model.named_modules():
-            if any(vars(module)[kind] for kind in _HOOKS):
-                facts[_HOOK, path] = {kind: OrderedDict(vars(module)[kind]) for kind in _HOOKS}
+            if any((hooks := {kind: _divided(vars(module)[kind])[1] for kind in _HOOKS}).values()):
+                facts[_HOOK, path] = hooks
             if "forward" in vars(module):
                 facts[_FORWARD, path] = vars(module)["forward"]
             if module.training:
@@ -76,12 +76,22 @@ class Snapshot:
         for path, module in model.named_modules():
             hooks = self.facts.get((_HOOK, path), {})
             for kind in _HOOKS:
+                stock, _ = _divided(vars(module)[kind])
                 vars(module)[kind].clear()
-                vars(module)[kind].update(hooks.get(kind, {}))
+                vars(module)[kind].update({**hooks.get(kind, {}), **stock})
             module.training = (_MODE, path) in self.facts
             vars(module).pop("forward", None)
             if (_FORWARD, path) in self.facts:
                 vars(module)["forward"] = self.facts[_FORWARD, path]
+
+
+def _divided(hooks: Mapping[int, Any]) -> tuple[dict[int, Any], dict[int, Any]]:
+    """Return the hooks by which Transformers captures outputs, and all others.
+
+    Transformers registers its own when they are first needed, remembers that, and fails without them.
+    """
+    stock = {number: hook for number, hook in hooks.items() if getattr(hook, "__module__", "") == _CAPTURING}
+    return stock, {number: hook for number, hook in hooks.items() if number not in stock}
 
 
 @contextmanager
