@@ -11,14 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from layerimp.blocks.batches import holds_images, image_inputs
 from layerimp.errors import LayerimpError, ModelError, one_line
 
 
 def run(backbone: nn.Module, batch: Mapping[str, Tensor]) -> Any:
-    """Return the output of a backbone for a batch. Without padding no mask is passed, so that attention can be fast."""
-    mask = batch["attention_mask"]
+    """Return the output of a backbone for a batch. Without padding no mask is passed, so that attention can be fast.
+
+    Raises:
+        ModelError: the backbone cannot run on the batch, such as one with images that another part of the model reads.
+    """
+    mask, images = batch["attention_mask"], image_inputs(batch)
     masked = {} if bool(mask.all()) else {"attention_mask": mask}
-    return called(backbone, input_ids=batch["input_ids"], **masked, **without_cache(backbone))
+    if images and not holds_images(images.keys() & inspect.signature(backbone.forward).parameters.keys()):
+        raise ModelError(
+            f"{type(backbone).__name__} takes no images: the part of the model before it does; use text without images"
+        )
+    dtype = getattr(backbone, "dtype", None)  # processors make float32
+    images = {name: value.to(dtype) if value.is_floating_point() else value for name, value in images.items()}
+    return called(backbone, input_ids=batch["input_ids"], **masked, **images, **without_cache(backbone))
 
 
 def called(module: nn.Module, **inputs: Any) -> Any:

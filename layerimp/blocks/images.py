@@ -150,7 +150,7 @@ def _with_text(stack: BlockStack, pixels: Inputs, tokens: Sequence[int], names: 
     """Put images into a row of text, each as its number of tokens."""
     config, text = stack.model.config, stack.config
     words = probe_ids(stack, _BEFORE + _AFTER)[0].tolist()
-    mark = _image_token(config) or _image_token(text)
+    mark = image_token(config) or image_token(text)
     begin = [token for token in [_field(config, "vision_start_token_id")] if token is not None]
     row: list[int] = words[:_BEFORE]
     for image, length in enumerate(tokens):
@@ -167,7 +167,8 @@ def _with_text(stack: BlockStack, pixels: Inputs, tokens: Sequence[int], names: 
     return inputs
 
 
-def _image_token(config: PretrainedConfig) -> int | None:
+def image_token(config: PretrainedConfig) -> int | None:
+    """Return the id of the token in whose place the features of images stand; None if there is none, or not known."""
     known = (_field(config, name) for name in ("image_token_id", "image_token_index"))
     others = (_field(config, name) for name in vars(config) if _IMAGE_TOKEN.fullmatch(name))
     return next((token for token in (*known, *others) if token is not None), None)

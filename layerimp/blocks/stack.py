@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from layerimp.blocks.batches import Batch as Batch
 from layerimp.blocks.forward import computing
 from layerimp.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
-
-Batch = dict[str, Tensor]
-"""`input_ids` and `attention_mask`, both [batch, seq]; for a classifier also `labels` [batch], if they are known."""
 
 
 class Residency(Protocol):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from layerimp._paths import expanded
+from layerimp.calibration.images import IMAGE_FIELD, IllustratedText
 from layerimp.defaults import HUB, HUB_TEXT
 from layerimp.errors import CalibrationError, cause, listing
 from layerimp.evaluator import Document
@@ -37,21 +38,24 @@ class Reader:
         field: The field that holds the text.
         label_field: The field that holds the label; None if no labels are needed.
         label2id: The labels that exist, by name; None if any number is a label.
+        images: Whether a document may name images, since the model sees; otherwise their field is not read.
     """
 
     field: str
     label_field: str | None = None
     label2id: Mapping[str, int] | None = None
+    images: bool = False
 
-    def read(self, record: object, where: str) -> Document:
+    def read(self, record: object, where: str, folder: Path | None = None) -> Document:
         """Read the document in a record.
 
         Args:
             record: The record.
             where: The place of the record, for errors.
+            folder: Where the paths of images begin; None if no images are read.
 
         Raises:
-            CalibrationError: the record has no text, or no label that exists.
+            CalibrationError: the record has no text, no label that exists, or an image that does not exist.
         """
         if not isinstance(record, dict):
             raise CalibrationError(
@@ -61,6 +65,8 @@ class Reader:
             if field is not None and field not in record:
                 raise CalibrationError(f"{where}: no field {field!r} (it holds: {', '.join(record)}); see {option}")
         text = _text(record[self.field], where, self.field)
+        if self.images and folder is not None and record.get(IMAGE_FIELD) is not None:
+            text = IllustratedText.read(text, record[IMAGE_FIELD], folder, where)
         return text, None if self.label_field is None else self._label(record[self.label_field], where)
 
     def _label(self, value: object, where: str) -> int:
@@ -209,7 +215,7 @@ def _jsonl(path: Path, lines: TextIO, reader: Reader) -> Iterator[Document]:
             raise CalibrationError(f"{path}, line {number}: not JSON ({error.msg}, column {error.colno})") from None
         except (ValueError, RecursionError) as error:  # a number is too long, or lists are nested too deeply
             raise CalibrationError(f"{path}, line {number}: not JSON ({error})") from None
-        yield reader.read(record, f"{path}, line {number}")
+        yield reader.read(record, f"{path}, line {number}", path.parent)
     if number == 0:
         raise CalibrationError(f"{path} is empty")
 

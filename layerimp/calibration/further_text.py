@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from layerimp._paths import expanded
 from layerimp.calibration.documents import Packing, Reader, check_source, documents_in, is_dataset
-from layerimp.calibration.rows import RowFormat, padded
+from layerimp.calibration.rows import RowFormat, groups, padded
 from layerimp.calibration.sampling import document_hash
 from layerimp.defaults import HUB, HUB_LICENCE, HUB_TEXT
 from layerimp.registry.assets import located
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from layerimp.blocks.stack import Batch
+    from layerimp.calibration.images import ImageReader
     from layerimp.evaluator import Document
 
 _AT_ONCE = 1000
@@ -68,6 +68,7 @@ class FurtherText:
         packing: How documents become rows; see `load_calibration`.
         without: The hashes of documents to leave out, such as those that a result is measured on.
         documents: The documents, such as a task's training split; None to read them from the source.
+        images: Reads the images that documents name; None if they are not read.
 
     Attributes:
         source: The source.
@@ -85,11 +86,13 @@ class FurtherText:
         packing: Packing = "windows",
         without: frozenset[str] = frozenset(),
         documents: Sequence[Document] | None = None,
+        images: ImageReader | None = None,
     ) -> None:
         if documents is None:
             check_source(source, again=True)
         self.source, self._given = source, documents
-        self._reader, self._form = Reader(field), RowFormat(tokenizer, max_length, batch_size, packing)
+        self._reader = Reader(field, images=images is not None)
+        self._form = RowFormat(tokenizer, max_length, batch_size, packing, images)
         self._without = without
         self.read = Read()
 
@@ -124,9 +127,8 @@ class FurtherText:
         return (str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else self.source
 
     def __iter__(self) -> Iterator[Batch]:
-        rows = self._form.rows(self._texts())
-        while batch := list(islice(rows, self._form.batch_size)):
-            yield padded(batch)
+        for group in groups(self._form.rows(self._texts()), self._form.batch_size):
+            yield padded(group.values())
 
     def _texts(self) -> Iterator[str]:
         given = self._given

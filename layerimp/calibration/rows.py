@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from layerimp.calibration.images import IllustratedRow, IllustratedText
 from layerimp.errors import CalibrationError
 
 if TYPE_CHECKING:
@@ -16,11 +17,35 @@ if TYPE_CHECKING:
 
     from layerimp.blocks.stack import Batch
     from layerimp.calibration.documents import Packing
+    from layerimp.calibration.images import ImageReader
+
+Tokens = list[int] | IllustratedRow
+"""The token ids of a document without special tokens, or a finished row with images."""
+
+
+def groups(rows: Iterable[tuple[int, ...]], size: int) -> Iterator[dict[int, tuple[int, ...]]]:
+    """Divide rows into those of a batch each, by number: at most `size` rows of text, or a single row with images."""
+    waiting: dict[int, tuple[int, ...]] = {}
+    for number, row in enumerate(rows):
+        if isinstance(row, IllustratedRow):
+            yield {number: row}
+            continue
+        waiting[number] = row
+        if len(waiting) == size:
+            yield waiting
+            waiting = {}
+    if waiting:
+        yield waiting
 
 
 def padded(rows: Iterable[tuple[int, ...]]) -> Batch:
-    """Make a batch of `input_ids` and `attention_mask` [row, token], padded on the right with zeros."""
+    """Make a batch of `input_ids` and `attention_mask` [row, token], padded on the right with zeros.
+
+    A row with images is given alone, and its batch holds the images as well.
+    """
     rows = list(rows)
+    if isinstance(rows[0], IllustratedRow):
+        return rows[0].inputs()
     shape = (len(rows), max(map(len, rows)))
     ids, mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
     for index, row in enumerate(rows):
@@ -57,49 +82,60 @@ class RowFormat:
         tokenizer: The model's tokenizer.
         max_length: Tokens per row.
         batch_size: Rows per batch.
-        packing: How documents become rows; see `load_calibration`.
+        packing: How documents become rows; see `load_calibration`. Tokenss with images are rows of their own.
+        images: Makes the rows of documents with images, whose length is not `max_length`; None if there are none.
     """
 
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     batch_size: int
     packing: Packing
+    images: ImageReader | None = None
 
     def rows(self, texts: Iterable[str], most: int | None = None) -> Iterator[tuple[int, ...]]:
         """Pack documents into rows, each with the tokenizer's special tokens at its beginning and end.
 
         Args:
             texts: The documents, which are read as they are needed.
-            most: The most tokens that are taken from each document; None for all.
+            most: The most tokens that are taken from each document without images; None for all.
 
         Raises:
-            CalibrationError: a row has no room for text beside the special tokens, or a document is empty.
+            CalibrationError: a row has no room for text beside the special tokens, a document is empty, or its images
+                cannot be read.
         """
         before, after = _frame(self.tokenizer)
         room = self.max_length - len(before) - len(after)
         if room < 1:
             special = len(before + after)
             raise CalibrationError(f"rows of {self.max_length} tokens have no room beside {special} special ones")
-        documents = (_encoded(self.tokenizer, text)[:most] for text in texts)
+        documents = (self._tokens(text, most) for text in texts)
         if self.packing == "rows":
             parts = _beginnings(documents, room)
         else:
             eos = self.tokenizer.eos_token_id
             parts = _windows(documents, room, [eos] if isinstance(eos, int) and not after else [])
-        return ((*before, *part, *after) for part in parts)
+        return (part if isinstance(part, IllustratedRow) else (*before, *part, *after) for part in parts)
+
+    def _tokens(self, text: str, most: int | None) -> Tokens:
+        if isinstance(text, IllustratedText) and self.images is not None:
+            return self.images.row(text)
+        return _encoded(self.tokenizer, text)[:most]
 
 
-def _windows(documents: Iterable[list[int]], room: int, end: list[int]) -> Iterator[list[int]]:
+def _windows(documents: Iterable[Tokens], room: int, end: list[int]) -> Iterator[Tokens]:
     pending: list[int] = []
     for document in documents:
+        if isinstance(document, IllustratedRow):
+            yield document
+            continue
         pending += document + end
         while len(pending) >= room:
             yield pending[:room]
             del pending[:room]
 
 
-def _beginnings(documents: Iterable[list[int]], room: int) -> Iterator[list[int]]:
+def _beginnings(documents: Iterable[Tokens], room: int) -> Iterator[Tokens]:
     for document in documents:
         if not document:
             raise CalibrationError("a document holds no token that the tokenizer knows of")
-        yield document[:room]
+        yield document if isinstance(document, IllustratedRow) else document[:room]

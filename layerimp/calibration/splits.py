@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from layerimp.blocks.batches import chosen_rows
+from layerimp.calibration.images import identity
 from layerimp.calibration.sampling import CalibrationSet, Corpus, document_hash
 from layerimp.defaults import HEALING_ROWS
 from layerimp.errors import CalibrationError
@@ -100,7 +102,7 @@ def split(batches: Iterable[Batch]) -> HealingText:
         parts = ((divided.healing, place < every - 2), (divided.choosing, place == every - 2))
         for part, chosen in (*parts, (divided.measuring, place == every - 1)):
             if chosen.any():
-                part.append({name: value[chosen.to(value.device)] for name, value in batch.items()})
+                part.append(chosen_rows(batch, chosen))
     return divided
 
 
@@ -167,4 +169,4 @@ def for_judging(corpus: Corpus, without: Collection[str], *, classifies: bool = 
 
 
 def _order(text: str) -> int:
-    return zlib.crc32(text.encode())
+    return zlib.crc32(identity(text).encode())

@@ -21,6 +21,7 @@ __all__ = [
     "Prompt",
     "Sample",
     "Spread",
+    "WithImages",
     "compare_texts",
     "compared",
     "continuations",
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
         end_tokens,
         prompts,
     )
-    from layerimp.fidelity.record import Copying, Fidelity, Generation, Sample, Spread
+    from layerimp.fidelity.record import Copying, Fidelity, Generation, Sample, Spread, WithImages
 
 
 def __getattr__(name: str) -> object:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from itertools import repeat
+from itertools import compress, repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
+from layerimp.blocks.batches import holds_images
 from layerimp.blocks.forward import run
 from layerimp.blocks.head import Head
 from layerimp.blocks.modes import in_eval_mode
@@ -134,6 +135,14 @@ class Divergence:
             sums += map(int, by_row(same))
         self.values.append(divergences.float())
 
+    def of_rows(self, chosen: Sequence[bool]) -> Divergence:
+        """Return the divergences of some of the rows that predict something."""
+        values = torch.cat(self.values).split(self.counts)
+        return Divergence(
+            *(list(compress(sums, chosen)) for sums in (self.totals, self.counts, self.agreed)),
+            *(list(compress(sums, chosen)) for sums in (self.intact_hits, self.hits, values)),
+        )
+
     @property
     def count(self) -> int:
         """The number of predictions."""
@@ -250,6 +259,12 @@ class Intact:
                     (predictions,) = self.compared(number, head, [output])
                     divergence.add(predictions, kept.targets)
         return divergence
+
+    @property
+    def with_images(self) -> list[bool]:
+        """Which of the rows that predict something hold images."""
+        rows = ((kept.targets.batch, int(kept.targets.mask.any(dim=1).sum())) for kept in self._batches)
+        return [holds_images(batch) for batch, count in rows for _ in range(count)]
 
     def targets(self, number: int) -> Targets:
         """Return what is predicted in a batch, by its number in the text."""

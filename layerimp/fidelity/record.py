@@ -72,6 +72,29 @@ class Copying(Record):
         )
 
 
+class WithImages(Record):
+    """The predictions in the rows that hold images."""
+
+    rows: int
+    """The number of these rows."""
+    divergence: Spread
+    """The Kullback-Leibler divergence from the intact model's predictions, in nats."""
+    agreement: Share
+    """The share of these predictions with the same top token."""
+    agreement_stderr: float | None = None
+    """Its standard error, clustered by row; null for a single row."""
+
+    @classmethod
+    def of(cls, divergence: Divergence) -> WithImages:
+        """Summarise the divergences of these predictions."""
+        return cls(
+            rows=len(divergence.counts),
+            divergence=Spread.of(divergence),
+            agreement=divergence.agreement,
+            agreement_stderr=divergence.agreement_stderr,
+        )
+
+
 class Sample(Record):
     """One prompt, and how both models continue it."""
 
@@ -131,6 +154,8 @@ class Fidelity(Record):
     """The share of predictions with the same top token, or of rows with the same label."""
     agreement_stderr: float | None = None
     """Its standard error, clustered by row; null if it is not known, as for a single row."""
+    with_images: WithImages | None = Field(default=None, exclude_if=lambda part: part is None)
+    """The same in the rows with images alone; left out if there are none."""
     copying: Copying | None = None
     """How well text is copied."""
     generation: Generation | None = None

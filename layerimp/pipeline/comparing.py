@@ -23,7 +23,7 @@ from layerimp.models.safetensors_files import read_headers
 from layerimp.models.traits import longest_row
 from layerimp.pipeline.output import check_output, output_directory
 from layerimp.pipeline.resolve import anywhere, resolve, settled
-from layerimp.pipeline.stages import load_model
+from layerimp.pipeline.stages import load_model, tell_unmeasured
 from layerimp.pipeline.texts import Texts, check_calibration
 from layerimp.progress import SILENT, Progress
 from layerimp.recipe import Permissions, Recipe, check_kind, validated
@@ -199,6 +199,7 @@ def _carried_out(prepared: PreparedComparison) -> ModelComparison:
     evaluators, failed = fitting(recipe, prepared.evaluators, intact.model, progress, lenient=False)
     texts = Texts(recipe, intact, allowed, progress)
     text, unread = texts.for_comparison(prepared.reserved, named=prepared.text_named)
+    tell_unmeasured(recipe, intact, progress, text)
     name = model_name(recipe.model)
     evaluation = Evaluation(intact.model, intact.tokenizer, progress, failed=failed, intact_name=name)
     evaluation.announce(evaluators, intact.stack, len(prepared.models))

@@ -23,7 +23,7 @@ from layerimp.models.origin import CARD, origin_of
 from layerimp.pipeline.healing import check_heal_text, configured, repaired
 from layerimp.pipeline.output import check_output, output_directory
 from layerimp.pipeline.resolve import check_ahead, defaults_note, resolve, settled
-from layerimp.pipeline.stages import load_model
+from layerimp.pipeline.stages import load_model, tell_unmeasured
 from layerimp.pipeline.texts import Texts, check_calibration
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.assets import absolute, assets
@@ -137,6 +137,7 @@ def heal_checkpoint(request: HealingRequest, *, permissions: Permissions, progre
         corpus, reserved = texts.calibration(prepared.trained_on), frozenset(known.documents if known else ())
         drawn = corpus.draw(recipe.calibration.samples, recipe.seed, without=reserved)
         measured = texts.for_fidelity_again(known, drawn)
+        tell_unmeasured(recipe, theirs, progress, measured)
         taken = drawn.documents | measured.documents
         judging = texts.for_judging(corpus, taken | reserved)
         further = texts.further(taken | judging.documents) or ()

@@ -19,7 +19,7 @@ from layerimp.models.sizing import shapes_only
 from layerimp.pipeline.healing import check_text
 from layerimp.pipeline.held_out import with_quality
 from layerimp.pipeline.resolve import settled
-from layerimp.pipeline.stages import Loaded, load_model
+from layerimp.pipeline.stages import Loaded, load_model, tell_unmeasured
 from layerimp.pipeline.texts import Texts
 from layerimp.report.results.models import Size
 from layerimp.steps import Sublayer, removed_by
@@ -131,6 +131,7 @@ class Run:
                 judging = texts.for_judging(corpus, taken)
                 further = texts.further(taken | judging.documents)
                 check_text(recipe, evaluators, drawn, further)
+        tell_unmeasured(recipe, loaded, progress, reserved or drawn)
         name = model_name(asked.model) if prepared.command == "evaluate" else ORIGINAL
         measured = shapes_only(loaded.model) if loaded.stack.offloaded else loaded.model
         evaluation = Evaluation(measured, loaded.tokenizer, progress, failed=failed, intact_name=name)

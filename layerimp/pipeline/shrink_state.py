@@ -101,6 +101,7 @@ class State:
             "model": model_fingerprint(self.run.loaded.model, None),
             "recipe": self.run.recipe.model_dump(mode="json", include={*fields, "seed", "batch_size"}),
             "text": [list(row) for row in self.run.text.rows],
+            "content": self.run.text.fingerprint,
             "labels": list(self.run.text.labels),
         }
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from layerimp.blocks.stack import BlockStack
+    from layerimp.calibration.sampling import CalibrationSet
     from layerimp.progress import Progress
     from layerimp.recipe import Permissions, Recipe
 
@@ -31,6 +32,11 @@ class Loaded:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     stack: BlockStack
+
+    @property
+    def sees(self) -> bool:
+        """Whether the model reads images as well."""
+        return vision_part(self.model.config) is not None
 
 
 def load_model(
@@ -63,7 +69,6 @@ def load_model(
                 progress=progress,
             )
             tokenizer = load_tokenizer(recipe.model, trust_remote_code=permissions.trust_remote_code)
-        _tell_unmeasured(recipe, stack.model, progress)
         return Loaded(stack.model, tokenizer, stack)
     with progress.stage(f"load {recipe.model}"):
         model, tokenizer = load(
@@ -75,11 +80,13 @@ def load_model(
             quantised=quantised,
             progress=progress,
         )
-    _tell_unmeasured(recipe, model, progress)
     return Loaded(model, tokenizer, find_blocks(model, quantised=quantised))
 
 
-def _tell_unmeasured(recipe: Recipe, model: PreTrainedModel, progress: Progress) -> None:
-    """Tell of a model that sees that only what it reads is measured."""
-    if vision_part(model.config) is not None:
-        progress.note(f"{recipe.model} also reads images, and all text here is without: what it sees is not measured")
+def tell_unmeasured(recipe: Recipe, loaded: Loaded, progress: Progress, text: CalibrationSet | None = None) -> None:
+    """Tell of a model that sees that only what it reads is measured, unless text that it is measured on has images."""
+    if loaded.sees and not (text and text.holds_images):
+        progress.note(
+            f"{recipe.model} also reads images, and the text that it is measured on is without: what it sees is not "
+            "measured"
+        )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 import zoo
+from support import seeing
 from support.mood import Run
 from support.offloaded import saved
 from transformers import AutoModelForImageTextToText
@@ -21,7 +23,7 @@ def test_a_run(layerimp_command: Run, calibration_file: Path, tmp_path: Path) ->
     wanted = ["--scorer", "block-influence", "--target", "parameters=0.9", "--heal", "linear", "--tasks", "none"]
     code, _, err = layerimp_command("run", "--model", source, *text, *wanted, "--output", tmp_path / "out")
     assert code == 0, err
-    assert "also reads images, and all text here is without: what it sees is not measured" in err
+    assert "also reads images, and the text that it is measured on is without: what it sees is not measured" in err
     language = sum(one.numel() for part in (model.model.language_model, model.lm_head) for one in part.parameters())
     assert f"targets count the whole model; its language model has {language:,} of {model.num_parameters():,}" in err
     before = AutoModelForImageTextToText.from_pretrained(source).state_dict()
@@ -32,3 +34,33 @@ def test_a_run(layerimp_command: Run, calibration_file: Path, tmp_path: Path) ->
         after = AutoModelForImageTextToText.from_pretrained(place).state_dict()
         for name, tensor in after.items():
             assert "language_model.layers" in name or torch.equal(tensor, before[name])
+
+
+def test_a_run_on_text_with_images(layerimp_command: Run, tmp_path: Path) -> None:
+    seeing.save(tmp_path / "model")
+    documents = [(f"the cat sat w{n % 40} on the mat w{n % 30} in the house", [n] if n % 2 else []) for n in range(48)]
+    text = seeing.write_documents(tmp_path / "text.jsonl", documents)
+    given = ["--model", tmp_path / "model", "--calibration", text, "--packing", "rows", "--samples", 8]
+    wanted = ["--scorer", "block-influence", "--blocks", 2, "--heal", "linear", "--tasks", "none", "--json"]
+    code, out, err = layerimp_command("run", *given, *wanted, "--max-length", 40)
+    assert code == 0, err
+    assert "what it sees is not measured" not in err
+    (model,) = json.loads(out)["models"].values()
+    known = [one["fidelity"]["with_images"] for removal in model["removals"] for one in removal["models"]]
+    assert len(known) >= 2
+    assert all(0 < each["rows"] < 12 and each["divergence"]["mean"] > 0 for each in known)
+    code, out, err = layerimp_command("run", *given, *wanted, "--max-length", 12)
+    assert code == 2
+    assert "its images end at token 17, and rows have 12 tokens; ask for longer ones (--max-length 18 or more)" in err
+
+
+def test_scores_without_the_tokens_of_images(layerimp_command: Run, tmp_path: Path) -> None:
+    seeing.save(tmp_path / "model")
+    text = seeing.write_documents(tmp_path / "text.jsonl", seeing.TEXTS)
+    given = ["--model", tmp_path / "model", "--calibration", text, "--packing", "rows", "--samples", 8, "--json"]
+    ways = ([], ["--skip-image-tokens"])
+    outs = [layerimp_command("score", *given, "--scorer", "block-influence", "--max-length", 40, *way) for way in ways]
+    assert [code for code, *_ in outs] == [0, 0]
+    documents = [next(iter(json.loads(out)["models"].values())) for _, out, _ in outs]
+    first, second = (each["scored"]["block-influence"]["scores"][0] for each in documents)
+    assert all(one != other for one, other in zip(first, second, strict=True))

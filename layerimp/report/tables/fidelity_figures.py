@@ -45,10 +45,23 @@ def _of(part: str, name: str) -> Number:
     return value_of
 
 
+def _with_images(name: str, part: str | None = None) -> Number:
+    """Return what gives a number of the rows with images; None if there are none."""
+
+    def value_of(fidelity: Fidelity) -> float | None:
+        value = getattr(fidelity.with_images, name, None)
+        value = value if part is None else getattr(value, part, None)
+        return None if value is None else float(value)
+
+    return value_of
+
+
 FIGURES: Mapping[str, Figure] = {
     "divergence": Figure(_of("divergence", "mean"), stderr=_of("divergence", "stderr")),
     "divergence p99": Figure(_of("divergence", "p99")),
     "agreement": Figure(lambda fidelity: fidelity.agreement, higher_is_better=True, show=percentage),
+    "divergence with images": Figure(_with_images("divergence", "mean"), stderr=_with_images("divergence", "stderr")),
+    "agreement with images": Figure(_with_images("agreement"), higher_is_better=True, show=percentage),
     "copying": Figure(
         _of("copying", "accuracy"), higher_is_better=True, intact=_of("copying", "intact"), show=percentage
     ),

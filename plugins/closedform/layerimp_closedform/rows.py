@@ -7,15 +7,11 @@ from bisect import bisect_left
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-import torch
-from torch.nn.utils.rnn import pad_sequence
-
+from layerimp.blocks.batches import joined, rows_of
 from layerimp.errors import CalibrationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from torch import Tensor
+    from collections.abc import Iterable
 
     from layerimp.sweep import Batch
 
@@ -33,37 +29,20 @@ def split_rows(batches: Iterable[Batch], measured: int, tokens: int) -> tuple[li
     Raises:
         CalibrationError: there is only one row.
     """
-    rows: list[Mapping[str, Tensor]] = []
+    rows: list[Batch] = []
     size = 1
     for batch in batches:
-        lengths = batch["attention_mask"].sum(dim=1).tolist()
-        size = max(size, len(lengths))
-        for number, length in enumerate(lengths):
-            row = {"input_ids": batch["input_ids"][number, :length]}
-            rows.append(row | ({"labels": batch["labels"][number]} if "labels" in batch else {}))
+        size = max(size, len(batch["input_ids"]))
+        rows += rows_of(batch)
     if len(rows) < 2:
         raise CalibrationError("two rows of text are needed, one to fit repairs on and one to measure them on; got one")
     rows.sort(key=_order)
     measured = min(measured, len(rows) // 2)
-
-    def batched(part: Sequence[Mapping[str, Tensor]]) -> list[Batch]:
-        return [_batch(part[start : start + size]) for start in range(0, len(part), size)]
-
-    sums = list(accumulate(len(row["input_ids"]) for row in rows[measured:]))
+    sums = list(accumulate(row["input_ids"].numel() for row in rows[measured:]))
     fitted = 1 + bisect_left(sums, tokens)
-    return batched(rows[:measured]), batched(rows[measured : measured + fitted])
+    return list(joined(rows[:measured], size)), list(joined(rows[measured : measured + fitted], size))
 
 
-def _order(row: Mapping[str, Tensor]) -> tuple[int, list[int]]:
-    ids = row["input_ids"].tolist()
+def _order(row: Batch) -> tuple[int, list[int]]:
+    ids = row["input_ids"][0].tolist()
     return zlib.crc32(str(ids).encode()), ids
-
-
-def _batch(rows: Sequence[Mapping[str, Tensor]]) -> Batch:
-    """Return rows as a batch, padded on the right."""
-    ids = [row["input_ids"] for row in rows]
-    batch = {
-        "input_ids": pad_sequence(ids, batch_first=True),
-        "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
-    }
-    return batch | ({"labels": torch.stack([row["labels"] for row in rows])} if "labels" in rows[0] else {})

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-import torch
-from torch.nn.utils.rnn import pad_sequence
+from layerimp.blocks.batches import rows_of
 
 if TYPE_CHECKING:
     from layerimp.sweep import Batch
@@ -32,7 +31,7 @@ class Text:
     seed: int
 
     def steps(self, skipped: int = 0) -> Iterator[list[Batch]]:
-        """Yield the rows of each step, without those of the first steps."""
+        """Yield the rows of each step as batches of one row, without those of the first steps."""
         rows = self._rows()
         for _ in islice(rows, skipped * self.rows):
             pass
@@ -40,25 +39,10 @@ class Text:
             yield list(islice(rows, self.rows))
 
     def _rows(self) -> Iterator[Batch]:
-        own = [row for batch in self.batches for row in _rows_of(batch)]
+        own = [row for batch in self.batches for row in rows_of(batch)]
         order = random.Random(self.seed)
         while True:
             order.shuffle(own)
             yield from own
             for batch in self.further:
-                yield from _rows_of(batch)
-
-
-def _rows_of(batch: Batch) -> Iterator[Batch]:
-    """Yield the rows of a batch without padding: token values [token], and a label [] if there is one."""
-    for number, mask in enumerate(batch["attention_mask"].bool()):
-        yield {name: value[number][mask] if value.ndim > 1 else value[number] for name, value in batch.items()}
-
-
-def joined(rows: Sequence[Batch]) -> Batch:
-    """Join rows to a batch, padded on the right with zeros."""
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
-    return {
-        name: pad_sequence(values, batch_first=True) if values[0].ndim else torch.stack(values)
-        for name, values in columns.items()
-    }
+                yield from rows_of(batch)

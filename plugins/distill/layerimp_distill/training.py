@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim import AdamW
 
+from layerimp.blocks.batches import joined
 from layerimp.errors import NonFiniteError
 from layerimp.healer import Distance, Loss
 from layerimp_distill.course import Check, Limits, Outcome, advances
 from layerimp_distill.memory import RARELY, Memory, State
-from layerimp_distill.text import Text, joined
+from layerimp_distill.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -172,14 +173,13 @@ class Training:
         """
         model, whole, at_once = self._case.pruned.model, _tokens_in(rows), self._plan.at_once
         half = model.dtype in (torch.float16, torch.bfloat16)
-        for start in range(0, len(rows), at_once):
-            part = rows[start : start + at_once]
+        for part in joined(rows, at_once):
             with torch.autocast(model.device.type, model.dtype) if half else nullcontext():
-                loss = self._loss(joined(part))
+                loss = self._loss(part)
             if not loss.isfinite():
                 self._optimizer.zero_grad()
                 raise NonFiniteError(f"the loss of step {self._steps} is {loss.item()}")
-            self._scaler.scale(loss * (_tokens_in(part) / whole)).backward()
+            self._scaler.scale(loss * (_tokens_in([part]) / whole)).backward()
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._scaler.unscale_(self._optimizer)
@@ -308,4 +308,4 @@ def schedule(spent: float, since: float = 0.0) -> float:
 
 
 def _tokens_in(rows: Sequence[Batch]) -> int:
-    return sum(len(row["input_ids"]) for row in rows)
+    return sum(int(row["attention_mask"].sum()) for row in rows)
