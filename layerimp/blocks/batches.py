@@ -63,7 +63,7 @@ def rows_of(batch: Batch) -> Iterator[Batch]:
         yield {name: value[:, :length] if value.ndim > 1 else value for name, value in row.items()}
 
 
-def joined(rows: Iterable[Batch], size: int) -> Iterator[Batch]:
+def join_rows(rows: Iterable[Batch], size: int) -> Iterator[Batch]:
     """Join rows, given as batches of one row, to batches of at most `size` rows, padded on the right with zeros.
 
     Rows with images stay alone, and come before the text that they interrupt.

@@ -156,7 +156,7 @@ class FidelityEvaluator(Comparer):
 
 
 def _or_images(batches: Iterable[Batch]) -> str:
-    from layerimp.blocks.batches import holds_images
+    from layerimp.blocks import holds_images
 
     return ", or hold images" if any(map(holds_images, batches)) else ""
 

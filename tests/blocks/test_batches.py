@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from layerimp.blocks.batches import chosen_rows, image_inputs, joined, rows_of, scored_tokens, without_images
+from layerimp.blocks.batches import chosen_rows, image_inputs, join_rows, rows_of, scored_tokens, without_images
 from layerimp.testing import padded_batch
 
 Batch = dict[str, Any]
@@ -26,16 +26,16 @@ def test_rows_are_joined_as_they_were_divided() -> None:
     batch = labelled(3, 7, 5)
     rows = list(rows_of(batch))
     assert [row["input_ids"].shape for row in rows] == [(1, 3), (1, 7), (1, 5)]
-    (again,) = joined(rows, 3)
+    (again,) = join_rows(rows, 3)
     assert again.keys() == batch.keys()
     assert all(torch.equal(again[name], batch[name]) for name in batch)
-    assert [len(part["input_ids"]) for part in joined(rows, 2)] == [2, 1]
+    assert [len(part["input_ids"]) for part in join_rows(rows, 2)] == [2, 1]
 
 
 def test_a_row_with_images_is_neither_divided_nor_joined() -> None:
     assert list(rows_of(IMAGE)) == [IMAGE]
     first, second = rows_of(padded_batch((3, 5)))
-    parts = list(joined([first, IMAGE, second], 2))
+    parts = list(join_rows([first, IMAGE, second], 2))
     assert parts[0] is IMAGE
     assert parts[1]["input_ids"].shape == (2, 5)
 

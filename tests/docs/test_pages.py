@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import re
 import shutil
@@ -18,13 +19,16 @@ import torch
 import yaml
 from peft import LoraConfig, get_peft_model
 from support.fake_plugins import Install
+from support.seeing import draw
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     CLIPVisionConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaProcessor,
 )
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 import layerimp
 from layerimp import hookspecs
@@ -78,6 +82,7 @@ FOREIGN = {
     "--version",
     "--install-completion",
     "--exclude",
+    "--only",
 }
 """Options on pages that belong to other tools, or to layerimp itself rather than to a command."""
 
@@ -112,11 +117,20 @@ def unusual_models(folder: Path) -> None:
     sight = CLIPVisionConfig(
         hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=4, patch_size=2
     )
+    tokenizer = AutoTokenizer.from_pretrained(folder / "my-model")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    words = copy.deepcopy(plain.config)
+    words.vocab_size = len(tokenizer)
     both = LlavaForConditionalGeneration(
-        LlavaConfig(vision_config=sight, text_config=plain.config, image_token_index=90)
+        LlavaConfig(vision_config=sight, text_config=words, image_token_index=len(tokenizer) - 1)
     )
     both.save_pretrained(folder / "my-image-model")
-    AutoTokenizer.from_pretrained(folder / "my-model").save_pretrained(folder / "my-image-model")
+    pixels = CLIPImageProcessorPil(size={"shortest_edge": 4}, crop_size={"height": 4, "width": 4})
+    processor = LlavaProcessor(pixels, tokenizer, 2, "default", num_additional_image_tokens=1)
+    processor.save_pretrained(folder / "my-image-model")
+    (folder / "photos").mkdir()
+    for number, name in enumerate(("mat", "day", "night")):
+        draw(folder / "photos" / f"{name}.png", number)
     changes = LoraConfig(target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
     get_peft_model(plain, changes).save_pretrained(folder / "my-adapter")
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from layerimp.blocks import bypassed
-from layerimp.blocks.batches import holds_images
+from layerimp.blocks import bypassed, holds_images
 from layerimp.blocks.head import Head
 from layerimp.errors import NonFiniteError
 from layerimp.fidelity import Intact, repeated

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from layerimp.blocks.batches import joined, rows_of
+from layerimp.blocks import join_rows, rows_of
 from layerimp.errors import CalibrationError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def split_rows(batches: Iterable[Batch], measured: int, tokens: int) -> tuple[li
     measured = min(measured, len(rows) // 2)
     sums = list(accumulate(row["input_ids"].numel() for row in rows[measured:]))
     fitted = 1 + bisect_left(sums, tokens)
-    return list(joined(rows[:measured], size)), list(joined(rows[measured : measured + fitted], size))
+    return list(join_rows(rows[:measured], size)), list(join_rows(rows[measured : measured + fitted], size))
 
 
 def _order(row: Batch) -> tuple[int, list[int]]:

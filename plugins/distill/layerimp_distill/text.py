@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from layerimp.blocks.batches import rows_of
+from layerimp.blocks import rows_of
 
 if TYPE_CHECKING:
     from layerimp.sweep import Batch

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim import AdamW
 
-from layerimp.blocks.batches import joined
+from layerimp.blocks import join_rows
 from layerimp.errors import NonFiniteError
 from layerimp.healer import Distance, Loss
 from layerimp_distill.course import Check, Limits, Outcome, advances
@@ -173,7 +173,7 @@ class Training:
         """
         model, whole, at_once = self._case.pruned.model, _tokens_in(rows), self._plan.at_once
         half = model.dtype in (torch.float16, torch.bfloat16)
-        for part in joined(rows, at_once):
+        for part in join_rows(rows, at_once):
             with torch.autocast(model.device.type, model.dtype) if half else nullcontext():
                 loss = self._loss(part)
             if not loss.isfinite():
