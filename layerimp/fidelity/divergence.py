@@ -138,10 +138,11 @@ class Divergence:
     def of_rows(self, chosen: Sequence[bool]) -> Divergence:
         """Return the divergences of some of the rows that predict something."""
         values = torch.cat(self.values).split(self.counts)
-        return Divergence(
-            *(list(compress(sums, chosen)) for sums in (self.totals, self.counts, self.agreed)),
-            *(list(compress(sums, chosen)) for sums in (self.intact_hits, self.hits, values)),
+        counts, agreed, intact_hits, hits = (
+            list(compress(sums, chosen)) for sums in (self.counts, self.agreed, self.intact_hits, self.hits)
         )
+        totals = list(compress(self.totals, chosen))
+        return Divergence(totals, counts, agreed, intact_hits, hits, list(compress(values, chosen)))
 
     @property
     def count(self) -> int:
