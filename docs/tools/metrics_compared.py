@@ -262,13 +262,13 @@ def overview() -> dict[str, dict[str, Method]]:
 
 def summary() -> Table:
     """Return one table over all models: what each method retains at the largest amounts, and what its scores cost."""
-    head = ["method", *(f"{title}, without {_largest(name)}" for name, title in TITLES.items()), "cost"]
+    head = ["method", "cost", *(f"{title}, without {_largest(name)}" for name, title in TITLES.items())]
     body = []
     for method, found in overview().items():
         shown = [" → ".join(end for end in map(_share, _entries(model, one)) if end) for model, one in found.items()]
         costs = [one.cost for one in found.values() if one.cost is not None]
         low, high = (f"{end:.1f}" for end in (min(costs, default=0), max(costs, default=0)))
-        body.append([method, *shown, "–" if not costs else low if low == high else f"{low} to {high}"])
+        body.append([method, "–" if not costs else low if low == high else f"{low} to {high}", *shown])
     return head, body
 
 
