@@ -105,16 +105,3 @@ def _panel(axes: Axes, lines: Mapping[str, Mapping[str, Sequence[float]]]) -> No
         low, high = np.clip(np.array([(span.low, span.high) for span in spans], dtype=float).T, 0, 1)
         axes.fill_between(places, low, high, color=_STYLES[name]["color"], alpha=0.16, linewidth=0)
         axes.plot(places, [span.mean for span in spans], linewidth=2, zorder=3, **_EDGE, **_STYLES[name])
-
-
-def caption(found: Measured) -> str:
-    """What README and home page say of the figure in numbers."""
-
-    def share(line: str, count: str) -> str:
-        return f"{100 * interval(found['retained']['block-influence' + _LINES[line]][count]).mean:.0f} %"
-
-    four, six, healed_four, healed_six = (share(line, count) for line in ("unhealed", "healed") for count in ("4", "6"))
-    return (
-        f"retains {four} after losing 4 of its {found['num_blocks']} blocks, chosen by `block-influence`, and "
-        f"{healed_four} once healed; after losing 6, it retains {six}, and {healed_six} once healed."
-    )

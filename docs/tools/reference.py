@@ -363,6 +363,20 @@ def _distances() -> str:
     return _table(*distances.table())
 
 
+def _rounded() -> str:
+    """The table of rounded weights beside removed blocks."""
+    import rounded
+
+    return _table(*rounded.table())
+
+
+def _shrunk(what: str) -> str:
+    """What `layerimp shrink` made of models, as a `table`, and how both models write, as `continuations`."""
+    import shrunk
+
+    return _table(*{"table": shrunk.table, "continuations": shrunk.continuations}[what]())
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
@@ -386,6 +400,8 @@ _PARTS: dict[str, Callable[..., str]] = {
     "file": _file,
     "options": _options,
     "published": _published,
+    "rounded": _rounded,
     "seams": _seams,
+    "shrunk": _shrunk,
     "sites": _sites,
 }

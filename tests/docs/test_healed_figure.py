@@ -34,11 +34,6 @@ def test_the_figure_shows_every_amount_and_draw_of_the_grid() -> None:
         assert all(len(values) == 5 for values in line.values())
 
 
-def test_the_pages_say_what_the_figure_shows() -> None:
-    for page in ("README.md", "docs/index.md"):
-        assert healed.caption(healed.known()) in " ".join((pages.ROOT / page).read_text(encoding="utf-8").split())
-
-
 def test_the_figure_has_colours_of_its_own_and_on_the_site_those_of_the_site() -> None:
     (style,) = re.findall(r"<style>.*?</style>", SHOWN)
     used = set(re.findall(r"var\((--[\w-]+)\)", SHOWN))

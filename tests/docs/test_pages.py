@@ -56,7 +56,7 @@ LONG = frozenset(
     docs/repair/index.md
     docs/ship/coming-from.md
     docs/shrink/first-run.md
-    docs/shrink/keep-quality.md
+    docs/shrink/size-or-quality.md
     """.split()
 )
 """Pages that take more than five seconds, but for two on one's own model; CI runs them with the slow tests."""
