@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import anatomy
 import healed
 import metrics_compared
 import pages
@@ -109,6 +110,7 @@ FIGURES = {
     "healed": lambda: healed.picture(healed.known()),
     "ranks": ranks,
     "retained": retained,
+    "seams": anatomy.picture,
     "training": trained.picture,
     "which-metric": metrics_compared.picture,
 }

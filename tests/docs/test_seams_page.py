@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import statistics
 
+import anatomy
 import pages
 import pytest
 import reference
 import seams_compared
+from support.pictures import alike
 
 CHOOSE = pages.ROOT / "docs" / "choose"
 MODELS = list(seams_compared.NAMES)
@@ -38,6 +40,11 @@ def test_a_difference_is_the_mean_over_the_draws(model: str) -> None:
                 losses[line["cuts"]].append(sum(line["outcome"]["totals"]) / sum(line["outcome"]["counts"]))
         difference = statistics.mean(losses["all"]) - statistics.mean(losses["blocks"])
         assert float(shown.split(" (")[0]) == pytest.approx(difference, abs=0.00051)
+
+
+def test_the_drawing_is_current() -> None:
+    shown = (pages.ROOT / "docs" / "figures" / "seams.svg").read_text(encoding="utf-8")
+    assert alike(shown, anatomy.picture()), "python docs/tools/regenerate.py docs/figures/seams.svg"
 
 
 def test_seams_are_worth_what_the_page_says() -> None:
