@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from layerimp._paths import expanded
 from layerimp.bench.cells import digest
 from layerimp.blocks.modes import quiet
+from layerimp.calibration.documents import named_images
 from layerimp.errors import ModelError
 from layerimp.registry.assets import located
 
@@ -50,13 +51,16 @@ class FileDigests:
         return f"{model}@{revision}"
 
     def of_text(self, source: str) -> str:
-        """Return a digest of a text file, or the name of a text on the hub.
+        """Return a digest of a text file and the images that it names, or the name of a text on the hub.
 
         Raises:
             ModelError: the file cannot be read.
         """
         place = expanded(located("texts", source))
-        return self.of_file(place) if place.is_file() else source
+        if not place.is_file():
+            return source
+        images = {str(path): self.of_file(path) for path in named_images(place)}
+        return digest([self.of_file(place), list(images.values())]) if images else self.of_file(place)
 
     def of_file(self, path: Path) -> str:
         """Return the digest of a file's content.

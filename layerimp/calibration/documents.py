@@ -5,10 +5,11 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -137,6 +138,21 @@ def documents_in(source: str, reader: Reader) -> Iterator[Document]:
     except (OSError, EOFError, zlib.error) as error:  # the last two come from a broken archive
         why = getattr(error, "strerror", None) or error
         raise CalibrationError(f"cannot read the calibration file {path}: {why}") from None
+
+
+def named_images(path: Path) -> Iterator[Path]:
+    """Yield the images that a JSONL names and that exist, in its order; none for any other text."""
+    if _kind(path) not in _JSON_SUFFIXES:
+        return
+    with suppress(OSError, EOFError, ValueError, zlib.error), _opened(path) as lines:  # said when it is read
+        for line in lines:
+            record = json.loads(line) if IMAGE_FIELD in line else None
+            value = record.get(IMAGE_FIELD) if isinstance(record, dict) else None
+            names = value if isinstance(value, list) else [value]
+            for name in names:
+                image = path.parent / os.path.expanduser(name) if isinstance(name, str) else path.parent
+                if os.path.isfile(image):  # unlike `Path.is_file`, false for what is no name of a file
+                    yield image
 
 
 def is_dataset(source: str) -> bool:
