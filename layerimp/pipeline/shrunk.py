@@ -111,6 +111,11 @@ def _far(fidelity: Fidelity) -> Iterator[str]:
         yield f"its predictions are {divergence.mean:.2f} nats from the intact model's"
     if fidelity.agreement is not None and fidelity.agreement < POOR["agreement"]:
         yield f"{fidelity.agreement:.0%} of its top choices are the intact model's"
+    if (seeing := fidelity.with_images) is not None:
+        if seeing.divergence.mean > POOR["divergence"]:
+            yield f"with images its predictions are {seeing.divergence.mean:.2f} nats from the intact model's"
+        if seeing.agreement < POOR["agreement"]:
+            yield f"with images {seeing.agreement:.0%} of its top choices are the intact model's"
     if copying is not None and copying.accuracy < POOR["copying"] * copying.intact:
         yield f"it copies {copying.accuracy:.0%} of a repeated text, and the intact model {copying.intact:.0%}"
     if fidelity.generation is not None and (collapse := fidelity.generation.collapse):

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from layerimp.defaults import POOR
-from layerimp.fidelity import Copying, Fidelity, Generation
+from layerimp.fidelity import Copying, Fidelity, Generation, Spread, WithImages
 from layerimp.pipeline.shrunk import judged
 from layerimp.report.results.measures import Retained, Share
 from layerimp.report.tables.shrunk import _errors
@@ -17,6 +17,11 @@ def generation(loops: float) -> Generation:
     return Generation(
         same_tokens=1.0, empty=0.0, loops=loops, prompts=24, intact_empty=0.0, intact_loops=0.25, samples=[]
     )
+
+
+def seen(divergence: float, agreement: float) -> WithImages:
+    spread = Spread(mean=divergence, stderr=0.2, median=1.0, p90=1.0, p99=1.0, max=1.0)
+    return WithImages(rows=4, divergence=spread, agreement=agreement, agreement_stderr=0.1)
 
 
 def retained(mean: float) -> Retained:
@@ -33,6 +38,9 @@ def retained(mean: float) -> Retained:
         (Fidelity(copying=Copying(accuracy=0.59, intact=0.8, divergence=1.0, agreement=0.5)), None, "it copies 59%"),
         (Fidelity(generation=generation(0.49)), None, ""),
         (Fidelity(generation=generation(0.5)), None, "50% end in a loop"),
+        (Fidelity(with_images=seen(0.99, 0.6)), None, ""),
+        (Fidelity(with_images=seen(1.01, 0.6)), None, "with images its predictions are 1.01 nats"),
+        (Fidelity(with_images=seen(0.99, 0.59)), None, "with images 59% of its top choices"),
         (None, retained(0.49), "it retains 49%"),
         (Fidelity(agreement=0.9), retained(0.5), ""),
     ],
@@ -52,4 +60,6 @@ def test_the_error_of_loops_is_that_of_a_share() -> None:
     errors = _errors(Fidelity(agreement=0.5, agreement_stderr=0.03, generation=generation(0.25)))
     assert errors["loops"] == pytest.approx(math.sqrt(0.25 * 0.75 / 24))
     assert errors["agreement"] == 0.03
-    assert errors["copying"] is errors["divergence"] is None
+    assert errors["copying"] is errors["divergence"] is errors["agreement with images"] is None
+    errors = _errors(Fidelity(with_images=seen(1.0, 0.5)))
+    assert (errors["divergence with images"], errors["agreement with images"]) == (0.2, 0.1)

@@ -21,7 +21,7 @@ LINES = 40
 TASKS = 6
 """So many tasks are shown, and the others counted."""
 _NAMES, _COLUMN = 24, 18
-_FIGURES = ("divergence", "agreement", "copying", "loops")
+_FIGURES = ("divergence", "agreement", "divergence with images", "agreement with images", "copying", "loops")
 
 
 def lines_of(report: ShrinkReport) -> list[str]:
@@ -79,7 +79,7 @@ def _retained(report: ShrinkReport) -> Iterator[str]:
             figure = FIGURES[name]
             value, intact, error = figure.of(report.fidelity), figure.intact(report.fidelity), errors[name]
             if value is not None:
-                unit, show_error = ("nats", two_digits) if name == "divergence" else ("", figure.show)
+                unit, show_error = ("nats", two_digits) if name.startswith("divergence") else ("", figure.show)
                 shown = figure.show(value) + ("" if error is None else f" ± {show_error(error)}")
                 yield _row(name, "" if intact is None else figure.show(intact), shown, unit)
     for task in report.tasks[:TASKS]:
@@ -91,12 +91,14 @@ def _retained(report: ShrinkReport) -> Iterator[str]:
 
 def _errors(fidelity: Fidelity) -> dict[str, float | None]:
     """Return the standard errors of the figures of fidelity; that of loops is binomial."""
-    generation, looping = fidelity.generation, None
+    generation, seeing, looping = fidelity.generation, fidelity.with_images, None
     if generation is not None and generation.loops is not None and generation.prompts:
         looping = math.sqrt(generation.loops * (1 - generation.loops) / generation.prompts)
     return {
         "divergence": fidelity.divergence.stderr if fidelity.divergence else None,
         "agreement": fidelity.agreement_stderr,
+        "divergence with images": seeing.divergence.stderr if seeing else None,
+        "agreement with images": seeing.agreement_stderr if seeing else None,
         "copying": fidelity.copying.stderr if fidelity.copying else None,
         "loops": looping,
     }
