@@ -169,6 +169,8 @@ class Search:
             rescored: The number of steps with the lowest last costs that are scored again after each removal.
         """
         path = Path(self.budget.forced)
+        if len(path.steps) >= self.budget.count:
+            return path
         costs = self._costs(path.steps)
         cuts: Cuts = "all" if any(isinstance(step, str) for step in costs) else "blocks"
         while True:

@@ -254,6 +254,14 @@ def test_scores_that_only_grow_need_not_all_be_measured_again(cuts: Cuts, seed: 
     assert sum(some.scored) < 0.7 * sum(every.scored)
 
 
+@pytest.mark.parametrize("rescored", [None, 2])
+def test_forced_steps_that_are_all_that_goes_need_no_score(rescored: int | None) -> None:
+    scoring = Growing(8)
+    budget = Budget.exactly(3, 8, forced=(2, 4, 6))
+    assert Greedy(Greedy.Config(rescored=rescored)).plan(scoring, budget).blocks == [2, 4, 6]
+    assert not scoring.scored
+
+
 def test_a_step_beside_the_removal_is_scored_again_even_if_it_was_dear() -> None:
     """Two neighbours can be repaired together, so that the second costs less than before."""
 
