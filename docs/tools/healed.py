@@ -1,4 +1,4 @@
-"""The figure of the README and the home page: what is retained by removed blocks, unhealed and healed.
+"""What is retained unhealed and healed: the figure of the README and the home page, and the table of all models.
 
 Its numbers are those of the page "Which metric".
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
+from statistics import median
 from typing import Any, TypedDict
 
 import metrics_compared
@@ -16,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from layerimp.defaults import BASELINES
 from layerimp.report.page.curves import ACCENT, INK, LINE, MUTED, PAPER, drawn
 from layerimp.report.results.measures import Interval
 from layerimp.report.statistics import interval
@@ -57,6 +59,24 @@ def known() -> Measured:
                 "likelihood"
             ]
     return Measured(num_blocks=parts["unhealed"]["num_blocks"], retained=retained)
+
+
+def table() -> tuple[list[str], list[list[str]]]:
+    """Return what methods retain, unhealed and healed, over all of them: the middle one and the best, by model."""
+    rows = []
+    for name, title in metrics_compared.TITLES.items():
+        parts = metrics_compared.results(name)
+        choosing = [one for one in metrics_compared.methods(parts) if one.scorer not in BASELINES]
+        for removed in metrics_compared.amounts(parts):
+            pairs = [(one.retained(removed), one.retained(removed, HEALER)) for one in choosing]
+            both = [(before, after) for before, after in pairs if before is not None and after is not None]
+            if both:
+                ends = [
+                    [f"{100 * figure(values):.1f}" for values in zip(*both, strict=True)] for figure in (median, max)
+                ]
+                shown = [" → ".join(end) for end in ends]
+                rows.append([title, f"{removed} of {parts['unhealed']['num_blocks']}", str(len(both)), *shown])
+    return ["model", "removed", "methods", "median, unhealed → healed", "best, unhealed → healed"], rows
 
 
 def picture(found: Measured) -> str:

@@ -349,6 +349,21 @@ def _architectures(what: str, head: str = "") -> str:
     return _table(*(tables.others(head) if head else getattr(tables, what)()))
 
 
+def _healing(how: str) -> str:
+    """A table of what healing brings back: `linear`, or by training."""
+    import healed
+    import trained
+
+    return _table(*{"linear": healed.table, "training": trained.table}[how]())
+
+
+def _lm_eval(what: str) -> str:
+    """A table that sets layerimp's model beside that of lm_eval: `equality`, or `speed`."""
+    import beside_lm_eval
+
+    return _table(*{"equality": beside_lm_eval.equality, "speed": beside_lm_eval.speed}[what]())
+
+
 def _sites() -> str:
     """The table of what AVSS retains by the site that it reads."""
     import metrics_compared
@@ -398,6 +413,8 @@ _PARTS: dict[str, Callable[..., str]] = {
     "fields": _model,
     "figure": _figure,
     "file": _file,
+    "healing": _healing,
+    "lm-eval": _lm_eval,
     "options": _options,
     "published": _published,
     "rounded": _rounded,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import re
+import statistics
 from pathlib import Path
 
 import healed
+import metrics_compared
 import pages
 import pytest
 import reference
@@ -32,6 +34,24 @@ def test_the_figure_shows_every_amount_and_draw_of_the_grid() -> None:
     for line in found.values():
         assert list(line) == ["1", "2", "3", "4", "6"]
         assert all(len(values) == 5 for values in line.values())
+
+
+def test_the_table_shows_the_middle_and_the_best_of_all_methods() -> None:
+    head, rows = healed.table()
+    row = next(dict(zip(head, row, strict=True)) for row in rows if row[0] == "The starter" and row[1] == "3 of 12")
+    parts = metrics_compared.results("starter")
+    ends: list[list[float]] = [[], []]
+    for part in ("unhealed", "window", "greedy", "seams"):
+        for scorer in parts[part]["cost"]:
+            if scorer not in ("random", "depth"):
+                for end, label in zip(ends, (scorer, f"{scorer}+linear"), strict=True):
+                    healed_part = "healed" if part == "unhealed" and "+" in label else part
+                    (found,) = (one for one in parts[healed_part]["rows"] if one["removed"] == 3)
+                    end.append(statistics.fmean(found["entries"][label]["values"]))
+    assert row["methods"] == str(len(ends[0]))
+    for name, figure in (("median", statistics.median), ("best", max)):
+        shown = " → ".join(f"{100 * figure(end):.1f}" for end in ends)
+        assert row[f"{name}, unhealed → healed"] == shown
 
 
 def test_the_figure_has_colours_of_its_own_and_on_the_site_those_of_the_site() -> None:

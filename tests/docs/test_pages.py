@@ -48,10 +48,8 @@ LONG = frozenset(
     docs/choose/first-blocks.md
     docs/choose/run-a-grid.md
     docs/measure/compare-models.md
-    docs/measure/performance.md
     docs/measure/read-a-report.md
     docs/reference/starter.md
-    docs/repair/fine-tune.md
     docs/repair/healers.md
     docs/repair/index.md
     docs/ship/coming-from.md

@@ -1,4 +1,4 @@
-"""The figure of what training recovers shows the numbers that are kept, and so does the page."""
+"""The figure and the table of what training recovers show the numbers that are kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import trained
 from support.pictures import alike
 
 SHOWN = (pages.ROOT / "docs" / "figures" / "training.svg").read_text(encoding="utf-8")
-PAGE = (pages.ROOT / "docs" / "repair" / "healing.md").read_text(encoding="utf-8")
 
 
 def test_the_figure_shows_the_numbers_that_are_kept() -> None:
@@ -17,12 +16,30 @@ def test_the_figure_shows_the_numbers_that_are_kept() -> None:
     assert {name for name, _, _ in trained.lines()} == set(trained.SHOWN.values())
 
 
-def test_the_page_says_what_was_measured() -> None:
-    """For each way, the page has a row with its steps or tokens, and with what it recovers."""
+def test_the_table_has_a_row_for_each_training() -> None:
+    head, rows = trained.table()
+    named = [dict(zip(head, row, strict=True)) for row in rows]
+    assert len(rows) == len(trained.results())
     for line in trained.results():
-        rows = [row for row in PAGE.splitlines() if f"{line['curve'][-1]['tokens']:,} |" in row]
-        share = f"{trained.recovered(line, line['curve'][-1]):.1%}"
-        assert any(share in row for row in rows) or line["way"] == "control", (line["model"], line["way"], share)
+        last, intact = line["curve"][-1], line["way"] == trained.CONTROL
+        (row,) = (
+            row
+            for row in named
+            if row["tokens"] == f"{last['tokens']:,}"
+            and row["recovered"] == f"{trained.recovered(line, last) - intact:.1%}"
+        )
+        assert row["without"].replace(", ", ",") == ("none" if intact else line["blocks"])
+        assert all(
+            f"`{name}={line['options'][name]}`" in row["options"] for name in {"loss", "rate"} & line["options"].keys()
+        )
+
+
+def test_what_is_retained_is_what_a_model_knows_beyond_chance() -> None:
+    line = {"intact": {"losses": [2.0, 2.0], "accuracy": []}, "chance": [7.0, 7.0]}
+    assert math.isclose(trained.retained(line, {"losses": [3.0, 4.0]}), 0.7)
+    line = {"intact": {"losses": [0.3], "accuracy": [0.9]}, "chance": [0.7]}
+    assert trained.retained(line, {"losses": [0.5], "accuracy": [trained.FLOOR]}) == 0
+    assert trained.retained(line, {"losses": [0.5], "accuracy": [0.9]}) == 1
 
 
 def test_what_is_recovered_is_a_share_of_the_lost_loss() -> None:
