@@ -1,4 +1,4 @@
-"""What is retained unhealed and healed: the figure of the README and the home page, and the table of all models.
+"""What is retained unhealed and healed: a figure of the starter, and a table of all models.
 
 Its numbers are those of the page "Which metric".
 """

@@ -1,4 +1,4 @@
-"""The figure of the README shows the numbers that are kept for the page "Which metric"."""
+"""The figure and the table of what is retained unhealed and healed show the numbers that are kept."""
 
 from __future__ import annotations
 
