@@ -161,11 +161,50 @@ _DEEPSTACK = {"vision_config": {"depth": 4, "deepstack_visual_indexes": [0, 1, 2
 _TILES = {"image_grid_pinpoints": [[32, 64]]}
 _SECTIONS = {"text_config": _MROPE}
 _MARKED = {"image_token_id": 95}
+_VISUAL_WORDS = [first + second for first in ("", "B", "C") for second in "ABCDEFGHIJ"]  # the digits of a number
+_QUANTISED = {"base_channels": 32, "channel_multiplier": [1, 1], "num_res_blocks": 1}
+_BY_TIMM = {"architecture": "test_resnet", "hidden_size": 96}  # these types are built only where timm is installed
 ADJUSTED |= dict.fromkeys(("glm46v", "glm4v", "glm_ocr", "glmga", "paddleocr_vl"), _SECTIONS)
 ADJUSTED |= dict.fromkeys(("cosmos3_omni", "qwen3_vl", "qwen3_vl_moe"), _DEEPSTACK)
 ADJUSTED |= dict.fromkeys(("llava_next", "llava_next_video", "llava_onevision"), _TILES)
 ADJUSTED |= dict.fromkeys(("minicpm_ocr", "minicpmv4_6", "minicpmv4_7"), _MARKED)
 ADJUSTED |= {
+    "chameleon": {
+        "vocabulary_map": {"<image>": 84} | {f"IMGIMG{word}Z": 30 + index for index, word in enumerate(_VISUAL_WORDS)},
+        "vq_config": _QUANTISED | {"latent_channels": 32, "num_embeddings": len(_VISUAL_WORDS), "embed_dim": 32},
+    },
+    "deepseek_ocr2": {
+        "text_config": {"mlp_layer_types": ["dense", *["sparse"] * (BLOCKS - 1)], "num_experts_per_tok": 2}
+    },
+    "emu3": {
+        "vocabulary_map": {"<|extra_200|>": 83, "<image>": 84}
+        | {f"<|visual token {index:06d}|>": 30 + index for index in range(30)},
+        "vq_config": _QUANTISED
+        | {"latent_channels": 4, "codebook_size": 30, "embed_dim": 4, "temporal_downsample_factor": 1},
+    },
+    "ernie4_5_vl_moe": {"text_config": {"rope_parameters": _ROPE | {"mrope_section": [1, 1, 2]}}},
+    "fast_vlm": {"vision_config": _BY_TIMM},
+    "gemma3n": {
+        "text_config": ADJUSTED["gemma3n_text"],
+        "vision_config": _BY_TIMM | {"vocab_offset": 90, "vocab_size": 4},
+        "audio_config": {"vocab_offset": 94, "vocab_size": 4, "conf_num_hidden_layers": 1},
+        "vision_soft_tokens_per_image": 4,
+    },
+    "perception_lm": {
+        "vision_config": {
+            "architecture": "vit_tiny_patch16_224",
+            "model_args": {
+                **{"embed_dim": 32, "img_size": [32, 32], "patch_size": 8},
+                **{"depth": 2, "num_heads": 4, "global_pool": ""},
+            },
+        }
+    },
+    "qwen2_5_omni_thinker": {
+        "vision_start_token_id": 87,  # stated by checkpoints, not by the class
+        "text_config": _MROPE,
+        "vision_config": {"window_size": 32},
+    },
+    "qwen3_omni_moe_thinker": {"vision_start_token_id": 87},
     "aria": {"projector_patch_to_query_dict": {16: 4}},
     "cohere_compass": {"text_config": ADJUSTED["cohere_compass_text"]},
     "exaone4_5": {

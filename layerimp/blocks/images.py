@@ -130,6 +130,8 @@ def _features(stack: BlockStack, pixels: Inputs, count: int) -> Iterator[int]:
             for name in ("pooler_output", "last_hidden_state"):
                 if total := _rows(getattr(output, name, output)):
                     yield total // count
+            for _, group in (getattr(output, "deepstack_features", None) or ())[:1]:  # each goes to another depth
+                yield _rows(group) // count
         break
     yield 1  # images that are read by cross-attention need no more than a mark
 
@@ -171,7 +173,8 @@ def image_token(config: PretrainedConfig) -> int | None:
     """Return the id of the token in whose place the features of images stand; None if there is none, or not known."""
     known = (_field(config, name) for name in ("image_token_id", "image_token_index"))
     others = (_field(config, name) for name in vars(config) if _IMAGE_TOKEN.fullmatch(name))
-    return next((token for token in (*known, *others) if token is not None), None)
+    mapped = (getattr(config, "vocabulary_map", None) or {}).get("<image>")  # of models that read images as words
+    return next((token for token in (*known, *others, mapped) if token is not None), None)
 
 
 def _field(config: PretrainedConfig, *names: str) -> int | None:
@@ -201,7 +204,9 @@ def _forms(config: PretrainedConfig, names: frozenset[str], count: int) -> Itera
     for argument, form in _PATCHED.items():
         if argument in names:
             yield from form(vision, channels, patch, side, count)
-    for sides in filter(None, (_sides(getattr(vision, name, None)) for name in ("image_size", "img_size"))):
+    stated = [getattr(vision, name, None) for name in ("image_size", "img_size")]
+    stated.append((getattr(vision, "model_args", None) or {}).get("img_size"))  # of models by timm
+    for sides in filter(None, map(_sides, stated)):
         yield from _whole(config, names, (channels, *sides), count)
     if not hasattr(vision, "image_size"):
         yield from _whole(config, names, (channels, side * patch[0], side * patch[1]), count)
@@ -223,6 +228,9 @@ def _whole(
     for beside in ({}, sizes) if sizes else ({},):
         yield {"pixel_values": _pixels(count, *shape), **beside}
         yield {"pixel_values": _pixels(1, count, *shape), **beside}
+    if "pixel_attention_mask" in names:
+        real = torch.ones((1, count), dtype=torch.bool)
+        yield {"pixel_values": _pixels(1, count, *shape), "pixel_attention_mask": real}
     for tiles in (2, 3, 5, 10):
         yield {"pixel_values": _pixels(count, tiles, *shape), **sizes}
     if "high_res_pixel_values" in names:

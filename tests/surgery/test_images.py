@@ -22,7 +22,7 @@ from layerimp.steps import Step
 from layerimp.surgery import removal as surgery
 
 EXACT = "gemma3 llava qwen3_5".split()
-ALSO = "internvl mistral3 paligemma qwen2_5_vl smolvlm".split()
+ALSO = "chameleon granite_docling internvl mistral3 paligemma qwen2_5_vl smolvlm".split()
 PART: list[Step] = [0, zoo.BLOCKS // 2, zoo.BLOCKS - 1]
 
 
@@ -64,6 +64,20 @@ def test_a_model_that_does_not_run_on_text_alone_is_refused(built: Callable[[str
     for kind in ("blip", "blip-2"):  # an image can be made up for the first, and not for the second
         with pytest.raises(SurgeryError, match=r"cannot run on a few tokens: .*'pixel_values'"):
             layerimp.prune(built(kind), [1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        ("chameleon", {"pixel_values"}),  # whose image token stands in its map of words alone
+        ("granite_docling", {"pixel_values", "pixel_attention_mask"}),
+        ("granite4_vision", {"pixel_values", "image_sizes"}),  # whose features all go to later blocks
+    ],
+)
+def test_an_image_is_made_up(kind: str, arguments: set[str], built: Callable[[str], Any]) -> None:
+    inputs = made_up_images(layerimp.find_blocks(built(kind)))
+    assert inputs is not None
+    assert inputs.keys() == {"input_ids", "attention_mask"} | arguments
 
 
 def test_an_image_that_changes_nothing_is_no_image(built: Callable[[str], Any]) -> None:
