@@ -71,8 +71,9 @@ def main(
                 process.kill()
             process.join()
             running.remove(entry)
-            known[one, kind] = _line(trial, known.get((one, kind)), scoring)
-            _write(results, known)
+            if not late:  # a type that takes long, as on a busy machine, is tried again
+                known[one, kind] = _line(trial, known.get((one, kind)), scoring)
+                _write(results, known)
             print(f"{one:10} {kind:26} {trial.outcome:10} {trial.seam_outcome:10} {_why(trial)}", flush=True)
 
 
