@@ -36,7 +36,7 @@ def test_every_document_is_a_row() -> None:
     assert shown["reading"].startswith(f"×{document['speeds']['prefill']['factor']:.2f} ± ")
     assert shown["writing"].startswith(f"×{document['speeds']['decoding']['factor']:.2f} ± ")
     assert shown["retained"].startswith(f"{100 * document['retained']['worst']['mean']:.1f}% ± ")
-    assert shown["same next token"] == f"{100 * document['fidelity']['agreement']:.1f}%"
+    assert shown["agreement"] == f"{100 * document['fidelity']['agreement']:.1f}%"
     assert float(shown["divergence"]) == pytest.approx(document["fidelity"]["divergence"]["mean"], rel=1e-3)
 
 
