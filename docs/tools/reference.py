@@ -357,6 +357,37 @@ def _healing(how: str) -> str:
     return _table(*{"linear": healed.table, "training": trained.table}[how]())
 
 
+def _layers() -> str:
+    """The table of the layers, from the top: each module with the first sentence of its docstring."""
+    import ast
+    import tomllib
+
+    settings = tomllib.loads(_file("pyproject.toml"))
+    contract = next(
+        one for one in settings["tool"]["importlinter"]["contracts"] if one.get("containers") == ["layerimp"]
+    )
+    rows = []
+    for layer in contract["layers"]:
+        for number, name in enumerate(layer.split(" | ")):
+            place = ROOT / "layerimp" / name
+            file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+            text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+            rows.append(("– " * (number > 0) + f"`{name}`", text.partition("\n\n")[0]))
+    return _table(("module", "content"), rows)
+
+
+def _contracts(kind: str) -> str:
+    """The contracts of a kind of component, or those of every component, each under a heading."""
+    from layerimp.testing.checks import KINDS as CONTRACTS
+    from layerimp.testing.contracts import Contracts, methods
+
+    named = {checked.__name__: own for checked, own in CONTRACTS.items()} | {"Component": Contracts}
+    return "\n\n".join(
+        f"### {name.capitalize()}\n\n{' '.join((method.__doc__ or '').split())}"
+        for name, method in methods(named[kind]).items()
+    )
+
+
 def _lm_eval(what: str) -> str:
     """A table that sets layerimp's model beside that of lm_eval: `equality`, or `speed`."""
     import beside_lm_eval
@@ -407,6 +438,7 @@ _PARTS: dict[str, Callable[..., str]] = {
     "command": _command,
     "commands": _command_list,
     "compared": _compared,
+    "contracts": _contracts,
     "components": _components,
     "distances": _distances,
     "documents": _documents,
@@ -414,6 +446,7 @@ _PARTS: dict[str, Callable[..., str]] = {
     "figure": _figure,
     "file": _file,
     "healing": _healing,
+    "layers": _layers,
     "lm-eval": _lm_eval,
     "options": _options,
     "published": _published,

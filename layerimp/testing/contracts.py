@@ -53,7 +53,11 @@ class Contracts(Generic[Kind]):
         return type(self.component)(self.component.config)
 
     def it_is_described(self) -> None:
-        """Users choose a component by its name, and can read what it does and what each option means."""
+        """Users choose a component by its name, and can read what it does and what each option means.
+
+        The name is a plain label. The first line of the docstring stands in lists, and each option has a description:
+        `width: int = Field(3, description="How wide.")`.
+        """
         component = self.component
         try:
             check_label(component.name)
@@ -65,7 +69,10 @@ class Contracts(Generic[Kind]):
             require(bool(field.description), f"the option {option!r} has no description (pydantic.Field)")
 
     def options_are_validated(self) -> None:
-        """A wrong option is refused before any work is done, not ignored."""
+        """A wrong option is refused before any work is done, not ignored.
+
+        Give each option a type other than `Any`, and leave the settings of `Options` as they are.
+        """
         config = self.component.Config
         for option in [*config.model_fields, "no_such_option"]:
             require(_refused(config, option, object()), f"Config takes anything at all as {option!r}")
@@ -74,13 +81,19 @@ class Contracts(Generic[Kind]):
         )
 
     def options_survive_a_recipe(self) -> None:
-        """A recipe is written as JSON, and a run from that file is the same run."""
+        """A recipe is written as JSON, and a run from that file is the same run.
+
+        Use JSON types, or types that pydantic reads back from JSON.
+        """
         config = self.component.config
         again = type(config)(**json.loads(config.model_dump_json()))
         require(again == config, f"the options read {again!r} where they were {config!r}")
 
     def it_pickles(self) -> None:
-        """A component may be sent to another process."""
+        """A component may be sent to another process.
+
+        Keep lambdas, open files and locks out of its attributes.
+        """
         again = pickle.loads(pickle.dumps(self.component))
         require(again.config == self.component.config, "its options are others after pickling")
 
@@ -105,12 +118,20 @@ def only_if(binds: Callable[[Any], bool]) -> Callable[[Contract], Contract]:
 
 def named(contracts: Contracts[Any]) -> dict[str, Callable[[], None]]:
     """Return the contracts that bind a component, by name, in the order of their definition."""
-    methods = [method for kind in reversed(type(contracts).__mro__) for method in vars(kind).values()]
     return {
-        method.__name__.replace("_", " "): partial(method, contracts)
-        for method in methods
-        if isfunction(method) and not method.__name__.startswith("_")
+        name: partial(method, contracts)
+        for kind in reversed(type(contracts).__mro__)
+        for name, method in methods(kind).items()
         if (binds := getattr(method, "binds", None)) is None or binds(contracts.component)
+    }
+
+
+def methods(kind: type) -> dict[str, Callable[[Any], None]]:
+    """Return the contracts that a class itself defines, by name, in the order of their definition."""
+    return {
+        method.__name__.replace("_", " "): method
+        for method in vars(kind).values()
+        if isfunction(method) and not method.__name__.startswith("_")
     }
 
 

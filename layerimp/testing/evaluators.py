@@ -52,7 +52,10 @@ class EvaluatorContracts(Contracts[Evaluator]):
         return fresh
 
     def metrics_are_sound(self) -> None:
-        """The list has at least one metric and none twice; values, standard errors and documents are consistent."""
+        """The list has at least one metric and none twice; values, standard errors and documents are consistent.
+
+        A value is the mean of its documents, or follows from their log-likelihoods. A perplexity may be infinite.
+        """
         metrics = _measured(self._fresh(), tiny_model())
         require(bool(metrics), "evaluate() gives no metrics")
         for metric in metrics:
@@ -83,7 +86,10 @@ class EvaluatorContracts(Contracts[Evaluator]):
         require(first == second, f"it measures {second} after {first}")
 
     def the_fingerprint_is_stable(self) -> None:
-        """`fingerprint` returns None, or a text that is the same for the same options; all tasks are in `reported`."""
+        """`fingerprint` returns None, or a text that is the same for the same options; all tasks are in `reported`.
+
+        The text changes with everything that can change the metrics: they are kept under it.
+        """
         tags = [self._fresh().fingerprint() for _ in range(2)]
         require(all(tag is None or isinstance(tag, str) for tag in tags), f"fingerprint() gives {tags[0]!r}, not text")
         require(tags[0] == tags[1], f"fingerprint() gives {tags[1]!r} after {tags[0]!r}")

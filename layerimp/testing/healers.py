@@ -72,21 +72,30 @@ class HealerContracts(Contracts[Healer]):
         return heal_beside(intact, find_blocks(prepare(intact, removed).beside()), removed, TEXT, self._fresh())
 
     def every_gap_is_reported(self) -> None:
-        """The healer reports for each gap what was done there."""
+        """The healer reports for each gap what was done there.
+
+        `heal` returns one `Repair` for each gap, in the order of the gaps.
+        """
         others: tuple[tuple[Step, ...], ...] = ((1,), (0, 2), ("1/2",))
         for removed in (*others, GONE):
             repairs = self._healed(tiny_model(), removed).repairs
             require(all(repair.done for repair in repairs), "a repair does not say what was done")
 
     def the_intact_model_stays(self) -> None:
-        """Weights, hooks, modes and configuration of the intact model, and the random generators, are as before."""
+        """Weights, hooks, modes and configuration of the intact model, and the random generators, are as before.
+
+        Replace parameters of the pruned model with `layerimp.healing.replace`; both models hold the same tensors.
+        """
         model = tiny_model()
         case = _case(model)
         with unharmed(model):
             self._fresh().at_every_gap(case)
 
     def the_intact_model_stays_in_a_failure(self) -> None:
-        """If healing fails half way, neither model keeps a hook, and no weight of the intact model is changed."""
+        """If healing fails half way, neither model keeps a hook, and no weight of the intact model is changed.
+
+        Make hooks and patches context managers.
+        """
         model = tiny_model()
         case = _case(model)
         # The loss and the distance can be measured only once: a second time raises a StopIteration.
@@ -100,7 +109,10 @@ class HealerContracts(Contracts[Healer]):
         require(not left, f"on the pruned model, {', '.join(left[:3])} is left behind")
 
     def further_text_is_declared(self) -> None:
-        """A healer that reads `Case.further` declares `reads_further`."""
+        """A healer that reads `Case.further` declares `reads_further`.
+
+        Otherwise `--heal-text` is refused with it.
+        """
         further = _Further()
         self._fresh().at_every_gap(replace(_case(tiny_model()), further=further))
         declared = self.component.reads_further or not further.was_read

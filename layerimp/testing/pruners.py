@@ -85,7 +85,10 @@ class PrunerContracts(Contracts[Pruner]):
             yield budget, scoring
 
     def the_budget_is_kept(self) -> None:
-        """A plan has as many steps as the budget says, all forced steps among them, and no other protected blocks."""
+        """A plan has as many steps as the budget says, all forced steps among them, and no other protected blocks.
+
+        A forced step may be a seam, such as `1/2`. If there is no such plan, the pruner raises a `LayerimpError`.
+        """
         for budget in self._budgets():
             if (plan := self._plan(budget)) is not None:
                 blocks = plan.num_blocks
@@ -98,7 +101,10 @@ class PrunerContracts(Contracts[Pruner]):
             require(first == second, f"removing {budget.count} blocks it plans {second} after {first}")
 
     def scores_stay_as_they_are(self) -> None:
-        """The scores that a scoring returned are not changed, since the report shows them."""
+        """The scores that a scoring returned are not changed, since the report shows them.
+
+        Sort a copy.
+        """
         for _, scoring in self._scorings():
             for given, copied in scoring.given:
                 require(given == copied, f"the scores {copied.scores} have become {given.scores}")
@@ -114,7 +120,10 @@ class PrunerContracts(Contracts[Pruner]):
 
     @only_if(lambda pruner: pruner.nested)
     def plans_are_nested(self) -> None:
-        """If the pruner declares `nested`, a plan for fewer blocks is the start of a plan for more."""
+        """If the pruner declares `nested`, a plan for fewer blocks is the start of a plan for more.
+
+        A grid then plans once for all amounts.
+        """
         for forced in ((), (4,), ("1/2",)):
             counts = range(1, NUM_BLOCKS)
             budgets = [Budget.exactly(count, NUM_BLOCKS, forced=forced, cuts=self._cuts) for count in counts]
@@ -124,7 +133,10 @@ class PrunerContracts(Contracts[Pruner]):
 
     @only_if(lambda pruner: pruner.cuts_seams)
     def seams_are_cut(self) -> None:
-        """If the pruner declares `cuts_seams`, all contracts also hold if seams can be taken."""
+        """If the pruner declares `cuts_seams`, all contracts also hold if seams can be taken.
+
+        Steps of one scoring may overlap, such as `5` and `5/6`; a later scoring lists what is still possible.
+        """
         for name, contract in named(PrunerContracts(self.component, "all")).items():
             if name != "seams are cut":
                 contract()

@@ -72,7 +72,10 @@ class ScorerContracts(Contracts[Scorer]):
         require(all(isinstance(note, str) for note in importance.notes), "a note is no text")
 
     def computing_changes_nothing(self) -> None:
-        """`compute` may be called at any time, and again."""
+        """`compute` may be called at any time, and again.
+
+        It reads what `update` gathered, and does not change it.
+        """
         used = self._fresh()
         _scored(used, _rows())
         first, second = used.compute(), used.compute()
@@ -81,7 +84,7 @@ class ScorerContracts(Contracts[Scorer]):
     def runs_are_repeatable(self) -> None:
         """The same model, text and options give the same scores.
 
-        Nothing is drawn from the global generators, and instances share no state.
+        Draw random numbers from a generator whose seed is an option. Instances share nothing.
         """
         runs = []
         for seed in (1, 2):
@@ -91,12 +94,18 @@ class ScorerContracts(Contracts[Scorer]):
         _require_same(runs[1], runs[0], "in a second run")
 
     def batch_size_changes_nothing(self) -> None:
-        """Means are over tokens or rows, never over batches."""
+        """Means are over tokens or rows, never over batches.
+
+        The batch size depends only on the memory at hand.
+        """
         pairs = [{name: part[rows] for name, part in TEXT[0].items()} for rows in (slice(2), slice(2, None))]
         _require_same(_scored(self._fresh(), pairs), _scored(self._fresh()), "in batches of two")
 
     def padding_changes_nothing(self) -> None:
-        """Only tokens where `trace.mask` is True count; `trace.rows(site)` gives these."""
+        """Only tokens where `trace.mask` is True count; `trace.rows(site)` gives these.
+
+        Padding may stand on either side, with any ids.
+        """
         for side in ("left", "right"):
             whole = padded_batch(LENGTHS, left=side == "left")
             ids = whole["input_ids"].masked_fill(whole["attention_mask"] == 0, VOCAB - 1)
@@ -105,7 +114,11 @@ class ScorerContracts(Contracts[Scorer]):
 
     @only_if(lambda scorer: scorer.sweep is None or not scorer.sweep.whole)
     def shards_merge(self) -> None:
-        """After `merge`, a scorer is as if it had seen both shards."""
+        """After `merge`, a scorer is as if it had seen both shards.
+
+        The accumulators of `layerimp.stats` have a `merge` that does this. A scorer whose sweep needs the whole set at
+        once is not checked.
+        """
         stack, rows = find_blocks(_model()), _rows()
         whole = _scored(self._fresh(), rows)
         for cut in (1, len(rows) - 1):
@@ -115,7 +128,10 @@ class ScorerContracts(Contracts[Scorer]):
             _require_same(finished(self.component.name, shards), whole, "merged from two shards")
 
     def order_changes_nothing(self) -> None:
-        """The blocks of a batch may come in any order."""
+        """The blocks of a batch may come in any order.
+
+        A scorer that needs the inputs of earlier blocks asks for them by `lookback`.
+        """
         batches = _recorded(self.component)
         forwards, backwards = self._fresh(), self._fresh()
         _replay(forwards, batches)
@@ -124,7 +140,10 @@ class ScorerContracts(Contracts[Scorer]):
 
     @only_if(lambda scorer: scorer.sweep is not None and scorer.sweep.reads_offloaded)
     def offloading_changes_nothing(self) -> None:
-        """Of an offloaded model, all batches pass through a block before any of them reaches the next block."""
+        """Of an offloaded model, all batches pass through a block before any of them reaches the next block.
+
+        A scorer that needs a batch as a whole keeps its numbers by `trace.batch`, and joins them in `end_sweep`.
+        """
         batches = _recorded(self.component)
         usual, offloaded = self._fresh(), self._fresh()
         _replay(usual, batches)
@@ -134,7 +153,10 @@ class ScorerContracts(Contracts[Scorer]):
         )
 
     def borrowed_tensors_stay_as_they_are(self) -> None:
-        """The tensors in a trace belong to the model: a scorer neither changes nor keeps them."""
+        """The tensors in a trace belong to the model: a scorer neither changes nor keeps them.
+
+        Reduce a tensor, and keep the result. A view is a tensor of the model, too.
+        """
         batches = _recorded(self.component)
         careful, robbed = self._fresh(), self._fresh()
 
@@ -156,7 +178,10 @@ class ScorerContracts(Contracts[Scorer]):
         require(grown <= lent, f"it grows by {grown:,.0f} bytes with each batch: it keeps what it is shown")
 
     def the_model_stays_as_it_is(self) -> None:
-        """Weights, hooks, modes, the configuration and the random generators are as before."""
+        """Weights, hooks, modes, the configuration and the random generators are as before.
+
+        If a scorer has to change the model for a while, use a context manager that undoes the change.
+        """
         model = _model()
         model.model.layers[1].train()
         listener = _Listener()
@@ -171,7 +196,10 @@ class ScorerContracts(Contracts[Scorer]):
         _require_same(pickle.loads(pickle.dumps(used)).compute(), expected, "after pickling")
 
     def other_architectures_are_scored_or_refused(self) -> None:
-        """A post-norm encoder with a label is scored, or refused with a `LayerimpError` that says why."""
+        """A post-norm encoder with a label is scored, or refused with a `LayerimpError` that says why.
+
+        Any other exception looks like a crash to a user.
+        """
         text = padded_batch(LENGTHS) | {"labels": torch.tensor([0, 1, 1, 0])}
         model = tiny_classifier(dtype=torch.float64)
         try:
@@ -186,7 +214,10 @@ class ScorerContracts(Contracts[Scorer]):
 
     @only_if(lambda scorer: scorer.identity_scores_least)
     def an_identity_scores_least(self) -> None:
-        """If the scorer declares `identity_scores_least`, a block whose output projections are zero scores least."""
+        """If the scorer declares `identity_scores_least`, a block whose output projections are zero scores least.
+
+        If harmful blocks score below 0, it gets exactly 0.
+        """
         for block in (0, BLOCKS - 2):
             model = _model()
             for path in SILENT_PROJECTIONS:
@@ -202,7 +233,10 @@ class ScorerContracts(Contracts[Scorer]):
 
     @only_if(lambda scorer: scorer.sweep is not None and scorer.sweep.separate and not scorer.lookback)
     def some_blocks_score_as_among_all(self) -> None:
-        """If the sweep declares `separate`, a block's score does not depend on which other blocks are scored."""
+        """If the sweep declares `separate`, a block's score does not depend on which other blocks are scored.
+
+        A search relies on it when it scores only a few blocks again.
+        """
         name, among = self.component.name, [0, BLOCKS - 2]
         few = measure(find_blocks(_model()), TEXT, {name: self._fresh(len(among))}, among=among)[name]
         every = _scored(self._fresh())

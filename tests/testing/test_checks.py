@@ -8,6 +8,7 @@ from typing import Any
 from unittest import SkipTest
 
 import pytest
+import reference
 from layerimp_baselines import Perplexity
 from layerimp_step import Step
 from support.broken_comparers import WRONG_COMPARERS, Agreement
@@ -57,7 +58,7 @@ def test_what_is_right_passes(check: Any) -> None:
 def test_every_check_can_fail_and_is_explained() -> None:
     names = {check.name for good in (Step, Perplexity, Seams, Idle, Parameters, Agreement) for check in checks_of(good)}
     assert {contract for _, contract, _ in WRONG} == names
-    page = (ROOT / "docs" / "reference" / "testing.md").read_text()
+    page = reference.expanded((ROOT / "docs" / "extend" / "testing.md").read_text())
     headings = {heading.lower() for heading in re.findall(r"^### (.*)$", page, re.MULTILINE)}
     assert headings == {name.lower() for name in names}
 
