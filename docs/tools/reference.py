@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 DIRECTIVE = re.compile(r"^<!-- generated: (\S+)(.*?) -->$", re.MULTILINE)
+SHOWN_ELSEWHERE = frozenset({"recipe", "grid", "checkpoint"})
+"""What has a schema, and no table among those of the documents."""
 KINDS: dict[Kind, str] = {
     "scorer": "choose/scorers.md",
     "pruner": "choose/pruners.md",
@@ -242,6 +244,19 @@ def _documents(*names: str) -> str:
     return "\n\n".join(map(_typed, dict.fromkeys(part for name in names for part in parts(model_of(name)))))
 
 
+def _document_list() -> str:
+    """The table of all that has a JSON Schema, with the place of its fields on this page, and its schema."""
+    from layerimp.cli.schema import DESCRIBED, model_of
+
+    rows = []
+    for name in DESCRIBED:
+        model = model_of(name)
+        page = "" if name in SHOWN_ELSEWHERE else f"[`{model.__name__}`](#{model.__name__.lower()})"
+        summary = " ".join((model.__doc__ or "").partition(".")[0].split())
+        rows.append((page, summary, f"[{name}](schemas/{name}.json)"))
+    return _table(("fields", "what it is", "schema"), rows)
+
+
 def parts(document: type[BaseModel]) -> list[type[BaseModel]]:
     """Return the model of a document and the models in it, each once, from the whole to the details."""
     models = [document]
@@ -441,6 +456,7 @@ _PARTS: dict[str, Callable[..., str]] = {
     "contracts": _contracts,
     "components": _components,
     "distances": _distances,
+    "document-list": _document_list,
     "documents": _documents,
     "fields": _model,
     "figure": _figure,
