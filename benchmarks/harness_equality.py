@@ -199,25 +199,24 @@ def main(
     shots: Annotated[int | None, typer.Option(help="Examples; by default those of the task.")] = None,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     batch_size: Annotated[int, typer.Option(help="The batch size of both.")] = 8,
-    itself: Annotated[int | None, typer.Option(help="Compare lm_eval with itself at this batch size.")] = None,
+    exact_softmax: Annotated[bool, typer.Option(help="Give lm_eval softmax_dtype=float32, as layerimp has.")] = False,
     threads: Annotated[int, typer.Option(help="The threads of both.")] = 1,
 ) -> None:
     """Compare and print."""
     torch.set_num_threads(threads)
     limits = LIMITS | {name: int(number) for name, _, number in (one.partition("=") for one in limit or [])}
-    done = Finished(results_file, [model.name, dtype, batch_size, shots, *([itself] if itself else [])])
+    theirs: Side = "lm_eval, softmax in float32" if exact_softmax else "lm_eval"
+    done = Finished(results_file, [model.name, dtype, batch_size, shots, *([theirs] if exact_softmax else [])])
     known = {(line["name"], line["limit"]) for line in done.lines}
     ready, tokenizer = layerimp.load(model, dtype=dtype)
     exact = Exact(model) if dtype == "float32" else None
     for name in task or LIMITS:
         if (name, limits[name]) not in known:
             tasks = loaded(data_dir, name, shots)
-            theirs = results("lm_eval", ready, tokenizer, tasks, limits[name], batch_size)
-            other: Side = "lm_eval" if itself else "layerimp"
-            ours = results(other, ready, tokenizer, tasks, limits[name], itself or batch_size)
+            sides: tuple[Side, Side] = (theirs, "layerimp")
+            both = [results(side, ready, tokenizer, tasks, limits[name], batch_size) for side in sides]
             asked = {"model": model.name, "dtype": dtype, "name": name, "limit": limits[name], "shots": shots}
-            sizes = {"batch_size": batch_size} | ({"itself": itself} if itself else {})
-            done.add(asked | sizes | compared(theirs, ours, exact))
+            done.add(asked | {"batch_size": batch_size, "lm_eval": theirs} | compared(both[0], both[1], exact))
     for line in done.lines:
         print(shown(line))
 
@@ -226,8 +225,7 @@ def shown(line: Mapping[str, Any]) -> str:
     """Return a finished task in a line, and a line for each of its requests that differs most."""
     text = (
         f"{line['model']} {line['dtype']} {line['name']}: {line['documents']} documents, {line['requests']} requests, "
-        + (f"lm_eval beside itself at batch size {line['itself']}, " if "itself" in line else "")
-        + f"greatest difference {line['greatest']:.1e}, {line['above_bound']} above {BOUND:g}; other answers: "
+        f"greatest difference {line['greatest']:.1e}, {line['above_bound']} above {BOUND:g}; other answers: "
         f"{line['other_answers']}, beyond the margin {line['other_answers_beyond_the_margin']}; other texts: "
         f"{line['other_texts']}"
     )

@@ -1,0 +1,250 @@
+"""Smaller models by the recipes of other tools, to stand beside those of `layerimp shrink`.
+
+    python benchmarks/peers.py --model DIR --calibration FILE --heal-text FILE --count 7 --minutes 30 --output FOLDER
+
+FOLDER gets a checkpoint for each recipe, which `benchmarks/shrink.py --beside NAME=FOLDER/NAME` measures. A recipe that
+trains has the same minutes as layerimp, its own default options, and the same text. Only the schedules are fitted to
+the minutes: a few steps are timed first.
+
+- `optipfair` needs the package of that name: it removes the blocks with the lowest cosine distance, and distils.
+- `short-transformers` removes the window with the least angular distance at the last token. The package reads the
+  outputs of blocks as tuples, which Transformers 5 no longer gives, so the recipe is written out here.
+- `llm-streamline` (arXiv:2403.19135, github.com/RUCKBReasoning/LLM-Streamline) replaces the window with the highest
+  cosine similarity, which is one block longer, by its first block, trained on the mean squared error of the states.
+- `replaceme` (arXiv:2505.02819, github.com/mts-ai/ReplaceMe) folds a linear map, fitted by least squares, into the
+  last projection before the window with the least angular distance at the last token. It does not train.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, mse_loss
+from transformers import PreTrainedModel
+
+import layerimp
+from layerimp.blocks import run
+from layerimp.calibration import load_calibration
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a recipe is given.
+
+    Attributes:
+        intact: The model.
+        calibration: Text to choose by, in batches.
+        training: Text to train on, in batches of 8 rows.
+        count: How many blocks to remove.
+        minutes: How long to train.
+    """
+
+    intact: PreTrainedModel
+    calibration: list[Batch]
+    training: list[Batch]
+    count: int
+    minutes: float
+
+
+def boundaries(model: PreTrainedModel, batch: Batch) -> list[Tensor]:
+    """Return what enters each block, and what leaves the last one [batch, position, hidden]."""
+    states: list[Tensor] = []
+    blocks = list(layerimp.find_blocks(model))
+
+    def enters(_block: nn.Module, arguments: tuple[Any, ...]) -> None:
+        states.append(arguments[0].detach())
+
+    def leaves(_block: nn.Module, _arguments: tuple[Any, ...], output: Any) -> None:
+        states.append((output[0] if isinstance(output, tuple) else output).detach())
+
+    hooks = [block.register_forward_pre_hook(enters) for block in blocks]
+    hooks.append(blocks[-1].register_forward_hook(leaves))
+    try:
+        with torch.no_grad():
+            run(layerimp.find_blocks(model).backbone, batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return states
+
+
+def at_last_token(before: Tensor, after: Tensor, mask: Tensor) -> float:
+    """Return the mean angular distance of two states at the last token of each row, in units of pi."""
+    last, rows = mask.sum(-1) - 1, torch.arange(len(mask))
+    cosine = cosine_similarity(before[rows, last].float(), after[rows, last].float(), dim=-1)
+    return float(cosine.clamp(-1, 1).acos().mean() / math.pi)
+
+
+def at_all_tokens(before: Tensor, after: Tensor, mask: Tensor) -> float:
+    """Return the mean cosine distance of two states."""
+    kept = mask.bool()
+    return 1 - float(cosine_similarity(before[kept].float(), after[kept].float(), dim=-1).mean())
+
+
+def nearest_window(task: Task, length: int, distance: Callable[[Tensor, Tensor, Tensor], float]) -> range:
+    """Return the window of blocks whose input and output are nearest to one another over the calibration text."""
+    sums: list[float] = []
+    for batch in task.calibration:
+        states, mask = boundaries(task.intact, batch), batch["attention_mask"]
+        apart = [distance(one, other, mask) for one, other in zip(states, states[length:], strict=False)]
+        sums = [total + each for total, each in zip(sums or [0.0] * len(apart), apart, strict=True)]
+    start = sums.index(min(sums))
+    return range(start, start + length)
+
+
+def optipfair(task: Task) -> PreTrainedModel:
+    """Prune and distil with the package, by its defaults."""
+    from optipfair import distill_model, prune_model
+    from optipfair.pruning.depth import analyze_layer_importance
+
+    scores = analyze_layer_importance(task.intact, task.calibration, show_progress=False)
+    lowest = sorted(scores, key=scores.__getitem__)[: task.count]
+    small = prune_model(copy.deepcopy(task.intact), pruning_type="DEPTH", layer_indices=lowest, show_progress=False)
+    assert isinstance(small, PreTrainedModel)
+    if task.minutes:
+        few, start = task.training[:4], time.monotonic()  # one step of its accumulation
+        distill_model(copy.deepcopy(small), task.intact, few, epochs=1, show_progress=False)
+        batches = 4 * max(1, int(60 * task.minutes / (time.monotonic() - start)))
+        rows = list(itertools.islice(itertools.cycle(task.training), batches))
+        distill_model(small, task.intact, rows, epochs=1, show_progress=False)
+    return small
+
+
+def short_transformers(task: Task) -> PreTrainedModel:
+    """Remove the window with the least angular distance at the last token."""
+    return layerimp.prune(task.intact, list(nearest_window(task, task.count, at_last_token)))
+
+
+def replaceme(task: Task) -> PreTrainedModel:
+    """Fold a least-squares map of the MLP's output into the block before the window."""
+    states, window = [], nearest_window(task, task.count, at_last_token)
+    before = list(layerimp.find_blocks(task.intact))[window.start - 1]
+    mlp: Any = before.mlp
+    for batch in task.calibration:
+        written: list[Tensor] = []
+        hook = mlp.register_forward_hook(lambda _mlp, _given, output, into=written: into.append(output.detach()))
+        around = boundaries(task.intact, batch)
+        hook.remove()
+        kept = batch["attention_mask"].bool()
+        start, end, own = (each[kept].double() for each in (around[window.start], around[window.stop], written[0]))
+        states.append((own, end + own - start))  # what the MLP writes, and what it would have to write
+    inputs, wanted = (torch.cat(part) for part in zip(*states, strict=True))
+    fitted = torch.linalg.lstsq(inputs, wanted).solution
+    small = layerimp.prune(task.intact, list(window))
+    down: nn.Linear = list(layerimp.find_blocks(small))[window.start - 1].mlp.down_proj  # type: ignore[union-attr, assignment]
+    with torch.no_grad():
+        down.weight.copy_(fitted.T @ down.weight.double())
+    return small
+
+
+class _ReachedError(Exception):
+    """A forward has come to the block that it was to come to."""
+
+
+@contextmanager
+def ending_at(block: nn.Module, states: list[Tensor]) -> Iterator[None]:
+    """Keep what a block puts out, and end the forward there."""
+
+    def keep(_block: nn.Module, _given: tuple[Any, ...], output: Any) -> None:
+        states.append(output[0] if isinstance(output, tuple) else output)
+        raise _ReachedError
+
+    hook = block.register_forward_hook(keep)
+    try:
+        yield
+    except _ReachedError:
+        pass
+    finally:
+        hook.remove()
+
+
+def after(model: PreTrainedModel, block: int, batch: Batch) -> Tensor:
+    """Return what a block of a model puts out [batch, position, hidden]; later blocks do not run."""
+    states: list[Tensor] = []
+    stack = layerimp.find_blocks(model)
+    with ending_at(stack[block], states):
+        run(stack.backbone, batch)
+    return states[0]
+
+
+def llm_streamline(task: Task) -> PreTrainedModel:
+    """Train the first block of the window, as the published script does, to do the work of the window."""
+    window = nearest_window(task, task.count + 1, at_all_tokens)
+    small = layerimp.prune(task.intact, list(window[1:]))
+    for parameter in small.parameters():
+        parameter.requires_grad = False
+    light = layerimp.find_blocks(small)[window.start]
+    learned = list(light.parameters())
+    for parameter in learned:
+        parameter.requires_grad = True
+    optimizer = torch.optim.AdamW(learned, lr=2e-4, weight_decay=1e-3)
+    accumulated, lowest, start = 16, 5e-5 / 2e-4, time.monotonic()
+    for number, batch in enumerate(itertools.cycle(task.training)):
+        done = (time.monotonic() - start) / max(60 * task.minutes, 1e-9)
+        if done >= 1:
+            break
+        kept = batch["attention_mask"].bool()
+        with torch.no_grad():
+            wanted = after(task.intact, window.stop - 1, batch)[kept]
+        loss = mse_loss(after(small, window.start, batch)[kept], wanted) / accumulated
+        loss.backward()
+        if number % accumulated == accumulated - 1:
+            rate = lowest + (1 - lowest) * (1 + math.cos(math.pi * done)) / 2
+            for group in optimizer.param_groups:
+                group["lr"] = 2e-4 * rate
+            optimizer.step()
+            optimizer.zero_grad()
+    return small
+
+
+RECIPES: dict[str, Callable[[Task], PreTrainedModel]] = {
+    "optipfair": optipfair,
+    "short-transformers": short_transformers,
+    "llm-streamline": llm_streamline,
+    "replaceme": replaceme,
+}
+
+
+def main(
+    model: Annotated[Path, typer.Option(help="A model directory, of Llama's layout.")],
+    calibration: Annotated[str, typer.Option(help="Text to choose by.")],
+    output: Annotated[Path, typer.Option(help="The folder for the checkpoints.")],
+    count: Annotated[int, typer.Option(help="How many blocks to remove.")],
+    heal_text: Annotated[str | None, typer.Option(help="Text to train on; by default that to choose by.")] = None,
+    minutes: Annotated[float, typer.Option(help="How long to train.")] = 30,
+    recipe: Annotated[list[str] | None, typer.Option(help="Only this recipe; repeatable.")] = None,
+    samples: Annotated[int, typer.Option(help="Rows to choose by.")] = 64,
+    training_rows: Annotated[int, typer.Option(help="Rows to train on.")] = 512,
+    max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
+) -> None:
+    """Make a checkpoint by each recipe that has none in the folder yet."""
+    for name in recipe or RECIPES:
+        if (output / name).exists():
+            continue
+        intact, tokenizer = layerimp.load(model, dtype="float32")
+        assert tokenizer is not None
+        chosen_by, trained_on = (
+            list(load_calibration(source, tokenizer, samples=rows, max_length=max_length))
+            for source, rows in ((calibration, samples), (heal_text or calibration, training_rows))
+        )
+        small = RECIPES[name](Task(intact, chosen_by, trained_on, count, minutes))
+        small.save_pretrained(output / name)
+        tokenizer.save_pretrained(output / name)
+        print(f"{output / name}: {len(layerimp.find_blocks(small))} blocks", flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)
