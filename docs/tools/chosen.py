@@ -6,6 +6,7 @@ The results lie in `benchmarks/results/choices.jsonl`.
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,11 +15,18 @@ from typing import Any
 import pages
 from metrics_compared import TITLES
 
+from layerimp.report.results.measures import Difference
+from layerimp.report.statistics import corrected, with_errors
+
 DATA = pages.ROOT / "benchmarks" / "results" / "choices.jsonl"
 NAMES = TITLES | {"smollm2": TITLES["smollm2-135m"], "gemma": TITLES["gemma-3-270m"]}
 """How the pages call the models, by the name of their directory."""
 HEAD = ["model", "without", "chosen by", "draws", "divergence", "agreement", "retained", "blocks of the first draw"]
 STATES = ("unhealed", "healed")
+METHOD = "divergence, greedy"
+"""The recommended method."""
+MEASURES = {"retained": 100.0, "divergence": -1.0, "copying": 100.0}
+"""What methods are compared by, with the factor by which a difference is shown, so that more is always better."""
 Line = dict[str, Any]
 Table = tuple[list[str], list[list[str]]]
 
@@ -37,6 +45,8 @@ def value(line: Line, state: str, name: str) -> float | None:
     if name == "retained":
         worst = (measured["retained"] or {}).get("worst")
         return None if worst is None else float(worst["mean"])
+    if name == "copying":
+        return float(measured["copying"]["accuracy"]) if measured["copying"] else None
     return float(measured["divergence"]["mean"] if name == "divergence" else measured["agreement"])
 
 
@@ -66,6 +76,50 @@ def summary() -> Table:
         columns.append({method: _change(lines, name) for method, lines in methods.items()})
     known = list(dict.fromkeys(method for column in columns for method in column))
     return head, [[method, *(column.get(method, "–") for column in columns)] for method in known]
+
+
+def contrasts(methods: dict[str, list[Line]], name: str) -> dict[str, Difference]:
+    """Return by how much the recommended method is better than each other one after healing, with Holm's correction.
+
+    A difference is paired by draws: both methods read the same text. Empty if fewer than two draws have both.
+    """
+    own = {line["seed"]: line for line in methods.get(METHOD, ())}
+    found = {}
+    for rival, lines in methods.items():
+        pairs = [
+            (value(own[line["seed"]], "healed", name), value(line, "healed", name))
+            for line in lines
+            if line["seed"] in own
+        ]
+        differences = [
+            MEASURES[name] * (ours - theirs) for ours, theirs in pairs if ours is not None and theirs is not None
+        ]
+        if rival != METHOD and len(differences) > 1:
+            error = statistics.stdev(differences) / math.sqrt(len(differences))
+            found[rival] = with_errors(statistics.mean(differences), [(error, len(differences) - 1)])
+    return corrected(found)
+
+
+def ahead() -> Table:
+    """Return a row for each model, number of blocks and rival: by how much the recommended method is better."""
+    rows = []
+    for (model, count, _), methods in cells().items():
+        by_measure = {name: contrasts(methods, name) for name in MEASURES}
+        rivals = dict.fromkeys(rival for known in by_measure.values() for rival in known)
+        rows += [
+            [model, str(count), rival, *(_shown(known.get(rival), name) for name, known in by_measure.items())]
+            for rival in rivals
+        ]
+    return ["model", "without", "against", "retained, points", "divergence, nats less", "copying, points"], rows
+
+
+def _shown(difference: Difference | None, name: str) -> str:
+    """Show a difference with half of its interval, marked if it is significant."""
+    if difference is None or difference.low is None:
+        return "–"
+    digits = 2 if name == "divergence" else 1
+    mark = "" if difference.p is None or difference.p >= 0.05 else " ▲" if difference.mean > 0 else " ▼"
+    return f"{difference.mean:+.{digits}f} ± {difference.mean - difference.low:.{digits}f}{mark}"
 
 
 def _measured(lines: Sequence[Line], name: str) -> bool:

@@ -59,7 +59,8 @@ def settled(recipe: Recipe, model: PreTrainedModel, reads: Collection[str] = ("c
         length = row_length(spec, model)
         if spec.label_field and not classifies(model):
             raise OptionError(f"labels ({spec.label_field!r}) are for classifiers; {type(model).__name__} is none")
-        rows = task_of(str(spec.source)) is not None and classifies(model)
+        # The starter has learned from single documents: joined ones are strange to it.
+        rows = spec.source == STARTER or (task_of(str(spec.source)) is not None and classifies(model))
         packing = spec.packing or ("rows" if rows else "windows")
         update["calibration"] = spec.model_copy(update={"max_length": length, "packing": packing})
     if "amount" in reads:

@@ -88,12 +88,7 @@ def completed(recipe: Recipe, minutes: float | None) -> Recipe:
     for label, spec in healers.items():
         if trains(spec) and not any(spec.options.get(limit) is not None for limit in LIMITS):
             healers[label] = spec.model_copy(update={"options": {**spec.options, **own}})
-    update: dict[str, object] = {"healers": healers}
-    text = recipe.calibration
-    if recipe.model == STARTER and text.source in (None, STARTER) and text.packing is None:
-        # It has learned from single documents: joined ones are strange to it, and training would teach it these.
-        update["calibration"] = text.model_copy(update={"packing": "rows"})
-    return recipe.model_copy(update=update)
+    return recipe.model_copy(update={"healers": healers})
 
 
 def with_output(recipe: Recipe) -> Recipe:

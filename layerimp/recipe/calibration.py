@@ -19,8 +19,8 @@ class CalibrationSpec(Plain):
     field: str = "text"
     """JSON field that holds the text."""
     packing: Literal["windows", "rows"] | None = None
-    """windows: documents joined and cut into full rows; rows: one document per row. Default: rows for a classifier on a
-    task's training split, else windows."""
+    """windows: documents joined and cut into full rows; rows: one document per row. Default: rows for the text of the
+    starter, and for a classifier on a task's training split, else windows."""
     label_field: str | None = None
     """JSON field that holds a classifier's label, as a number or by name; needs the packing rows."""
     samples: int = Field(ROWS, ge=1)

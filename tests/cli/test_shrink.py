@@ -21,7 +21,6 @@ from layerimp.checkpoint.record import read_record
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline import shrink as shrinking
 from layerimp.pipeline import shrink_state
-from layerimp.pipeline.shrink_recipe import completed
 from layerimp.recipe.plans import read_plans
 from layerimp.report.results.shrunk import ShrinkReport
 from layerimp.report.tables.shrunk import LINES, WIDTH, lines_of
@@ -280,13 +279,3 @@ def test_a_model_in_memory_shrinks(calibration_file: Path) -> None:
     assert len(find_blocks(small.model)) == len(find_blocks(model)) - 1
     assert small.report.output is None
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-def test_the_starter_reads_single_documents_as_it_learned_them() -> None:
-    def packing(**fields: Any) -> str | None:
-        return completed(layerimp.Recipe(**fields), None).calibration.packing
-
-    assert packing() == packing(calibration={"source": "starter"}) == "rows"
-    assert packing(calibration={"packing": "windows"}) == "windows"
-    assert packing(model="m") is None
-    assert packing(calibration={"source": "mine.jsonl"}) is None

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from support.recipes import make_recipe
+from support.tiny import tiny
 
 from layerimp.assets import Assets
 from layerimp.pipeline import resolve as resolving
-from layerimp.pipeline.resolve import defaults_note, resolve
+from layerimp.pipeline.resolve import defaults_note, resolve, settled
 
 METHOD = "scorer divergence with pruner greedy, healed by linear"
 TASKS = "starter_stories, starter_sentiment, starter_qa"
@@ -55,6 +56,14 @@ def test_what_is_left_open_is_settled() -> None:
     assert (own.calibration.source, own.calibration.samples, own.tasks) == ("prose", 3, everything.tasks)
     named = make_recipe({"model": "m", "calibration": {"source": "t.jsonl"}, "tasks": []})
     assert resolve(named) == named
+
+
+def test_the_starter_reads_single_documents_as_it_learned_them() -> None:
+    def packing(**calibration: Any) -> str | None:
+        return settled(resolve(make_recipe({"calibration": calibration})), tiny("llama")).calibration.packing
+
+    assert packing() == packing(source="starter") == "rows"
+    assert packing(packing="windows") == packing(source="mine.jsonl") == "windows"
 
 
 def test_without_the_starter_there_are_no_tasks_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
