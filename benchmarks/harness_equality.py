@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from finished import Finished
-from harness_sides import Side, loaded, results
+from harness_sides import loaded, results
 
 import layerimp
 
@@ -199,26 +199,26 @@ def main(
     shots: Annotated[int | None, typer.Option(help="Examples; by default those of the task.")] = None,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     batch_size: Annotated[int, typer.Option(help="The batch size of both.")] = 8,
-    exact_softmax: Annotated[bool, typer.Option(help="Give lm_eval softmax_dtype=float32, as layerimp has.")] = False,
     threads: Annotated[int, typer.Option(help="The threads of both.")] = 1,
 ) -> None:
     """Compare and print."""
     torch.set_num_threads(threads)
     limits = LIMITS | {name: int(number) for name, _, number in (one.partition("=") for one in limit or [])}
-    theirs: Side = "lm_eval, softmax in float32" if exact_softmax else "lm_eval"
-    done = Finished(results_file, [model.name, dtype, batch_size, shots, *([theirs] if exact_softmax else [])])
+    done = Finished(results_file, [model.name, dtype, batch_size, shots])
     known = {(line["name"], line["limit"]) for line in done.lines}
     ready, tokenizer = layerimp.load(model, dtype=dtype)
     exact = Exact(model) if dtype == "float32" else None
     for name in task or LIMITS:
         if (name, limits[name]) not in known:
             tasks = loaded(data_dir, name, shots)
-            sides: tuple[Side, Side] = (theirs, "layerimp")
-            both = [results(side, ready, tokenizer, tasks, limits[name], batch_size) for side in sides]
+            sides = [results(side, ready, tokenizer, tasks, limits[name], batch_size) for side in SIDES]
             asked = {"model": model.name, "dtype": dtype, "name": name, "limit": limits[name], "shots": shots}
-            done.add(asked | {"batch_size": batch_size, "lm_eval": theirs} | compared(both[0], both[1], exact))
+            done.add(asked | {"batch_size": batch_size} | compared(sides[0], sides[1], exact))
     for line in done.lines:
         print(shown(line))
+
+
+SIDES = ("lm_eval", "layerimp")
 
 
 def shown(line: Mapping[str, Any]) -> str:

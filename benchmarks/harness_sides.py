@@ -1,9 +1,7 @@
 """lm-evaluation-harness's own model and layerimp's, on the same model in memory, tasks and local rows.
 
 `lm_eval` is `HFLM`, the class behind `lm_eval --model hf`; `layerimp` is the class with which `layerimp evaluate`
-answers the same requests. In 16 bits lm_eval takes the logarithms of probabilities in 16 bits as well, unless it is
-given a `softmax_dtype`; layerimp always takes them in float32. Both run in lm-eval's `evaluate`, so that prompts, rows
-and metrics cannot differ.
+answers the same requests. Both run in lm-eval's `evaluate`, so that prompts, rows and metrics cannot differ.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from layerimp_harness.model import ModelInMemory
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 
-Side = Literal["lm_eval", "lm_eval, softmax in float32", "layerimp"]
+Side = Literal["lm_eval", "layerimp"]
 
 LONGEST = 2048
 """The maximum number of tokens in a row."""
@@ -38,10 +36,10 @@ def results(side: Side, model: Any, tokenizer: Any, tasks: dict[str, Any], limit
     with contained(0):
         for one in tasks["tasks"].values():
             one.set_fewshot_seed(1234)  # for each side again, so that both have the same examples
-        sizes: dict[str, Any] = {"batch_size": batch_size, "max_length": LONGEST}
-        if side == "layerimp":
-            lm = ModelInMemory(model, tokenizer, **sizes, advance=lambda _finished: None)
+        if side == "lm_eval":
+            lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=LONGEST)
         else:
-            softmax = None if side == "lm_eval" else "float32"
-            lm = HFLM(pretrained=model, tokenizer=tokenizer, **sizes, softmax_dtype=softmax)
+            lm = ModelInMemory(
+                model, tokenizer, batch_size=batch_size, max_length=LONGEST, advance=lambda _finished: None
+            )
         return evaluate(lm=lm, task_dict=tasks, limit=limit, bootstrap_iters=0, log_samples=True)
