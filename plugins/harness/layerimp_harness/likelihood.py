@@ -215,6 +215,7 @@ class Likelihoods:
                 if greedy:
                     best[here] = _most_probable(*given, log_probs[here])
                 first += len(part)
+            del logits, part, given  # so that they do not exist together with the next ones
         lengths = [len(reader.continuation) for reader, _ in asked]
         each = zip(asked, log_probs.split(lengths), best.split(lengths), strict=True)
         return {reader.request: Answer(own, bool(top.all())) for (reader, _), own, top in each}
