@@ -170,10 +170,10 @@ class ImageReader:
         """Cut a row to the most tokens that it may have, and note which of them scorers read."""
         shape, length = batch["input_ids"].shape, self.max_length
         of_images = batch["input_ids"] == (-1 if self.image_token is None else self.image_token)
-        needed = int(of_images.nonzero()[:, 1].max()) + 2 if of_images.any() else 2
+        needed = int(of_images.nonzero()[:, 1].max()) + 2 if of_images.any() else shape[1]  # if not known, all of it
         if needed > length:
             raise CalibrationError(
-                f"{_named(text)}: its images end at token {needed - 1}, and rows have {length} tokens; ask for longer "
+                f"{_named(text)}: it needs {needed} tokens with its images, and rows have {length}; ask for longer "
                 f"ones (--max-length {needed} or more), or leave it out"
             )
         cut = {

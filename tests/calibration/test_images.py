@@ -138,11 +138,21 @@ def test_images_tell_documents_and_texts_apart(read: Any, processor: Any, tmp_pa
 
 def test_a_row_is_cut_after_its_images(read: Any, processor: Any) -> None:
     documents = [("the cat sat on the mat", [1])]
-    whole, cut = (read(documents, images=ImageReader(lambda: processor, length)) for length in (64, 1 + PLACES + 3))
+    whole, cut = (
+        read(documents, images=ImageReader(lambda: processor, length, IMAGE_TOKEN)) for length in (64, 1 + PLACES + 3)
+    )
     assert cut.rows[0] == whole.rows[0][: 1 + PLACES + 3]
     (batch,) = cut
     assert batch["attention_mask"].shape == (1, 20)
     assert batch["pixel_values"].shape == (1, 3, 32, 32)
+
+
+def test_a_row_whose_image_tokens_are_not_known_is_not_cut(read: Any, processor: Any) -> None:
+    documents = [("the cat sat on the mat", [1])]
+    whole = 1 + PLACES + 6
+    assert len(read(documents, images=ImageReader(lambda: processor, whole)).rows[0]) == whole
+    with pytest.raises(CalibrationError, match=f"it needs {whole} tokens with its images, and rows have {whole - 1}"):
+        read(documents, images=ImageReader(lambda: processor, whole - 1))
 
 
 def test_image_tokens_can_be_left_out_of_the_scores(read: Any, processor: Any) -> None:
@@ -192,7 +202,7 @@ def test_a_model_without_sight_reads_the_text_alone(processor: Any, tmp_path: Pa
         ),
         (
             {"text": "a", "image": ["1.png"] * 4},
-            r"its images end at token 65, and rows have 64 tokens; .*--max-length 66",
+            r"it needs 66 tokens with its images, and rows have 64; .*--max-length 66",
         ),
     ],
 )

@@ -51,7 +51,7 @@ def test_a_run_on_text_with_images(layerimp_command: Run, tmp_path: Path) -> Non
     assert all(0 < each["rows"] < 12 and each["divergence"]["mean"] > 0 for each in known)
     code, out, err = layerimp_command("run", *given, *wanted, "--max-length", 12)
     assert code == 2
-    assert "its images end at token 17, and rows have 12 tokens; ask for longer ones (--max-length 18 or more)" in err
+    assert "it needs 18 tokens with its images, and rows have 12; ask for longer ones (--max-length 18 or more)" in err
 
 
 def test_scores_without_the_tokens_of_images(layerimp_command: Run, tmp_path: Path) -> None:
