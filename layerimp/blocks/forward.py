@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from layerimp.blocks.batches import holds_images, image_inputs
 from layerimp.errors import LayerimpError, ModelError, one_line
@@ -116,4 +117,9 @@ def giving_back(outputs: Mapping[nn.Module, Any]) -> Iterator[None]:
 
 
 def _constant(output: Any, *_args: Any, **_kwargs: Any) -> Any:
-    return output
+    return in_own_container(output)
+
+
+def in_own_container(output: Any) -> Any:
+    """Return an output with the same tensors in a new container, in which a model may replace them."""
+    return output if isinstance(output, Tensor) else tree_map(lambda leaf: leaf, output)

@@ -98,6 +98,18 @@ def test_the_loss_without_a_block(saved: Saved, monkeypatch: pytest.MonkeyPatch)
             assert found[index] == pytest.approx(float((intact - without).mean()), rel=1e-3, abs=1e-5)
 
 
+def test_images_are_read_once(saved: Saved) -> None:
+    """However many blocks are tried, what reads the images computes once for each row."""
+    directory, model = saved
+    text = seeing.rows_of_texts(directory, model)
+    tower = model.model.visual if hasattr(model.model, "visual") else model.model.vision_tower
+    calls: list[None] = []
+    hook = next(tower.children()).register_forward_hook(lambda *_: calls.append(None))
+    scores(layerimp.find_blocks(model), text, "perplexity")
+    hook.remove()
+    assert len(calls) == sum("pixel_values" in batch for batch in text)
+
+
 def test_gradients(saved: Saved) -> None:
     directory, model = saved
     text = seeing.rows_of_texts(directory, model)
