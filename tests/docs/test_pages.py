@@ -333,6 +333,13 @@ def test_every_field_has_its_place() -> None:
         assert '"properties"' in content
 
 
+def test_every_module_has_its_layer() -> None:
+    table = reference.expanded("<!-- generated: layers -->")
+    for place in (ROOT / "layerimp").iterdir():
+        if place.stem not in ("__init__", "__main__", "__pycache__", "py"):
+            assert re.search(rf"^\| (– )?`{place.stem}` \| \S", table, re.MULTILINE), place
+
+
 def test_every_public_name_and_hook_has_its_place() -> None:
     python, contracts = ((DOCS / name).read_text() for name in ("reference/python.md", "extend/plugins.md"))
     for name in layerimp.__all__:
