@@ -97,9 +97,7 @@ class ImageReader:
             with quiet():
                 return self.load()
         except ImportError as error:
-            raise CalibrationError(
-                f"images are read with Pillow and torchvision: pip install 'layerimp[vision]' ({one_line(error)})"
-            ) from error
+            raise _lacking(error) from error
         except Exception as error:
             raise CalibrationError(
                 f"images are read by the model's processor, which cannot be loaded: {cause(error)}"
@@ -193,14 +191,18 @@ def _named(text: IllustratedText) -> str:
     return f"the document with the image {text.paths[0]}" + (" and others" if len(text.images) > 1 else "")
 
 
+def _lacking(error: ImportError) -> CalibrationError:
+    return CalibrationError(
+        f"a package that reads images is missing: pip install 'layerimp[vision]' ({one_line(error)})"
+    )
+
+
 def _picture(path: Path) -> Any:
     """Open an image in RGB, turned as its camera was held."""
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
-        raise CalibrationError(
-            f"images are read with Pillow and torchvision: pip install 'layerimp[vision]' ({one_line(error)})"
-        ) from error
+        raise _lacking(error) from error
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
