@@ -335,10 +335,10 @@ def _compared(what: str, model: str = "") -> str:
 
 
 def _choices(extent: str = "all") -> str:
-    """A table of what methods choose, and what is left: of `all`, or a `summary` with a column for each model."""
+    """A table of what methods choose: of `all`, a `summary` with a column for each model, or what is `ahead`."""
     import chosen
 
-    return _table(*{"all": chosen.table, "summary": chosen.summary}[extent]())
+    return _table(*{"all": chosen.table, "summary": chosen.summary, "ahead": chosen.ahead}[extent]())
 
 
 def _published() -> str:

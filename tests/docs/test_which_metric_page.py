@@ -10,9 +10,12 @@ from typing import Any
 
 import chosen
 import metrics_compared
+import numpy as np
 import pages
 import pytest
 import which_metric
+from scipy.stats import ttest_rel
+from statsmodels.stats.multitest import multipletests
 from support.pictures import alike
 
 FIGURE = pages.ROOT / "docs" / "figures" / "which-metric.svg"
@@ -283,3 +286,34 @@ def test_a_model_that_was_measured_on_no_tasks_shows_its_divergence(
         [["depth", "1.23 → 1.23", "75.0 → 75.0"], ["avss", "–", "50.0 → 50.0"]],
     )
     assert chosen.table()[1][0] == ["SmolLM2-135M", "2", "depth", "1", "1.23 → 1.23", "50.0 → 50.0", "", "1/2, 3"]
+
+
+def test_the_recommended_method_is_compared_by_paired_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    divergences = {
+        "divergence, greedy": [0.5, 0.7, 0.6, 0.8],
+        "depth": [0.9, 1.2, 1.0, 1.15],
+        "random": [0.4, 0.9, 0.7, 0.65],
+        "cim": [2.0],
+    }
+
+    def line(method: str, seed: int, divergence: float) -> str:
+        state = {"divergence": {"mean": divergence}, "agreement": 0.5, "copying": None, "retained": None}
+        cell = {"setting": "s", "model": "m", "count": 2, "method": method, "seed": seed, "blocks": [1, 2]}
+        return json.dumps(cell | {"unhealed": state, "healed": state})
+
+    lines = [line(method, *each) for method, values in divergences.items() for each in enumerate(values)]
+    (tmp_path / "choices.jsonl").write_text("\n".join(lines))
+    monkeypatch.setattr(chosen, "DATA", tmp_path / "choices.jsonl")
+    (methods,) = chosen.cells().values()
+    found = chosen.contrasts(methods, "divergence")
+    own, *rivals = (np.array(values) for values in divergences.values())
+    tests = [ttest_rel(rival, own) for rival in rivals[:2]]
+    p = multipletests([test.pvalue for test in tests], method="holm")[1]
+    for difference, test, corrected in zip((found["depth"], found["random"]), tests, p, strict=True):
+        low, high = test.confidence_interval()
+        assert (difference.low, difference.high, difference.p) == pytest.approx((low, high, corrected))
+    assert found.keys() == {"depth", "random"}
+    assert chosen.ahead()[1] == [
+        ["m", "2", "depth", "–", "+0.41 ± 0.10 ▲", "–"],
+        ["m", "2", "random", "–", "+0.01 ± 0.26", "–"],
+    ]
