@@ -31,7 +31,7 @@ RECORD = RECORDS / "starter.json"
 SHOWN_ON = (pages.ROOT / "README.md", pages.ROOT / "docs" / "shrink" / "index.md")
 TITLE = "Recorded"
 OUTPUT = "starter-small"
-HEADS = ["", "blocks", "parameters", "reading", "writing", "retained", "agreement", "divergence"]
+HEADS = ["", "blocks", "parameters", "prefill", "decoding", "retained", "agreement", "divergence"]
 TEXTS = ["prompt", "the intact model goes on", "the small model goes on"]
 _MARKDOWN = re.compile(r"([\\`*_\[\]$])")
 

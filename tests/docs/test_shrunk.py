@@ -33,8 +33,8 @@ def test_every_document_is_a_row() -> None:
     small, intact = document["small"], document["intact"]
     assert shown["blocks"] == f"{small['blocks']} of {intact['blocks']}"
     assert shown["parameters"] == f"-{100 * (1 - small['parameters'] / intact['parameters']):.1f}%"
-    assert shown["reading"].startswith(f"×{document['speeds']['prefill']['factor']:.2f} ± ")
-    assert shown["writing"].startswith(f"×{document['speeds']['decoding']['factor']:.2f} ± ")
+    assert shown["prefill"].startswith(f"×{document['speeds']['prefill']['factor']:.2f} ± ")
+    assert shown["decoding"].startswith(f"×{document['speeds']['decoding']['factor']:.2f} ± ")
     assert shown["retained"].startswith(f"{100 * document['retained']['worst']['mean']:.1f}% ± ")
     assert shown["agreement"] == f"{100 * document['fidelity']['agreement']:.1f}%"
     assert float(shown["divergence"]) == pytest.approx(document["fidelity"]["divergence"]["mean"], rel=1e-3)
