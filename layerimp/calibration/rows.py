@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from layerimp.calibration.images import IllustratedRow, IllustratedText
+from layerimp.defaults import STARTER
 from layerimp.errors import CalibrationError
 
 if TYPE_CHECKING:
@@ -72,6 +73,11 @@ def _frame(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[i
         if inner and whole[start : start + len(inner)] == inner:
             return tuple(whole[:start]), tuple(whole[start + len(inner) :])
     return (), ()
+
+
+def default_packing(source: str) -> Packing:
+    """Return how a text is packed by default: the starter has learned from single documents, not from joined ones."""
+    return "rows" if source == STARTER else "windows"
 
 
 @dataclass(frozen=True)

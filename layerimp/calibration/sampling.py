@@ -16,7 +16,7 @@ from pydantic import Field
 
 from layerimp.calibration.documents import Packing, Reader, check_source, read_documents
 from layerimp.calibration.images import IllustratedRow, identity
-from layerimp.calibration.rows import RowFormat, groups, padded, tensor
+from layerimp.calibration.rows import RowFormat, default_packing, groups, padded, tensor
 from layerimp.component import Plain
 from layerimp.errors import CalibrationError
 from layerimp.evaluator import Document
@@ -129,7 +129,7 @@ def load_calibration(
     batch_size: int = 8,
     seed: int = 0,
     field: str = "text",
-    packing: Packing = "windows",
+    packing: Packing | None = None,
     label_field: str | None = None,
     label2id: Mapping[str, int] | None = None,
     images: ImageReader | None = None,
@@ -147,7 +147,8 @@ def load_calibration(
         seed: The seed, which determines which documents are drawn and in what order.
         field: The JSON field that holds the text.
         packing: `windows` joins the documents and cuts them into full windows, each with the tokenizer's special tokens
-            at its beginning and end; `rows` makes one row of each document.
+            at its beginning and end; `rows` makes one row of each document. By default `rows` for the text of the
+            starter, else `windows`.
         label_field: The JSON field that holds a document's label, for classifiers; needs `rows`.
         label2id: A classifier's labels by name, as in its configuration. If given, each label must be one of these, by
             name or by number; otherwise labels are numbers.
@@ -157,7 +158,7 @@ def load_calibration(
         CalibrationError: the text or an image cannot be read, a row is empty, or there is too little text; or a label
             is missing or unknown.
     """
-    form = RowFormat(tokenizer, max_length, batch_size, packing, images)
+    form = RowFormat(tokenizer, max_length, batch_size, packing or default_packing(str(source)), images)
     reader = Reader(field, label_field, label2id, images is not None)
     return read_corpus(str(source), reader, form, samples).draw(samples, seed)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerimp.calibration.documents import TASK, task_of
+from layerimp.calibration.rows import default_packing
 from layerimp.defaults import HUB, LENGTH, PROSE, RATIO, STARTER, STARTER_TASKS
 from layerimp.errors import OptionError, listing
 from layerimp.evaluation.selection import compares_with_intact, reads_tasks
@@ -59,9 +60,8 @@ def settled(recipe: Recipe, model: PreTrainedModel, reads: Collection[str] = ("c
         length = row_length(spec, model)
         if spec.label_field and not classifies(model):
             raise OptionError(f"labels ({spec.label_field!r}) are for classifiers; {type(model).__name__} is none")
-        # The starter has learned from single documents: joined ones are strange to it.
-        rows = spec.source == STARTER or (task_of(str(spec.source)) is not None and classifies(model))
-        packing = spec.packing or ("rows" if rows else "windows")
+        rows = task_of(str(spec.source)) is not None and classifies(model)
+        packing = spec.packing or ("rows" if rows else default_packing(str(spec.source)))
         update["calibration"] = spec.model_copy(update={"max_length": length, "packing": packing})
     if "amount" in reads:
         update["ratio"] = default_ratio(recipe)

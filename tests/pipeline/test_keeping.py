@@ -305,7 +305,7 @@ def test_without_tasks_text_is_held_out(layerimp_command: Run) -> None:
 def agreements(removed: list[int]) -> list[float]:
     """The agreement of the starter without some blocks with the whole one, on the searching and confirming rows."""
     model, tokenizer = layerimp.load("starter")
-    drawn = load_calibration("starter", tokenizer, samples=40, max_length=64, packing="rows")
+    drawn = load_calibration("starter", tokenizer, samples=40, max_length=64)
     rows = drawn.rows[3::4]
     with torch.no_grad():
         before = [model(torch.tensor([row])).logits[0, :-1].argmax(-1) for row in rows]
