@@ -261,6 +261,19 @@ def test_the_recommended_method_retains_as_much_as_each_other() -> None:
         assert statistics.mean(each) >= 0, method
 
 
+def test_no_other_method_is_significantly_ahead_of_the_recommended_one() -> None:
+    by_model = {model: methods for (model, _, _), methods in chosen.cells().items()}
+    assert by_model.keys() == {"The starter", "MiniLM on SST-2", "SmolLM2-135M"}
+    for methods in by_model.values():
+        for name in chosen.MEASURES:
+            for rival, difference in chosen.contrasts(methods, name).items():
+                assert difference.mean > 0 or difference.p is None or difference.p >= 0.05, (name, rival)
+    copying = chosen.contrasts(by_model["SmolLM2-135M"], "copying")["block-influence"]
+    assert copying.mean > 20
+    assert copying.p is not None
+    assert copying.p < 0.05
+
+
 def test_choices_have_a_column_for_each_model_with_one_scale() -> None:
     head, rows = chosen.summary()
     names = {model for model, _, _ in chosen.cells()}
