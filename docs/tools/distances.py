@@ -11,11 +11,18 @@ from typing import Any
 import pages
 
 from layerimp.fidelity import Fidelity
-from layerimp.report.tables.fidelity_figures import FIGURES
+from layerimp.report.tables.fidelity_figures import FIGURES, Figure
 
 DATA = pages.ROOT / "benchmarks" / "results" / "fidelity.jsonl"
 NAMES = {"smollm2": "SmolLM2-135M", "gemma": "Gemma 3 270M", "sst2": "MiniLM, SST-2"}
 """How the page calls the models, by the name of their directory."""
+_MEDIAN = Figure(lambda fidelity: fidelity.divergence.median if fidelity.divergence else None)
+SHOWN = {
+    "divergence": FIGURES["divergence"],
+    "divergence median": _MEDIAN,
+    **{name: figure for name, figure in FIGURES.items() if name != "divergence" and "images" not in name},
+}
+"""The figures of the table; none of its models reads images."""
 
 
 def results() -> list[dict[str, Any]]:
@@ -25,15 +32,15 @@ def results() -> list[dict[str, Any]]:
 
 def table() -> tuple[list[str], list[list[str]]]:
     """Return the heads of the table, and its rows: the intact model's numbers, then each other model's."""
-    head, rows = ["model", "without", *FIGURES], []
+    head, rows = ["model", "without", *SHOWN], []
     for line in results():
         measured = [Fidelity.model_validate(row["fidelity"]) for row in line["rows"]]
         name = NAMES.get(line["model"], line["model"])
-        rows.append([name, "", *(_shown(figure.intact(measured[0]), figure) for figure in FIGURES.values())])
+        rows.append([name, "", *(_shown(figure.intact(measured[0]), figure) for figure in SHOWN.values())])
         for row, fidelity in zip(line["rows"], measured, strict=True):
             removed = f"{row['removed']} of {line['blocks']}" if row["removed"] else ""
             without = ", ".join(filter(None, (removed, row["by"])))
-            rows.append(["", without, *(_shown(figure.of(fidelity), figure) for figure in FIGURES.values())])
+            rows.append(["", without, *(_shown(figure.of(fidelity), figure) for figure in SHOWN.values())])
     return head, rows
 
 

@@ -17,13 +17,14 @@ HEADS = ["model", "instead of the intact model", *SHOWN]
 
 
 def table() -> tuple[list[str], list[list[str]]]:
-    """Return the heads of the table, and two rows for each model: rounded weights, and the fewest blocks, healed."""
+    """Return the heads of the table, and two rows for each model: rounded weights, and the fewest blocks."""
     rows = []
     for line in distances.results():
         rounded = next(row for row in line["rows"] if not row["removed"])
-        pruned = max((row for row in line["rows"] if "+" in row["by"]), key=lambda row: row["removed"])
+        pruned = min(line["rows"], key=lambda row: (-row["removed"], row["fidelity"]["divergence"]["mean"]))
         healer = pruned["by"].partition("+")[2]
-        left = f"{line['blocks'] - pruned['removed']} of {line['blocks']} blocks, healed by {healer}"
+        left = f"{line['blocks'] - pruned['removed']} of {line['blocks']} blocks"
+        left += f", healed by {healer}" if healer else ""
         name = distances.NAMES.get(line["model"], line["model"])
         rows += [[name, rounded["by"], *_figures(rounded)], ["", left, *_figures(pruned)]]
     return HEADS, rows

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import distances
+from typing import Any
 
-from layerimp.report.tables.fidelity_figures import FIGURES
+import distances
+import rounded
 
 
 def test_every_model_that_was_measured_has_its_row() -> None:
     head, rows = distances.table()
-    assert len(head) == 2 + len(FIGURES)
+    assert len(head) == 2 + len(distances.SHOWN)
+    assert all(any(row[number] for row in rows) for number in range(len(head)))
     assert all(len(row) == len(head) for row in rows)
     measured = distances.results()
     assert len(rows) == sum(1 + len(line["rows"]) for line in measured)
@@ -36,3 +38,47 @@ def test_the_numbers_stand_under_their_heads() -> None:
     assert first[head.index("agreement")] == f"{fidelity['agreement']:.1%}"
     assert intact[head.index("divergence")] == ""
     assert intact[head.index("copying")] == f"{fidelity['copying']['intact']:.1%}"
+    assert float(first[head.index("divergence median")]) == float(f"{fidelity['divergence']['median']:.4g}")
+
+
+def fidelities(model: str) -> dict[tuple[int, bool], dict[str, Any]]:
+    """What was measured of a model, by the number of removed blocks and whether it is healed."""
+    (line,) = (line for line in distances.results() if line["model"] == model)
+    return {(row["removed"], "+" in row["by"]): row["fidelity"] for row in line["rows"]}
+
+
+def test_agreement_falls_further_than_copying() -> None:
+    for model, quarter in {"starter": 3, "smollm2": 7, "gemma": 4}.items():
+        found = fidelities(model)[quarter, False]
+        assert 1 - found["agreement"] > found["copying"]["intact"] - found["copying"]["accuracy"]
+
+
+def test_healing_brings_back_a_part_of_the_divergence() -> None:
+    regained, copied = {}, {}
+    for model, counts in {"starter": (1, 3), "smollm2": (4, 7), "gemma": (2, 4)}.items():
+        pairs = [(found[count, False], found[count, True]) for found in [fidelities(model)] for count in counts]
+        regained[model] = [1 - after["divergence"]["mean"] / before["divergence"]["mean"] for before, after in pairs]
+        copied[model] = [after["copying"]["accuracy"] - before["copying"]["accuracy"] for before, after in pairs]
+    assert all(0.28 < share < 0.5 for model in ("smollm2", "gemma") for share in regained[model])
+    assert max(regained["starter"]) < 0.01
+    assert min(copied["gemma"]) > 0.1
+    assert min(copied["smollm2"]) < 0
+
+
+def test_the_median_of_the_classifier_falls_while_mean_and_tail_rise() -> None:
+    found = fidelities("sst2")
+    for count in (1, 2):
+        before, after = (found[count, healed] for healed in (False, True))
+        assert before["predictions"] == after["predictions"] == 32
+        assert after["divergence"]["median"] < before["divergence"]["median"]
+        assert all(after["divergence"][name] > before["divergence"][name] for name in ("mean", "p99"))
+
+
+def test_rounded_weights_stand_beside_the_nearer_of_two_pruned_models() -> None:
+    _, rows = rounded.table()
+    assert [row[1] for row in rows if row[0] == ""] == [
+        "9 of 12 blocks, healed by linear",
+        "4 of 6 blocks",
+        "23 of 30 blocks, healed by linear",
+        "14 of 18 blocks, healed by linear",
+    ]

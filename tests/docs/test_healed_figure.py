@@ -54,6 +54,41 @@ def test_the_table_shows_the_middle_and_the_best_of_all_methods() -> None:
         assert row[f"{name}, unhealed → healed"] == shown
 
 
+def gains(model: str) -> list[float]:
+    """What `linear` brings back at the largest amount, by choosing method of whole blocks."""
+    parts = metrics_compared.results(model)
+    known = [one for one in metrics_compared.methods(parts) if one.scorer not in ("random", "depth")]
+    last = max(metrics_compared.amounts(parts))
+    pairs = [(one.retained(last), one.retained(last, "linear")) for one in known]
+    return [after - before for before, after in pairs if before is not None and after is not None]
+
+
+def test_the_gap_decides_more_than_the_size() -> None:
+    every = {model: gains(model) for model in metrics_compared.TITLES}
+    medians = [statistics.median(each) for each in every.values()]
+    for each in every.values():
+        assert min(each) < 0.01
+        assert max(each) > 0.2
+        assert max(each) - min(each) > max(medians) - min(medians)
+    named = {row[0] + row[1]: row[3] for row in healed.table()[1]}
+    grown = {}
+    for name in ("MiniLM on SST-22 of 6", "SmolLM2-135M7 of 30"):
+        before, after = map(float, named[name].split(" → "))
+        grown[name[0]] = after - before
+    assert grown["M"] > grown["S"]
+
+
+def test_answers_come_back_on_gemma_and_hardly_on_the_starter() -> None:
+    def grown(model: str, task: str) -> float:
+        head, rows = metrics_compared.tasks(model)
+        cells = [row[head.index(f"`{task}`")].split(" → ") for row in rows]
+        return statistics.median(float(cell[1]) - float(cell[0]) for cell in cells)
+
+    assert grown("starter", "starter_stories") > 10
+    assert max(grown("starter", task) for task in ("starter_sentiment", "starter_qa")) < 3
+    assert grown("gemma-3-270m", "knowledge") > 5
+
+
 def test_the_figure_has_colours_of_its_own_and_on_the_site_those_of_the_site() -> None:
     (style,) = re.findall(r"<style>.*?</style>", SHOWN)
     used = set(re.findall(r"var\((--[\w-]+)\)", SHOWN))

@@ -34,6 +34,29 @@ def test_the_table_has_a_row_for_each_training() -> None:
         )
 
 
+def test_the_page_says_what_the_table_bears() -> None:
+    head, rows = trained.table()
+    named = [dict(zip(head, row, strict=True)) for row in rows]
+
+    def found(without: str, *options: str) -> dict[int, float]:
+        """What is recovered, by minutes, of the rows with these options."""
+        return {
+            int(row["minutes"]): float(row["recovered"].rstrip("%"))
+            for row in named
+            if row["without"] == without and row["options"] == ", ".join(f"`{option}`" for option in options)
+        }
+
+    smollm2 = "12-15, 17, 25-26"
+    assert max(found(smollm2, "first=linear", "learns=all").values()) > max(found(smollm2, "learns=all").values()) + 10
+    quick = found("1, 2, 4", "first=linear", "learns=all", "rate=5e-4", "rows=16")
+    assert len(quick) == 2
+    assert quick[max(quick)] < quick[min(quick)]
+    (slow,) = found("1, 2, 4", "first=linear", "learns=all", "rate=1e-4", "rows=16").values()
+    assert slow > max(quick.values()) + 10
+    (default,), (fast,) = found(smollm2).values(), found(smollm2, "rate=1e-3").values()
+    assert fast > default - 1
+
+
 def test_what_is_retained_is_what_a_model_knows_beyond_chance() -> None:
     line = {"intact": {"losses": [2.0, 2.0], "accuracy": []}, "chance": [7.0, 7.0]}
     assert math.isclose(trained.retained(line, {"losses": [3.0, 4.0]}), 0.7)

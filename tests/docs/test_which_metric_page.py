@@ -207,9 +207,19 @@ def test_training_narrows_the_gaps() -> None:
     assert near == 3
 
 
+def test_training_narrows_the_gaps_between_metrics_on_three_models() -> None:
+    for model in LARGEST:
+        _, rows = metrics_compared.trained(model)
+        ends = [[float(row[column]) for row in rows if row[0] != "`random`"] for column in (2, 3)]
+        healed, trained = (max(values) - min(values) for values in ends)
+        assert (trained < healed) == (model != "gemma-3-270m")
+        assert trained > 1
+
+
 def test_likelihood_does_not_see_copying() -> None:
     tasks = entries("smollm2-135m", "unhealed")["gbis"]["tasks"]
-    assert min(tasks[f"{text}_openings"] for text in ("pile", "hackernews", "wikipedia")) > 0.75
+    shares = [tasks[f"{text}_openings"] for text in ("pile", "hackernews", "wikipedia")]
+    assert 0.75 < min(shares) < statistics.mean(shares) < 0.85
     assert tasks["copying"] < 0.01
 
 
@@ -230,6 +240,18 @@ def test_a_quarter_costs_more_than_a_tenth() -> None:
                 assert max(means(model, part, end, quarter).values()) < 0.9
     for model in ("smollm2-135m", "gemma-3-270m"):
         assert max(means(model, "unhealed", removed=1).values()) < 0.95
+
+
+def test_scores_cost_what_other_pages_say() -> None:
+    costs = [metrics_compared.results(model)["unhealed"]["cost"] for model in LARGEST]
+    gradients, changes = (
+        [cost[name] for cost in costs for name in names] for names in (("gbis", "lrp", "taylor"), ("perplexity", "cim"))
+    )
+    assert "| 2.5 to 10 |" in (CHOOSE / "importance.md").read_text(encoding="utf-8")
+    assert round(min(gradients), 1) == 2.5
+    assert 9.5 < max(gradients) < 10
+    assert "[2 to 40 passes]" in (CHOOSE.parent / "measure" / "performance.md").read_text(encoding="utf-8")
+    assert 35 < max(gradients + changes) < 40
 
 
 def test_one_pass_is_best_spent_on_block_influence() -> None:
