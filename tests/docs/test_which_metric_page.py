@@ -238,6 +238,17 @@ def test_a_quarter_costs_more_than_a_tenth() -> None:
         for part in ("healed", "window", "greedy"):
             for end in ("", "linear"):
                 assert max(means(model, part, end, quarter).values()) < 0.9
+    sizes = {"The starter": 3, "SmolLM2-135M": 7, "Gemma 3 270M": 4}
+    reached = {
+        (model, method, state)
+        for (model, count, _), methods in chosen.cells().items()
+        for method, lines in methods.items()
+        for state in ("unhealed", "healed")
+        if sizes.get(model) == count
+        and (shares := [share for line in lines if (share := chosen.value(line, state, "retained")) is not None])
+        and statistics.mean(shares) >= 0.9
+    }
+    assert reached == {("The starter", chosen.METHOD, "unhealed")}
     for model in ("smollm2-135m", "gemma-3-270m"):
         assert max(means(model, "unhealed", removed=1).values()) < 0.95
 
