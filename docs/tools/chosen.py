@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
@@ -56,9 +57,14 @@ def table() -> Table:
     for (model, count, _), methods in cells().items():
         for method, lines in methods.items():
             figures = [_change(lines, name) for name in ("divergence", "agreement", "retained")]
-            blocks = ", ".join(map(str, sorted(lines[0]["blocks"], key=str)))
+            blocks = ", ".join(map(str, sorted(lines[0]["blocks"], key=_depth)))
             rows.append([model, str(count), method, str(len(lines)), *figures, blocks])
     return HEAD, rows
+
+
+def _depth(step: int | str) -> int:
+    """Return the number of the first block of a step."""
+    return int(re.split(r"\D", str(step))[0])
 
 
 def summary() -> Table:
