@@ -47,7 +47,7 @@ def value(line: Line, state: str, name: str) -> float | None:
         worst = (measured["retained"] or {}).get("worst")
         return None if worst is None else float(worst["mean"])
     if name == "copying":
-        return float(measured["copying"]["accuracy"]) if measured["copying"] else None
+        return float(measured["copying"]["accuracy"]) if measured.get("copying") else None
     return float(measured["divergence"]["mean"] if name == "divergence" else measured["agreement"])
 
 
@@ -79,7 +79,7 @@ def summary() -> Table:
         draws = sorted({len(lines) for lines in methods.values()})
         times = f"{' to '.join(map(str, draws[:: max(1, len(draws) - 1)]))} draw{'s' * (draws[-1] > 1)}"
         head.append(f"{model}, without {count}: {name} ({times})")
-        columns.append({method: _change(lines, name) for method, lines in methods.items()})
+        columns.append({method: _change(lines, name) + _copies(lines, name) for method, lines in methods.items()})
     known = list(dict.fromkeys(method for column in columns for method in column))
     return head, [[method, *(column.get(method, "–") for column in columns)] for method in known]
 
@@ -126,6 +126,12 @@ def _shown(difference: Difference | None, name: str) -> str:
     digits = 2 if name == "divergence" else 1
     mark = "" if difference.p is None or difference.p >= 0.05 else " ▲" if difference.mean > 0 else " ▼"
     return f"{difference.mean:+.{digits}f} ± {difference.mean - difference.low:.{digits}f}{mark}"
+
+
+def _copies(lines: Sequence[Line], name: str) -> str:
+    """Show beside a divergence how much repeated text the healed models copy, in per cent."""
+    shares = [share for line in lines if (share := value(line, "healed", "copying")) is not None]
+    return f"; copies {100 * statistics.mean(shares):.0f} %" if name == "divergence" and shares else ""
 
 
 def _measured(lines: Sequence[Line], name: str) -> bool:
