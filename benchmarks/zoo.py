@@ -190,6 +190,14 @@ ADJUSTED |= {
         "audio_config": {"vocab_offset": 94, "vocab_size": 4, "conf_num_hidden_layers": 1},
         "vision_soft_tokens_per_image": 4,
     },
+    "llama4": {  # the shuffle joins the features of four patches
+        "vision_config": {
+            "intermediate_size": 128,
+            "projector_input_dim": 64,
+            "projector_output_dim": 64,
+            "vision_output_dim": 64,
+        }
+    },
     "perception_lm": {
         "vision_config": {
             "architecture": "vit_tiny_patch16_224",
