@@ -36,6 +36,7 @@ from transformers import PreTrainedModel
 import layerimp
 from layerimp.blocks import run
 from layerimp.calibration import load_calibration
+from layerimp.errors import LayerimpError
 
 Batch = dict[str, Tensor]
 
@@ -150,7 +151,7 @@ def replaceme(task: Task) -> PreTrainedModel:
     return small
 
 
-class _ReachedError(Exception):
+class _ReachedError(LayerimpError):
     """A forward has come to the block that it was to come to."""
 
 
