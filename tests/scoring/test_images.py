@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +9,10 @@ import pytest
 import torch
 from support import seeing
 from support.collected import Collect
+from support.states import states
 from torch.nn.functional import cosine_similarity
 
 import layerimp
-from layerimp.blocks.forward import block_input, hidden_states
 from layerimp.blocks.images import image_token
 from layerimp.errors import CalibrationError, ModelError
 from layerimp.models.offloading import open_offloaded
@@ -36,27 +34,6 @@ def scores(stack: Any, text: Any, *names: str) -> dict[str, list[float]]:
     return {name: list(found.scores) for name, found in measure(stack, text, scorers).items()}
 
 
-@contextmanager
-def states(model: Any) -> Iterator[dict[tuple[str, int], torch.Tensor]]:
-    """The input and the output of each block, by end and index."""
-    found: dict[tuple[str, int], torch.Tensor] = {}
-    hooks = []
-    for index, block in enumerate(layerimp.find_blocks(model)):
-
-        def enter(_m: Any, args: Any, kwargs: Any, index: int = index) -> None:
-            found["in", index] = block_input(args, kwargs)
-
-        def leave(_m: Any, _a: Any, out: Any, index: int = index) -> None:
-            found["out", index] = hidden_states(out)
-
-        hooks += [block.register_forward_pre_hook(enter, with_kwargs=True), block.register_forward_hook(leave)]
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def log_probs(model: Any, inputs: Any) -> torch.Tensor:
     """The log-probability of every token that is predicted [target]."""
     (ids,) = inputs["input_ids"]
@@ -76,7 +53,7 @@ def test_what_blocks_do_to_tokens(saved: Saved, skips: bool) -> None:
             model(**inputs)
             counts = inputs["input_ids"][0] != image_token(model.config) if skips else slice(None)
             for index, kept in enumerate(angles):
-                before, after = (found[end, index][0, counts].double() for end in ("in", "out"))
+                before, after = (found[end, index][0, counts].double() for end in ("block_in", "block_out"))
                 kept.append(1 - cosine_similarity(before, after, dim=-1))
     expected = [float(torch.cat(kept).mean()) for kept in angles]
     assert scores(stack, text, "block-influence")["block-influence"] == pytest.approx(expected, rel=1e-4)
@@ -120,7 +97,7 @@ def test_gradients(saved: Saved) -> None:
     with states(model) as found:
         (inputs,) = seeing.stock_inputs(batch)
         loss = -log_probs(model, inputs).sum()
-        gradients = torch.autograd.grad(loss, [found["out", index] for index in range(len(stack))])
+        gradients = torch.autograd.grad(loss, [found["block_out", index] for index in range(len(stack))])
     for trace in collected.traces:
         aim = gradients[trace.block].to(torch.float32)
         torch.testing.assert_close(trace.acts["block_out_grad"], aim, rtol=1e-3, atol=1e-5 * float(aim.abs().max()))

@@ -10,34 +10,15 @@ from typing import Any
 import pytest
 import torch
 from support.collected import Batch, Collect, collect
+from support.states import states
 from support.tiny import EXPERTS, classifier, tiny
 from torch import nn
 
 import layerimp
-from layerimp.blocks.forward import block_input, hidden_states
 from layerimp.errors import PluginError
 from layerimp.surgery.removal import pruned
 from layerimp.sweep import Backward, Forward, Trace, backward
 from layerimp.testing import BLOCKS, batch, padded_batch
-
-
-@contextmanager
-def states(model: Any) -> Iterator[dict[tuple[str, int], torch.Tensor]]:
-    """The input and output of each block in autograd's graph, by end and index."""
-    found: dict[tuple[str, int], torch.Tensor] = {}
-    hooks = []
-    for index, block in enumerate(layerimp.find_blocks(model)):
-
-        def enter(_m: Any, args: Any, kwargs: Any, index: int = index) -> None:
-            found["block_in", index] = block_input(args, kwargs)
-
-        def leave(_m: Any, _a: Any, out: Any, index: int = index) -> None:
-            found["block_out", index] = hidden_states(out)
-
-        hooks += [block.register_forward_pre_hook(enter, with_kwargs=True), block.register_forward_hook(leave)]
-    yield found
-    for hook in hooks:
-        hook.remove()
 
 
 def summed(model: Any, one: Batch, target: str) -> torch.Tensor:
