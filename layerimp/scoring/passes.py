@@ -168,7 +168,8 @@ class Pass:
         rounds, unit = (stack, "blocks") if stack.offloaded else (scored.calibration, "batches")
         total = len(rounds) if isinstance(rounds, Sized) else None
         unit_bytes = stack.residency.block_bytes if stack.residency else 0
-        return scored.progress.stage(f"score {labels}", total, unit=unit, unit_bytes=unit_bytes)
+        without = f" without {written(scored.removed)}" if scored.removed else ""
+        return scored.progress.stage(f"score {labels}{without}", total, unit=unit, unit_bytes=unit_bytes)
 
     def _drive(self, scored: Scored, advance: Advance) -> Drive:
         """What the sweep is to read for the scorers, and how it reaches them."""
