@@ -10,7 +10,7 @@ from layerimp.defaults import POOR
 from layerimp.fidelity import Copying, Fidelity, Generation, Spread, WithImages
 from layerimp.pipeline.shrunk import judged
 from layerimp.report.results.measures import Retained, Share
-from layerimp.report.tables.shrunk import _errors
+from layerimp.report.tables.shrunk import _errors, _times
 
 
 def generation(loops: float) -> Generation:
@@ -63,3 +63,8 @@ def test_the_error_of_loops_is_that_of_a_share() -> None:
     assert errors["copying"] is errors["divergence"] is errors["agreement with images"] is None
     errors = _errors(Fidelity(with_images=seen(1.0, 0.5)))
     assert (errors["divergence with images"], errors["agreement with images"]) == (0.2, 0.1)
+
+
+def test_short_times_are_in_seconds() -> None:
+    assert _times({"choose": 0.03, "distill": 0.5}) == "32 seconds (choose 2, distill 30)"
+    assert _times({"choose": 0.51, "distill": 30.0}) == "30.5 minutes (choose 0.5, distill 30.0)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from layerimp._paths import last_name
@@ -20,6 +20,8 @@ WIDTH = 80
 LINES = 40
 TASKS = 6
 """So many tasks are shown, and the others counted."""
+SHORT = 10
+"""So many minutes, or more, are shown in minutes."""
 _NAMES, _COLUMN = 24, 18
 _FIGURES = ("divergence", "agreement", "divergence with images", "agreement with images", "copying", "loops")
 
@@ -135,14 +137,21 @@ def _texts(report: ShrinkReport) -> Iterator[str]:
 
 
 def _where(report: ShrinkReport) -> Iterator[str]:
-    parts = ", ".join(f"{name} {minutes:.1f}" for name, minutes in report.minutes.items())
     peak = ", ".join(f"{size / 2**30:.1f} GiB on {device}" for device, size in report.memory.items())
     yield ""
-    yield from _wrapped(f"took {sum(report.minutes.values()):.1f} minutes ({parts}); at most {peak}")
+    yield from _wrapped(f"took {_times(report.minutes)}; at most {peak}")
     if report.output is not None:
         yield f"checkpoint, card, plan.json and report.html: {report.output}"
         yield f"    from transformers import {report.loader}"
         yield f"    model = {report.loader}.from_pretrained({report.output!r})"
+
+
+def _times(minutes: Mapping[str, float]) -> str:
+    """Return how long all stages took together, and each of them: in seconds if that is short."""
+    together = sum(minutes.values())
+    unit, times, digits = ("seconds", 60, 0) if together < SHORT else ("minutes", 1, 1)
+    parts = ", ".join(f"{name} {times * each:.{digits}f}" for name, each in minutes.items())
+    return f"{times * together:.{digits}f} {unit} ({parts})"
 
 
 def _row(name: str, intact: str, small: str, change: str) -> str:
