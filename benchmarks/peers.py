@@ -145,9 +145,10 @@ def replaceme(task: Task) -> PreTrainedModel:
     inputs, wanted = (torch.cat(part) for part in zip(*states, strict=True))
     fitted = torch.linalg.lstsq(inputs, wanted).solution
     small = layerimp.prune(task.intact, list(window))
-    down: nn.Linear = list(layerimp.find_blocks(small))[window.start - 1].mlp.down_proj  # type: ignore[union-attr, assignment]
+    block: Any = layerimp.find_blocks(small)[window.start - 1]
+    weight = block.mlp.down_proj.weight
     with torch.no_grad():
-        down.weight.copy_(fitted.T @ down.weight.double())
+        weight.copy_(fitted.T @ weight.double())
     return small
 
 
