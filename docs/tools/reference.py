@@ -432,10 +432,13 @@ def _rounded() -> str:
 
 
 def _shrunk(what: str) -> str:
-    """What `layerimp shrink` made of models, as a `table`, and how both models write, as `continuations`."""
+    """What `layerimp shrink` made of models: tables of `all` and in `short`, a `figure`, or `continuations`."""
+    import quality_and_speed
     import shrunk
 
-    return _table(*{"table": shrunk.table, "continuations": shrunk.continuations}[what]())
+    if what == "figure":
+        return quality_and_speed.picture()
+    return _table(*{"all": shrunk.table, "short": shrunk.short, "continuations": shrunk.continuations}[what]())
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

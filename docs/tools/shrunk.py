@@ -1,10 +1,11 @@
-"""Shows on pages what `layerimp shrink` says of models, as it was recorded in `benchmarks/results/shrink`.
+"""What `layerimp shrink` makes of models, beside 8-bit weights and other tools, from `benchmarks/results/shrink.jsonl`.
 
-python docs/tools/shrunk.py                    # writes the recorded output for the starter into the pages
-python docs/tools/shrunk.py --run              # shrinks the starter again first, and records that
+    python docs/tools/shrunk.py                 # writes the record and the short table into the pages that hold them
+    python docs/tools/shrunk.py --run           # shrinks the starter first, and keeps that
+    python docs/tools/shrunk.py FILE...         # keeps the rows in results of `benchmarks/shrink.py` first
 
-The document of another model (`layerimp shrink MODEL --json`) in the same folder is a further row of the table, and its
-texts stand below it.
+A kept row replaces an older one of the same model, made in the same way. A row of layerimp's own holds the document of
+`layerimp shrink --json`.
 """
 
 from __future__ import annotations
@@ -15,61 +16,130 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
+import metrics_compared
 import pages
-from distances import NAMES
 
 from layerimp._paths import last_name
+from layerimp.defaults import STARTER, TRAINER
 from layerimp.report.results.shrunk import ShrinkReport
 from layerimp.report.tables.fidelity_figures import FIGURES
 from layerimp.report.tables.shrunk import lines_of
-from layerimp.report.words import share_cell, two_digits
+from layerimp.report.words import percentage, two_digits
 
-RECORDS = pages.ROOT / "benchmarks" / "results" / "shrink"
-RECORD = RECORDS / "starter.json"
-SHOWN_ON = (pages.ROOT / "README.md", pages.ROOT / "docs" / "shrink" / "index.md")
+Line = dict[str, Any]
+Table = tuple[list[str], list[list[str]]]
+"""The head and the rows."""
+STORE = pages.ROOT / "benchmarks" / "results" / "shrink.jsonl"
+README = pages.ROOT / "README.md"
+SHOWN_ON = (README, pages.ROOT / "docs" / "shrink" / "index.md")
 TITLE = "Recorded"
 OUTPUT = "starter-small"
-HEADS = ["", "blocks", "parameters", "prefill", "decoding", "retained", "agreement", "divergence"]
+DEFAULT = "default"
+"""How a row was made for which the command had no options."""
+NAMES = metrics_compared.TITLES | {STARTER: STARTER}
+"""The models, in the order of the tables."""
+OTHERS = {"llm-streamline": "LLM-Streamline", "replaceme": "ReplaceMe"}
+"""What other tools call themselves, by their names in the results."""
+SHARES = "retained", "agreement", "copying"
+SHORT = ["model", "blocks", "parameters", "prefill", "decoding", "retained", "agreement", "minutes", "verdict"]
+HEADS = ["model", "made by", "blocks", "parameters", "prefill", "decoding", *SHARES, "divergence"]
 TEXTS = ["prompt", "the intact model goes on", "the small model goes on"]
 _MARKDOWN = re.compile(r"([\\`*_\[\]$])")
+_SHORT_TABLE = re.compile(r"(?<=<!-- shrunk -->\n).*?(?=<!-- end -->)", re.DOTALL)
+_PATH = re.compile(r"(/[\w.+-]+){2,}/?")
+_MINUTES = re.compile(r"([\d.]+) minutes")
 
 
-def reports() -> list[ShrinkReport]:
-    """Return every document that is kept, the starter's first."""
-    files = sorted(RECORDS.glob("*.json"), key=lambda path: (path != RECORD, path.name))
-    return [ShrinkReport.model_validate_json(path.read_text("utf-8")) for path in files]
+def rows() -> list[Line]:
+    """Return what was measured: model by model, layerimp's own rows first, by their minutes of training."""
+    lines = STORE.read_text("utf-8").splitlines() if STORE.exists() else []
+    known = {(line["model"], line["by"]): line for line in map(json.loads, lines)}
+    models = [*NAMES, *(model for model, _ in known if model not in NAMES)]
+    return sorted(known.values(), key=lambda line: (models.index(line["model"]), not ours(line), minutes(line)))
 
 
-def table() -> tuple[list[str], list[list[str]]]:
-    """Return the heads of the table, and a row for each model: its size, its speed, and what is retained."""
-    return HEADS, [_row(report) for report in reports()]
+def ours(line: Line) -> bool:
+    """Whether layerimp made the smaller model."""
+    return "report" in line
 
 
-def _row(report: ShrinkReport) -> list[str]:
-    speeds = [
-        f"×{speed.factor:.2f} ± {two_digits(speed.factor_stderr)}"
-        for speed in map(report.speeds.get, ("prefill", "decoding"))
-        if speed is not None
+def minutes(line: Line) -> float:
+    """Return how long a model was trained; 0 for those of others."""
+    if found := _MINUTES.fullmatch(line["by"]):
+        return float(found[1])
+    return float(line["report"]["minutes"].get(TRAINER, 0.0)) if ours(line) else 0.0
+
+
+def name_of(line: Line) -> str:
+    """Return what pages call the model of a row."""
+    return NAMES.get(line["model"], last_name(line["model"]))
+
+
+def maker(line: Line) -> str:
+    """Return how pages say what made the smaller model."""
+    by: str = line["by"]
+    if not ours(line):
+        return OTHERS.get(by, by)
+    return "`shrink`" if by == DEFAULT else f"`shrink`, {by}"
+
+
+def table() -> Table:
+    """Return everything that was measured, a row for each smaller model."""
+    return HEADS, [
+        [
+            name_of(line),
+            maker(line),
+            *_removed(line),
+            *(_shown(line.get(name), "×{:.2f}") for name in ("prefill", "decoding")),
+            *(_shown(line.get(name), "{:.1%}") for name in SHARES),
+            _shown(line.get("divergence"), "{:.3g}"),
+        ]
+        for line in rows()
     ]
-    fidelity = report.fidelity
-    figures = [FIGURES[name] for name in ("agreement", "divergence")]
-    values = [(figure, figure.of(fidelity) if fidelity else None) for figure in figures]
-    return [
-        _name(report),
-        f"{report.small.blocks} of {report.intact.blocks}",
-        f"-{report.removed_share['parameters']:.1%}",
-        *speeds,
-        *[""] * (2 - len(speeds)),
-        str(share_cell(report.retained.worst if report.retained else None)),
-        *("" if value is None else figure.show(value) for figure, value in values),
+
+
+def short() -> Table:
+    """Return a row for each model: what the command makes of it by default, or with the most minutes."""
+    return SHORT, [
+        [
+            name_of(line),
+            *_removed(line),
+            *(_shown(line.get(name), "×{:.2f}", error=False) for name in ("prefill", "decoding")),
+            *(_shown(line.get(name), "{:.1%}") for name in ("retained", "agreement")),
+            f"{minutes(line):.2g}",
+            line["report"]["verdict"],
+        ]
+        for line in defaults()
     ]
 
 
-def continuations() -> tuple[list[str], list[list[str]]]:
-    """Return the heads of a table, and the prompts of all models with what both models write."""
-    return TEXTS, [[_plain(text) for text in texts] for report in reports() for texts in _texts(report)]
+def defaults() -> list[Line]:
+    """Return the row of each model that is nearest to what the command does by default."""
+    known = {line["model"]: line for line in rows() if ours(line)}  # the last one was trained longest
+    return list((known | {line["model"]: line for line in rows() if line["by"] == DEFAULT}).values())
+
+
+def _removed(line: Line) -> list[str]:
+    return [f"-{line[what]:.1%}" if line[what] else "" for what in ("blocks", "parameters")]
+
+
+def _shown(value: list[float | None] | None, form: str, error: bool = True) -> str:
+    """Show a figure with its standard error, if it has one."""
+    if value is None or value[0] is None:
+        return ""
+    shown, stderr = form.format(value[0]), value[1]
+    if stderr is None or not error:
+        return shown
+    return f"{shown} ± {percentage(stderr) if '%' in form else two_digits(stderr)}"
+
+
+def continuations() -> Table:
+    """Return the heads of a table, and the prompts of the short table's models with what both models write."""
+    return TEXTS, [[_plain(text) for text in texts] for line in defaults() for texts in _texts(_report(line))]
 
 
 def _texts(report: ShrinkReport) -> Iterator[list[str]]:
@@ -78,42 +148,77 @@ def _texts(report: ShrinkReport) -> Iterator[list[str]]:
         yield [sample.prompt, sample.intact or "(nothing)", sample.text or "(nothing)"]
 
 
-def _name(report: ShrinkReport) -> str:
-    name = last_name(report.model)
-    return NAMES.get(name, name)
-
-
 def _plain(text: str) -> str:
     """Return a text in Markdown that shows it as it is."""
     return _MARKDOWN.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
-def recorded() -> str:
-    """What the recorded run printed, but for the folder that it ran in."""
-    report = ShrinkReport.model_validate_json(RECORD.read_text("utf-8"))
-    return "\n".join(lines_of(report.model_copy(update={"output": OUTPUT}))) + "\n"
+def _report(line: Line) -> ShrinkReport:
+    return ShrinkReport.model_validate(line["report"])
+
+
+def record() -> ShrinkReport:
+    """Return the document of the starter, as the command makes it without options."""
+    (line,) = (line for line in rows() if (line["model"], line["by"]) == (STARTER, DEFAULT))
+    return _report(line)
 
 
 def with_record(page: str) -> str:
-    """Return a page whose block `Recorded` holds the record."""
+    """Return a page whose block `Recorded` holds what the recorded run printed, and with the short table, if any."""
+    shown = "\n".join(lines_of(record().model_copy(update={"output": OUTPUT}))) + "\n"
     (block,) = (found for found in pages.FENCE.finditer(page) if found[2] == TITLE)
-    return f"{page[: block.start(3)]}{recorded()}{page[block.end(3) :]}"
+    page = f"{page[: block.start(3)]}{shown}{page[block.end(3) :]}"
+    head, body = short()
+    table = "".join(f"|{'|'.join(cells)}|\n" for cells in (head, ["---"] * len(head), *body))
+    return _SHORT_TABLE.sub(lambda _: table, page)
 
 
-def shrink_again() -> None:
-    """Shrink the starter as the pages say, and keep the document."""
+def of_report(report: ShrinkReport) -> Line:
+    """Return the figures of layerimp's own row, as `benchmarks/shrink.py` keeps them."""
+    fidelity, worst = report.fidelity, report.retained and report.retained.worst
+    line: Line = {what: report.removed_share[what] for what in ("blocks", "parameters")}
+    line |= {name: [speed.factor, speed.factor_stderr] for name, speed in report.speeds.items()}
+    line["retained"] = worst and [worst.mean, worst.stderr]
+    if fidelity is not None:
+        divergence, copying = fidelity.divergence, FIGURES["copying"]
+        before, after = copying.intact(fidelity), copying.of(fidelity)
+        line["divergence"] = divergence and [divergence.mean, divergence.stderr]
+        line["agreement"] = [fidelity.agreement, fidelity.agreement_stderr]
+        line["copying"] = [after / before, None] if before and after is not None else None
+    return line
+
+
+def shrink_again() -> Line:
+    """Shrink the starter as the pages say, and return the row."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "layerimp", "shrink", "--json"]
         done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, check=True)
-    document = json.loads(done.stdout) | {"output": None}
-    RECORD.parent.mkdir(parents=True, exist_ok=True)
-    RECORD.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    report = ShrinkReport.model_validate_json(done.stdout)
+    line = {"setting": "", "model": STARTER, "by": DEFAULT, **of_report(report)}
+    return line | {"report": report.model_dump(mode="json")}
+
+
+def keep(lines: Iterable[Line]) -> None:
+    """Add rows to those that are kept, without the folders of this machine."""
+    old = STORE.read_text("utf-8").splitlines() if STORE.exists() else []
+    known = {(line["model"], line["by"]): line for line in map(json.loads, old)}
+    known |= {(line["model"], line["by"]): without_folders(line) for line in lines}
+    STORE.write_text("".join(json.dumps(line) + "\n" for line in known.values()), encoding="utf-8")
+
+
+def without_folders(value: Any) -> Any:
+    """Return a value of JSON with the last part alone of each absolute path."""
+    if isinstance(value, dict):
+        return {name: without_folders(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return list(map(without_folders, value))
+    return Path(value).name if isinstance(value, str) and _PATH.fullmatch(value) else value
 
 
 def main() -> None:
     """Bring the pages up to date."""
-    if sys.argv[1:] == ["--run"]:
-        shrink_again()
+    for given in sys.argv[1:]:
+        keep([shrink_again()] if given == "--run" else map(json.loads, Path(given).read_text("utf-8").splitlines()))
     for page in SHOWN_ON:
         page.write_text(with_record(page.read_text("utf-8")), encoding="utf-8")
 

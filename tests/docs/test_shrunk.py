@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import rounded
@@ -18,48 +20,148 @@ def test_the_pages_show_the_record(page: Path) -> None:
     assert shrunk.with_record(page.read_text("utf-8")) == page.read_text("utf-8")
 
 
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store of results that is empty."""
+    monkeypatch.setattr(shrunk, "STORE", tmp_path / "shrink.jsonl")
+    return tmp_path / "shrink.jsonl"
+
+
+REPORT = shrunk.record()
+FIGURES: shrunk.Line = {
+    "blocks": 0.25,
+    "parameters": 0.181,
+    "prefill": [1.301, 0.011],
+    "decoding": [1.25, 0.02],
+    "retained": [0.812, 0.0149],
+    "agreement": [0.7, 0.0061],
+    "copying": [0.9, None],
+    "divergence": [0.4321, 0.012],
+}
+
+
+def line(model: str, by: str, ours: bool = True, **figures: Any) -> shrunk.Line:
+    document = REPORT.model_dump(mode="json") | {"verdict": "poor"}
+    return {"setting": "", "model": model, "by": by, **FIGURES, **figures, **({"report": document} if ours else {})}
+
+
+def named(table: shrunk.Table) -> list[dict[str, str]]:
+    head, rows = table
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
 def test_the_record_is_of_the_default() -> None:
-    report = ShrinkReport.model_validate_json(shrunk.RECORD.read_text("utf-8"))
-    assert report.model == "starter"
-    assert report.small.blocks == report.intact.blocks * 3 // 4
-    assert len(lines_of(report)) <= LINES
+    assert REPORT.model == "starter"
+    assert REPORT.small.blocks == REPORT.intact.blocks * 3 // 4
+    assert len(lines_of(REPORT)) <= LINES
 
 
-def test_every_document_is_a_row() -> None:
-    head, rows = shrunk.table()
-    assert len(rows) == len(list(shrunk.RECORDS.glob("*.json")))
-    shown = dict(zip(head, rows[0], strict=True))
-    document = json.loads(shrunk.RECORD.read_text("utf-8"))
-    small, intact = document["small"], document["intact"]
-    assert shown["blocks"] == f"{small['blocks']} of {intact['blocks']}"
-    assert shown["parameters"] == f"-{100 * (1 - small['parameters'] / intact['parameters']):.1f}%"
-    assert shown["prefill"].startswith(f"×{document['speeds']['prefill']['factor']:.2f} ± ")
-    assert shown["decoding"].startswith(f"×{document['speeds']['decoding']['factor']:.2f} ± ")
-    assert shown["retained"].startswith(f"{100 * document['retained']['worst']['mean']:.1f}% ± ")
-    assert shown["agreement"] == f"{100 * document['fidelity']['agreement']:.1f}%"
-    assert float(shown["divergence"]) == pytest.approx(document["fidelity"]["divergence"]["mean"], rel=1e-3)
+def test_every_kept_row_is_shown_and_says_what_its_document_says() -> None:
+    kept = list(map(json.loads, shrunk.STORE.read_text("utf-8").splitlines()))
+    assert len(kept) == len(shrunk.rows()) == len(shrunk.table()[1])
+    assert not re.findall(r'"/[^" ]*"', shrunk.STORE.read_text("utf-8")), "paths of one machine"
+    for row in filter(shrunk.ours, kept):
+        report = ShrinkReport.model_validate(row["report"])
+        assert row["parameters"] == pytest.approx(1 - report.small.parameters / report.intact.parameters)
+        for name, speed in report.speeds.items():
+            assert row[name] == [speed.factor, speed.factor_stderr]
+        assert report.retained is None or row["retained"][0] == min(
+            kind.mean for kind in (report.retained.likelihood, report.retained.accuracy) if kind
+        )
+        assert report.fidelity is None or row["agreement"] == [
+            report.fidelity.agreement,
+            report.fidelity.agreement_stderr,
+        ]
 
 
-def test_a_model_that_was_not_measured_has_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    document = json.loads(shrunk.RECORD.read_text("utf-8"))
-    document |= {"model": "/home/me/huge", "speeds": {}, "retained": None, "fidelity": None}
-    (tmp_path / "huge.json").write_text(json.dumps(document), encoding="utf-8")
-    monkeypatch.setattr(shrunk, "RECORDS", tmp_path)
-    head, (row,) = shrunk.table()
-    shown = dict(zip(head, row, strict=True))
-    assert (shown[""], shown["blocks"]) == ("huge", "9 of 12")
-    assert [shown[name] for name in head[3:]] == ["", "", "-", "", ""]
+def test_the_starters_row_is_that_of_its_document() -> None:
+    (first,) = (row for row in shrunk.rows() if (row["model"], row["by"]) == ("starter", shrunk.DEFAULT))
+    figures = shrunk.of_report(REPORT)
+    assert first | figures == first
+    assert REPORT.fidelity is not None
+    assert REPORT.fidelity.copying is not None
+    assert figures["copying"] == [REPORT.fidelity.copying.accuracy / REPORT.fidelity.copying.intact, None]
+    shown = named(shrunk.short())[0]
+    assert shown["blocks"] == "-25.0%"
+    assert shown["prefill"] == f"×{REPORT.speeds['prefill'].factor:.2f}"
+    assert shown["minutes"] == f"{REPORT.minutes['distill']:.2g}"
+    assert shown["verdict"] == REPORT.verdict
+
+
+def test_rows_are_in_order_and_show_their_figures(store: Path) -> None:
+    shrunk.keep(
+        [
+            line("smollm2-135m", "optipfair", ours=False),
+            line("smollm2-135m", "30 minutes"),
+            line("smollm2-135m", "int8 weights", ours=False, blocks=0.0, parameters=0.0, decoding=None),
+            line("smollm2-135m", "5 minutes"),
+            line("other", "0 minutes"),
+            line("starter", "default"),
+        ]
+    )
+    shown = named(shrunk.table())
+    assert [(row["model"], row["made by"]) for row in shown] == [
+        ("starter", "`shrink`"),
+        ("SmolLM2-135M", "`shrink`, 5 minutes"),
+        ("SmolLM2-135M", "`shrink`, 30 minutes"),
+        ("SmolLM2-135M", "optipfair"),
+        ("SmolLM2-135M", "int8 weights"),
+        ("other", "`shrink`, 0 minutes"),
+    ]
+    assert list(shown[2].values())[2:] == [
+        "-25.0%",
+        "-18.1%",
+        "×1.30 ± 0.011",
+        "×1.25 ± 0.020",
+        "81.2% ± 1.5%",
+        "70.0% ± 0.6%",
+        "90.0%",
+        "0.432 ± 0.012",
+    ]
+    assert [shown[4][name] for name in ("blocks", "parameters", "decoding")] == ["", "", ""]
+    short = named(shrunk.short())
+    assert [(row["model"], row["minutes"]) for row in short] == [
+        ("starter", "0.45"),
+        ("SmolLM2-135M", "30"),
+        ("other", "0"),
+    ]
+    assert [short[1][name] for name in ("prefill", "retained", "verdict")] == ["×1.30", "81.2% ± 1.5%", "poor"]
+
+
+def test_a_newer_row_replaces_the_older_and_has_no_folders(store: Path) -> None:
+    shrunk.keep([line("smollm2-135m", "5 minutes"), line("smollm2-135m", "0 minutes")])
+    shrunk.keep(
+        [line("smollm2-135m", "5 minutes", retained=[0.5, 0.01], text={"source": ["/some/where/c4.jsonl", "/s/a b"]})]
+    )
+    assert [row["retained"][0] for row in shrunk.rows()] == [0.812, 0.5]
+    assert shrunk.rows()[1]["text"] == {"source": ["c4.jsonl", "/s/a b"]}
+
+
+def test_a_model_that_was_not_measured_has_a_row(store: Path) -> None:
+    report = REPORT.model_copy(
+        update={"model": "huge", "speeds": {}, "retained": None, "fidelity": None, "minutes": {}}
+    )
+    own = {"setting": "", "model": "huge", "by": "default", **shrunk.of_report(report)}
+    shrunk.keep([own | {"report": report.model_dump(mode="json")}])
+    assert list(named(shrunk.table())[0].values())[4:] == [""] * 6
+    assert named(shrunk.short())[0]["minutes"] == "0"
     assert shrunk.continuations() == (shrunk.TEXTS, [])
 
 
-def test_texts_are_shown_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    document = json.loads(shrunk.RECORD.read_text("utf-8"))
-    sample = document["fidelity"]["generation"]["samples"][0]
-    sample |= {"prompt": "a *b* <c>", "intact": "$1 [d](e)", "text": ""}
-    (tmp_path / "one.json").write_text(json.dumps(document), encoding="utf-8")
-    monkeypatch.setattr(shrunk, "RECORDS", tmp_path)
-    _, rows = shrunk.continuations()
-    assert rows[0] == [r"a \*b\* &lt;c&gt;", r"\$1 \[d\](e)", "(nothing)"]
+def test_texts_are_shown_as_they_are(store: Path) -> None:
+    one = line("other", "default")
+    one["report"]["fidelity"]["generation"]["samples"][0] |= {"prompt": "a *b* <c>", "intact": "$1 [d](e)", "text": ""}
+    shrunk.keep([one])
+    assert shrunk.continuations()[1][0] == [r"a \*b\* &lt;c&gt;", r"\$1 \[d\](e)", "(nothing)"]
+
+
+def test_the_short_table_stands_between_its_marks() -> None:
+    page = 'a\n\n<!-- shrunk -->\nold\n<!-- end -->\n\n```text title="Recorded"\nold\n```\n'
+    new = shrunk.with_record(page)
+    assert "old" not in new
+    head, *_ = new.partition("<!-- shrunk -->\n")[2].splitlines()
+    assert head == f"|{'|'.join(shrunk.SHORT)}|"
+    assert shrunk.with_record(new) == new
 
 
 def test_rounded_weights_stand_beside_the_fewest_blocks() -> None:
