@@ -33,12 +33,13 @@ from healing import Outcome
 from layerimp_distill import Distill
 from layerimp_distill.course import Check
 from layerimp_distill.learning import Learner
-from layerimp_distill.text import Text, joined
+from layerimp_distill.text import Text
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional
 
 import layerimp
+from layerimp.blocks import join_rows
 from layerimp.calibration.documents import Reader
 from layerimp.calibration.further_text import FurtherText
 from layerimp.calibration.rows import RowFormat
@@ -107,7 +108,7 @@ def bare_seconds(case: Case, learner: Learner, rows: int) -> float:
 
     The intact model runs forward, the pruned one forward and back, both with their heads, and the optimizer steps.
     """
-    batch = joined(next(Text(case.batches, (), rows, 0).steps()))
+    (batch,) = join_rows(next(Text(case.batches, (), rows, 0).steps()), rows)
     optimizer = torch.optim.AdamW(learner.parameters, lr=0.0, weight_decay=0.0)
     half = case.pruned.model.dtype in (torch.float16, torch.bfloat16)
     seconds = 0.0
