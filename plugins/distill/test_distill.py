@@ -24,7 +24,15 @@ from layerimp_distill.options import DistillConfig
 from layerimp_distill.room import Plan, needed, planned
 from layerimp_distill.training import Task, Training, schedule
 from rich.filesize import decimal
-from transformers import DeepseekV3Config, DeepseekV3ForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 import layerimp
 from layerimp.cache.directory import CACHE_VARIABLE, entries
@@ -110,7 +118,7 @@ def divergence(pruned: PreTrainedModel, intact: PreTrainedModel) -> float:
 
 
 @pytest.mark.parametrize("loss", ["divergence", "hidden", "streams"])
-@pytest.mark.parametrize("learns", ["beside", "lora", "all"])
+@pytest.mark.parametrize("learns", ["beside", "lora", "lora-beside", "all"])
 def test_what_is_left_comes_nearer_to_the_intact_model(loss: str, learns: str) -> None:
     """Whatever the loss, the predictions of the healed model diverge less than those of the pruned one."""
     model = sharp(tiny_model())
@@ -422,27 +430,86 @@ def test_a_loss_that_is_no_number_ends_it(rate: float | None, end: str) -> None:
     assert end in notes.told[-1]
 
 
-def test_what_learns_follows_from_the_memory() -> None:
-    """By arithmetic on the meta device: a model of 7 billion parameters without a quarter of its blocks."""
-    size = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 24, "num_attention_heads": 32}
+LLAMA = LlamaConfig(
+    **{"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32},
+    num_hidden_layers=32,
+)
+"""Llama 2 7B."""
+QWEN = Qwen2Config(
+    **{"vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28},
+    **{"num_key_value_heads": 4, "num_hidden_layers": 28},
+)
+"""Qwen 2.5 7B."""
+
+
+@pytest.mark.parametrize(("model", "config", "size"), [(LlamaForCausalLM, LLAMA, 6.74), (Qwen2ForCausalLM, QWEN, 7.62)])
+def test_what_learns_follows_from_the_memory(model: Any, config: Any, size: float) -> None:
+    """By arithmetic on the meta device: models of 7 billion parameters without a quarter of their blocks, two gaps."""
     with torch.device("meta"):
-        stack = layerimp.find_blocks(LlamaForCausalLM(LlamaConfig(**size)).to(torch.bfloat16))
+        intact = layerimp.find_blocks(model(config).to(torch.bfloat16))
+        left = {"num_hidden_layers": 3 * len(intact) // 4, "layer_types": None}
+        stack = layerimp.find_blocks(model(type(config)(**{**config.to_dict(), **left})).to(torch.bfloat16))
+    weights = sum(value.nbytes for value in intact.model.parameters())  # the pruned model shares those that it has
+    assert weights == pytest.approx(2e9 * size, rel=0.01)
     scope = Scope(gaps=2, rows=64, batches=8, held_out=8, length=256)
-    block = 4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096
-    need = needed(stack, DistillConfig(), Plan("beside", 16, 16), scope)
+    block = sum(value.numel() for value in intact[0].parameters())
+
+    def plan(total: float, **options: Any) -> tuple[Plan, dict[str, int]]:
+        own = DistillConfig(**options)
+        made = planned(stack, own, scope, Room("cuda", int(total) - weights))
+        return made, needed(stack, own, made, scope)
+
+    made, need = plan(80e9)
+    assert made.learns == "beside"
     kept = [need[name] for name in ("learned values", "gradients", "optimizer", "best values")]
     assert kept == [4 * 8 * block, 4 * 8 * block, 8 * 8 * block, 4 * 8 * block], "eight blocks beside two gaps"
-    weights = 2 * (2 * 4096 * 32000 + 4096 + 32 * block)  # the pruned model shares those of the intact one
+    assert plan(200e9)[0] == Plan("all", 16, 16)
+    assert plan(48e9)[0].learns == "lora"
+    made, need = plan(24e9)
+    assert made == Plan("lora-beside", 16, 2), "where memory is short, rows run one after another"
+    assert weights + 1.1 * sum(need.values()) <= 24e9
+    _, need = plan(24e9, learns="lora", rows=1)
+    assert need["healed weights"] == 2 * len(stack) * sum(v.numel() for v in intact[0].parameters() if v.ndim > 1)
+    assert weights + 1.1 * sum(need.values()) > 24e9, "all merged matrices beside those of the intact model"
+    assert plan(80e9, learns="lora", rows=4)[0] == Plan("lora", 4, 4)
+    assert planned(stack, DistillConfig(), scope, Room("cpu", 0)) == Plan("lora-beside", 4, 1)
 
-    def plan(total: float, **options: Any) -> Plan:
-        return planned(stack, DistillConfig(**options), scope, Room("cuda", int(total) - weights))
 
-    assert plan(200e9) == Plan("all", 16, 16)
-    assert plan(80e9) == Plan("beside", 16, 8)
-    assert plan(48e9).learns == "lora"
-    assert plan(80e9, learns="lora", rows=4) == Plan("lora", 4, 4)
-    assert plan(37e9).at_once < 16, "where memory is short, rows run one after another"
-    assert planned(stack, DistillConfig(), scope, Room("cpu", 0)) == Plan("lora", 4, 1)
+def stored_bytes(*models: PreTrainedModel) -> int:
+    """The bytes of the parameters of some models, a shared one once."""
+    parts = {value.data_ptr(): value.nbytes for model in models for value in model.parameters()}
+    return sum(parts.values())
+
+
+@pytest.mark.parametrize("learns", ["all", "beside", "lora", "lora-beside"])
+def test_what_does_not_learn_is_in_memory_once(learns: str) -> None:
+    """Both models share it in the training, and afterwards; low-rank changes leave the matrices themselves alone."""
+    model, sizes = sharp(tiny_model()), list[int]()
+
+    def look(case: Case) -> None:
+        with learning(case, learns, width=1, rank=2) as learner:
+            sizes.append(stored_bytes(model, case.pruned.model) - sum(value.nbytes for value in learner.parameters))
+            if learns.startswith("lora"):
+                assert sizes[-1] == stored_bytes(model)
+        for path, value in learner.values.items():
+            replace(case.pruned.model, path, value())
+        healed = sum(case.pruned.model.get_parameter(path).nbytes for path in learner.values)
+        sizes.append(stored_bytes(model, case.pruned.model) - healed)
+
+    layerimp.heal(model, [1], TEXT, Seen(look))
+    assert sizes == [stored_bytes(model)] * 2
+
+
+def test_low_rank_changes_beside_the_gaps_leave_other_blocks() -> None:
+    found: list[set[int]] = []
+
+    def look(case: Case) -> None:
+        for learns in ("lora-beside", "lora"):
+            with learning(case, learns, width=1, rank=2) as learner:
+                found.append({int(path.split(".")[2]) for path in learner.values})
+
+    layerimp.heal(tiny_model(num_hidden_layers=12), [4], TEXT, Seen(look))
+    assert found == [{3, 4}, set(range(11))]
 
 
 def test_activations_are_counted_as_autograd_keeps_them() -> None:

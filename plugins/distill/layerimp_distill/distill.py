@@ -65,7 +65,7 @@ class Distill(Healer):
         limits = (config.steps and config.steps * per_step, config.tokens)
         trained = min((limit for limit in limits if limit is not None), default=math.inf)
         taught, headed = config.loss != "text", config.loss in ("divergence", "text")
-        forward, back = 1 + taught, {"beside": 1.0, "lora": 1.5}.get(config.learns or "", 2.0)
+        forward, back = 1 + taught, {"beside": 1.0, "lora": 1.5, "lora-beside": 0.75}.get(config.learns or "", 2.0)
         checks = (config.checks + 2) * scope.judged
         return Effort(
             before.blocks + (forward + back) * trained + checks,
@@ -79,7 +79,7 @@ class Distill(Healer):
 
         plan = planned(pruned, self.config, scope, room)
         words = plan.words(needed(pruned, self.config, plan, scope), room.free)
-        if plan.learns == "lora" and (left := without_change(pruned)):
+        if plan.learns.startswith("lora") and (left := without_change(pruned)):
             words += f"; {left:,} values in other matrices than linear maps, such as experts, do not learn"
         return words
 
@@ -115,6 +115,7 @@ class Distill(Healer):
                 training.resume(state)
             training.run()
         self.outcome = outcome = training.outcome
+        del training  # and what its optimizer keeps: the healed weights take its place
         best = outcome.best
         if best is not None and best.distance.is_better_than(start):
             for path, value in learner.values.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -56,10 +56,10 @@ def learning(case: Case, what: str, *, width: int, rank: int, seed: int = 0) -> 
 
     Args:
         case: The models.
-        what: The part to train: `beside`, `lora` or `all`.
-        width: With `beside`, the number of blocks to train on either side of a gap.
-        rank: With `lora`, the rank of each update.
-        seed: With `lora`, the seed of the initial values of the updates.
+        what: The part to train: `all`, `beside`, `lora` or `lora-beside`.
+        width: Beside the gaps, the number of blocks to train on either side.
+        rank: With low-rank updates, the rank of each.
+        seed: With low-rank updates, the seed of the initial values of the updates.
 
     Yields:
         The parameters to train.
@@ -68,14 +68,15 @@ def learning(case: Case, what: str, *, width: int, rank: int, seed: int = 0) -> 
         ModelError: the selected part has no parameter that can be trained.
     """
     with _frozen(case), trying(case.pruned.model):
-        if what == "lora":
-            with _adapted(case, rank, seed) as learner:
+        blocks = _beside(case, width) if what.endswith("beside") else range(len(case.pruned))
+        if what.startswith("lora"):
+            with _adapted(case, blocks, rank, seed) as learner:
                 yield learner
         else:
-            yield _own(case, _beside(case, width) if what == "beside" else range(len(case.pruned)))
+            yield _own(case, blocks)
 
 
-def _beside(case: Case, width: int) -> list[int]:
+def _beside(case: Case, width: int) -> Sequence[int]:
     """Return the blocks within `width` of a gap; if a gap is inside a block, that block is on both sides of the gap."""
     indices: set[int] = set()
     for gap in case.gaps:
@@ -97,7 +98,7 @@ def _frozen(case: Case) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _own(case: Case, blocks: Any) -> Learner:
+def _own(case: Case, blocks: Iterable[int]) -> Learner:
     """Train copies of all parameters of some blocks, except parameters that are shared with other modules."""
     model = case.pruned.model
     places = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
@@ -153,11 +154,11 @@ def _wide(parameter: Tensor) -> torch.dtype:
 
 
 @contextmanager
-def _adapted(case: Case, rank: int, seed: int) -> Iterator[Learner]:
-    """Train low-rank updates, made by peft, of all linear maps in the blocks."""
+def _adapted(case: Case, indices: Iterable[int], rank: int, seed: int) -> Iterator[Learner]:
+    """Train low-rank updates, made by peft, of all linear maps in some blocks."""
     model: PreTrainedModel = case.pruned.model
     blocks = model.get_submodule(case.pruned.path)
-    paths = list(linear_maps(blocks))
+    paths = [f"{index}.{path}" for index in indices for path in linear_maps(case.pruned[index])]
     linear = {f"{case.pruned.path}.{path}": blocks.get_submodule(path) for path in paths}
     if not linear:
         raise ModelError(f"the blocks of {type(model).__name__} have no plain linear maps, which lora changes")

@@ -23,14 +23,14 @@ class DistillConfig(Options):
         "logits; the distance between their residual `streams` after each kept block from the first gap on; or the "
         "pruned model's own loss on the `text`, without the intact model.",
     )
-    learns: Literal["beside", "lora", "all"] | None = Field(
+    learns: Literal["beside", "lora", "lora-beside", "all"] | None = Field(
         None,
-        description="The parameters to train: `all` blocks; the blocks `beside` the gaps; or low-rank updates (`lora`) "
-        "of all linear maps in the blocks, merged at the end. By default the first of these that the free memory has "
-        "room for. Embeddings and head are never trained.",
+        description="The parameters to train: `all` blocks; the blocks `beside` the gaps; low-rank updates (`lora`) of "
+        "all linear maps in the blocks, merged at the end; or those of the blocks beside the gaps (`lora-beside`). By "
+        "default the first of these that the free memory has room for. Embeddings and head are never trained.",
     )
-    width: int = Field(2, ge=1, description="With `beside`: the number of blocks to train on either side.")
-    rank: int = Field(16, ge=1, description="With `lora`: the rank of each update.")
+    width: int = Field(2, ge=1, description="Beside the gaps: the number of blocks to train on either side.")
+    rank: int = Field(16, ge=1, description="The rank of each low-rank update.")
     first: str | None = Field("linear", description="A healer to run first, with its default options; null for none.")
     steps: int | None = Field(
         None,
@@ -59,7 +59,7 @@ class DistillConfig(Options):
         description="How often the distance from the intact model is measured; the best step is kept. Within a limit "
         "of minutes, fewer if they would take more than a fifth of the time.",
     )
-    seed: int = Field(0, ge=0, description="Seed of the order of the text, and of the initial `lora` updates.")
+    seed: int = Field(0, ge=0, description="Seed of the order of the text, and of the initial low-rank updates.")
 
     @model_validator(mode="before")
     @classmethod

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from layerimp.healer import Room, Scope
     from layerimp_distill.options import DistillConfig
 
-Learns = Literal["all", "beside", "lora"]
+Learns = Literal["all", "beside", "lora", "lora-beside"]
 
-WORDS: Mapping[Learns, str] = {
+WORDS: Mapping[Learns, str] = {  # by how much learns, most first
     "all": "all blocks learn",
     "beside": "the blocks beside the gaps learn",
     "lora": "low-rank changes of all blocks learn",
+    "lora-beside": "low-rank changes of the blocks beside the gaps learn",
 }
 ROWS, ON_GPU, LABELLED = 4, 4, 8
 """The rows of a step by default; so many times as many where few would leave a GPU idle, and for a classifier, which
@@ -65,7 +66,7 @@ class Plan:
 
 
 def planned(stack: BlockStack, config: DistillConfig, scope: Scope, room: Room) -> Plan:
-    """Decide on the first that the memory has room for: all blocks, those beside the gaps, or low-rank changes.
+    """Decide on the first of `WORDS` that the memory has room for.
 
     Where memory is short, fewer rows run at once before less learns. If nothing fits, the least is planned.
 
@@ -77,7 +78,7 @@ def planned(stack: BlockStack, config: DistillConfig, scope: Scope, room: Room) 
     """
     many = (ON_GPU if room.device == "cuda" else 1) * (LABELLED if classifies(stack.model) else 1)
     rows = config.rows or ROWS * many
-    ways: tuple[Learns, ...] = (config.learns,) if config.learns else ("all", "beside", "lora")
+    ways: tuple[Learns, ...] = (config.learns,) if config.learns else tuple(WORDS)
     plan = Plan(ways[-1], rows, 1)
     for learns in ways:
         for at_once in _halved(rows):
@@ -94,29 +95,41 @@ def _halved(rows: int) -> Iterator[int]:
 
 
 def needed(stack: BlockStack, config: DistillConfig, plan: Plan, scope: Scope) -> dict[str, int]:
-    """Return the bytes that a training needs beside the weights of both models, by what they are for."""
-    matrices = [value.shape[-2:] for block in stack for value in block.parameters() if value.ndim > 1]
-    sizes = sorted(sum(value.numel() for value in block.parameters()) for block in stack)
-    stored = stack.model.dtype.itemsize
+    """Return the most bytes that a training needs beside the weights of both models, by what they are for.
+
+    It needs most in a step, in a check, or at the end, when the healed weights exist beside those of the intact model.
+    """
+    low_rank, stored = plan.learns.startswith("lora"), stack.model.dtype.itemsize
+    changed = [[*_changed(block, low_rank=low_rank)] for block in stack]
+    whole = [sum(value.numel() for value in block) for block in changed]
+    own = [config.rank * sum(sum(value.shape) for value in block) for block in changed] if low_rank else whole
+    count = min(len(whole), 2 * config.width * scope.gaps) if plan.learns.endswith("beside") else len(whole)
+    healed, learned = (sum(sorted(sizes)[-count:]) for sizes in (whole, own))
+    merging = (3 * FLOAT if low_rank else 2 * stored) * max((v.numel() for block in changed for v in block), default=0)
     tokens, half = plan.at_once * scope.length, stored < FLOAT
-    if plan.learns == "lora":
-        maps = [module.weight for block in stack for module in linear_maps(block).values()]
-        learned = sum(config.rank * sum(weight.shape) for weight in maps)
-        healed = stored * sum(weight.numel() for weight in maps)
+    features = sum(sum(v.shape[-2:]) for block in stack for v in block.parameters() if v.ndim > 1)
+    kept = {"learned values": FLOAT * learned, "optimizer": 2 * FLOAT * learned, "best values": FLOAT * learned}
+    logits = {"logits": FLOAT * LOGITS * min(tokens * stack.vocab_size, CHUNK_LOGITS)}
+    moments = (
+        {
+            **kept,
+            "gradients": FLOAT * learned,
+            "16-bit copies": stored * learned if half else 0,
+            "activations": int(ACTIVATIONS[half] * tokens * features),
+            **logits,
+        },
+        {**kept, "a merged block": stored * max(whole) + merging, **logits},
+        {"learned values": FLOAT * learned, "healed weights": stored * healed, "a merged matrix": merging},
+    )
+    return max(moments, key=lambda parts: sum(parts.values()))
+
+
+def _changed(block: nn.Module, *, low_rank: bool) -> Iterator[nn.Parameter]:
+    """Yield the parameters of a block that get new values."""
+    if low_rank:
+        yield from (module.weight for module in linear_maps(block).values())
     else:
-        count = len(sizes) if plan.learns == "all" else min(len(sizes), 2 * config.width * scope.gaps)
-        learned, healed = sum(sizes[-count:]), 0  # the healed weights take the place of what the optimizer keeps
-    return {
-        "learned values": FLOAT * learned,
-        "gradients": FLOAT * learned,
-        "optimizer": 2 * FLOAT * learned,
-        "best values": FLOAT * learned,
-        "16-bit copies": stored * learned if half else 0,
-        "a merged block": FLOAT * sizes[-1],
-        "healed weights": healed,
-        "activations": int(ACTIVATIONS[half] * tokens * sum(map(sum, matrices))),
-        "logits": FLOAT * LOGITS * min(tokens * stack.vocab_size, CHUNK_LOGITS),
-    }
+        yield from block.parameters()
 
 
 def linear_maps(block: nn.Module) -> dict[str, nn.Linear | Conv1D]:
