@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from layerimp.component import versioned
-from layerimp.healing.engine import check_shapes
+from layerimp.healing.origin import check_shapes
 from layerimp.pipeline.durations import Durations
 from layerimp.pipeline.forecast_parts import ROUGHLY, MemoryForecast
 from layerimp.pipeline.outline import Outline
