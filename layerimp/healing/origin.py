@@ -1,8 +1,9 @@
-"""Checks that a pruned model is the intact one without the removed steps."""
+"""Checks that a pruned model is the intact one without the removed steps, and lets both share what is equal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from layerimp.blocks.halves import halves_of
 from layerimp.blocks.middle import in_mlp
 from layerimp.errors import ModelError
+from layerimp.healing.parameters import held_by, put
 from layerimp.steps import Step, checked_steps, kept_halves
 
 if TYPE_CHECKING:
@@ -30,8 +32,28 @@ def check_pair(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) 
         OptionError: a step does not exist in the intact model, or overlaps with an earlier step.
     """
     check_shapes(intact, pruned, removed)
-    same = _check_origin(intact, pruned, kept_halves(removed, len(intact)))
-    return same and _same_outside(intact, pruned)
+    same = _check_origin(intact, pruned, removed)
+    return same and all(_equal(theirs, value) for theirs, value in _outside(intact, pruned))
+
+
+def share(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) -> None:
+    """Let a pruned model that was loaded by itself use the intact model's tensors where both are equal.
+
+    So no weight is in memory twice, as after `Removal.beside`. A tensor on another device stays.
+
+    Args:
+        intact: The blocks of the intact model.
+        pruned: The blocks of the pruned model, of the shapes that `check_shapes` expects.
+        removed: The removed steps.
+    """
+    blocks = [dict(block.named_parameters()) for block in intact]
+    pairs = [(blocks[block].get(name), value) for _, block, name, value in _inside(intact, pruned, removed)]
+    theirs = {
+        id(value): other
+        for other, value in chain(pairs, _outside(intact, pruned))
+        if other is not None and other.device == value.device and _equal(other, value)
+    }
+    put([(module, name, theirs.get(id(value), value)) for module, name, value in held_by(pruned.model)])
 
 
 def check_shapes(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) -> None:
@@ -54,45 +76,46 @@ def check_shapes(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]
         )
 
 
-def _check_origin(intact: BlockStack, pruned: BlockStack, pairs: Sequence[tuple[int, int]]) -> bool:
+def _check_origin(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) -> bool:
     """Refuse a pruned model if a block holds a matrix of an unexpected block of the intact model.
 
     A matrix that was healed or trained after the removal matches no block, and is not checked.
-
-    Args:
-        intact: The blocks of the intact model.
-        pruned: The blocks of the pruned model.
-        pairs: For each block of the pruned model, the blocks that its attention and its MLP are expected to be from.
 
     Returns:
         Whether all parameters of the blocks are the expected ones.
     """
     same = True
-    composed = halves_of(pruned, {new for new, pair in enumerate(pairs) if len(set(pair)) > 1})
-    for new, (attention, mlp) in enumerate(pairs):
-        for name, value in pruned[new].named_parameters():
-            expected = mlp if new in composed and in_mlp(name, composed[new].mlp) else attention
-            if _holds(intact[expected], name, value):
-                continue
-            same = False
-            holders = (i for i, block in enumerate(intact) if value.ndim > 1 and _holds(block, name, value))
-            if (other := next(holders, None)) is not None:
-                raise ModelError(
-                    f"block {new} of the pruned model has {name} of block {other} of the intact one, and not of "
-                    f"{expected}: something else was removed than is said"
-                )
+    for new, expected, name, value in _inside(intact, pruned, removed):
+        if _holds(intact[expected], name, value):
+            continue
+        same = False
+        holders = (i for i, block in enumerate(intact) if value.ndim > 1 and _holds(block, name, value))
+        if (other := next(holders, None)) is not None:
+            raise ModelError(
+                f"block {new} of the pruned model has {name} of block {other} of the intact one, and not of "
+                f"{expected}: something else was removed than is said"
+            )
     return same
 
 
-def _same_outside(intact: BlockStack, pruned: BlockStack) -> bool:
-    """Whether the parameters outside the blocks are the same; tables with an entry per block are not compared."""
+def _inside(
+    intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]
+) -> Iterator[tuple[int, int, str, nn.Parameter]]:
+    """Yield the pruned model's parameters in blocks: block, the intact model's block it is from, name, parameter."""
+    pairs = kept_halves(removed, len(intact))
+    composed = halves_of(pruned, {new for new, pair in enumerate(pairs) if len(set(pair)) > 1})
+    for new, (attention, mlp) in enumerate(pairs):
+        for name, value in pruned[new].named_parameters():
+            yield new, mlp if new in composed and in_mlp(name, composed[new].mlp) else attention, name, value
+
+
+def _outside(intact: BlockStack, pruned: BlockStack) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
+    """Yield the parameters of both models outside the blocks, but for tables with an entry per block."""
     inside = {id(value) for block in pruned for value in block.parameters()}
     theirs = dict(intact.model.named_parameters())
-    return all(
-        theirs[path].shape != value.shape or _equal(theirs[path], value)
-        for path, value in pruned.model.named_parameters()
-        if id(value) not in inside and path in theirs
-    )
+    for path, value in pruned.model.named_parameters():
+        if id(value) not in inside and path in theirs and theirs[path].shape == value.shape:
+            yield theirs[path], value
 
 
 def _holds(block: nn.Module, name: str, value: Tensor) -> bool:

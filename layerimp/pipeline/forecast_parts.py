@@ -110,15 +110,16 @@ class MemoryForecast(Part):
             free=free_bytes(place),
         )
 
-    def plans(self, healers: Iterable[Healer], pruned: BlockStack, scope: Scope) -> list[str]:
+    def plans(self, healers: Iterable[Healer], pruned: BlockStack, scope: Scope, shared: int = 0) -> list[str]:
         """Return a line for each healer that decides something by the memory which the weights leave free.
 
         Args:
             healers: The healers.
             pruned: The blocks of the model that is healed.
             scope: The size of the healing.
+            shared: The bytes of the weights that are twice in memory only until both models are loaded.
         """
-        room = Room(torch.device(self.device).type, max(0, self.free - self.weights))
+        room = Room(torch.device(self.device).type, max(0, self.free - self.weights + shared))
         lines = []
         for healer in healers:
             with attributing("healer", healer.name, type(healer)):

@@ -18,6 +18,7 @@ from layerimp.evaluation.comparing import Comparing, comparer_of
 from layerimp.evaluation.selection import fitting, prepared_comparers, with_text
 from layerimp.healer import Healer
 from layerimp.healing.engine import Healed, heal_beside
+from layerimp.healing.origin import check_shapes, share
 from layerimp.models.configuration import auto_class
 from layerimp.models.origin import CARD, origin_of
 from layerimp.pipeline.healing import check_heal_text, configured, repaired
@@ -131,6 +132,8 @@ def heal_checkpoint(request: HealingRequest, *, permissions: Permissions, progre
         ours = load_model(prepared.recipe, permissions, progress)
         recipe = settled(prepared.recipe, ours.model)
         theirs = load_model(recipe.model_copy(update={"model": source}), permissions, progress)
+        check_shapes(theirs.stack, ours.stack, prepared.record.removed)
+        share(theirs.stack, ours.stack, prepared.record.removed)
         record = prepared.record.model_copy(update={"num_blocks": len(theirs.stack)})
         known = record.fidelity_text
         texts = Texts(recipe, ours, permissions, progress)

@@ -84,10 +84,13 @@ def healing_forecast_of(prepared: PreparedHealing) -> HealingForecast:
     text, length = recipe.calibration, row_length(recipe.calibration, pruned.stack.model)
     durations, gaps = Durations(teacher, recipe, length), list(runs_of(removed_by(record.removed)))
     sizes = HealedSizes(teacher=teacher.size, pruned=pruned.size)
+    both = pruned.size.parameters + teacher.size.parameters
     # Both models compute in the dtype of the pruned one.
     memory = MemoryForecast.of(
         pruned, recipe, prepared.permissions, verifies=recipe.verify, beside=sizes.teacher.parameters
     )
+    # What no healer has changed is shared; of a model that was healed before it is not known what that is.
+    shared = 0 if record.healers else memory.weights * pruned.size.parameters // both
     return HealingForecast(
         model=recipe.model,
         teacher=record.source,
@@ -105,5 +108,5 @@ def healing_forecast_of(prepared: PreparedHealing) -> HealingForecast:
             pass_s=durations.passes(1 + len(pruned.stack) / len(teacher.stack)),
             healing_s=durations.healing([healer], len(gaps)),
         ),
-        notes=[*memory.plans([healer], pruned.stack, durations.scope(len(gaps))), ROUGHLY],
+        notes=[*memory.plans([healer], pruned.stack, durations.scope(len(gaps)), shared), ROUGHLY],
     )

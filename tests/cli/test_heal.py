@@ -17,12 +17,14 @@ from support.tiny import tiny
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import layerimp
+from layerimp.blocks import BlockStack
 from layerimp.cache.directory import entries
 from layerimp.calibration.sampling import document_hash
 from layerimp.checkpoint.record import FILE, Record, read_record
 from layerimp.errors import InputError
-from layerimp.healing import Teaching
-from layerimp.pipeline import heal_checkpoint
+from layerimp.healing import Healed, Teaching
+from layerimp.healing.engine import heal_beside
+from layerimp.pipeline import forecast_parts, heal_checkpoint
 from layerimp.pipeline import run as runs
 from layerimp.pipeline.heal_forecast import HealingForecast
 from layerimp.testing import tiny_tokenizer
@@ -89,7 +91,14 @@ def test_run_writes_the_record_too(
     assert list(record.removed) == plan["blocks"]
 
 
-def test_a_checkpoint_is_healed(layerimp_command: Run, pruned: Path, text: tuple[Any, ...], tmp_path: Path) -> None:
+def test_a_checkpoint_is_healed(
+    layerimp_command: Run, pruned: Path, text: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def healed_beside(intact: BlockStack, ours: BlockStack, *args: Any, **more: Any) -> Healed:
+        assert set(ours.model.parameters()) < set(intact.model.parameters()), "no weight is in memory twice"
+        return heal_beside(intact, ours, *args, **more)
+
+    monkeypatch.setattr(heal_checkpoint, "heal_beside", healed_beside)
     out = tmp_path / "healed"
     command = ("heal", "--model", pruned, "--healer", "linear", "--set", "linear.ridges=[0.1, 1]", *text)
     code, printed, err = layerimp_command(*command, "--output", out, "--json")
@@ -345,6 +354,7 @@ def test_a_dry_run_says_what_would_be_healed_and_reads_no_weights(
     command = ["heal", "--model", pruned, *text, "--output", tmp_path / "out"]
     with monkeypatch.context() as patched:
         patched.setattr(PreTrainedModel, "from_pretrained", None)
+        patched.setattr(forecast_parts, "free_bytes", lambda _device: 10**9)
         code, out, err = layerimp_command(*command, "--dry-run", "--json")
         assert code == 0, err
         code, shown, err = layerimp_command(*command, "--healer", "distill", "--dry-run")
@@ -370,5 +380,7 @@ def test_a_dry_run_says_what_would_be_healed_and_reads_no_weights(
     assert found["memory"]["weights"] == 4 * sum(one["parameters"] for one in found["sizes"].values())
     for told in ("gaps: blocks 1, 2", f"beside {model_dir}, by distill", "distill: all blocks learn, 4 rows a step: "):
         assert told in " ".join(shown.split())
+    free = decimal(10**9 - 4 * found["sizes"]["teacher"]["parameters"])
+    assert f"where {free} are free" in " ".join(shown.split()), "the pruned model shares its weights"
     code, _, err = layerimp_command(*command, "--dry-run")
     assert (code, "exists" in err) == (2, True)
