@@ -15,6 +15,8 @@ from layerimp.models import classifies
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from torch import Tensor
+
     from layerimp.blocks import BlockStack
     from layerimp.healer import Room, Scope
     from layerimp_distill.options import DistillConfig
@@ -124,7 +126,7 @@ def needed(stack: BlockStack, config: DistillConfig, plan: Plan, scope: Scope) -
     return max(moments, key=lambda parts: sum(parts.values()))
 
 
-def _changed(block: nn.Module, *, low_rank: bool) -> Iterator[nn.Parameter]:
+def _changed(block: nn.Module, *, low_rank: bool) -> Iterator[Tensor]:
     """Yield the parameters of a block that get new values."""
     if low_rank:
         yield from (module.weight for module in linear_maps(block).values())
