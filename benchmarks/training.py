@@ -47,7 +47,8 @@ from layerimp.calibration.sampling import CalibrationSet, Corpus, read_corpus
 from layerimp.calibration.splits import for_judging
 from layerimp.cli.set_options import setting
 from layerimp.evaluator import unigram
-from layerimp.healer import Case, Distance, Repair
+from layerimp.fidelity import Distance
+from layerimp.healer import Case, Repair
 from layerimp.healing.engine import heal_beside
 from layerimp.healing.loss import HeldOutLoss
 from layerimp.models.discovery import find_blocks

@@ -14,10 +14,12 @@ __all__ = [
     "Comparison",
     "Continuation",
     "Copying",
+    "Distance",
     "Divergence",
     "Fidelity",
     "Generation",
     "Intact",
+    "Loss",
     "Prompt",
     "Sample",
     "Spread",
@@ -30,11 +32,12 @@ __all__ = [
     "repeated",
 ]
 
-_MODULES = ("record", "comparer", "copying", "divergence", "generation")
+_MODULES = ("record", "comparer", "copying", "distance", "divergence", "generation")
 
 if TYPE_CHECKING:
     from layerimp.fidelity.comparer import Comparer, Comparison
     from layerimp.fidelity.copying import repeated
+    from layerimp.fidelity.distance import Distance, Loss
     from layerimp.fidelity.divergence import CHUNK_LOGITS, Compared, Divergence, Intact, compared
     from layerimp.fidelity.generation import (
         PROMPT_TOKENS,

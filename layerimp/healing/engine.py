@@ -15,7 +15,8 @@ from layerimp.blocks.snapshot import leaving_no_trace
 from layerimp.calibration.splits import split
 from layerimp.calibration.validation import Checked
 from layerimp.errors import NonFiniteError, PluginError
-from layerimp.healer import Case, Distance, Gap, Healer, Loss, Repair
+from layerimp.fidelity import Distance, Loss
+from layerimp.healer import Case, Gap, Healer, Repair
 from layerimp.healing.gaps import find_gaps
 from layerimp.healing.judging import Judge
 from layerimp.healing.loss import HeldOutLoss

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from layerimp.fidelity import Intact, repeated
-from layerimp.healer import Distance, Loss
+from layerimp.fidelity import Distance, Intact, Loss, repeated
 from layerimp.models.traits import special_ids
 
 if TYPE_CHECKING:

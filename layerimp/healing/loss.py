@@ -14,7 +14,7 @@ from layerimp.blocks.forward import run
 from layerimp.blocks.head import Head, Targets
 from layerimp.blocks.modes import in_eval_mode
 from layerimp.errors import CalibrationError, NonFiniteError
-from layerimp.healer import Loss
+from layerimp.fidelity import Loss
 
 if TYPE_CHECKING:
     from layerimp.blocks.stack import Batch, BlockStack

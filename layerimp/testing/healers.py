@@ -15,7 +15,8 @@ from layerimp.blocks.equivalence import first_difference
 from layerimp.blocks.snapshot import Snapshot
 from layerimp.checkpoint.saving import write
 from layerimp.errors import LayerimpError
-from layerimp.healer import Case, Distance, Healer, Loss
+from layerimp.fidelity import Distance, Loss
+from layerimp.healer import Case, Healer
 from layerimp.healing.engine import Healed, heal_beside
 from layerimp.healing.gaps import find_gaps
 from layerimp.healing.judging import Judge

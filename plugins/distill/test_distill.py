@@ -38,7 +38,8 @@ import layerimp
 from layerimp.cache.directory import CACHE_VARIABLE, entries
 from layerimp.cache.unfinished import in_use
 from layerimp.errors import InputError, ModelError
-from layerimp.healer import Case, Distance, Healer, Loss, Repair, Room, Scope
+from layerimp.fidelity import Distance, Loss
+from layerimp.healer import Case, Healer, Repair, Room, Scope
 from layerimp.healing import Healed, Teaching, replace
 from layerimp.registry.attribution import create
 from layerimp.surgery.removal import prepare

@@ -16,7 +16,8 @@ from layerimp import Healer
 from layerimp.blocks.equivalence import stored_tensors
 from layerimp.calibration.splits import split
 from layerimp.errors import ModelError, NonFiniteError, PluginError
-from layerimp.healer import Case, Distance, Gap, Repair
+from layerimp.fidelity import Distance
+from layerimp.healer import Case, Gap, Repair
 from layerimp.healing import replace
 from layerimp.healing.engine import Healed, heal_beside
 from layerimp.healing.judging import Judge

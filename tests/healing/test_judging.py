@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.tiny import tiny
 
-from layerimp.healer import Distance, Loss
+from layerimp.fidelity import Distance, Loss
 from layerimp.healing.judging import Judge
 from layerimp.models.discovery import find_blocks
 from layerimp.surgery.removal import prepare

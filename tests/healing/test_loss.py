@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.tiny import classifier, tiny
 
-from layerimp.healer import Loss
+from layerimp.fidelity import Loss
 from layerimp.healing.loss import HeldOutLoss
 from layerimp.models.discovery import find_blocks
 from layerimp.testing import batch, padded_batch

@@ -13,7 +13,7 @@ from layerimp_closedform.fits import Fit, NormFit, fit_of
 from layerimp_closedform.rescale import AtGap, Change, GapByGap, Jump, RescaleConfig
 
 if TYPE_CHECKING:
-    from layerimp.healer import Loss
+    from layerimp.fidelity import Loss
 
 
 class LinearConfig(RescaleConfig):

@@ -15,7 +15,8 @@ from pydantic import Field
 from layerimp import Healer
 from layerimp.component import Options
 from layerimp.errors import ModelError, NonFiniteError
-from layerimp.healer import Case, Effort, Gap, Loss, Repair, Scope
+from layerimp.fidelity import Loss
+from layerimp.healer import Case, Effort, Gap, Repair, Scope
 from layerimp.healing import State, replace, scale_stream, states, stream_scaled, trying
 from layerimp_closedform.fits import lengths
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from layerimp.healer import Distance
+    from layerimp.fidelity import Distance
 
 
 @dataclass(frozen=True)

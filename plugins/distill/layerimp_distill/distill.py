@@ -12,7 +12,8 @@ import torch
 
 from layerimp import Healer
 from layerimp.errors import ModelError
-from layerimp.healer import Case, Distance, Effort, Repair, Room, Scope
+from layerimp.fidelity import Distance
+from layerimp.healer import Case, Effort, Repair, Room, Scope
 from layerimp.healing import Teaching, replace, trying
 from layerimp.registry.catalog import registry
 from layerimp_distill.options import DistillConfig
