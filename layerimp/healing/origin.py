@@ -71,8 +71,8 @@ def check_shapes(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]
     left = len(intact) - len(removed)
     if left != len(pruned):
         raise ModelError(
-            f"the intact model has {len(intact)} blocks, of which {len(removed)} should be gone; that leaves {left}, "
-            f"and the pruned model has {len(pruned)}: it is another model, or something else was removed"
+            f"the pruned model has {len(pruned)} blocks in place of {left} ({len(intact)} without {len(removed)}): it "
+            "is another model, or something else was removed"
         )
 
 

@@ -97,8 +97,8 @@ def later_writers(stack: BlockStack, gap: Gap) -> Writers:
         off = float((last_hidden(stack) - expected).abs().max() / expected.abs().max())
     if not off <= max(CLOSE, ROUNDINGS * torch.finfo(expected.dtype).eps):
         raise ModelError(
-            f"{name} computes something else with its later writers scaled than with its stream scaled ({off:.1%} "
-            "off): its norms do not cancel a factor of the whole stream"
+            f"{name} cannot be scaled in its later writers ({off:.1%} off): its norms do not cancel a factor of the "
+            "whole stream"
         )
     return writers
 

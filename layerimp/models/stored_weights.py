@@ -188,6 +188,6 @@ class WeightNames:
 
 def _unknown_loading(error: Exception) -> ModelError:
     return ModelError(
-        "layerimp cannot offload models with the installed version of Transformers, which loads weights in a way that "
-        f"layerimp does not support ({one_line(error)}): install another version, or use --no-offload"
+        "the installed version of Transformers loads weights in a way that layerimp cannot offload "
+        f"({one_line(error)}): install another version, or use --no-offload"
     )

@@ -63,14 +63,14 @@ def refuse_config(config: PretrainedConfig, kind: str, *, quantised: bool = Fals
                 "quantization_config, and load its state_dict()"
             )
         raise ModelError(
-            f"the weights of {kind} are quantised ({method}); prune the unquantised model and quantise the result, or, "
-            "where the method can be undone (bitsandbytes), first save what model.dequantize() gives"
+            f"the weights of {kind} are quantised ({method}); prune the unquantised model, or the one that "
+            "model.dequantize() gives (bitsandbytes), and quantise the result"
         )
     unseen = sorted(name for name, value in vars(config).items() if _UNTRIED.fullmatch(name) and _is_part(value))
     if unseen and vision_part(config) is None:
         raise ModelError(
-            f"{kind} reads more than text and images ({', '.join(unseen)}), and layerimp makes up only images, so that "
-            "no removal can be proved; models that read text, or text and images, can be pruned"
+            f"{kind} reads more than text and images ({', '.join(unseen)}): removals can be proved only for models "
+            "that read text, or text and images"
         )
     refuse_non_finite_fields(config, kind)
 

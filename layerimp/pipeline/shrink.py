@@ -71,8 +71,8 @@ def prepare_shrink(
     config = config_of(recipe, permissions, loaded)
     if recipe.calibration.source is None and auto_class(config) == "AutoModelForSequenceClassification":
         raise OptionError(
-            f"{recipe.model} is a classifier, and the text that ships is not what it reads: name its own text with "
-            "--calibration (a file, or task:NAME for the training split of a task)"
+            f"{recipe.model} is a classifier: name text of the kind that it reads, with --calibration FILE, or "
+            "--calibration task:NAME for the training split of a task"
         )
     if recipe.healers and (obstacle := obstacle_to_healing(recipe, permissions, loaded)):
         recipe = _unhealed(recipe, obstacle, progress)

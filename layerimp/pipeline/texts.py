@@ -226,8 +226,8 @@ class Texts:
         )
         if next(iter(further), None) is None:
             raise CalibrationError(
-                f"the further text {self.recipe.heal_text} fills no row of {spec.max_length} tokens beside the "
-                "documents that were drawn for calibration and to measure on; name other text (--heal-text)"
+                f"the further text {self.recipe.heal_text} fills no row of {spec.max_length} tokens beyond the "
+                "documents already drawn; name other text (--heal-text)"
             )
         return further
 

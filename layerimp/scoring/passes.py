@@ -118,8 +118,8 @@ class Pass:
             return
         names = ", ".join(dict.fromkeys(repr(label) for label, _ in self.scorers))
         raise ModelError(
-            f"{names} cannot score an offloaded model: the sweep {type(self.sweep).__name__} goes through later blocks "
-            "again, or back through all of them, and needs them in memory together; --no-offload loads the whole model"
+            f"{names} cannot score an offloaded model: the sweep {type(self.sweep).__name__} needs all blocks in "
+            "memory at once; --no-offload loads the whole model"
         )
 
     def run(self, scored: Scored) -> None:

@@ -90,7 +90,7 @@ def test_unknown_metric_is_not_looked_up(folder, metrics, reason, monkeypatch):
 @pytest.mark.parametrize("choices", ["['{{text}}', dog]", "{a: cat, b: '{% if text %}dog{% endif %}'}"])
 def test_templates_in_a_list_of_choices_are_refused(folder, choices):
     write_task(folder, "odd", CHOICE.replace("[on the, good film]", choices))
-    with pytest.raises(TaskError, match=r"'odd': doc_to_choice lists '{.*literally.*{{\[right, wrong\]}}"):
+    with pytest.raises(TaskError, match=r"'odd': lm-eval takes '{.*literally.*{{\[right, wrong\]}}"):
         harness(folder, "odd").prepare()
 
 

@@ -245,7 +245,7 @@ def test_the_training_split_of_a_task_is_further_text(
         (None, "the calibration file '{file}' does not exist"),
         ("{{}}\n", "{file}, line 1: no field 'text'"),
         ("", "{file} is empty"),
-        ('{{"text": "too short"}}\n', "the further text {file} fills no row of 16 tokens beside the documents that"),
+        ('{{"text": "too short"}}\n', "the further text {file} fills no row of 16 tokens beyond the documents"),
     ],
 )
 def test_further_text_that_cannot_be_read(

@@ -71,7 +71,7 @@ def test_seams_and_what_is_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scorer", ["gbis", "lrp", "taylor", "perplexity", "cim"])
 def test_what_needs_all_blocks_is_refused_by_name(scorer: str, tmp_path: Path) -> None:
     stack = open_offloaded(saved(tiny("llama"), tmp_path / "model"))
-    with pytest.raises(ModelError, match=f"'{scorer}' cannot score an offloaded model: .* needs them in memory"):
+    with pytest.raises(ModelError, match=f"'{scorer}' cannot score an offloaded model: .* needs all blocks in memory"):
         scores(stack, [scorer])
 
 

@@ -43,8 +43,8 @@ from layerimp.report.words import (
 _DECIDING = (0.95, 0.9, 0.99)
 """The levels by which scorers are ordered, the most important first."""
 _REMOVABLE = (
-    "removable: the largest measured number of blocks such that it and all smaller measured numbers retain the share, "
-    "by the worst; mean ± half of its 95 % interval over the repeats; ≥ if in some repeat all measured numbers do"
+    "removable: the largest number of blocks without which the share is retained, by the worst, as it is without each "
+    "smaller measured number; mean ± half of its 95 % interval over the repeats; ≥ if none was too many in some repeat"
 )
 _FLIPS = (
     "flips: answers to a task that are others than the intact model's; to wrong / back: how many went from right to "

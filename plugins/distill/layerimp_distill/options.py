@@ -18,10 +18,9 @@ class DistillConfig(Options):
 
     loss: Literal["divergence", "hidden", "streams", "text"] = Field(
         "divergence",
-        description="The training loss, between the pruned and the intact model: the `divergence` of their "
-        "predictions; the distance between their last `hidden` states, in the metric of the head, which needs no "
-        "logits; the distance between their residual `streams` after each kept block from the first gap on; or the "
-        "pruned model's own loss on the `text`, without the intact model.",
+        description="What training lowers: the `divergence` from the intact model's predictions; the distance of the "
+        "last `hidden` states, in the metric of the head, without logits; the distance of the residual `streams` after "
+        "each kept block from the first gap on; or the model's own loss on the `text`.",
     )
     learns: Literal["beside", "lora", "lora-beside", "all"] | None = Field(
         None,

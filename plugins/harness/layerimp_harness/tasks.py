@@ -182,8 +182,8 @@ def _check_choices(name: str, task: Any) -> None:
     for choice in listed:
         if isinstance(choice, str) and ("{{" in choice or "{%" in choice):
             raise TaskError(
-                f"task {name!r}: doc_to_choice lists {choice!r}, which lm-eval takes literally, since it fills in no "
-                'template within a list; write one template for all choices, such as "{{[right, wrong]}}"'
+                f"task {name!r}: lm-eval takes {choice!r} in the list doc_to_choice literally; write one template for "
+                'all choices, such as "{{[right, wrong]}}"'
             )
 
 
