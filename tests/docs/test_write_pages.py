@@ -21,7 +21,7 @@ CODE = "```bash\nls $HOME $PATH\n```\n"
 
 @pytest.fixture(scope="module")
 def written() -> dict[Path, str]:
-    return {path: content.decode() for path, content in write_pages.contents().items()}
+    return {path: content.decode(errors="replace") for path, content in write_pages.contents().items()}
 
 
 def test_the_folder_has_every_page_where_its_source_is(written: dict[Path, str]) -> None:
@@ -31,7 +31,8 @@ def test_the_folder_has_every_page_where_its_source_is(written: dict[Path, str])
     sources |= {notebook.with_suffix(".md") for notebook in own}
     assert {path for path in written if path.suffix == ".md"} == sources
     schemas = {Path("reference", "schemas", f"{name}.json") for name in reference.schema_files()}
-    assert written.keys() == sources | own | schemas | {Path("stylesheets/extra.css"), Path("javascripts/whole.js")}
+    others = {Path("stylesheets/extra.css"), Path("javascripts/whole.js"), Path("measure/report-page.webp")}
+    assert written.keys() == sources | own | schemas | others
 
 
 def test_nothing_is_left_for_a_site_generator_to_fill_in(written: dict[Path, str]) -> None:
