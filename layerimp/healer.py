@@ -196,6 +196,19 @@ class Room:
     free: int
 
 
+@dataclass(frozen=True)
+class Decision:
+    """What a healer decides by the memory that there is.
+
+    Attributes:
+        words: The decision, in a line.
+        options: The options by which the healer decides the same on any machine.
+    """
+
+    words: str
+    options: Mapping[str, str | int | float]
+
+
 class Healer(Component):
     """Repairs what is left of a pruned model.
 
@@ -263,15 +276,15 @@ class Healer(Component):
         """How much `heal` would compute, about, so that its time can be told ahead; None if not known."""
         return None
 
-    def plan(self, pruned: BlockStack, scope: Scope, room: Room) -> str:
-        """Say in a line what the healer decides by the memory that there is; empty if it decides nothing by that.
+    def decide(self, pruned: BlockStack, scope: Scope, room: Room) -> Decision | None:
+        """Return what the healer decides by the memory that there is; None if it decides nothing by that.
 
         Args:
             pruned: The blocks of the pruned model; its parameters may be on the meta device.
             scope: The size of the healing.
             room: The memory.
         """
-        return ""
+        return None
 
     def at_every_gap(self, case: Case) -> list[Repair]:
         """The repairs, held against the gaps.

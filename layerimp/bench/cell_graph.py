@@ -89,6 +89,8 @@ class Subject(Plain):
     """How pruned models are compared with the intact one; None if they are not."""
     data_files: tuple[DataFile, ...] = ()
     """The local files of rows that the evaluators read."""
+    decided: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """The options that healers decide by the memory of the machine, by their labels."""
 
     @property
     def all_measures(self) -> tuple[Measure, ...]:
@@ -214,7 +216,7 @@ class Layout(Plain):
         mender, seed = self.healers[healer], self.grid.seed + text
         content["healing"] = {
             "healer": mender.spec.name,
-            "options": mender.spec.options,
+            "options": mender.spec.options | self.models[model].decided.get(healer, {}),
             "code": mender.code,
             "calibration": self._calibration(model, seed),
             "heal_text": self._heal_text(model),

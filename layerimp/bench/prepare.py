@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from layerimp._paths import expanded
+from layerimp.bench.cell_graph import Layout
 from layerimp.bench.digests import FileDigests
 from layerimp.bench.grid import Grid
 from layerimp.bench.resolve import resolve
@@ -19,7 +23,6 @@ from layerimp.pruner import Budget
 from layerimp.recipe import Permissions, check_kind
 
 if TYPE_CHECKING:
-    from layerimp.bench.cell_graph import Layout
     from layerimp.bench.engine import Engine
     from layerimp.bench.resolve import Evaluators
     from layerimp.bench.store import Digests
@@ -71,8 +74,16 @@ def prepared_grid(
     _check_amounts(grid, permissions)
     with stored_in(output) as store:
         digests = FileDigests(store.digests() if store else {})
-    layout, evaluators = resolve(grid, digests, engine, permissions, progress)
+        before = _readable(store.layout() if store else None)
+    layout, evaluators = resolve(grid, digests, engine, permissions, progress, before)
     return PreparedGrid(layout, evaluators, digests.known, output, engine, permissions)
+
+
+def _readable(layout: dict[str, Any] | None) -> Layout | None:
+    """Return the layout of a stored grid; None if there is none, or it is of another version."""
+    with suppress(ValidationError):
+        return None if layout is None else Layout.model_validate(layout)
+    return None
 
 
 def _check_amounts(grid: Grid, permissions: Permissions) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Mender, Subject
+from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Mender, Subject, count_at
 from layerimp.bench.cells import digest
 from layerimp.bench.grid import Grid
 from layerimp.calibration.documents import check_source, task_of
@@ -26,11 +26,15 @@ from layerimp.evaluation.selection import (
     reads_tasks,
 )
 from layerimp.evaluator import Evaluator
+from layerimp.healer import Healer
 from layerimp.models.configuration import configuration, stored_in
 from layerimp.models.dtypes import dtype_named, name_of
 from layerimp.models.loading import float32_stands_in
+from layerimp.pipeline.durations import Durations
+from layerimp.pipeline.forecast_parts import MemoryForecast, gaps_of
 from layerimp.pipeline.healing import healers_of
-from layerimp.pipeline.resolve import anywhere, create_pruner
+from layerimp.pipeline.outline import Outline
+from layerimp.pipeline.resolve import anywhere, create_pruner, row_length
 from layerimp.pipeline.resolve import resolve as resolve_recipe
 from layerimp.recipe import ComponentSpec, Permissions, Recipe
 from layerimp.registry.assets import located
@@ -40,7 +44,7 @@ from layerimp.scorer import Scorer
 from layerimp.scoring.selection import check_spec, expanded, is_blind
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from layerimp.bench.digests import FileDigests
     from layerimp.bench.engine import Engine
@@ -53,7 +57,12 @@ Evaluators = Mapping[str, Mapping[str, Evaluator]]
 
 
 def resolve(
-    grid: Grid, digests: FileDigests, engine: Engine, permissions: Permissions, progress: Progress
+    grid: Grid,
+    digests: FileDigests,
+    engine: Engine,
+    permissions: Permissions,
+    progress: Progress,
+    before: Layout | None = None,
 ) -> tuple[Layout, Evaluators]:
     """Find everything that determines the cells of a grid.
 
@@ -63,6 +72,7 @@ def resolve(
         engine: Where models compute. The dtype is decided here, once for all workers.
         permissions: Which code that came with data may run.
         progress: Where to report progress.
+        before: What was found for the grid that is in the store, whose decisions by memory stay; None for none.
 
     Returns:
         The grid with everything that determines its cells, and the evaluators of each model, by the labels of both.
@@ -73,15 +83,17 @@ def resolve(
     scorers = _entrants(grid, progress)
     pruners = {label: _chooser(spec, grid.cuts) for label, spec in grid.pruners.items()}
     own_pruners = {label: _chooser(spec, grid.cuts) for label, spec in grid.own_pruners.items()}
-    healers = {
-        label: Mender(spec=grid.healers[label], code=_code_of(healer))
-        for label, healer in healers_of(grid.healers, grid.heal_text).items()
-    }
+    made = healers_of(grid.healers, grid.heal_text)
+    healers = {label: Mender(spec=grid.healers[label], code=_code_of(healer)) for label, healer in made.items()}
     settling = _Settling(digests, engine, permissions, progress)
     subjects, evaluators = {}, {}
     for label in grid.models:
         recipe = anywhere(resolve_recipe(grid.recipe(label)))
-        subjects[label], evaluators[label] = settling.subject(label, recipe)
+        subject, evaluators[label] = settling.subject(label, recipe)
+        known = before.models.get(label) if before and before.healers == healers else None
+        same = known is not None and known.identity == subject.identity
+        decided = known.decided if known and same else settling.decided(subject.recipe, made, grid.amounts)
+        subjects[label] = subject.model_copy(update={"decided": decided})
     return Layout(
         grid=grid, models=subjects, scorers=scorers, pruners=pruners, own_pruners=own_pruners, healers=healers
     ), evaluators
@@ -120,6 +132,27 @@ class _Settling:
                 comparison=self._comparison(recipe, evaluators, requested),
             )
         return subject, evaluators
+
+    def decided(
+        self, recipe: Recipe, healers: Mapping[str, Healer], amounts: Sequence[int | float]
+    ) -> dict[str, dict[str, Any]]:
+        """Return the options that healers decide by the memory: once for all workers and cells, whose keys hold them.
+
+        The memory for a model without removed blocks counts, with the most gaps that there may be.
+        """
+        deciding = {label: healer for label, healer in healers.items() if type(healer).decide is not Healer.decide}
+        if not deciding:
+            return {}
+        outline = Outline.of(recipe.model, trust_remote_code=self.permissions.trust_remote_code)
+        on_place = recipe.model_copy(update={"device": str(self.engine.place)})
+        memory = MemoryForecast.of(outline, on_place, self.permissions)
+        memory = memory.model_copy(update={"free": memory.free // self.engine.copies})
+        durations = Durations(outline, recipe, row_length(recipe.calibration, outline.stack.model))
+        most = max(count_at(amount, len(outline.stack)) for amount in amounts)
+        decisions = memory.decisions(deciding, outline.stack, durations.scope(gaps_of(most)))
+        for label, decision in decisions.items():
+            self.progress.note(f"{label}: {decision.words}")
+        return {label: dict(decision.options) for label, decision in decisions.items()}
 
     def _with_dtype(self, recipe: Recipe) -> tuple[Recipe, str | None]:
         """Return the recipe with the dtype that all workers compute in, and the dtype's name for the keys of cells.

@@ -12,7 +12,7 @@ from layerimp.component import versioned
 from layerimp.errors import SurgeryError
 from layerimp.pipeline.blocks_for_size import LATENCY, Goal
 from layerimp.pipeline.durations import Durations
-from layerimp.pipeline.forecast_parts import ROUGHLY, MemoryForecast, PassForecast, Range
+from layerimp.pipeline.forecast_parts import ROUGHLY, MemoryForecast, PassForecast, Range, gaps_of
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.resolve import budget_for, budget_of, row_length
 from layerimp.report.results.part import Known, Part, Versioned
@@ -250,7 +250,7 @@ class _Estimate:
             if (rows := prepared.pruner.rescored_rows) is not None:
                 again *= min(1.0, rows / recipe.calibration.samples)
         healers, searched = list(prepared.healers.values()), recipe.keep is not None
-        healing = durations.healing(healers, gaps=_gaps(most))
+        healing = durations.healing(healers, gaps=gaps_of(most))
         # Without evaluators of tasks, a search measures on held-out text, which is not known yet.
         known = bool(recipe.tasks) or not searched
         each = durations.evaluation(prepared.evaluators, prepared.permissions) if known else None
@@ -273,18 +273,14 @@ class _Estimate:
 
     def _notes(self, memory: MemoryForecast, most: int) -> list[str]:
         # What a healer needs is told of a model without removed blocks, since those are not known: it is less.
-        scope = self._durations.scope(_gaps(most))
-        notes = memory.plans(self.prepared.healers.values(), self.outline.stack, scope)
+        scope = self._durations.scope(gaps_of(most))
+        decided = memory.decisions(self.prepared.healers, self.outline.stack, scope)
+        notes = [f"{self.prepared.healers[label].name}: {decision.words}" for label, decision in decided.items()]
         if LATENCY in self.recipe.targets:
             notes.append("the number of blocks for a latency is measured on the loaded model, and not known before")
         if self.recipe.keep is not None:
             notes.append("how many blocks may go is found by measuring pruned models, and not known before")
         return [*notes, ROUGHLY] if self.prepared.scores else notes
-
-
-def _gaps(most: int) -> int:
-    """Return at how many places so many blocks are removed, about: they are often neighbours."""
-    return -(-most // 2)
 
 
 def _depth(step: Step) -> Sublayer:

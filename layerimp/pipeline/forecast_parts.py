@@ -5,23 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from layerimp.blocks.memory import free_bytes
 from layerimp.healer import Room
-from layerimp.models.dtypes import name_of
+from layerimp.models.dtypes import dtype_named, name_of
 from layerimp.registry.attribution import attributing
 from layerimp.report.results.part import Known, Part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
 
     from layerimp.blocks.stack import BlockStack
-    from layerimp.healer import Healer, Scope
+    from layerimp.healer import Decision, Healer, Scope
     from layerimp.pipeline.outline import Outline
     from layerimp.recipe import Permissions, Recipe
     from layerimp.scoring.passes import Pass
 
 ROUGHLY = "the times are estimates from one block with random weights, on the CPU; reality may be twice or half that"
+
+
+def gaps_of(most: int) -> int:
+    """Return at how many places so many blocks are removed, about: they are often neighbours."""
+    return -(-most // 2)
 
 
 class Range(Part):
@@ -110,18 +116,24 @@ class MemoryForecast(Part):
             free=free_bytes(place),
         )
 
-    def plans(self, healers: Iterable[Healer], pruned: BlockStack, scope: Scope, shared: int = 0) -> list[str]:
-        """Return a line for each healer that decides something by the memory which the weights leave free.
+    def decisions(
+        self, healers: Mapping[str, Healer], pruned: BlockStack, scope: Scope, *, shared: int = 0
+    ) -> dict[str, Decision]:
+        """Return what healers decide by the memory which the weights leave free, by their labels.
 
         Args:
-            healers: The healers.
-            pruned: The blocks of the model that is healed.
+            healers: The healers, by label; those that decide nothing are left out.
+            pruned: The blocks of the model that is healed, on the meta device.
             scope: The size of the healing.
             shared: The bytes of the weights that are twice in memory only until both models are loaded.
         """
         room = Room(torch.device(self.device).type, max(0, self.free - self.weights + shared))
-        lines = []
-        for healer in healers:
-            with attributing("healer", healer.name, type(healer)):
-                lines.append((healer.name, healer.plan(pruned, scope, room)))
-        return [f"{name}: {line}" for name, line in lines if line]
+        found, outlined = {}, pruned.model.dtype
+        nn.Module.to(pruned.model, dtype_named(self.dtype))
+        try:
+            for label, healer in healers.items():
+                with attributing("healer", healer.name, type(healer)):
+                    found[label] = healer.decide(pruned, scope, room)
+        finally:
+            nn.Module.to(pruned.model, outlined)
+        return {label: decision for label, decision in found.items() if decision is not None}

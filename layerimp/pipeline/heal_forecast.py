@@ -91,6 +91,7 @@ def healing_forecast_of(prepared: PreparedHealing) -> HealingForecast:
     )
     # What no healer has changed is shared; of a model that was healed before it is not known what that is.
     shared = 0 if record.healers else memory.weights * pruned.size.parameters // both
+    decided = memory.decisions({healer.name: healer}, pruned.stack, durations.scope(len(gaps)), shared=shared)
     return HealingForecast(
         model=recipe.model,
         teacher=record.source,
@@ -108,5 +109,5 @@ def healing_forecast_of(prepared: PreparedHealing) -> HealingForecast:
             pass_s=durations.passes(1 + len(pruned.stack) / len(teacher.stack)),
             healing_s=durations.healing([healer], len(gaps)),
         ),
-        notes=[*memory.plans([healer], pruned.stack, durations.scope(len(gaps)), shared), ROUGHLY],
+        notes=[*(f"{healer.name}: {decision.words}" for decision in decided.values()), ROUGHLY],
     )

@@ -576,7 +576,7 @@ def test_lora_adapts_linear_maps_beside_fused_experts() -> None:
     assert "model.layers.0.mlp.gate_proj.weight" in found[0]
     assert "model.layers.2.mlp.shared_experts.down_proj.weight" in found[0]
     scope = Scope(gaps=1, rows=8, batches=1, held_out=1, length=16)
-    words = Distill(DistillConfig(learns="lora")).plan(layerimp.find_blocks(model), scope, Room("cpu", 2**30))
+    words = Distill(DistillConfig(learns="lora")).decide(layerimp.find_blocks(model), scope, Room("cpu", 2**30)).words
     left = 2 * (4 * 3 * 16 * 32 + 4 * 32)  # two blocks with four experts of three maps, and their routers
     assert words.endswith(f"; {left:,} values in other matrices than linear maps, such as experts, do not learn")
 

@@ -18,19 +18,21 @@ from support.grids import Watching
 from support.mood import Run
 
 from layerimp.bench.cell_graph import Layout
-from layerimp.bench.cells import Outcome, Result
+from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.bench.digests import FileDigests
 from layerimp.bench.engine import Engine
 from layerimp.bench.executors import worker
 from layerimp.bench.executors.base import Assignment
 from layerimp.bench.executors.in_process import InProcess
 from layerimp.bench.grid import Grid
+from layerimp.bench.prepare import prepared_grid
 from layerimp.bench.resolve import resolve
 from layerimp.bench.results import grid_results
 from layerimp.bench.scheduler import Scheduler
 from layerimp.bench.store import FILE, Store
 from layerimp.errors import InputError
 from layerimp.healer import Repair
+from layerimp.pipeline import forecast_parts
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, validated
 from layerimp.report.document import Results
@@ -120,6 +122,49 @@ def test_further_text_reaches_the_healer(
     assert found.failures == []
     assert read
     assert all(read)
+
+
+def test_what_learns_is_decided_once_and_stands_in_the_key(
+    model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cell in which all blocks learned is another one than that of a machine with little memory."""
+
+    def cell(free: int, **options: Any) -> Cell:
+        monkeypatch.setattr(forecast_parts, "free_bytes", lambda _device: free)
+        grid = real(model_dir, calibration_file, [task], healers={"mine": {"name": "distill", "options": options}})
+        return grid.evaluation("tiny", (1,), grid.models["tiny"].measures[0], "mine")
+
+    much, little = cell(10**9), cell(0)
+    assert much.content["healing"]["options"] == {"learns": "all", "rows": 4}
+    assert little.content["healing"]["options"] == {"learns": "lora-beside", "rows": 4}
+    assert much.key != little.key
+    assert cell(10**9, learns="all", rows=4).key == cell(0, learns="all", rows=4).key == much.key
+
+
+def test_what_learns_stays_where_a_grid_goes_on(
+    model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, true, learned = tmp_path / "out", worker.heal_beside, set[str]()
+
+    def decided(free: int, **options: Any) -> Layout:
+        monkeypatch.setattr(forecast_parts, "free_bytes", lambda _device: free)
+        healers = {"distill": {"name": "distill", "options": {"steps": 1} | options}}
+        grid = real(model_dir, calibration_file, [task], healers=healers, repeats=1).grid
+        return prepared_grid(grid, out, Engine(device="cpu"), Permissions(), SILENT).layout
+
+    def healing(*arguments: Any, **more: Any) -> Any:
+        learned.add(arguments[-1].config.learns)
+        return true(*arguments, **more)
+
+    little = decided(0)
+    with Store(out) as store:
+        store.keep_layout(little.model_dump(mode="json"), {})
+    assert decided(10**9).models["tiny"].decided == {"distill": {"learns": "lora-beside", "rows": 4}}
+    assert decided(10**9, rank=2).models["tiny"].decided == {"distill": {"learns": "all", "rows": 4}}
+    monkeypatch.setattr(worker, "heal_beside", healing)
+    _, found = run(decided(10**9), out)
+    assert found.failures == []
+    assert learned == {"lora-beside"}
 
 
 def real(model: Path, text: Path, tasks: list[Path], **changes: Any) -> Layout:

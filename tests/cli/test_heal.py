@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -384,3 +385,10 @@ def test_a_dry_run_says_what_would_be_healed_and_reads_no_weights(
     assert f"where {free} are free" in " ".join(shown.split()), "the pruned model shares its weights"
     code, _, err = layerimp_command(*command, "--dry-run")
     assert (code, "exists" in err) == (2, True)
+    other = ("--healer", "distill", "--set", "distill.steps=1", "--output", tmp_path / "other")
+    code, _, err = layerimp_command("heal", "--model", pruned, *text, *other)
+    assert code == 0, err
+    ahead, told = (
+        re.findall(r"blocks learn, 4 rows a step: .*?, where", " ".join(each.split())) for each in (shown, err)
+    )
+    assert ahead == told != [], "in the bytes of the dtype that the models compute in"

@@ -13,7 +13,7 @@ import torch
 from layerimp import Healer
 from layerimp.errors import ModelError
 from layerimp.fidelity import Distance
-from layerimp.healer import Case, Effort, Repair, Room, Scope
+from layerimp.healer import Case, Decision, Effort, Repair, Room, Scope
 from layerimp.healing import Teaching, replace, trying
 from layerimp.registry.catalog import registry
 from layerimp_distill.options import DistillConfig
@@ -74,15 +74,15 @@ class Distill(Healer):
             None if config.minutes is None else 60 * config.minutes,
         )
 
-    def plan(self, pruned: BlockStack, scope: Scope, room: Room) -> str:
-        """Say what learns in so much memory; see `Healer.plan`."""
+    def decide(self, pruned: BlockStack, scope: Scope, room: Room) -> Decision:
+        """Return what learns in so much memory; see `Healer.decide`."""
         from layerimp_distill.room import needed, planned, without_change
 
         plan = planned(pruned, self.config, scope, room)
         words = plan.words(needed(pruned, self.config, plan, scope), room.free)
         if plan.learns.startswith("lora") and (left := without_change(pruned)):
             words += f"; {left:,} values in other matrices than linear maps, such as experts, do not learn"
-        return words
+        return Decision(words, {"learns": plan.learns, "rows": plan.rows})
 
     def heal(self, case: Case) -> list[Repair]:
         """Run the healer named in the option `first`, if any, and then train.
@@ -164,7 +164,7 @@ class Distill(Healer):
         length = max(batch["input_ids"].shape[1] for batch in case.batches)
         scope = Scope(gaps=len(case.gaps), rows=0, batches=0, held_out=0, length=length)
         room = Room(case.pruned.device.type, free_bytes(case.pruned.device))
-        case.progress.note(f"distill: {self.plan(case.pruned, scope, room)}")
+        case.progress.note(f"distill: {self.decide(case.pruned, scope, room).words}")
         return planned(case.pruned, self.config, scope, room)
 
 
