@@ -25,7 +25,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 import layerimp
-from layerimp.blocks.images import Inputs, made_up_images
+from layerimp.blocks.input_forms import Inputs
+from layerimp.blocks.modalities import made_up_images
 from layerimp.errors import LayerimpError
 from layerimp.registry.catalog import registry
 

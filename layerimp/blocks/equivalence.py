@@ -15,7 +15,8 @@ import torch
 
 from layerimp.blocks.bypass import bypassed
 from layerimp.blocks.forward import hidden_states, without_cache
-from layerimp.blocks.images import made_up_images, takes_images, vision_part, whole_or_backbone
+from layerimp.blocks.input_forms import vision_part
+from layerimp.blocks.modalities import made_up_images, takes_images, whole_or_backbone
 from layerimp.blocks.modes import in_eval_mode, quiet
 from layerimp.blocks.stack import BlockStack, on_demand, probe_ids
 from layerimp.errors import ModelError, NonFiniteError, one_line

@@ -20,7 +20,7 @@ from transformers.utils.generic import ModelOutput
 from layerimp.blocks.batches import holds_images
 from layerimp.blocks.equivalence import TOLERANCE, deviation
 from layerimp.blocks.forward import called, computing, run
-from layerimp.blocks.images import image_token
+from layerimp.blocks.modalities import image_token
 from layerimp.blocks.modes import in_eval_mode
 from layerimp.blocks.stack import BlockStack, probe_ids
 from layerimp.errors import ModelError, PredictionError

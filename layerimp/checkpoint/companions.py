@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerimp._paths import expanded
-from layerimp.blocks.images import vision_part
+from layerimp.blocks.input_forms import vision_part
 from layerimp.blocks.modes import quiet
 from layerimp.errors import OutputError, cause
 

@@ -12,7 +12,7 @@ from transformers import AutoConfig
 from transformers.models.auto import modeling_auto
 
 from layerimp._paths import expanded
-from layerimp.blocks.images import vision_part
+from layerimp.blocks.input_forms import vision_part
 from layerimp.blocks.modes import quiet
 from layerimp.errors import ModelError
 from layerimp.models.discovery import find_blocks

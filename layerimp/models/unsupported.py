@@ -13,7 +13,7 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from layerimp.blocks.images import vision_part
+from layerimp.blocks.input_forms import vision_part
 from layerimp.errors import ModelError, NonFiniteError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from torch import nn
 
 from layerimp.blocks.equivalence import Probe, last_hidden
 from layerimp.blocks.forward import block_input, computing, with_hidden
-from layerimp.blocks.images import made_up_images, takes_images
+from layerimp.blocks.modalities import made_up_images, takes_images
 from layerimp.blocks.modes import quiet
 from layerimp.models.discovery import find_blocks
 from layerimp.surgery.meta_model import Builder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from layerimp.blocks.images import vision_part
+from layerimp.blocks.input_forms import vision_part
 from layerimp.models.discovery import find_blocks
 from layerimp.models.loading import load, load_tokenizer
 from layerimp.models.offloading import open_offloaded

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from layerimp.blocks.images import image_token
+from layerimp.blocks.modalities import image_token
 from layerimp.calibration.documents import Reader, check_source, task_of
 from layerimp.calibration.further_text import FurtherText
 from layerimp.calibration.images import ImageReader

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import zoo
 
-from layerimp.blocks.images import made_up_images
+from layerimp.blocks.modalities import made_up_images
 from layerimp.blocks.snapshot import leaving_no_trace
 from layerimp.models.discovery import find_blocks
 

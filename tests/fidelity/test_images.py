@@ -12,7 +12,7 @@ import torch
 from support import seeing
 
 import layerimp
-from layerimp.blocks.images import image_token
+from layerimp.blocks.modalities import image_token
 from layerimp.fidelity import Fidelity, Intact, prompts, repeated
 from layerimp.registry.attribution import create
 

@@ -10,7 +10,7 @@ import torch
 from support import seeing
 
 import layerimp
-from layerimp.blocks.images import image_token
+from layerimp.blocks.modalities import image_token
 from layerimp.healer import Case
 from layerimp.healing import Teaching
 from layerimp.healing.gaps import find_gaps

@@ -13,7 +13,7 @@ from support.states import states
 from torch.nn.functional import cosine_similarity
 
 import layerimp
-from layerimp.blocks.images import image_token
+from layerimp.blocks.modalities import image_token
 from layerimp.errors import CalibrationError, ModelError
 from layerimp.models.offloading import open_offloaded
 from layerimp.registry.attribution import create

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from transformers import AutoProcessor, Gemma3Processor, LlavaProcessor, Qwen2_5_VLProcessor
 from transformers.utils import is_torchvision_available
 
-from layerimp.blocks.images import image_token
+from layerimp.blocks.modalities import image_token
 from layerimp.calibration import ImageReader, load_calibration
 from layerimp.testing import VOCAB, tiny_tokenizer
 

@@ -15,7 +15,7 @@ import zoo
 
 import layerimp
 from layerimp.blocks.equivalence import text_probe
-from layerimp.blocks.images import made_up_images
+from layerimp.blocks.modalities import made_up_images
 from layerimp.checkpoint import saving
 from layerimp.errors import SurgeryError
 from layerimp.steps import Step
