@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -41,7 +41,7 @@ from layerimp.recipe import checked_size
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from layerimp.blocks.stack import BlockStack
     from layerimp.checkpoint.record import Record
@@ -165,7 +165,7 @@ def check_checkpoint(model: PreTrainedModel, directory: Path) -> None:
             reloaded, info = auto.from_pretrained(
                 directory,
                 dtype=model.dtype,
-                attn_implementation=model.config._attn_implementation,
+                attn_implementation=_attentions(model.config),
                 device_map=_places(model),  # the same kernels on the same devices
                 ignore_mismatched_sizes=True,  # so that `info` lists them
                 output_loading_info=True,
@@ -232,6 +232,12 @@ def _require_same_outputs(intact: BlockStack, reloaded: BlockStack, probe: Probe
         raise CheckpointError(
             f"the checkpoint's cached logits{probe.named} are {off:.3g} roundings off those in memory"
         )
+
+
+def _attentions(config: PretrainedConfig) -> dict[str, Any]:
+    """Return how each part of a model computes attention, since the one that reads images may do so in its own way."""
+    parts = ((name, getattr(config, name, None)) for name in config.sub_configs)
+    return {"": config._attn_implementation, **{name: _attentions(part) for name, part in parts if part is not None}}
 
 
 def _places(module: nn.Module, path: str = "") -> dict[str, torch.device | int]:
