@@ -101,6 +101,7 @@ def _line(trial: Trial, before: dict[str, Any] | None, scoring: bool) -> dict[st
         "built": trial.built,
         "blocks": _part(trial.outcome, trial.cases),
         "seams": _part(trial.seam_outcome, trial.seams),
+        **({"inputs": trial.inputs} if trial.inputs else {}),
         "scorers": said if scoring and not trial.built else (before or {}).get("scorers"),
     }
 

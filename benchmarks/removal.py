@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 import layerimp
 from layerimp.blocks.input_forms import Inputs
-from layerimp.blocks.modalities import made_up_images
+from layerimp.blocks.modalities import IMAGE, MODALITIES, made_up
 from layerimp.errors import LayerimpError
 from layerimp.registry.catalog import registry
 
@@ -62,6 +62,7 @@ class Trial:
         cases: The removals of blocks.
         seams: The removals of seams.
         scorers: The message of each scorer that cannot score the model, or uses a fallback, by scorer.
+        inputs: For what the model takes beside text, whether an input could be made up.
     """
 
     kind: str
@@ -72,6 +73,7 @@ class Trial:
     cases: list[Case] = field(default_factory=list)
     seams: list[Case] = field(default_factory=list)
     scorers: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, bool] = field(default_factory=dict)
 
     @property
     def outcome(self) -> str:
@@ -112,6 +114,9 @@ def try_all(
         trial.cases.append(Case([], "refused", str(error)))
         return trial
     trial.path, trial.blocks = stack.path, len(stack)
+    if head == "image":
+        with suppress(LayerimpError):  # every removal is refused for the same reason
+            trial.inputs = {one.name: made_up(stack, one) is not None for one in MODALITIES if one.taken_by(model)}
     try:
         before = logits(model)
     except Exception:  # it reads no text without images
@@ -171,7 +176,7 @@ def try_removal(build: Callable[[], PreTrainedModel], head: str, blocks: list[in
     stack = layerimp.find_blocks(model)
     count, path = len(stack), stack.path
     try:
-        rows = image_rows(stack) if head == "image" else {}
+        rows = rows_beside_text(stack) if head == "image" else {}
     except LayerimpError:  # the removal is refused for the same reason
         rows = {}
     expected = None
@@ -232,10 +237,13 @@ def unlike(expected: Mapping[str, Observed] | None, models: Mapping[str, Mapping
     return ""
 
 
-def image_rows(stack: layerimp.BlockStack) -> dict[str, Inputs]:
-    """Rows of text with one and with two images, by their description."""
-    made = {f" with {count} image{'s' * (count > 1)}": made_up_images(stack, count) for count in (1, 2)}
-    return {what: inputs for what, inputs in made.items() if inputs is not None}
+def rows_beside_text(stack: layerimp.BlockStack) -> dict[str, Inputs]:
+    """Rows of text with one and with two images, with a video and with audio, by their description."""
+    taken = [modality for modality in MODALITIES if modality.taken_by(stack.model)]
+    rows = {f" with {modality.phrase}": made_up(stack, modality) for modality in taken}
+    if IMAGE in taken:
+        rows[" with two images"] = made_up(stack, IMAGE, 2)
+    return {what: inputs for what, inputs in rows.items() if inputs is not None}
 
 
 def observed(model: PreTrainedModel, rows: Mapping[str, Inputs]) -> dict[str, Observed]:

@@ -160,7 +160,7 @@ _MROPE = {"rope_parameters": _ROPE | {"mrope_section": [2, 1, 1]}}
 _DEEPSTACK = {"vision_config": {"depth": 4, "deepstack_visual_indexes": [0, 1, 2]}}
 _TILES = {"image_grid_pinpoints": [[32, 64]]}
 _SECTIONS = {"text_config": _MROPE}
-_MARKED = {"image_token_id": 95}
+_MARKED = {"image_token_id": 95, "video_token_id": 96}
 _VISUAL_WORDS = [first + second for first in ("", "B", "C") for second in "ABCDEFGHIJ"]  # the digits of a number
 _QUANTISED = {"base_channels": 32, "channel_multiplier": [1, 1], "num_res_blocks": 1}
 _BY_TIMM = {"architecture": "test_resnet", "hidden_size": 96}  # these types are built only where timm is installed
@@ -187,7 +187,9 @@ ADJUSTED |= {
     "gemma3n": {
         "text_config": ADJUSTED["gemma3n_text"],
         "vision_config": _BY_TIMM | {"vocab_offset": 90, "vocab_size": 4},
-        "audio_config": {"vocab_offset": 94, "vocab_size": 4, "conf_num_hidden_layers": 1},
+        "audio_config": {"vocab_offset": 94, "vocab_size": 5, "conf_num_hidden_layers": 1},
+        "audio_token_id": 96,
+        "audio_soft_tokens_per_image": 6,
         "vision_soft_tokens_per_image": 4,
     },
     "llama4": {  # the shuffle joins the features of four patches
@@ -208,11 +210,12 @@ ADJUSTED |= {
         }
     },
     "qwen2_5_omni_thinker": {
+        "audio_end_token_id": 89,  # else that of an image
         "vision_start_token_id": 87,  # stated by checkpoints, not by the class
         "text_config": _MROPE,
         "vision_config": {"window_size": 32},
     },
-    "qwen3_omni_moe_thinker": {"vision_start_token_id": 87},
+    "qwen3_omni_moe_thinker": {"vision_start_token_id": 87, "audio_start_token_id": 89},  # else that of a video
     "aria": {"projector_patch_to_query_dict": {16: 4}},
     "cohere_compass": {"text_config": ADJUSTED["cohere_compass_text"]},
     "exaone4_5": {
@@ -240,7 +243,14 @@ ADJUSTED |= {
             "patch_size": 8,
             "pooling_kernel_size": 2,
             "position_embedding_size": 32,
-        }
+        },
+        "audio_config": {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "subsampling_conv_channels": [128, 4],
+            "output_proj_dims": 32,
+        },
     },
     "gemma4_unified": {
         "vision_config": {
@@ -249,7 +259,8 @@ ADJUSTED |= {
             "mm_embed_dim": 32,
             "mm_posemb_size": 32,
             "output_proj_dims": 32,
-        }
+        },
+        "audio_config": {"audio_embed_dim": 32},
     },
     "glm4v_moe": {"text_config": {"rope_parameters": _ROPE | {"mrope_section": [1, 1, 0]}}},
     "granite4_vision": _TILES

@@ -16,7 +16,7 @@ import torch
 from layerimp.blocks.bypass import bypassed
 from layerimp.blocks.forward import hidden_states, without_cache
 from layerimp.blocks.input_forms import vision_part
-from layerimp.blocks.modalities import made_up_images, takes_images, whole_or_backbone
+from layerimp.blocks.modalities import IMAGE, MODALITIES, Modality, made_up, whole_or_backbone
 from layerimp.blocks.modes import in_eval_mode, quiet
 from layerimp.blocks.stack import BlockStack, on_demand, probe_ids
 from layerimp.errors import ModelError, NonFiniteError, one_line
@@ -33,6 +33,11 @@ PROMPT = 8
 TOLERANCE = 8.0
 """The largest difference, in roundings, between two ways to compute the same from the same tensors; usually it is 0."""
 
+UNSEEN = "reads images in a form that layerimp cannot make up, so that no removal can be proved"
+"""Why nothing is removed from a model for which no image can be made up."""
+_BY_TOKEN = frozenset({"input_ids", "attention_mask", "cross_attention_mask", "mm_token_type_ids", "token_type_ids"})
+"""The arguments of a forward that hold a value for each token."""
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -41,12 +46,17 @@ class Probe:
     Attributes:
         inputs: The arguments of the forward, `input_ids` [1, seq] among them.
         prompt: The number of tokens with which a cache is filled at once; the other tokens follow one by one.
-        named: What stands in the row beside text, for errors, such as ` with an image`; else empty.
+        modality: What stands in the row beside text; None for text alone.
     """
 
     inputs: Mapping[str, Tensor]
     prompt: int
-    named: str = ""
+    modality: Modality | None = None
+
+    @property
+    def named(self) -> str:
+        """What stands in the row beside text, for errors, such as ` with an image`; else empty."""
+        return f" with {self.modality.phrase}" if self.modality else ""
 
     def whole(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """Return the inputs, with pixels in the dtype that the model computes in."""
@@ -54,8 +64,8 @@ class Probe:
 
     def begin(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """Return the inputs without the tokens that follow the prompt."""
-        shape, inputs = self.inputs["input_ids"].shape, self.whole(dtype)
-        return inputs | {name: value[:, : self.prompt] for name, value in inputs.items() if value.shape[:2] == shape}
+        inputs = self.whole(dtype)
+        return inputs | {name: inputs[name][:, : self.prompt] for name in _BY_TOKEN & inputs.keys()}
 
 
 def text_probe(stack: BlockStack) -> Probe:
@@ -65,25 +75,24 @@ def text_probe(stack: BlockStack) -> Probe:
 
 
 def probes(stack: BlockStack) -> list[Probe]:
-    """Return the probes of a model: text alone, and text with an image for a model that sees.
+    """Return the probes of a model: text alone, and text with each modality that it takes and that can be made up.
 
     Raises:
         ModelError: the model sees, and no image can be made up for it, or it does not run on text alone.
     """
-    text = text_probe(stack)
-    inputs = made_up_images(stack) if takes_images(stack.model) else None
-    if inputs is None:
-        if vision_part(stack.model.config) is None:  # only other models of its class see, if any
-            return [text]
+    rows = [(modality, made_up(stack, modality)) for modality in MODALITIES if modality.taken_by(stack.model)]
+    beside = [
+        Probe(inputs, inputs["input_ids"].shape[1] - (TOKENS - PROMPT), modality) for modality, inputs in rows if inputs
+    ]
+    # Without a part that sees, only other models of the class take images, if any.
+    if vision_part(stack.model.config) is not None and IMAGE not in (probe.modality for probe in beside):
         kind = type(stack.model).__name__
         try:
             last_hidden(stack)
         except Exception as error:  # a model may fail in any way
             raise ModelError(f"{kind} cannot run on a few tokens: {one_line(error)}") from error
-        raise ModelError(
-            f"{kind} reads images in a form that layerimp cannot make up, so that no removal can be proved"
-        )
-    return [text, Probe(inputs, inputs["input_ids"].shape[1] - (TOKENS - PROMPT), " with an image")]
+        raise ModelError(f"{kind} {UNSEEN}")
+    return [text_probe(stack), *beside]
 
 
 def last_hidden(stack: BlockStack, skipped: Sequence[Step] = (), probe: Probe | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""The forms in which a model may take images, as the arguments of its forward and its configuration describe them."""
+"""The forms in which a model may take images, video and audio, by its forward's arguments and its configuration."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ def vision_part(config: PretrainedConfig) -> PretrainedConfig | None:
     return next(parts, None)
 
 
+def audio_part(config: PretrainedConfig) -> PretrainedConfig | None:
+    """Return the part of a configuration that describes how sounds are read; None if there is none."""
+    part = getattr(config, "audio_config", None)
+    return part if hasattr(part, "to_diff_dict") else None
+
+
 def number_in(config: PretrainedConfig, *names: str) -> int | None:
     """Return the first of some fields that holds a number."""
     values = (getattr(config, name, None) for name in names)
@@ -42,8 +48,15 @@ def _sides(value: object) -> tuple[int, int] | None:
     return None
 
 
-def forms_of(config: PretrainedConfig, names: frozenset[str], count: int) -> Iterator[Inputs]:
-    """Yield the forms that a model may take, judged by the arguments of its forward."""
+def image_forms(config: PretrainedConfig, names: frozenset[str], count: int, frames: int = 1) -> Iterator[Inputs]:
+    """Yield the forms in which a model may take images, or videos under the names of images.
+
+    Args:
+        config: The configuration of the model.
+        names: The arguments of its forward.
+        count: The number of images or videos.
+        frames: The number of frames of each; 1 for images.
+    """
     vision = vision_part(config) or config
     channels = number_in(vision, "num_channels", "in_channels", "in_chans") or 3
     patch = _sides(getattr(vision, "patch_size", None)) or (14, 14)
@@ -51,14 +64,18 @@ def forms_of(config: PretrainedConfig, names: frozenset[str], count: int) -> Ite
     side = 2 * math.lcm(*next((sides for sides in merge if sides), (2, 2)), 2)
     for argument, form in _PATCHED.items():
         if argument in names:
-            yield from form(vision, channels, patch, side, count)
+            yield from form(vision, (channels, *patch), side, count, frames)
     stated = [getattr(vision, name, None) for name in ("image_size", "img_size")]
     stated.append((getattr(vision, "model_args", None) or {}).get("img_size"))  # of models by timm
-    for sides in filter(None, map(_sides, stated)):
-        yield from _whole(config, names, (channels, *sides), count)
     if not hasattr(vision, "image_size"):
-        yield from _whole(config, names, (channels, side * patch[0], side * patch[1]), count)
-    yield {"pixel_values": _pixels(count, side * side, channels * patch[0] * patch[1])}
+        stated.append((side * patch[0], side * patch[1]))
+    for sides in filter(None, map(_sides, stated)):
+        if frames == 1:
+            yield from _whole(config, names, (channels, *sides), count)
+        else:
+            yield {"pixel_values": _pixels(count, frames, channels, *sides)}
+    if frames == 1:
+        yield {"pixel_values": _pixels(count, side * side, channels * patch[0] * patch[1])}
 
 
 def _whole(
@@ -90,53 +107,57 @@ def _whole(
 
 
 def _in_a_grid(
-    vision: PretrainedConfig, channels: int, patch: tuple[int, int], side: int, count: int
+    vision: PretrainedConfig, patch: tuple[int, int, int], side: int, count: int, frames: int
 ) -> Iterator[Inputs]:
     """Yield the form in which the patches of all images follow one another, beside their grids [image, (t, h, w)]."""
     stated = number_in(vision, "temporal_patch_size")
     merged = {"image_merge_sizes": torch.tensor([side // 2] * count)}
     for many in (side, 4 * side):
-        patches, beside = count * many * many, {"image_grid_thw": torch.tensor([[1, many, many]] * count)}
-        for frames in dict.fromkeys((stated or 1, 1, 2)):
-            flat = _pixels(patches, frames * channels * patch[0] * patch[1])
+        patches = count * frames * many * many
+        beside = {"image_grid_thw": torch.tensor([[frames, many, many]] * count)}
+        for depth in dict.fromkeys((stated or 1, 1, 2)):
+            flat = _pixels(patches, depth * math.prod(patch))
             yield {"pixel_values": flat, **beside}
             yield {"pixel_values": flat, **beside, **merged}
-        yield {"pixel_values": _pixels(patches, channels, *patch), **beside}
+        yield {"pixel_values": _pixels(patches, *patch), **beside}
 
 
 def _in_shapes(
-    _vision: PretrainedConfig, channels: int, patch: tuple[int, int], side: int, count: int
+    _vision: PretrainedConfig, patch: tuple[int, int, int], side: int, count: int, frames: int
 ) -> Iterator[Inputs]:
     """Yield the form in which each image is a row of patches, beside their shapes [image, (h, w)]."""
+    images = count * frames
     yield {
-        "pixel_values": _pixels(count, side * side, channels * patch[0] * patch[1]),
-        "spatial_shapes": torch.tensor([[side, side]] * count),
-        "pixel_attention_mask": torch.ones((count, side * side), dtype=torch.long),
+        "pixel_values": _pixels(images, side * side, math.prod(patch)),
+        "spatial_shapes": torch.tensor([[side, side]] * images),
+        "pixel_attention_mask": torch.ones((images, side * side), dtype=torch.long),
     }
 
 
 def _with_positions(
-    vision: PretrainedConfig, channels: int, patch: tuple[int, int], side: int, count: int
+    vision: PretrainedConfig, patch: tuple[int, int, int], side: int, count: int, frames: int
 ) -> Iterator[Inputs]:
     """Yield the form in which each image is a row of patches, beside the positions [image, patch, (x, y)] of these."""
     pooled = number_in(vision, "pooling_kernel_size") or 1
     side = math.lcm(side, pooled)
     places = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="xy"), dim=-1).flatten(0, 1)
+    images = count * frames
     for factor in dict.fromkeys((1, pooled)):
         yield {
-            "pixel_values": _pixels(count, side * side, channels * patch[0] * patch[1] * factor**2),
-            "image_position_ids": places[None].repeat(count, 1, 1),
+            "pixel_values": _pixels(images, side * side, math.prod(patch) * factor**2),
+            "image_position_ids": places[None].repeat(images, 1, 1),
         }
 
 
 def _in_a_strip(
-    _vision: PretrainedConfig, channels: int, patch: tuple[int, int], side: int, count: int
+    _vision: PretrainedConfig, patch: tuple[int, int, int], side: int, count: int, frames: int
 ) -> Iterator[Inputs]:
     """Yield the form in which the patches of all images lie side by side in a strip, beside their grids."""
+    images, (channels, height, width) = count * frames, patch
     for many in (side, 2 * side):
         yield {
-            "pixel_values": _pixels(1, channels, patch[0], count * many * many * patch[1]),
-            "target_sizes": torch.tensor([[many, many]] * count, dtype=torch.int32),
+            "pixel_values": _pixels(1, channels, height, images * many * many * width),
+            "target_sizes": torch.tensor([[many, many]] * images, dtype=torch.int32),
         }
 
 
@@ -147,6 +168,24 @@ _PATCHED: dict[str, Callable[..., Iterator[Inputs]]] = {
     "target_sizes": _in_a_strip,
 }
 """The forms in which an image is a number of patches, by the argument that tells where they lie."""
+
+
+def audio_forms(config: PretrainedConfig, names: frozenset[str], count: int) -> Iterator[Inputs]:
+    """Yield the forms in which a model may take sounds: their spectra at some times, or their samples."""
+    part = audio_part(config) or config
+    bands = number_in(part, *_BANDS) or 128
+    for times in (32, 200):
+        spectra, real = _pixels(count, times, bands), torch.ones((count, times), dtype=torch.bool)
+        if "input_features_mask" in names:
+            yield {"input_features": spectra, "input_features_mask": real}
+        if "feature_attention_mask" in names:
+            yield {"input_features": spectra.mT.contiguous(), "feature_attention_mask": real.long()}
+        if "input_values" in names:
+            yield {"input_values": _pixels(count, 3 * (number_in(part, "samples_per_token") or times))}
+
+
+_BANDS = ("input_feat_size", "num_mel_bins", "feature_size", "audio_embed_dim")
+"""Fields that hold the number of values that describe a sound at a time."""
 
 
 def _pixels(*shape: int) -> Tensor:

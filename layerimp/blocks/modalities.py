@@ -1,7 +1,7 @@
-"""Makes up images for a model that sees, as the arguments of its forward and its vision configuration describe them.
+"""Makes up what a model reads beside text: images, video, audio.
 
 No processor is needed. Each form is tried, and is accepted if the model takes it, and if what its first block receives
-depends on the pixels. No block runs meanwhile.
+depends on its numbers. No block runs meanwhile.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils._pytree import tree_leaves
 
 from layerimp.blocks.forward import called, computing, without_cache
-from layerimp.blocks.input_forms import Inputs, forms_of, number_in
+from layerimp.blocks.input_forms import Inputs, audio_forms, audio_part, image_forms, number_in, vision_part
 from layerimp.blocks.modes import in_eval_mode, quiet
 from layerimp.blocks.stack import probe_ids
 from layerimp.errors import LayerimpError
@@ -28,37 +30,117 @@ if TYPE_CHECKING:
 
     from layerimp.blocks.stack import BlockStack
 
-_IMAGE_TOKEN = re.compile(r"(image|img|im|media)(_patch|_placeholder)?(_token)?(_id|_index)")
-"""Fields that hold the id of the token in whose place the features of images stand."""
 _BEFORE, _AFTER = 3, 9
 """The number of tokens of text before and after the images."""
 
 
-def takes_images(model: PreTrainedModel) -> bool:
-    """Whether the forward of a model takes pixels."""
-    return "pixel_values" in inspect.signature(model.forward).parameters
+@dataclass(frozen=True)
+class Modality:
+    """What a model may read beside text.
+
+    Attributes:
+        name: Its name in the fields of configurations and in the methods of models.
+        phrase: One such input, for sentences.
+        arguments: The arguments of a forward that hold it.
+        kind: Its number in `mm_token_type_ids`.
+        frames: The number of frames that an input is made of.
+    """
+
+    name: str
+    phrase: str
+    arguments: frozenset[str]
+    kind: int
+    frames: int = 1
+
+    def taken_by(self, model: PreTrainedModel) -> bool:
+        """Whether the forward of a model takes it, and the configuration describes what reads it."""
+        # Some models that read images have no part of their own for them.
+        described = self is IMAGE or (audio_part if self is AUDIO else vision_part)(model.config) is not None
+        return described and not self.arguments.isdisjoint(inspect.signature(model.forward).parameters)
+
+    def forms(self, config: PretrainedConfig, names: frozenset[str], count: int) -> Iterator[Inputs]:
+        """Yield the forms in which a model may take some of it, judged by the names of its forward's arguments."""
+        if self is AUDIO:
+            yield from audio_forms(config, names, count)
+            return
+        own, beside = {name: name for name in names}, {}
+        if self is VIDEO:  # it is read as images are, by arguments of other names
+            own = {_as_of_images(name): name for name in names if "video" in name}
+            per_video = {"num_frames_per_video": self.frames, "video_second_per_grid": 1}
+            beside = {name: torch.tensor([value] * count) for name, value in per_video.items() if name in names}
+        for form in image_forms(config, frozenset(own), count, self.frames):
+            if form.keys() <= own.keys():
+                yield {own[name]: value for name, value in form.items()} | beside
+
+    def token(self, config: PretrainedConfig) -> int | None:
+        """Return the id of the token in whose place its features stand; None if there is none, or not known."""
+        if self is IMAGE:
+            return image_token(config) or image_token(config.get_text_config())
+        return number_in(config, f"{self.name}_token_id", f"{self.name}_token_index")
+
+    def edge(self, config: PretrainedConfig, which: str) -> int | None:
+        """Return the id of the token that stands before it (`start`) or after it (`end`); None if there is none."""
+        senses = [self.name] if self is AUDIO else [self.name, "vision"]
+        return number_in(config, *(f"{sense}_{which}_token_id" for sense in senses))
 
 
-def made_up_images(stack: BlockStack, count: int = 1, *, most: float = math.inf) -> Inputs | None:
-    """Return a row of text [1, seq] with made-up images in it, as arguments of the model; None if none can be made up.
+IMAGE = Modality("image", "an image", frozenset({"pixel_values"}), 1)
+VIDEO = Modality("video", "a video", frozenset({"pixel_values_videos"}), 2, frames=2)
+AUDIO = Modality("audio", "audio", frozenset({"input_features", "input_values"}), 3)
+MODALITIES = (IMAGE, VIDEO, AUDIO)
+
+
+def made_up(stack: BlockStack, modality: Modality, count: int = 1, *, most: float = math.inf) -> Inputs | None:
+    """Return a row of text [1, seq] with made-up inputs in it, as arguments of the model; None if none can be made up.
 
     Args:
         stack: The blocks of the model.
-        count: The number of images.
-        most: The most numbers that the images may have; larger forms are passed over.
+        modality: What stands in the row beside text.
+        count: The number of these inputs.
+        most: The most numbers that a tensor of theirs may have; larger forms are passed over.
     """
-    names = frozenset(inspect.signature(stack.model.forward).parameters)
     with in_eval_mode(stack.model), torch.no_grad(), quiet():
-        for form in forms_of(stack.model.config, names, count):
-            if max(value.numel() for value in form.values()) > most:
+        for form in _forms(stack, modality, count):
+            if _largest(form) > most:
                 continue
-            pixels = {name: value.to(stack.device, _dtype(stack, value)) for name, value in form.items()}
-            for tokens in _features(stack, pixels, count):
-                inputs = _with_text(stack, pixels, [tokens] * count, names)
+            for inputs in _rows(stack, modality, form, count):
                 with suppress(LayerimpError):
-                    if _depends_on_pixels(stack, inputs):
+                    if _depends_on(stack, inputs):
                         return inputs
     return None
+
+
+def takes_none(stack: BlockStack, modality: Modality, *, most: float = math.inf) -> bool:
+    """Whether a model runs on no made-up row at all, whatever its weights; false if a form is larger than `most`."""
+    if any(_largest(form) > most for form in _forms(stack, modality, 1)):
+        return False
+    with in_eval_mode(stack.model), torch.no_grad(), quiet():
+        for inputs in (inputs for form in _forms(stack, modality, 1) for inputs in _rows(stack, modality, form, 1)):
+            with suppress(LayerimpError):
+                _received(stack, inputs)
+                return False
+    return True
+
+
+def _forms(stack: BlockStack, modality: Modality, count: int) -> Iterator[Inputs]:
+    """Yield the forms in which a model may take inputs, on its device and in its dtype."""
+    for form in modality.forms(stack.model.config, _arguments(stack), count):
+        yield {name: value.to(stack.device, _dtype(stack, value)) for name, value in form.items()}
+
+
+def _arguments(stack: BlockStack) -> frozenset[str]:
+    """Return the names of the arguments of a model's forward."""
+    return frozenset(inspect.signature(stack.model.forward).parameters)
+
+
+def _largest(form: Inputs) -> int:
+    return max(value.numel() for value in form.values())
+
+
+def not_tried(modalities: Sequence[Modality]) -> str:
+    """Say of a model that it reads what cannot be made up."""
+    names = " and ".join(modality.name for modality in modalities)
+    return f"it also reads {names}, which layerimp cannot make up: removals are not tried with it"
 
 
 class _ReachedError(LayerimpError):
@@ -96,8 +178,8 @@ def whole_or_backbone(stack: BlockStack) -> nn.Module:
     return part
 
 
-def _depends_on_pixels(stack: BlockStack, inputs: Inputs) -> bool:
-    """Whether the first block receives other numbers for other pixels.
+def _depends_on(stack: BlockStack, inputs: Inputs) -> bool:
+    """Whether the first block receives other numbers for other values.
 
     Raises:
         ModelError: the model does not take the inputs.
@@ -109,29 +191,48 @@ def _depends_on_pixels(stack: BlockStack, inputs: Inputs) -> bool:
     )
 
 
-def _features(stack: BlockStack, pixels: Inputs, count: int) -> Iterator[int]:
-    """Yield possible numbers of tokens that an image takes in the text."""
+def _as_of_images(name: str) -> str:
+    """Return the name that an argument has for images, given that for videos, if there is the same for images."""
+    return re.sub("^video_(?!second)", "image_", name).removesuffix("_videos")
+
+
+def _rows(stack: BlockStack, modality: Modality, values: Inputs, count: int) -> Iterator[Inputs]:
+    """Yield the rows of text in which inputs may stand: their places in one run, or in one for each frame."""
+    config = stack.model.config
+    marks = [modality.token(config)]
+    if modality is VIDEO:
+        marks.append(IMAGE.token(config))  # in some models the start token alone tells a video from an image
+    for tokens in _features(stack, modality, values, count):
+        for mark, runs in product(dict.fromkeys(marks), dict.fromkeys((1, modality.frames))):
+            yield _with_text(stack, modality, values, mark, [tokens // runs] * runs * count)
+
+
+def _features(stack: BlockStack, modality: Modality, values: Inputs, count: int) -> Iterator[int]:
+    """Yield possible numbers of tokens that an input takes in the text."""
+    as_images = {_as_of_images(name): value for name, value in values.items()}
     for owner in (stack.model.base_model, stack.model):  # the first has the arguments by name
-        features: Any = getattr(owner, "get_image_features", None)
+        features: Any = getattr(owner, f"get_{modality.name}_features", getattr(owner, "get_image_features", None))
         if features is None:
             continue
         known = inspect.signature(features).parameters
         with suppress(Exception):  # a form that the model does not take
-            output = features(**{name: value for name, value in pixels.items() if name in known})
+            output = features(**{name: value for name, value in (as_images | values).items() if name in known})
             for name in ("pooler_output", "last_hidden_state"):
-                if total := _rows(getattr(output, name, output)):
+                if total := _vectors(getattr(output, name, output)):
                     yield total // count
             for _, group in (getattr(output, "deepstack_features", None) or ())[:1]:  # each goes to another depth
-                yield _rows(group) // count
+                yield _vectors(group) // count
         break
+    if padded := number_in(stack.model.config, f"{modality.name}_soft_tokens_per_image"):  # Gemma 3n's audio
+        yield padded
     yield 1  # images that are read by cross-attention need no more than a mark
 
 
-def _rows(features: object) -> int:
+def _vectors(features: object) -> int:
     """Return the number of feature vectors in a tensor, or in several."""
     if isinstance(features, torch.Tensor):
         return math.prod(features.shape[:-1])
-    return sum(map(_rows, features)) if isinstance(features, list | tuple) else 0
+    return sum(map(_vectors, features)) if isinstance(features, list | tuple) else 0
 
 
 def _dtype(stack: BlockStack, value: Tensor) -> torch.dtype:
@@ -139,25 +240,28 @@ def _dtype(stack: BlockStack, value: Tensor) -> torch.dtype:
     return stack.model.dtype if value.is_floating_point() else value.dtype
 
 
-def _with_text(stack: BlockStack, pixels: Inputs, tokens: Sequence[int], names: frozenset[str]) -> Inputs:
-    """Put images into a row of text, each as its number of tokens."""
-    config, text = stack.model.config, stack.config
+def _with_text(stack: BlockStack, modality: Modality, values: Inputs, mark: int | None, runs: Sequence[int]) -> Inputs:
+    """Put inputs into a row of text, as runs of their token."""
+    names = _arguments(stack)
     words = probe_ids(stack, _BEFORE + _AFTER)[0].tolist()
-    mark = image_token(config) or image_token(text)
-    begin = [token for token in [number_in(config, "vision_start_token_id")] if token is not None]
+    start, end = (modality.edge(stack.model.config, which) for which in ("start", "end"))
     row: list[int] = words[:_BEFORE]
-    for image, length in enumerate(tokens):
-        row += [] if mark is None else [*begin, *[mark] * length]
-        row.append(words[image % len(words)])
+    for number, length in enumerate(runs):
+        places = [] if mark is None else [start, *[mark] * length, end]
+        row += [token for token in [*places, words[number % len(words)]] if token is not None]
     ids = torch.tensor([[*row, *words[_BEFORE:]]], device=stack.device)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **pixels}
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **values}
     for kinds in ("mm_token_type_ids", "token_type_ids"):
         if kinds in names and mark is not None:
-            inputs[kinds] = (ids == mark).long()
-    if "cross_attention_mask" in names and "aspect_ratio_mask" in pixels:
-        seen = pixels["aspect_ratio_mask"]  # [batch, image, tile]
+            inputs[kinds] = (ids == mark).long() * modality.kind
+    if "cross_attention_mask" in names and "aspect_ratio_mask" in values:
+        seen = values["aspect_ratio_mask"]  # [batch, image, tile]
         inputs["cross_attention_mask"] = seen[:, None].expand(-1, ids.shape[1], -1, -1).contiguous()
     return inputs
+
+
+_IMAGE_TOKEN = re.compile(r"(image|img|im|media)(_patch|_placeholder)?(_token)?(_id|_index)")
+"""Fields that hold the id of the token in whose place the features of images stand."""
 
 
 def image_token(config: PretrainedConfig) -> int | None:

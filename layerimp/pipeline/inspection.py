@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from layerimp.blocks.memory import free_bytes
 from layerimp.blocks.middle import Whole
+from layerimp.blocks.modalities import IMAGE, not_tried
 from layerimp.component import versioned
 from layerimp.models.devices import device_named
 from layerimp.models.dtypes import SAFETENSORS, name_of
@@ -113,7 +114,7 @@ class Inspection(Versioned):
     memory: Fit
     """The memory that the weights take, and the memory that is free."""
     notes: list[str]
-    """Where the files and the configuration disagree."""
+    """What removals are not tried with, and where the files and the configuration disagree."""
 
 
 def inspect_model(model: str, permissions: Permissions) -> Inspection:
@@ -169,7 +170,9 @@ def _block(outline: Outline, index: int, refusal: str) -> InspectedBlock:
 
 
 def _notes(outline: Outline) -> Iterator[str]:
-    """Note where the files and the configuration disagree."""
+    """Note what removals are not tried with, and where the files and the configuration disagree."""
+    if untried := [modality for modality in outline.beside_text.untried if modality is not IMAGE]:
+        yield not_tried(untried)
     if outline.headers is None:
         return
     numbers, described = outline.headers.numbers, outline.ledger.left(()).parameters

@@ -6,14 +6,17 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from layerimp.blocks.equivalence import UNSEEN
 from layerimp.blocks.halves import find_halves
 from layerimp.blocks.memory import free_bytes
 from layerimp.blocks.middle import Halves, Whole
+from layerimp.blocks.modalities import IMAGE
 from layerimp.blocks.modes import quiet
 from layerimp.errors import SurgeryError
 from layerimp.models.configuration import configuration, stored_in, without_weights
@@ -25,7 +28,7 @@ from layerimp.models.loading import float32_stands_in
 from layerimp.models.safetensors_files import Headers, read_headers
 from layerimp.models.sizing import ledger_of
 from layerimp.models.unsupported import refuse_config
-from layerimp.pipeline.image_depths import image_depths
+from layerimp.pipeline.beside_text import BesideText, beside_text
 from layerimp.registry.assets import located
 from layerimp.report.results.models import Size
 from layerimp.steps import kept_halves
@@ -95,6 +98,7 @@ class Outline:
         headers = read_headers(model)
         stored = stored_in(located("models", model), config) or torch.float32
         stack = find_blocks(_described(config, trust_remote_code, model))
+        _ = stack.vocab_size  # refuses a model without a table of token embeddings
         halves = _halves(stack)
         nn.Module.to(stack.model, torch.bfloat16)  # some kernels of experts take no other dtype on the meta device
         note_stored(stack.model, stored)
@@ -121,10 +125,16 @@ class Outline:
         reasons = {block: self.refusal([block]) for block in tried}
         if len(reasons) < count and len(set(reasons.values())) > 1:
             reasons |= {block: self.refusal([block]) for block in range(count) if block not in reasons}
-        depths = image_depths(self.stack)
-        shifted = [f"with an image {put_in(depths)}"] * (max(depths) + 1) if depths else []
-        shifted += [""] * (count - len(shifted))
+        shifted = [UNSEEN if IMAGE in self.beside_text.untried else ""] * count
+        for modality, depths in self.beside_text.depths.items():
+            reason = f"with {modality.phrase} {put_in(depths)}"
+            shifted = [known or reason * (block <= max(depths)) for block, known in enumerate(shifted)]
         return [reasons.get(block, reasons[0]) or shifted[block] for block in range(count)]
+
+    @cached_property
+    def beside_text(self) -> BesideText:
+        """What the model does with images, video and audio."""
+        return beside_text(self.stack)
 
     def refusal(self, steps: Sequence[Step]) -> str:
         """Tell why stock code cannot build the model without some steps; empty if it can, or if that is not known."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
+from layerimp.blocks.modalities import not_tried
 from layerimp.checkpoint.saving import check_memory
 from layerimp.errors import ModelError, NonFiniteError, OutputError, PluginError
 from layerimp.evaluation.comparing import Comparing, comparer_of
@@ -122,6 +123,8 @@ def prepare_removals(run: Run, choice: Choice) -> dict[str, PrunedModel]:
             reached = choice.reached.get(label, ())
             models[label] = replace(first[removed], contender=contender, plan=plan, reached=reached)
     run.selection.need_any()
+    if untried := next(iter(models.values())).removal.untried:
+        run.progress.note(f"{run.recipe.model}: {not_tried(untried)}")
     saved = sum(model.size.bytes for label, model in models.items() if label not in run.selection.baselines)
     check_room(run, saved * (1 + len(run.healers)))
     return models

@@ -14,6 +14,7 @@ from torch import nn
 from layerimp.blocks.equivalence import Probe, probes, stored_tensors
 from layerimp.blocks.halves import halves_of
 from layerimp.blocks.memory import shortage
+from layerimp.blocks.modalities import IMAGE, MODALITIES, Modality
 from layerimp.blocks.modes import holding, quiet
 from layerimp.blocks.stack import BlockStack
 from layerimp.errors import ModelError, SurgeryError
@@ -109,6 +110,12 @@ class Removal:
     halves: Mapping[int, Halves]
     shortened: Shortened | None
     probes: Sequence[Probe]
+
+    @property
+    def untried(self) -> list[Modality]:
+        """What the model reads beside text and images, and cannot be compared on."""
+        tried = {IMAGE, *(probe.modality for probe in self.probes)}
+        return [modality for modality in MODALITIES if modality not in tried and modality.taken_by(self.stack.model)]
 
     @contextmanager
     def applied(self) -> Iterator[PreTrainedModel]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import zoo
 
-from layerimp.blocks.modalities import made_up_images
+from layerimp.blocks.modalities import IMAGE, made_up
 from layerimp.blocks.snapshot import leaving_no_trace
 from layerimp.models.discovery import find_blocks
 
@@ -26,7 +26,7 @@ class Heard:
 def test_the_hooks_by_which_transformers_captures_outputs_stay() -> None:
     """LLaVA reads hidden states of its vision tower through hooks that are registered at the first image, and once."""
     model: Any = zoo.build("llava", "image")
-    inputs = made_up_images(find_blocks(zoo.build("llava", "image")))
+    inputs = made_up(find_blocks(zoo.build("llava", "image")), IMAGE)
     assert inputs is not None
     heard, layer = Heard(), model.model.vision_tower.encoder.layers[0]
     hook = torch.nn.Module.register_forward_hook

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import zoo
 from support import seeing
@@ -23,6 +24,7 @@ def test_a_run(layerimp_command: Run, calibration_file: Path, tmp_path: Path) ->
     wanted = ["--scorer", "block-influence", "--target", "parameters=0.9", "--heal", "linear", "--tasks", "none"]
     code, _, err = layerimp_command("run", "--model", source, *text, *wanted, "--output", tmp_path / "out")
     assert code == 0, err
+    assert "removals are not tried with it" not in err
     assert "also reads images, and the text that it is measured on is without: what it sees is not measured" in err
     language = sum(one.numel() for part in (model.model.language_model, model.lm_head) for one in part.parameters())
     assert f"targets count the whole model; its language model has {language:,} of {model.num_parameters():,}" in err
@@ -64,3 +66,13 @@ def test_scores_without_the_tokens_of_images(layerimp_command: Run, tmp_path: Pa
     documents = [next(iter(json.loads(out)["models"].values())) for _, out, _ in outs]
     first, second = (each["scored"]["block-influence"]["scores"][0] for each in documents)
     assert all(one != other for one, other in zip(first, second, strict=True))
+
+
+def test_a_removal_without_a_video_says_so(
+    layerimp_command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = seeing.save(tmp_path / "model", "qwen2_5_vl")
+    monkeypatch.setattr(type(model.model), "get_video_features", None)
+    code, _, err = layerimp_command("prune", "--model", tmp_path / "model", "--blocks", 1, "--output", tmp_path / "out")
+    assert code == 0, err
+    assert "model: it also reads video, which layerimp cannot make up: removals are not tried with it" in err

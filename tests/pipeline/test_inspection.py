@@ -235,3 +235,25 @@ def test_whether_a_model_fits(
     code, out, _ = layerimp_command("inspect", directory)
     assert code == 0
     assert f"the model {'fits' if free > 1000 else 'does not fit, and is offloaded'} (--offload: " in out
+
+
+def test_what_cannot_be_made_up_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a form for its images nothing is removed from a model; without one for its videos a note says so."""
+    model = zoo.build("qwen2_5_vl", "image")
+    model.save_pretrained(tmp_path)
+    assert not inspect_model(str(tmp_path), Permissions()).notes
+    monkeypatch.setattr(type(model.model), "get_video_features", None)
+    found = inspect_model(str(tmp_path), Permissions())
+    assert found.notes == ["it also reads video, which layerimp cannot make up: removals are not tried with it"]
+    assert not any(block.not_removed for block in found.blocks)
+    monkeypatch.setattr(type(model.model), "get_image_features", None)
+    found = inspect_model(str(tmp_path), Permissions())
+    said = "reads images in a form that layerimp cannot make up, so that no removal can be proved"
+    assert {block.not_removed for block in found.blocks} == {said}
+
+
+def test_images_that_random_weights_do_not_show_are_not_called_unknown(tmp_path: Path) -> None:
+    """Gemma 3 multiplies them by weights that begin as zeros; Chameleon makes the same words of all of them."""
+    for kind in ("gemma3", "chameleon"):
+        zoo.build(kind, "image").save_pretrained(tmp_path / kind)
+        assert not any(block.not_removed for block in inspect_model(str(tmp_path / kind), Permissions()).blocks)

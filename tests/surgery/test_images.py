@@ -14,8 +14,8 @@ import torch
 import zoo
 
 import layerimp
-from layerimp.blocks.equivalence import text_probe
-from layerimp.blocks.modalities import made_up_images
+from layerimp.blocks.equivalence import probes, text_probe
+from layerimp.blocks.modalities import AUDIO, IMAGE, VIDEO, Modality, made_up
 from layerimp.checkpoint import saving
 from layerimp.errors import SurgeryError
 from layerimp.steps import Step
@@ -57,7 +57,7 @@ def test_text_alone_would_not_notice(built: Callable[[str], Any], monkeypatch: p
         monkeypatch.setattr(place, "probes", lambda stack: [text_probe(stack)])
     case = removal.try_removal(lambda: built("qwen3_vl"), "image", [1])
     assert case.outcome == "wrong"
-    assert "with 1 image" in case.said
+    assert "with an image" in case.said
 
 
 def test_a_model_that_does_not_run_on_text_alone_is_refused(built: Callable[[str], Any]) -> None:
@@ -67,26 +67,37 @@ def test_a_model_that_does_not_run_on_text_alone_is_refused(built: Callable[[str
 
 
 @pytest.mark.parametrize(
-    ("kind", "arguments"),
+    ("kind", "modality", "arguments"),
     [
-        ("chameleon", {"pixel_values"}),  # whose image token stands in its map of words alone
-        ("granite_docling", {"pixel_values", "pixel_attention_mask"}),
-        ("granite4_vision", {"pixel_values", "image_sizes"}),  # whose features all go to later blocks
+        ("chameleon", IMAGE, "pixel_values"),  # whose image token stands in its map of words alone
+        ("granite_docling", IMAGE, "pixel_values pixel_attention_mask"),
+        ("granite4_vision", IMAGE, "pixel_values image_sizes"),  # whose features all go to later blocks
+        ("llava_onevision", VIDEO, "pixel_values_videos"),  # with a token more than its patches have
+        ("minicpmv4_6", VIDEO, "pixel_values_videos target_sizes_videos"),
+        ("gemma4", VIDEO, "pixel_values_videos video_position_ids num_frames_per_video mm_token_type_ids"),
+        (
+            "glm5_next",
+            VIDEO,
+            "pixel_values_videos video_grid_thw mm_token_type_ids",
+        ),  # in place of images
+        ("qwen3_vl", VIDEO, "pixel_values_videos video_grid_thw mm_token_type_ids"),  # whose frames stand apart
+        ("gemma4", AUDIO, "input_features input_features_mask mm_token_type_ids"),
+        ("muse_spark", AUDIO, "input_values"),
     ],
 )
-def test_an_image_is_made_up(kind: str, arguments: set[str], built: Callable[[str], Any]) -> None:
-    inputs = made_up_images(layerimp.find_blocks(built(kind)))
+def test_an_input_is_made_up(kind: str, modality: Modality, arguments: str, built: Callable[[str], Any]) -> None:
+    inputs = made_up(layerimp.find_blocks(built(kind)), modality)
     assert inputs is not None
-    assert inputs.keys() == {"input_ids", "attention_mask"} | arguments
+    assert inputs.keys() == {"input_ids", "attention_mask", *arguments.split()}
 
 
 def test_an_image_that_changes_nothing_is_no_image(built: Callable[[str], Any]) -> None:
     model = built("llava")
     stack = layerimp.find_blocks(model)
-    assert made_up_images(stack) is not None
+    assert made_up(stack, IMAGE) is not None
     with torch.no_grad():
         model.model.multi_modal_projector.linear_2.weight.zero_()
-    assert made_up_images(stack) is None
+    assert made_up(stack, IMAGE) is None
     with pytest.raises(SurgeryError, match="reads images in a form that layerimp cannot make up"):
         layerimp.prune(model, [1])
 
@@ -110,3 +121,80 @@ def test_other_parts_and_files_stay(built: Callable[[str], Any], tmp_path: Path)
     assert config["architectures"] == ["Gemma3ForConditionalGeneration"]
     after = type(model).from_pretrained(tmp_path / "out").state_dict()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def by_hand(model: Any) -> dict[str, dict[str, Any]]:
+    """Rows of text with an image, a video of two frames and audio, for the tiny Qwen models that take them."""
+    config, draw = model.config, torch.Generator().manual_seed(3)
+    start = config.vision_start_token_id
+    patches, grid = 2 * 3 * 8 * 8, {"image_grid_thw": [[1, 4, 4]], "video_grid_thw": [[2, 4, 4]]}
+    seconds = {"video_second_per_grid": torch.tensor([1.0])} if hasattr(config, "audio_config") else {}
+    rows: dict[str, dict[str, Any]] = {
+        "an image": {"pixel_values": torch.randn(16, patches, generator=draw)},
+        "a video": {"pixel_values_videos": torch.randn(32, patches, generator=draw), **seconds},
+    }
+    marks = {"an image": [start, *[config.image_token_id] * 4], "a video": [start, *[config.video_token_id] * 8]}
+    for row, name in zip(rows.values(), grid, strict=True):
+        row[name] = torch.tensor(grid[name])
+    if seconds:
+        heard = torch.ones((1, 40), dtype=torch.long)
+        rows["audio"] = {"input_features": torch.randn(1, 128, 40, generator=draw), "feature_attention_mask": heard}
+        marks["audio"] = [config.audio_start_token_id, *[config.audio_token_id] * 10]
+    for kind, (what, row) in enumerate(rows.items(), start=1):
+        ids = torch.tensor([[5, 6, *marks[what], 7, 8, 9, 10, 11]])
+        row |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if not seconds:
+            row["mm_token_type_ids"] = torch.where((ids > 80) & (ids != start), kind, 0)
+    return rows
+
+
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen2_5_omni_thinker"])
+def test_video_and_audio_go_past_removed_blocks(kind: str, built: Callable[[str], Any], tmp_path: Path) -> None:
+    model = built(kind)
+    rows = by_hand(model)
+    assert len({tuple(removal.logits_of(model, row)[0, -1].tolist()) for row in rows.values()}) == len(rows)
+    with removal.bypassing([layerimp.find_blocks(model)[index] for index in (0, 3)]):
+        expected = {what: removal.logits_of(model, row) for what, row in rows.items()}
+        generated = {what: removal.generated(model, row, use_cache=False) for what, row in rows.items()}
+    assert [probe.named for probe in probes(layerimp.find_blocks(model))] == ["", *(f" with {what}" for what in rows)]
+    layerimp.save(layerimp.prune(model, [0, 3]), None, tmp_path / "out")
+    loaded = type(model).from_pretrained(tmp_path / "out").eval()
+    for what, row in rows.items():
+        torch.testing.assert_close(removal.logits_of(loaded, row), expected[what], rtol=0, atol=1e-4)
+        torch.testing.assert_close(removal.generated(loaded, row, use_cache=True), generated[what], rtol=0, atol=1e-4)
+
+
+def test_what_only_a_video_shows_is_noticed(built: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that puts features of videos in at later blocks by number, and not those of images."""
+    model = built("qwen3_vl")
+    read = model.model.get_image_features
+
+    def flattened(pixel_values: Any, image_grid_thw: Any, **options: Any) -> Any:
+        output = read(pixel_values, image_grid_thw, **options)
+        if (image_grid_thw[:, 0] == 1).all():
+            output.deepstack_features = [[0 * part for part in group] for group in output.deepstack_features]
+        return output
+
+    monkeypatch.setattr(model.model, "get_image_features", flattened)
+    with pytest.raises(SurgeryError, match=r"with a video .*after blocks 0, 1, 2, counted from the first"):
+        layerimp.prune(model, [1])
+
+
+def test_a_video_that_cannot_be_made_up(built: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The removal is proved with images alone, and says so."""
+    model = built("qwen2_5_vl")
+    assert not surgery.prepare(layerimp.find_blocks(model), [1]).untried
+    monkeypatch.setattr(type(model.model), "get_video_features", None)
+    stack = layerimp.find_blocks(model)
+    assert made_up(stack, VIDEO) is None
+    assert surgery.prepare(stack, [1]).untried == [VIDEO]
+    layerimp.prune(model, [1])
+
+
+@pytest.mark.parametrize("kind", ["got_ocr2", "gemma4"])
+def test_parts_that_compute_attention_in_their_own_way(kind: str, built: Callable[[str], Any], tmp_path: Path) -> None:
+    """The checkpoint is compared as the stock class loads it, which chooses the attention of each part by itself."""
+    model = built(kind)
+    parts = (part for part in vars(model.config).values() if hasattr(part, "to_diff_dict"))
+    assert {part._attn_implementation for part in parts} == {"eager", "sdpa"}
+    layerimp.save(layerimp.prune(model, [0]), None, tmp_path / "out")
