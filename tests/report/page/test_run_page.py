@@ -142,7 +142,7 @@ def test_healed_models_stand_beside_the_others() -> None:
         made.metrics[f"{label}+linear"] = measured(185)
     said = words(findings(made))
     assert "avss+linear 50.0%" in said
-    assert "Recovered is the share of the lost loss on held-out text" in said
+    assert "Recovered is the share of the lost loss that came back on held-out text" in said
 
 
 def test_a_run_with_one_scorer_shows_what_is_left() -> None:
