@@ -15,7 +15,7 @@ from dressing import SMALL, dress
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from layerimp.report.page.curves import ACCENT, INK, LINE, MUTED, PAPER, drawn
+from layerimp.report.page.curves import ACCENT, INK, MUTED, PAPER, drawn
 
 WIDTH, HEIGHT, TOP, BOTTOM, LEFT, RIGHT = 720, 300, 44, 44, 46, 138
 """In pixels: the figure, a row of panels, and the room around the plot of a panel; names stand to its right."""
@@ -73,7 +73,7 @@ def _panel(model: str, lines: Sequence[shrunk.Line]) -> Panel:
     for line in lines:
         if line.get(speed):
             (across, wide), (up, high) = line[speed], line["retained"]
-            name = shrunk.maker(line).replace("`", "").replace("minutes", "min")
+            name = shrunk.maker(line).replace("`", "")
             points.append(Point(name, across, wide or 0.0, up, high or 0.0, shrunk.ours(line)))
     return Panel(model, speed, points)
 
@@ -146,7 +146,7 @@ def _name(axes: Axes, points: Sequence[Point]) -> None:
         axes.annotate(
             each.name, (each.speed, each.retained), (end + 10, height), textcoords="figure pixels",
             color=ACCENT if each.ours else MUTED, fontweight="bold" if each.ours else "normal",
-            arrowprops={"arrowstyle": "-", "color": LINE, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 4, "zorder": 1},
+            arrowprops={"arrowstyle": "-", "color": MUTED, "alpha": 0.5, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 4},
             **how,
         )  # fmt: skip
 

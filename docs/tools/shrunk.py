@@ -47,7 +47,7 @@ OTHERS = {"llm-streamline": "LLM-Streamline", "replaceme": "ReplaceMe"}
 SHARES = "retained", "agreement", "copying"
 SHORT = ["model", "blocks", "parameters", "prefill", "decoding", "retained", "agreement", "minutes", "verdict"]
 HEADS = ["model", "made by", "blocks", "parameters", "prefill", "decoding", *SHARES, "divergence"]
-TEXTS = ["prompt", "the intact model goes on", "the small model goes on"]
+TEXTS = ["model", "prompt", "the intact model goes on", "the small model goes on"]
 _MARKDOWN = re.compile(r"([\\`*_\[\]$])")
 _SHORT_TABLE = re.compile(r"(?<=<!-- shrunk -->\n).*?(?=<!-- end -->)", re.DOTALL)
 _PATH = re.compile(r"(/[\w.+-]+){2,}/?")
@@ -84,21 +84,22 @@ def maker(line: Line) -> str:
     by: str = line["by"]
     if not ours(line):
         return OTHERS.get(by, by)
-    return "`shrink`" if by == DEFAULT else f"`shrink`, {by}"
+    return "`shrink`" if by == DEFAULT else f"`shrink`, {by.replace('minutes', 'min')}"
 
 
 def table() -> Table:
-    """Return everything that was measured, a row for each smaller model."""
+    """Return everything that was measured, a row for each smaller model; each model is named once."""
+    names = list(map(name_of, rows()))
     return HEADS, [
         [
-            name_of(line),
+            "" if n and names[n - 1] == names[n] else names[n],
             maker(line),
             *_removed(line),
             *(_shown(line.get(name), "×{:.2f}") for name in ("prefill", "decoding")),
             *(_shown(line.get(name), "{:.1%}") for name in SHARES),
             _shown(line.get("divergence"), "{:.3g}"),
         ]
-        for line in rows()
+        for n, line in enumerate(rows())
     ]
 
 
@@ -138,13 +139,13 @@ def _shown(value: list[float | None] | None, form: str, error: bool = True) -> s
 
 
 def continuations() -> Table:
-    """Return the heads of a table, and the prompts of the short table's models with what both models write."""
-    return TEXTS, [[_plain(text) for text in texts] for line in defaults() for texts in _texts(_report(line))]
+    """Return the heads of a table, and for each model of the short table a prompt with what both models write."""
+    return TEXTS, [[name_of(line), *map(_plain, texts)] for line in defaults() for texts in _texts(_report(line))]
 
 
 def _texts(report: ShrinkReport) -> Iterator[list[str]]:
     generation = report.fidelity.generation if report.fidelity else None
-    for sample in generation.samples[:2] if generation else ():
+    for sample in generation.samples[:1] if generation else ():
         yield [sample.prompt, sample.intact or "(nothing)", sample.text or "(nothing)"]
 
 
