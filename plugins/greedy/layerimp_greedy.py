@@ -58,8 +58,8 @@ class GreedyConfig(Options):
     rescored: int | None = Field(
         None,
         ge=1,
-        description="After each removal, score again only so many of the steps whose last scores are lowest, and those "
-        "beside the removal; then more, until a new score is the lowest. null: all steps. This saves time with scorers "
+        description="How many steps to score again after each removal: those with the lowest last scores, and those "
+        "beside it. More follow until a new score is the lowest. null: all steps. This saves time with scorers "
         "that run the model for each step, such as divergence and perplexity.",
     )
 
