@@ -35,6 +35,7 @@ from transformers import (
 )
 
 import layerimp
+import layerimp.blocks.memory
 from layerimp.cache.directory import CACHE_VARIABLE, entries
 from layerimp.cache.unfinished import in_use
 from layerimp.errors import InputError, ModelError
@@ -346,6 +347,36 @@ def test_a_command_that_is_interrupted_leaves_the_state_and_one_that_ends_does_n
     assert entries("unfinished") == []
     assert calls == 2 + 1 + 2 + 3, "the two steps of the first run are not taken again"
     assert resumed.loss == healed(model, steps=5).loss
+
+
+def test_a_resumed_training_goes_on_with_what_learned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Begun where memory was short, and resumed where it is not: the results say what learned, and how."""
+    model, real, calls = sharp(tiny_model()), Teaching.divergence, 0
+
+    def interrupted(self: Any, batches: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 10:  # in the third step, in which rows run one after another
+            raise KeyboardInterrupt
+        return real(self, batches)
+
+    def bytes_free(free: int) -> None:
+        monkeypatch.setattr(layerimp.blocks.memory, "free_bytes", lambda _device: free)
+
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(Memory, "due", True)
+    monkeypatch.setattr(Teaching, "divergence", interrupted)
+    first, resumed = Notes(), Notes()
+    bytes_free(0)
+    with pytest.raises(KeyboardInterrupt):
+        healed(model, steps=4, progress=first)
+    bytes_free(10**9)
+    healed(model, steps=4, progress=resumed)
+    assert first.told[0].startswith("distill: low-rank changes of the blocks beside the gaps learn, 4 rows a step, 1 ")
+    assert resumed.told[0] == "goes on with the training that was interrupted after 2 steps"
+    assert calls == 10 + 4 + 4, "rows still run one after another"
+    (repair,) = healed(model).repairs
+    assert (repair.done, repair.numbers["rows"], repair.numbers["rate"]) == ("distill (all)", 4, 3e-3)
 
 
 def test_healing_that_made_nothing_better_changes_nothing() -> None:
