@@ -5,7 +5,8 @@ r"""The blocks that methods choose, healed alike, by how far the models then are
 
 Each method chooses on several draws of calibration text, the healer `linear` repairs the model on the same text, and
 both models are compared with the intact one on rows of another text, the same for all; with --tasks also by what they
-retain of tasks. Finished runs are kept in --results, a JSON line for each, so that the same command continues.
+retain of tasks. A plan for fewer blocks is the start of the longest one, but for windows; equal choices are measured
+once. Finished runs are kept in --results, a JSON line for each, so that the same command continues.
 """
 
 from __future__ import annotations
@@ -25,29 +26,40 @@ from layerimp.cli.display import Screen
 SEARCH = {"pruner": {"name": "greedy", "options": {"rescored": 3}}}
 METHODS: dict[str, dict[str, Any]] = {
     "divergence, greedy": {"scorers": ["divergence"], **SEARCH},
-    "divergence": {"scorers": ["divergence"]},
     "block-influence": {"scorers": ["block-influence"]},
     "perplexity, greedy": {"scorers": ["perplexity"], "pruner": {"name": "greedy", "options": {"rows": 16}}},
-    "avss-delta": {"scorers": {"avss-delta": {"name": "avss", "options": {"site": "block_delta"}}}},
     "avss": {"scorers": ["avss"]},
-    "angular, window": {
-        "scorers": {"angular": {"name": "angular", "options": {"window": 1}}},
-        "pruner": {"name": "window", "options": {}},
-    },
+    "avss-delta": {"scorers": ["avss-delta"]},
+    "divergence": {"scorers": ["divergence"]},
+    "perplexity": {"scorers": ["perplexity"]},
+    "angular, window": {"scorers": {"angular": {"name": "angular", "options": {"window": 1}}}, "pruner": "window"},
+    "relative-magnitude": {"scorers": ["relative-magnitude"]},
+    "cim": {"scorers": ["cim"]},
+    "gbis": {"scorers": ["gbis"]},
+    "lrp": {"scorers": ["lrp"]},
+    "taylor": {"scorers": ["taylor"]},
     "depth": {"scorers": ["depth"]},
+    "random": {"scorers": ["random"]},
 }
 """What chooses the blocks, as parts of a recipe."""
 
 
-def measured(recipe: Mapping[str, Any], method: str) -> Line:
-    """Choose, heal and compare; return the blocks, and both models' fidelity and what they retain of the tasks."""
-    asked = {"baselines": [], "healers": ["linear"], **METHODS[method]}
+def chosen(recipe: Mapping[str, Any], method: str) -> list[int]:
+    """Return the blocks that a method chooses, the first to go first."""
+    asked = {"baselines": [], "tasks": [], "evaluators": [], **METHODS[method]}
+    results = layerimp.run(layerimp.Recipe.model_validate({**recipe, **asked}), progress=Screen())
+    (removal,) = results.model.removals
+    return [int(block) for block in removal.models[0].blocks]
+
+
+def measured(recipe: Mapping[str, Any], blocks: list[int]) -> Line:
+    """Remove blocks, heal and compare; return both models' fidelity, and what they retain of the tasks."""
+    asked = {"baselines": [], "healers": ["linear"], "scorers": ["depth"], "blocks": blocks, "count": len(blocks)}
     results = layerimp.run(layerimp.Recipe.model_validate({**recipe, **asked}), progress=Screen())
     line: Line = {}
     for removal in results.model.removals:
         model = removal.models[0]
         assert model.fidelity is not None
-        line["blocks"] = model.blocks
         line["healed" if removal.healer else "unhealed"] = model.fidelity.model_dump(mode="json") | {
             "retained": removal.retained and removal.retained.model_dump(mode="json")
         }
@@ -88,18 +100,31 @@ def main(
         },
     }
     done = Finished(results, [Path(model).name, dtype, samples, max_length, rows, bool(text), tasks, limit])
-    known = {(line["count"], line["method"], line["seed"]) for line in done.lines}
     for seed in range(draws):
-        for number in count:
-            for name in method or METHODS:
-                if (number, name, seed) not in known:
-                    asked = {"model": Path(model).name, "count": number, "method": name, "seed": seed}
-                    done.add(asked | measured(recipe | {"count": number, "seed": seed}, name))
+        for name in method or METHODS:
+            longest: list[int] = []
+            for number in sorted(count, reverse=True):
+                asked = {"model": Path(model).name, "count": number, "method": name, "seed": seed}
+                line = next((line for line in done.lines if asked.items() <= line.items()), None)
+                if line is None:
+                    drawn = recipe | {"seed": seed}
+                    blocks = longest[:number] or chosen(drawn | {"count": number}, name)
+                    line = asked | {"blocks": blocks} | (alike(done.lines, asked, blocks) or measured(drawn, blocks))
+                    done.add(line)
+                longest = [] if "window" in name else line["blocks"]
     for number in count:
         for name in METHODS:
             lines = [line for line in done.lines if (line["count"], line["method"]) == (number, name)]
             if lines:
                 print(f"{number}, {name}: {shown(lines)}")
+
+
+def alike(lines: list[Line], asked: Line, blocks: list[int]) -> Line | None:
+    """Return what was measured of the same blocks and the same draw of text for another method; None if nothing was."""
+    for line in lines:
+        if (line["seed"], sorted(line["blocks"])) == (asked["seed"], sorted(blocks)):
+            return {state: line[state] for state in ("unhealed", "healed")}
+    return None
 
 
 def shown(lines: list[Line]) -> str:

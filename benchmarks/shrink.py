@@ -55,7 +55,7 @@ def main(
     heal_text: Annotated[str | None, typer.Option(help="Text to train on.")] = None,
     tasks: Annotated[str | None, typer.Option(help="As in layerimp run.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="As in layerimp run.")] = None,
-    limit: Annotated[int | None, typer.Option(help="As in layerimp run.")] = None,
+    limit: Annotated[list[str] | None, typer.Option(help="As in layerimp run.")] = None,
     ratio: Annotated[float, typer.Option(help="Share of the blocks to remove.")] = 0.25,
     samples: Annotated[int, typer.Option(help="Rows of the calibration text.")] = 64,
     dtype: Annotated[str | None, typer.Option(help="What the models compute in.")] = None,
@@ -63,7 +63,9 @@ def main(
     beside: Annotated[list[str] | None, typer.Option(help="LABEL=DIR of another small model; repeatable.")] = None,
 ) -> None:
     models = dict(each.split("=", 1) for each in model)
-    fields: dict[str, Any] = {"ratio": ratio, "dtype": dtype, "limit": limit, "data_dir": data_dir}
+    limits = {name: int(number) for name, _, number in (each.rpartition("=") for each in limit or ())}
+    fields: dict[str, Any] = {"ratio": ratio, "dtype": dtype, "data_dir": data_dir}
+    fields |= {"limit": limits.pop("", None), "limits": limits}
     fields["calibration"] = {"source": calibration, "samples": samples}
     fields |= {} if tasks is None else {"tasks": [task for task in tasks.split(",") if task]}
     texts = [Path(each).name for each in (calibration or "", heal_text or "")]
@@ -127,17 +129,14 @@ def measured(recipe: Recipe, which: str) -> Line:
     run = Run.of(prepare_shrink(recipe, Permissions(), Screen()), None)
     intact = run.loaded.model
     small = rounded(copy.deepcopy(intact)) if which == INT8 else layerimp.load(which, dtype=recipe.dtype)[0]
-    metrics = {
-        who: by_key(run.evaluation.beside(each).of(run.evaluators, "quality", who))
-        for who, each in (("intact", intact), (Path(which).name, small))
-    }
+    theirs = by_key(run.evaluation.of(run.evaluators, "quality"))
+    ours = by_key(run.evaluation.beside(small).of(run.evaluators, "quality", Path(which).name))
     fidelity = None
     if (comparer := comparer_of(run.evaluators)) is not None and run.reserved is not None:
         comparing = Comparing(*comparer, intact, run.loaded.tokenizer, run.progress)
         fidelity = comparing.of(small, run.reserved, which)
     own = find_blocks(in_int8(intact) if which == INT8 else small, quantised=True)
     fast = speeds({"intact": run.loaded.stack, "small": own})
-    theirs, ours = metrics.values()
     share = shares(summed_up(counting(theirs.values()), [ours])).worst if theirs else None
     parameters = sum(value.numel() for value in intact.parameters())
     return {
