@@ -11,12 +11,14 @@ once. Finished runs are kept in --results, a JSON line for each, so that the sam
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import options as o
 import typer
 from finished import Finished, Line
 
@@ -74,15 +76,16 @@ def main(
         str | None, typer.Option(help="The text to compare on; by default kept apart from the other.")
     ] = None,
     tasks: Annotated[str, typer.Option(help="Tasks to measure on as well, with commas between.")] = "",
-    limit: Annotated[int | None, typer.Option(help="Documents per task.")] = None,
+    limit: o.Limit = None,
     data_dir: Annotated[str | None, typer.Option(help="Directory of a task's files.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Only this method; repeatable.")] = None,
     draws: Annotated[int, typer.Option(help="How often each method chooses.")] = 5,
     samples: Annotated[int, typer.Option(help="Rows of calibration text.")] = 64,
     max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
+    packing: Annotated[str | None, typer.Option(help="How documents become rows of calibration text.")] = None,
     rows: Annotated[int, typer.Option(help="Rows to compare on.")] = 32,
     dtype: Annotated[str, typer.Option(help="The models' dtype.")] = "float32",
-    results: Annotated[Path | None, typer.Option(help="The file for finished runs.")] = None,
+    results: o.Results = None,
 ) -> None:
     """Measure and print."""
     compared = {"rows": rows, "prompts": 0} | ({"text": text} if text else {})
@@ -90,16 +93,15 @@ def main(
         "model": model,
         "dtype": dtype,
         "tasks": tasks.split(",") if tasks else [],
-        "limit": limit,
+        **o.limits(limit),
         "data_dir": data_dir,
         "evaluators": {"harness": {"name": "harness"}, "fidelity": {"name": "fidelity", "options": compared}},
-        "calibration": {
-            "samples": samples,
-            "max_length": max_length,
-            **({"source": calibration} if calibration else {}),
-        },
+        "calibration": {"source": calibration, "samples": samples, "max_length": max_length, "packing": packing},
     }
-    done = Finished(results, [Path(model).name, dtype, samples, max_length, rows, bool(text), tasks, limit])
+    text_read = [Path(model).name, dtype, samples, max_length, Path(calibration or "").name, packing]
+    compared_on = [rows, bool(text), tasks, limit]
+    done = Finished(results, [*text_read, *compared_on])
+    choices = Choices(results, text_read)
     for seed in range(draws):
         for name in method or METHODS:
             longest: list[int] = []
@@ -108,8 +110,9 @@ def main(
                 line = next((line for line in done.lines if asked.items() <= line.items()), None)
                 if line is None:
                     drawn = recipe | {"seed": seed}
-                    blocks = longest[:number] or chosen(drawn | {"count": number}, name)
-                    line = asked | {"blocks": blocks} | (alike(done.lines, asked, blocks) or measured(drawn, blocks))
+                    blocks = longest[:number] or choices.known(asked) or chosen(drawn | {"count": number}, name)
+                    whole = asked | {"text": choices.text, "blocks": blocks}
+                    line = whole | (alike(done.lines, whole) or measured(drawn, blocks))
                     done.add(line)
                 longest = [] if "window" in name else line["blocks"]
     for number in count:
@@ -119,10 +122,31 @@ def main(
                 print(f"{number}, {name}: {shown(lines)}")
 
 
-def alike(lines: list[Line], asked: Line, blocks: list[int]) -> Line | None:
+class Choices:
+    """What methods chose on the same text, whatever the models were then compared on.
+
+    Args:
+        path: The file with finished runs.
+        text_read: Everything that determines a choice and is not in a line itself.
+
+    Attributes:
+        text: A hash of it, which stands in each line.
+    """
+
+    def __init__(self, path: Path | None, text_read: list[Any]) -> None:
+        self.text = Finished(None, text_read).setting
+        lines = map(json.loads, path.read_text("utf-8").splitlines()) if path and path.exists() else ()
+        self._lines = [line for line in lines if line["text"] == self.text]
+
+    def known(self, asked: Line) -> list[int] | None:
+        """Return the blocks that a method chose of so many on a draw of the text; None if it was not asked."""
+        return next((line["blocks"] for line in self._lines if asked.items() <= line.items()), None)
+
+
+def alike(lines: list[Line], wanted: Line) -> Line | None:
     """Return what was measured of the same blocks and the same draw of text for another method; None if nothing was."""
     for line in lines:
-        if (line["seed"], sorted(line["blocks"])) == (asked["seed"], sorted(blocks)):
+        if (line["seed"], sorted(line["blocks"])) == (wanted["seed"], sorted(wanted["blocks"])):
             return {state: line[state] for state in ("unhealed", "healed")}
     return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -15,3 +15,11 @@ Packing = Annotated[Literal["windows", "rows"], typer.Option(help="As in layerim
 Field = Annotated[str, typer.Option(help="JSON field that holds the text.")]
 LabelField = Annotated[str | None, typer.Option(help="JSON field that holds a classifier's label.")]
 Results = Annotated[Path | None, typer.Option(help="The file for finished work, as JSON lines.")]
+
+Limit = Annotated[list[str] | None, typer.Option(help="As in layerimp run.")]
+
+
+def limits(texts: list[str] | None) -> dict[str, Any]:
+    """Return the fields of a recipe for limits such as `300` and `blimp=1340`."""
+    by_name = {name: int(number) for name, _, number in (text.rpartition("=") for text in texts or ())}
+    return {"limit": by_name.pop("", None), "limits": by_name}

@@ -231,6 +231,7 @@ def main(
     samples: Annotated[int, typer.Option(help="Rows to choose by.")] = 64,
     training_rows: Annotated[int, typer.Option(help="Rows to train on.")] = 512,
     max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
+    mixed: Annotated[bool, typer.Option(help="Compute in bfloat16; the parameters are float32.")] = False,
 ) -> None:
     """Make a checkpoint by each recipe that has none in the folder yet."""
     for name in recipe or RECIPES:
@@ -242,7 +243,8 @@ def main(
             list(load_calibration(source, tokenizer, samples=rows, max_length=max_length))
             for source, rows in ((calibration, samples), (heal_text or calibration, training_rows))
         )
-        small = RECIPES[name](Task(intact, chosen_by, trained_on, count, minutes))
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            small = RECIPES[name](Task(intact, chosen_by, trained_on, count, minutes))
         small.save_pretrained(output / name)
         tokenizer.save_pretrained(output / name)
         print(f"{output / name}: {len(layerimp.find_blocks(small))} blocks", flush=True)

@@ -55,7 +55,7 @@ def main(
     heal_text: Annotated[str | None, typer.Option(help="Text to train on.")] = None,
     tasks: Annotated[str | None, typer.Option(help="As in layerimp run.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="As in layerimp run.")] = None,
-    limit: Annotated[list[str] | None, typer.Option(help="As in layerimp run.")] = None,
+    limit: o.Limit = None,
     ratio: Annotated[float, typer.Option(help="Share of the blocks to remove.")] = 0.25,
     samples: Annotated[int, typer.Option(help="Rows of the calibration text.")] = 64,
     dtype: Annotated[str | None, typer.Option(help="What the models compute in.")] = None,
@@ -63,9 +63,7 @@ def main(
     beside: Annotated[list[str] | None, typer.Option(help="LABEL=DIR of another small model; repeatable.")] = None,
 ) -> None:
     models = dict(each.split("=", 1) for each in model)
-    limits = {name: int(number) for name, _, number in (each.rpartition("=") for each in limit or ())}
-    fields: dict[str, Any] = {"ratio": ratio, "dtype": dtype, "data_dir": data_dir}
-    fields |= {"limit": limits.pop("", None), "limits": limits}
+    fields: dict[str, Any] = {"ratio": ratio, "dtype": dtype, "data_dir": data_dir, **o.limits(limit)}
     fields["calibration"] = {"source": calibration, "samples": samples}
     fields |= {} if tasks is None else {"tasks": [task for task in tasks.split(",") if task]}
     texts = [Path(each).name for each in (calibration or "", heal_text or "")]
