@@ -67,7 +67,7 @@ class HealingText:
     measuring: list[Batch]
 
 
-def rows_of(rows: int) -> tuple[int, int]:
+def sizes_of(rows: int) -> tuple[int, int]:
     """Return how many of so many rows `split` gives to healing, and how many to each of the two other parts."""
     held_out = rows // _every(rows)
     return rows - 2 * held_out, held_out

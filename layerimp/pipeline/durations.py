@@ -13,7 +13,7 @@ import torch
 
 from layerimp.blocks.forward import block_input, called, computing, with_hidden, without_cache
 from layerimp.blocks.modes import quiet
-from layerimp.calibration.splits import JUDGING_ROWS, JUDGING_TOKENS, rows_of
+from layerimp.calibration.splits import JUDGING_ROWS, JUDGING_TOKENS, sizes_of
 from layerimp.errors import LayerimpError
 from layerimp.evaluation.comparing import comparer_of
 from layerimp.evaluation.cost import batch_of, head_share, reading_seconds
@@ -87,7 +87,7 @@ class Durations:
 
     def scope(self, gaps: int) -> Scope:
         """Return the size of a healing of so many gaps."""
-        rows, held_out = rows_of(self._recipe.calibration.samples)
+        rows, held_out = sizes_of(self._recipe.calibration.samples)
         judged = 2 * JUDGING_ROWS * min(self._length, JUDGING_TOKENS)
         return Scope(gaps, rows, self._batches, held_out, self._length, judged)
 
