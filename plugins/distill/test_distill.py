@@ -22,6 +22,7 @@ from layerimp_distill.losses import loss_of
 from layerimp_distill.memory import Memory, State
 from layerimp_distill.options import DistillConfig
 from layerimp_distill.room import Plan, needed, planned
+from layerimp_distill.text import Text
 from layerimp_distill.training import Task, Training, schedule
 from rich.filesize import decimal
 from transformers import (
@@ -196,7 +197,7 @@ def test_the_best_step_is_kept() -> None:
 
 def test_where_the_model_gets_worse_training_goes_back_and_on_at_a_third() -> None:
     """To the start, and later to the best step; a third of the rate is right there, and what was kept stays."""
-    distances = [at(4, 1), at(4, 1.5), at(2, 0.8), at(5, 0.1), at(3, 0.9), at(3, 0.9), at(3, 0.9)]
+    distances = [at(4, 1), at(4, 2.5), at(2, 0.8), at(5, 0.1), at(3, 0.9), at(3, 0.9), at(3, 0.9)]
     outcome, history, left, notes = course(distances, steps=6, checks=6)
     assert [check.rate for check in outcome.checks] == pytest.approx([1e-4, 1e-4 / 3, 1e-4 / 3, *[1e-4 / 9] * 3])
     assert torch.equal(left, history[2])
@@ -204,20 +205,38 @@ def test_where_the_model_gets_worse_training_goes_back_and_on_at_a_third() -> No
         "the start, and on at a third",
         "step 2, and on at a third",
     ]
-    assert "from 1 to 1.5" in notes.told[0]
+    assert "from 1 to 2.5" in notes.told[0]
     moved = [float((values - start).abs().max()) for values, start in ((history[2], history[0]), (history[4], left))]
     rates = [1e-4 / 3 * schedule(1 / 6, 1 / 6), 1e-4 / 9 * schedule(3 / 6, 3 / 6)]
     assert moved == pytest.approx(rates, rel=0.01), "it went on from the start, and from the best step"
 
 
+def test_a_model_that_comes_nearer_again_is_waited_for() -> None:
+    distances = [at(4, 1), at(4, 1.5), at(4, 1.2), at(2, 0.8), at(4, 1.1), at(4, 1.1), at(3, 0.9)]
+    outcome, _, _, notes = course(distances, steps=6, checks=6)
+    assert [check.rate for check in outcome.checks] == pytest.approx([*[1e-4] * 4, *[1e-4 / 3] * 2])
+    assert len(notes.told) == 1, "the first time it fell behind the best step, not while it drew nearer"
+
+
 def test_short_trials_from_the_same_start_decide_on_the_rate() -> None:
-    """A tenth of 200 steps: six for each rate. The best that makes nothing worse is taken, and used from the start."""
-    tried = [at(3.0, 0.9), at(2.0, 0.8), at(1.0, 1.2)]
+    """A tenth of 200 steps: six for each rate, which ends at zero. The nearest is taken, and used from the start."""
+    tried = [at(3.0, 0.9), at(2.0, 0.8), at(5.0, 1.2)]
     outcome, history, _, notes = course([at(4, 1), *tried, at(3.5, 0.9)], steps=200, checks=1)
     assert [check.rate for check in outcome.checks] == [1e-4]
     assert "leave: 3e-05 82.5%, 1e-04 65.0%, 3e-04 worse; the rate is 1e-04" in notes.told[0]
     moves = [float((values - history[0]).abs().max()) for values in history[1:4]]
-    assert moves == pytest.approx([5 * rate for rate in (3e-5, 1e-4, 3e-4)], rel=0.01), "it rises for three steps"
+    whole = sum(schedule(step / 6) for step in range(6))
+    assert moves == pytest.approx([whole * rate for rate in (3e-5, 1e-4, 3e-4)], rel=0.01)
+
+
+def test_a_share_of_the_rows_holds_the_first_half_twice() -> None:
+    batch = {"input_ids": torch.arange(10, 130).reshape(6, 20), "attention_mask": torch.ones(6, 20, dtype=torch.long)}
+    batch["input_ids"][5], batch["attention_mask"][5, 10:] = 3, 0  # of the ten tokens, no half is long enough
+    steps = Text([], [batch], 4, 0, repeated=0.5, special={0}).steps()
+    rows = [row["input_ids"][0] for step in (next(steps), next(steps)) for row in step][:6]
+    whole = [ids[:10] if number == 5 else ids for number, ids in enumerate(batch["input_ids"])]
+    wanted = [torch.cat([ids[:10]] * 2) if number in (1, 3) else ids for number, ids in enumerate(whole)]
+    assert all(map(torch.equal, rows, wanted))
 
 
 @pytest.mark.parametrize("learns", ["beside", "lora"])

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from layerimp.fidelity import Distance
 
+LOST = 1.5
+"""A distance that is so much larger than at the start is not waited for to fall again."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -64,6 +67,18 @@ class Outcome:
         """The check nearest to the intact model; None if none is nearer than the start and worse in nothing."""
         nearer = [check for check in self.checks if advances(check.distance, self.start)]
         return min(nearer, key=lambda check: check.distance.relative_to(self.start), default=None)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the last check is worse than the start, and no nearer to the intact model than the check before.
+
+        The first steps at a high rate often cost what the later ones bring back, so a first check at a rate is lost
+        only if the distance is half as large again as at the start.
+        """
+        *before, last = self.checks
+        same = [check.distance.relative_to(self.start) for check in before if check.rate == last.rate]
+        limit = same[-1] if same else LOST
+        return last.distance.is_worse_than(self.start) and last.distance.relative_to(self.start) >= limit
 
     @property
     def peak(self) -> float:

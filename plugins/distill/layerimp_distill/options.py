@@ -52,6 +52,12 @@ class DistillConfig(Options):
         description="The rows of text per step; by default 4, on a GPU 16, and for a classifier eight times as many. "
         "Where memory is short, fewer run at once.",
     )
+    repeated: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="The share of the rows that hold their first half twice, by which a language model keeps copying.",
+    )
     checks: int = Field(
         10,
         ge=1,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from layerimp.blocks import rows_of
+from layerimp.fidelity import repeated
 
 if TYPE_CHECKING:
     from layerimp.sweep import Batch
@@ -23,12 +24,16 @@ class Text:
         further: Further training text.
         rows: The rows of a step.
         seed: Seed of the order of the calibration set.
+        repeated: The share of the rows whose first half takes the place of the second.
+        special: The ids of the special tokens.
     """
 
     batches: Sequence[Batch]
     further: Iterable[Batch]
     rows: int
     seed: int
+    repeated: float = 0.0
+    special: Collection[int] = ()
 
     def steps(self, skipped: int = 0) -> Iterator[list[Batch]]:
         """Yield the rows of each step as batches of one row, without those of the first steps."""
@@ -39,6 +44,12 @@ class Text:
             yield list(islice(rows, self.rows))
 
     def _rows(self) -> Iterator[Batch]:
+        for number, row in enumerate(self._plain()):
+            again = int((number + 1) * self.repeated) > int(number * self.repeated)
+            twice = next((made for made, _ in repeated([row], self.special)), None) if again else None
+            yield row if twice is None else twice
+
+    def _plain(self) -> Iterator[Batch]:
         own = [row for batch in self.batches for row in rows_of(batch)]
         order = random.Random(self.seed)
         while True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,8 @@ from torch.optim import AdamW
 from layerimp.blocks import join_rows
 from layerimp.errors import NonFiniteError
 from layerimp.fidelity import Distance, Loss
-from layerimp_distill.course import Check, Limits, Outcome, advances
+from layerimp.models.traits import special_ids
+from layerimp_distill.course import Check, Limits, Outcome
 from layerimp_distill.memory import RARELY, Memory, State
 from layerimp_distill.text import Text
 
@@ -97,6 +98,9 @@ class Training:
         self._memory, self._judging, self._watch = memory, seconds, watch
         self._limits, self._fixed = Limits(config.steps, config.tokens, config.minutes), config.rate is not None
         self._text = Text(task.case.batches, task.case.further, task.plan.rows, config.seed)
+        if start.repeated is not None:  # a language model
+            special = special_ids(task.case.pruned.model)
+            self._text = replace(self._text, repeated=config.repeated, special=special)
         self.outcome, self.rate = Outcome(start), config.rate or RATES[len(RATES) // 2]
         self._steps = self._tokens = self._checked = 0
         self._spent = self._since = 0.0
@@ -203,7 +207,7 @@ class Training:
             self._began += time.monotonic() - before
         if check is self.outcome.best:
             self._kept = [parameter.detach().clone() for parameter in self._learner.parameters]
-        elif not self._fixed and self._spent < 1.0 and distance.is_worse_than(self.outcome.start):
+        elif not self._fixed and self._spent < 1.0 and self.outcome.is_lost:
             self._go_back(distance.words(self.outcome.start))
 
     def _distance(self) -> Distance:
@@ -238,7 +242,7 @@ class Training:
             share = self._trial(rate, steps)
             if share is not None:
                 shares[rate] = share
-        self.rate = min(shares, key=shares.__getitem__, default=RATES[0] * THIRD)
+        self.rate = min(shares, key=shares.__getitem__, default=RATES[0])
         tried = ", ".join(f"{rate:.0e} {f'{shares[rate]:.1%}' if rate in shares else 'worse'}" for rate in RATES)
         self._case.progress.note(
             f"of the distance from the intact model, {steps} steps at each rate leave: {tried}; the rate is "
@@ -246,20 +250,24 @@ class Training:
         )
 
     def _trial(self, rate: float, steps: int) -> float | None:
-        """Return the share of the distance that some steps leave; None if the model got worse. Nothing else changes."""
+        """Return the share of the distance that a training of some steps leaves; None for no less than there was.
+
+        Nothing else changes.
+        """
         start = self.outcome.start
         self._put(self._kept)
         self._renew()
         try:
             for number, rows in enumerate(islice(self._text.steps(), steps)):
-                self._step(rows, rate * min(1.0, 2 * (number + 1) / steps))
+                self._step(rows, rate * schedule(number / steps))
             distance = self._distance()
         except NonFiniteError:
             return None
         finally:
             self._put(self._kept)
             self._renew()
-        return distance.relative_to(start) if advances(distance, start) else None
+        share = distance.relative_to(start)
+        return share if share < 1 else None
 
     def _renew(self) -> None:
         """Begin with a new optimizer, which knows nothing of earlier steps."""
