@@ -49,6 +49,8 @@ METHODS: dict[str, dict[str, Any]] = {
 def chosen(recipe: Mapping[str, Any], method: str) -> list[int]:
     """Return the blocks that a method chooses, the first to go first."""
     asked = {"baselines": [], "tasks": [], "evaluators": [], **METHODS[method]}
+    if method == "random":
+        asked["scorers"] = {"random": {"name": "random", "options": {"seed": recipe["seed"]}}}
     results = layerimp.run(layerimp.Recipe.model_validate({**recipe, **asked}), progress=Screen())
     (removal,) = results.model.removals
     return [int(block) for block in removal.models[0].blocks]

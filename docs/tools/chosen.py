@@ -75,7 +75,7 @@ def summary() -> Table:
     largest = {model: (model, count, setting) for model, count, setting in cells()}  # the last one is the largest
     head, columns = ["chosen by"], []
     for (model, count, _), methods in ((key, cells()[key]) for key in largest.values()):
-        name = "retained" if all(_measured(lines, "retained") for lines in methods.values()) else "divergence"
+        name = judged_by(methods)[0]
         draws = sorted({len(lines) for lines in methods.values()})
         times = f"{' to '.join(map(str, draws[:: max(1, len(draws) - 1)]))} draw{'s' * (draws[-1] > 1)}"
         head.append(f"{model}, without {count}: {name} ({times})")
@@ -104,6 +104,12 @@ def contrasts(methods: dict[str, list[Line]], name: str) -> dict[str, Difference
             error = statistics.stdev(differences) / math.sqrt(len(differences))
             found[rival] = with_errors(statistics.mean(differences), [(error, len(differences) - 1)])
     return corrected(found)
+
+
+def judged_by(methods: dict[str, list[Line]]) -> list[str]:
+    """Return by what methods are judged: by the tasks if there are some, and else by all other measures."""
+    with_tasks = all(_measured(lines, "retained") for lines in methods.values())
+    return ["retained"] if with_tasks else [name for name in MEASURES if name != "retained"]
 
 
 def ahead() -> Table:
