@@ -323,18 +323,23 @@ class Observed:
             return ""
         if isinstance(self.cached, Tensor):
             # Rounding can be as large as between the two ways in which the original model itself computes.
-            own = off(self.plain, self.cached)
-            if not off(self.cached, other.cached) or (own < ROUNDING and off(self.cached, other.cached) <= 2 * own):
+            own, between = distance(self.plain, self.cached), distance(self.cached, other.cached)
+            if between <= TOLERANCE or (own < ROUNDING and between <= 2 * own):
                 return ""
         return f"cached generation {where} is off by {off(self.plain, other.cached):.1e}"
 
 
 def off(expected: Tensor, found: Tensor) -> float:
     """Return how much logits differ, relative to the largest; 0 if the difference is rounding."""
+    difference = distance(expected, found)
+    return 0.0 if difference <= TOLERANCE else difference
+
+
+def distance(expected: Tensor, found: Tensor) -> float:
+    """Return how much logits differ, relative to the largest."""
     if expected.shape != found.shape or not expected.isfinite().all():
         return float("inf")
-    difference = float((expected - found).abs().max() / expected.abs().max())
-    return 0.0 if difference <= TOLERANCE else difference
+    return float((expected - found).abs().max() / expected.abs().max())
 
 
 def batch(model: PreTrainedModel) -> tuple[Tensor, Tensor]:

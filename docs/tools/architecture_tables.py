@@ -3,7 +3,7 @@
 A line of `benchmarks/results/architectures.jsonl` is one type with one head. Its `blocks` and its `seams` each hold the
 outcome, the number of removals that were tried, the number that were exact, and the reasons of the others: each reason
 with the removals that it concerns. Its `scorers` hold the reason of each scorer that refuses; null means that scorers
-were not tried.
+were not tried. Its `inputs` tell of what the type takes beside text whether it was made up.
 """
 
 from __future__ import annotations
@@ -32,7 +32,18 @@ def conditions() -> str:
     dates = sorted({line["date"] for line in lines})
     versions = (" and ".join(sorted({line[name] for line in lines})) for name in ("transformers", "torch"))
     when = f"on {dates[0]}" if len(dates) == 1 else f"from {dates[0]} to {dates[-1]}"
-    return "Tried {} with Transformers {} and torch {}.".format(when, *versions)
+    return "Tried {} with Transformers {} and torch {}. {}".format(when, *versions, _beside_images())
+
+
+def _beside_images() -> str:
+    """Return of how many types a video and audio were made up, and of which that take them they were not."""
+    tried, untried = Counter[str](), []
+    for line in results():
+        inputs = line.get("inputs", {})
+        tried.update(name for name, known in inputs.items() if known)
+        untried += [f"`{line['type']}` ({name})" for name, known in inputs.items() if inputs["image"] and not known]
+    without = f", not for {', '.join(untried)}" if untried else ""
+    return f"A video was made up for {tried['video']} types, audio for {tried['audio']}{without}."
 
 
 def counts() -> tuple[list[str], list[list[str]]]:

@@ -59,3 +59,12 @@ def test_the_page_has_a_part_for_each_table() -> None:
     assert "| causal language models, blocks |" in page
     assert "`llama`" in page
     assert "| scorers | reason | types |" in page
+
+
+def test_types_whose_video_was_not_made_up_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert re.search(r"A video was made up for \d+ types, audio for \d+\.$", tables.conditions())
+    lines = [line | {"type": f"type{number}"} for number, line in enumerate(tables.results()[:4])]
+    inputs = [{}, {"image": True, "video": True}, {"image": True, "video": False}, {"image": False, "video": False}]
+    lines = [line | {"inputs": known} for line, known in zip(lines, inputs, strict=True)]
+    monkeypatch.setattr(tables, "results", lambda: lines)
+    assert tables.conditions().endswith("A video was made up for 1 types, audio for 0, not for `type2` (video).")
