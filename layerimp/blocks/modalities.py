@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
@@ -22,7 +22,7 @@ from layerimp.blocks.forward import called, computing, without_cache
 from layerimp.blocks.input_forms import Inputs, audio_forms, audio_part, image_forms, number_in, vision_part
 from layerimp.blocks.modes import in_eval_mode, quiet
 from layerimp.blocks.stack import probe_ids
-from layerimp.errors import LayerimpError
+from layerimp.errors import LayerimpError, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -122,6 +122,18 @@ def takes_none(stack: BlockStack, modality: Modality, *, most: float = math.inf)
     return True
 
 
+def needs_more_than(stack: BlockStack, text: Mapping[str, Tensor]) -> str:
+    """Tell why a model does not run on a row of text alone, whatever its weights; empty if it may."""
+    with in_eval_mode(stack.model), torch.no_grad(), quiet():
+        try:
+            _received(stack, text)
+        except LayerimpError as error:
+            cause = error.__cause__
+            if isinstance(cause, TypeError | ValueError):
+                return f"it cannot run on text alone: {one_line(cause)}"
+    return ""
+
+
 def _forms(stack: BlockStack, modality: Modality, count: int) -> Iterator[Inputs]:
     """Yield the forms in which a model may take inputs, on its device and in its dtype."""
     for form in modality.forms(stack.model.config, _arguments(stack), count):
@@ -151,7 +163,7 @@ class _ReachedError(LayerimpError):
         self.received = received
 
 
-def _received(stack: BlockStack, inputs: Inputs) -> list[Tensor]:
+def _received(stack: BlockStack, inputs: Mapping[str, Tensor]) -> list[Tensor]:
     """Return the numbers that the first block receives.
 
     Raises:

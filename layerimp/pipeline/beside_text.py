@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from layerimp.blocks.equivalence import Probe, last_hidden
+from layerimp.blocks.equivalence import UNSEEN, Probe, last_hidden, text_probe
 from layerimp.blocks.forward import block_input, computing, with_hidden
-from layerimp.blocks.modalities import MODALITIES, Modality, made_up, takes_none
+from layerimp.blocks.input_forms import vision_part
+from layerimp.blocks.modalities import IMAGE, MODALITIES, Modality, made_up, needs_more_than, takes_none
 from layerimp.blocks.modes import quiet
 from layerimp.models.discovery import find_blocks
 from layerimp.surgery.meta_model import Builder
@@ -34,11 +35,13 @@ class BesideText:
 
     Attributes:
         depths: The blocks after which the model puts in features of an input, by modality.
-        untried: The modalities that it takes, and of which layerimp can make up no input.
+        untried: The modalities that it takes beside images, and of which layerimp can make up no input.
+        refusal: Why no removal from it can be proved; empty if one may be.
     """
 
     depths: Mapping[Modality, Sequence[int]] = field(default_factory=dict)
     untried: Sequence[Modality] = ()
+    refusal: str = ""
 
 
 def beside_text(stack: BlockStack) -> BesideText:
@@ -58,6 +61,8 @@ def beside_text(stack: BlockStack) -> BesideText:
     with quiet(), suppress(Exception):  # whatever a model makes of weights that were never trained
         built = find_blocks(Builder(stack.model).build(stack.model.config).eval())
         _fill(built.model)
+        if refusal := needs_more_than(built, text_probe(built).inputs):
+            return BesideText(refusal=refusal)
         for modality in taken:
             with suppress(Exception):
                 inputs = made_up(built, modality, most=_NUMBERS)
@@ -65,7 +70,10 @@ def beside_text(stack: BlockStack) -> BesideText:
                     depths[modality] = _depths(built, Probe(inputs, 0, modality))
                 elif takes_none(built, modality, most=_NUMBERS):
                     untried.append(modality)
-    return BesideText({modality: blocks for modality, blocks in depths.items() if blocks}, untried)
+    if IMAGE in untried and vision_part(stack.model.config) is not None:
+        return BesideText(refusal=UNSEEN)
+    shifted = {modality: blocks for modality, blocks in depths.items() if blocks}
+    return BesideText(shifted, [modality for modality in untried if modality is not IMAGE])
 
 
 def _depths(stack: BlockStack, probe: Probe) -> Sequence[int]:

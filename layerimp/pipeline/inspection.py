@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from layerimp.blocks.memory import free_bytes
 from layerimp.blocks.middle import Whole
-from layerimp.blocks.modalities import IMAGE, not_tried
+from layerimp.blocks.modalities import not_tried
 from layerimp.component import versioned
 from layerimp.models.devices import device_named
 from layerimp.models.dtypes import SAFETENSORS, name_of
@@ -171,7 +171,7 @@ def _block(outline: Outline, index: int, refusal: str) -> InspectedBlock:
 
 def _notes(outline: Outline) -> Iterator[str]:
     """Note what removals are not tried with, and where the files and the configuration disagree."""
-    if untried := [modality for modality in outline.beside_text.untried if modality is not IMAGE]:
+    if untried := outline.beside_text.untried:
         yield not_tried(untried)
     if outline.headers is None:
         return

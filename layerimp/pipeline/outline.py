@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from layerimp.blocks.equivalence import UNSEEN
 from layerimp.blocks.halves import find_halves
 from layerimp.blocks.memory import free_bytes
 from layerimp.blocks.middle import Halves, Whole
-from layerimp.blocks.modalities import IMAGE
 from layerimp.blocks.modes import quiet
 from layerimp.errors import SurgeryError
 from layerimp.models.configuration import configuration, stored_in, without_weights
@@ -125,7 +123,7 @@ class Outline:
         reasons = {block: self.refusal([block]) for block in tried}
         if len(reasons) < count and len(set(reasons.values())) > 1:
             reasons |= {block: self.refusal([block]) for block in range(count) if block not in reasons}
-        shifted = [UNSEEN if IMAGE in self.beside_text.untried else ""] * count
+        shifted = [self.beside_text.refusal] * count
         for modality, depths in self.beside_text.depths.items():
             reason = f"with {modality.phrase} {put_in(depths)}"
             shifted = [known or reason * (block <= max(depths)) for block, known in enumerate(shifted)]

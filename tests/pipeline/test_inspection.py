@@ -250,6 +250,9 @@ def test_what_cannot_be_made_up_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     found = inspect_model(str(tmp_path), Permissions())
     said = "reads images in a form that layerimp cannot make up, so that no removal can be proved"
     assert {block.not_removed for block in found.blocks} == {said}
+    zoo.build("blip", "image").save_pretrained(tmp_path / "blip")
+    reasons = {block.not_removed for block in inspect_model(str(tmp_path / "blip"), Permissions()).blocks}
+    assert [reason[: reason.rindex("BlipFor")] for reason in reasons] == ["it cannot run on text alone: TypeError: "]
 
 
 def test_images_that_random_weights_do_not_show_are_not_called_unknown(tmp_path: Path) -> None:
