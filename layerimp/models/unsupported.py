@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 _UNTRIED = re.compile(r"(audio|video|speech|tower)(_\w+)?")
-"""The parts of a configuration that describe inputs other than text and images."""
+"""The parts of a configuration that describe inputs other than text and images. Beside images, these are tried too."""
 
 _CHECKED = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
 """The dtypes that have a NaN and whose extremes torch can compute."""
@@ -38,7 +38,7 @@ def refuse_unfit(model: PreTrainedModel | Any, *, quantised: bool = False) -> No
 
     Raises:
         ModelError: this is not a model of Transformers, it has unmerged adapters or quantised weights, or reads more
-            than text and images; the error names a way that works.
+            than text, and no images; the error names a way that works.
         NonFiniteError: a weight, or a number in the configuration, is a NaN or an infinity; the error names it.
     """
     kind = type(model).__name__
@@ -69,8 +69,8 @@ def refuse_config(config: PretrainedConfig, kind: str, *, quantised: bool = Fals
     unseen = sorted(name for name, value in vars(config).items() if _UNTRIED.fullmatch(name) and _is_part(value))
     if unseen and vision_part(config) is None:
         raise ModelError(
-            f"{kind} reads more than text and images ({', '.join(unseen)}): removals can be proved only for models "
-            "that read text, or text and images"
+            f"{kind} reads more than text, and no images ({', '.join(unseen)}): removals can be proved only for models "
+            "that read text alone, or images as well"
         )
     refuse_non_finite_fields(config, kind)
 
