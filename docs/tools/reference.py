@@ -432,13 +432,15 @@ def _rounded() -> str:
 
 
 def _shrunk(what: str) -> str:
-    """What `layerimp shrink` made of models: tables of `all` and in `short`, a `figure`, or `continuations`."""
+    """What `layerimp shrink` made of models: the table of `all`, the `short` one, another of it, or the `figure`."""
     import quality_and_speed
     import shrunk
 
     if what == "figure":
         return quality_and_speed.picture()
-    return _table(*{"all": shrunk.table, "short": shrunk.short, "continuations": shrunk.continuations}[what]())
+    tables = {"all": shrunk.table, "short": shrunk.short}
+    tables |= {"continuations": shrunk.continuations, "trainings": shrunk.trainings}
+    return _table(*tables[what]())
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -47,6 +47,7 @@ OTHERS = {"llm-streamline": "LLM-Streamline", "replaceme": "ReplaceMe"}
 SHARES = "retained", "agreement", "copying"
 SHORT = ["model", "blocks", "parameters", "prefill", "decoding", "retained", "agreement", "minutes", "verdict"]
 HEADS = ["model", "made by", "blocks", "parameters", "prefill", "decoding", *SHARES, "divergence"]
+TRAININGS = ["model", "blocks", "minutes", "tokens", "rate", "divergence", "repeated", *SHARES]
 TEXTS = ["model", "prompt", "the intact model goes on", "the small model goes on"]
 _MARKDOWN = re.compile(r"([\\`*_\[\]$])")
 _SHORT_TABLE = re.compile(r"(?<=<!-- shrunk -->\n).*?(?=<!-- end -->)", re.DOTALL)
@@ -116,6 +117,31 @@ def short() -> Table:
         ]
         for line in defaults()
     ]
+
+
+def trainings() -> Table:
+    """Return a row for each training that was kept: its length and rate, and what it did to both distances."""
+    body = []
+    for line in rows():
+        if numbers := _numbers(line):
+            amount = (f"{minutes(line):.2g}", f"{numbers['tokens']:,.0f}", f"{numbers['rate']:.0e}")
+            distances = (_change(numbers, name) for name in ("divergence", "repeated"))
+            shares = (_shown(line.get(name), "{:.1%}") for name in SHARES)
+            body.append([name_of(line), f"-{line['blocks']:.0%}", *amount, *distances, *shares])
+    return TRAININGS, body
+
+
+def _numbers(line: Line) -> dict[str, float]:
+    """Return the numbers of a training that was kept; none for other rows."""
+    stages = line["report"]["stages"] if ours(line) else ()
+    gaps = [stage["healing"]["gaps"] for stage in stages if stage["label"] == TRAINER and stage["kept"]]
+    return dict(gaps[0][0]["numbers"]) if gaps else {}
+
+
+def _change(numbers: dict[str, float], name: str) -> str:
+    """Show a distance before and after a training; nothing if there is none, as for a classifier."""
+    ends = [numbers.get(f"{name}_{when}") for when in ("before", "after")]
+    return " → ".join(f"{end:.3g}" for end in ends if end is not None)
 
 
 def defaults() -> list[Line]:

@@ -128,6 +128,19 @@ def test_rows_are_in_order_and_show_their_figures(store: Path) -> None:
     assert [short[1][name] for name in ("prefill", "retained", "verdict")] == ["×1.30", "81.2% ± 1.5%", "poor"]
 
 
+def test_a_training_shows_what_it_did_to_both_distances(store: Path) -> None:
+    untrained = line("smollm2-135m", "0 minutes")
+    untrained["report"]["stages"] = untrained["report"]["stages"][:1]
+    shrunk.keep([line("smollm2-135m", "30 minutes"), untrained, line("smollm2-135m", "optipfair", ours=False)])
+    (shown,) = named(shrunk.trainings())
+    numbers = REPORT.stages[1].healing.gaps[0].numbers  # type: ignore[union-attr]
+    assert (shown["model"], shown["minutes"]) == ("SmolLM2-135M", "30")
+    assert shown["divergence"] == f"{numbers['divergence_before']:.3g} → {numbers['divergence_after']:.3g}"
+    assert shown["repeated"] == f"{numbers['repeated_before']:.3g} → {numbers['repeated_after']:.3g}"
+    assert float(shown["rate"]) == pytest.approx(numbers["rate"], rel=0.05)
+    assert shown["tokens"].replace(",", "") == f"{numbers['tokens']:.0f}"
+
+
 def test_a_newer_row_replaces_the_older_and_has_no_folders(store: Path) -> None:
     shrunk.keep([line("smollm2-135m", "5 minutes"), line("smollm2-135m", "0 minutes")])
     shrunk.keep(

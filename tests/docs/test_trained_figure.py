@@ -53,8 +53,6 @@ def test_the_page_says_what_the_table_bears() -> None:
     assert quick[max(quick)] < quick[min(quick)]
     (slow,) = found("1, 2, 4", "first=linear", "learns=all", "rate=1e-4", "rows=16").values()
     assert slow > max(quick.values()) + 10
-    (default,), (fast,) = found(smollm2).values(), found(smollm2, "rate=1e-3").values()
-    assert fast > default - 1
 
 
 def test_what_is_retained_is_what_a_model_knows_beyond_chance() -> None:
