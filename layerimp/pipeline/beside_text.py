@@ -36,7 +36,7 @@ class BesideText:
     Attributes:
         depths: The blocks after which the model puts in features of an input, by modality.
         untried: The modalities that it takes beside images, and of which layerimp can make up no input.
-        refusal: Why no removal from it can be proved; empty if one may be.
+        refusal: Why no removal from it can be proved, and what would work; empty if one may be.
     """
 
     depths: Mapping[Modality, Sequence[int]] = field(default_factory=dict)
@@ -62,7 +62,7 @@ def beside_text(stack: BlockStack) -> BesideText:
         built = find_blocks(Builder(stack.model).build(stack.model.config).eval())
         _fill(built.model)
         if refusal := needs_more_than(built, text_probe(built).inputs):
-            return BesideText(refusal=refusal)
+            return BesideText(refusal=f"{refusal}; layerimp needs a model that also runs on text alone")
         for modality in taken:
             with suppress(Exception):
                 inputs = made_up(built, modality, most=_NUMBERS)
@@ -71,7 +71,7 @@ def beside_text(stack: BlockStack) -> BesideText:
                 elif takes_none(built, modality, most=_NUMBERS):
                     untried.append(modality)
     if IMAGE in untried and vision_part(stack.model.config) is not None:
-        return BesideText(refusal=UNSEEN)
+        return BesideText(refusal=f"it {UNSEEN}; `score` and `evaluate` work on its text")
     shifted = {modality: blocks for modality, blocks in depths.items() if blocks}
     return BesideText(shifted, [modality for modality in untried if modality is not IMAGE])
 
