@@ -41,6 +41,16 @@ def test_counts_are_those_of_the_rows() -> None:
         assert blocks["tried"] - blocks["exact"] == len(others) - others.count("exact")
 
 
+def test_the_readme_counts_all_forms() -> None:
+    head, rows = tables.counts()
+    blocks = [dict(zip(head, row, strict=True)) for row in rows if row[0].endswith("blocks")]
+    tried, exact, part, wrong = (
+        sum(int(row[name]) for row in blocks) for name in ("tried", *tables.OUTCOMES[:2], "wrong")
+    )
+    said = f"Of {tried} forms that were tried, {exact + part} lose blocks exactly, and {wrong} wrongly."
+    assert said in (reference.ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_a_scorer_that_refuses_one_form_of_a_type_is_listed_with_that_form() -> None:
     refused = {
         (line["type"], line["head"]): set(line["scorers"]) for line in tables.results() if line["scorers"] is not None
