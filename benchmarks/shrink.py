@@ -3,10 +3,11 @@
     python benchmarks/shrink.py --model smollm2=DIR --calibration FILE --heal-text FILE --tasks blimp,copying.yaml \
         --data-dir DATA --minutes 0 --minutes 5 --minutes 30 --int8 --beside optipfair=DIR --results FILE
 
-A row is the smaller model of one --model (LABEL=MODEL) after so many minutes; all have the same options otherwise. With
---int8 the weights of the intact model are rounded to 8 bits: the speed is that of torch's maps in 8 bits on the CPU,
-which also round what they read, and the rest is measured on the rounded weights alone. --beside (LABEL=DIR) measures
-small models of other tools in the same way, on the same documents and rows; they are compared with the first --model.
+A row is the smaller model of one --model (LABEL=MODEL) after so many minutes, by one draw of text (--seed); all have
+the same options otherwise. With --int8 the weights of the intact model are rounded to 8 bits: the speed is that of
+torch's maps in 8 bits on the CPU, which also round what they read, and the rest is measured on the rounded weights
+alone. --beside (LABEL=DIR) measures small models of other tools in the same way, on the same documents and rows; they
+are compared with the first --model.
 
 Finished rows are kept in --results, a JSON line for each, so that the same command continues; an interrupted shrinking
 goes on as well. The last thing printed is the table in Markdown.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,6 +61,7 @@ def main(
     ratio: Annotated[float, typer.Option(help="Share of the blocks to remove.")] = 0.25,
     samples: Annotated[int, typer.Option(help="Rows of the calibration text.")] = 64,
     dtype: Annotated[str | None, typer.Option(help="What the models compute in.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="A draw of the text; repeatable.")] = None,
     int8: Annotated[bool, typer.Option(help="Measure the intact model with weights of 8 bits too.")] = False,
     beside: Annotated[list[str] | None, typer.Option(help="LABEL=DIR of another small model; repeatable.")] = None,
 ) -> None:
@@ -70,24 +73,26 @@ def main(
     asked = [texts, ratio, samples, dtype, tasks, limit, torch.get_num_threads()]
     finished = Finished(results, asked)
 
-    def known(label: str, by: str) -> bool:
-        return any((line["model"], line["by"]) == (label, by) for line in finished.lines)
+    def known(label: str, by: str, draw: int = 0) -> bool:
+        return any((line["model"], line["by"], line["seed"]) == (label, by, draw) for line in finished.lines)
 
     for label, name in models.items():
-        for each in minutes:
-            if not known(label, by := f"{each:g} minutes"):
-                recipe = recipe_of(name, fields, heal_text if each else None, each)
-                place = None if output is None else output / f"{label}-{each:g}"
-                made = recipe.model_copy(update={"output": place, "overwrite": True})
-                report = shrink_by(made).report
-                finished.add({"model": label, "by": by, **of_report(report), "report": report.model_dump(mode="json")})
+        for draw, each in product(seed or [0], minutes):
+            if not known(label, by := f"{each:g} minutes", draw):
+                recipe = recipe_of(name, fields | {"seed": draw}, heal_text if each else None, each)
+                place = None if output is None else output / f"{label}-{each:g}-{draw}"
+                report = shrink_by(recipe.model_copy(update={"output": place, "overwrite": True})).report
+                made = {"model": label, "by": by, "seed": draw, **of_report(report)}
+                finished.add(made | {"report": report.model_dump(mode="json")})
                 print(f"{label}, {by}: {report.verdict}", flush=True)
         if int8 and not known(label, INT8):
-            finished.add({"model": label, "by": INT8, **measured(recipe_of(name, fields, None, 0), INT8)})
+            finished.add({"model": label, "by": INT8, "seed": 0, **measured(recipe_of(name, fields, None, 0), INT8)})
     first, name = next(iter(models.items()))
     for label, directory in (each.split("=", 1) for each in beside or ()):
         if not known(first, label):
-            finished.add({"model": first, "by": label, **measured(recipe_of(name, fields, None, 0), directory)})
+            finished.add(
+                {"model": first, "by": label, "seed": 0, **measured(recipe_of(name, fields, None, 0), directory)}
+            )
     print("\n".join(table(finished.lines)))
 
 

@@ -4,15 +4,17 @@
     python docs/tools/shrunk.py --run           # shrinks the starter first, and keeps that
     python docs/tools/shrunk.py FILE...         # keeps the rows in results of `benchmarks/shrink.py` first
 
-A kept row replaces an older one of the same model, made in the same way. A row of layerimp's own holds the document of
-`layerimp shrink --json`.
+A kept row replaces an older one of the same model and draw, made in the same way. A row of layerimp's own holds the
+document of `layerimp shrink --json`.
 """
 
 from __future__ import annotations
 
 import html
 import json
+import math
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -45,6 +47,7 @@ NAMES = metrics_compared.TITLES | {STARTER: STARTER}
 OTHERS = {"llm-streamline": "LLM-Streamline", "replaceme": "ReplaceMe"}
 """What other tools call themselves, by their names in the results."""
 SHARES = "retained", "agreement", "copying"
+FIGURE_NAMES = ("prefill", "decoding", "divergence", *SHARES)
 SHORT = ["model", "blocks", "parameters", "prefill", "decoding", "retained", "agreement", "minutes", "verdict"]
 HEADS = ["model", "made by", "blocks", "parameters", "prefill", "decoding", *SHARES, "divergence"]
 TRAININGS = ["model", "blocks", "minutes", "tokens", "rate", "divergence", "repeated", *SHARES]
@@ -56,11 +59,28 @@ _MINUTES = re.compile(r"([\d.]+) minutes")
 
 
 def rows() -> list[Line]:
-    """Return what was measured: model by model, layerimp's own rows first, by their minutes of training."""
+    """Return what was measured: model by model, layerimp's own rows first, by their minutes of training.
+
+    Draws of the same row are one, with the means of the figures and their errors over the draws.
+    """
     lines = STORE.read_text("utf-8").splitlines() if STORE.exists() else []
-    known = {(line["model"], line["by"]): line for line in map(json.loads, lines)}
-    models = [*NAMES, *(model for model, _ in known if model not in NAMES)]
-    return sorted(known.values(), key=lambda line: (models.index(line["model"]), not ours(line), minutes(line)))
+    known = list(map(json.loads, lines))
+    draws: dict[tuple[str, str], list[Line]] = {}
+    for line in known:
+        draws.setdefault((line["model"], line["by"]), []).append(line)
+    models = [*NAMES, *(line["model"] for line in known if line["model"] not in NAMES)]
+    whole = map(_mean, draws.values())
+    return sorted(whole, key=lambda line: (models.index(line["model"]), not ours(line), minutes(line)))
+
+
+def _mean(draws: list[Line]) -> Line:
+    """Return the first of some draws, with the figures of all and their number."""
+    means: Line = {"draws": len(draws)}
+    for name in FIGURE_NAMES if len(draws) > 1 else ():
+        values = [line[name][0] for line in draws if line.get(name)]
+        if len(values) == len(draws):
+            means[name] = [statistics.mean(values), statistics.stdev(values) / math.sqrt(len(values))]
+    return draws[0] | means
 
 
 def ours(line: Line) -> bool:
@@ -85,7 +105,8 @@ def maker(line: Line) -> str:
     by: str = line["by"]
     if not ours(line):
         return OTHERS.get(by, by)
-    return "`shrink`" if by == DEFAULT else f"`shrink`, {by.replace('minutes', 'min')}"
+    named = "`shrink`" if by == DEFAULT else f"`shrink`, {by.replace('minutes', 'min')}"
+    return named if line["draws"] == 1 else f"{named}, {line['draws']} draws"
 
 
 def table() -> Table:
@@ -221,15 +242,15 @@ def shrink_again() -> Line:
         command = [sys.executable, "-m", "layerimp", "shrink", "--json"]
         done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, check=True)
     report = ShrinkReport.model_validate_json(done.stdout)
-    line = {"setting": "", "model": STARTER, "by": DEFAULT, **of_report(report)}
+    line = {"setting": "", "model": STARTER, "by": DEFAULT, "seed": 0, **of_report(report)}
     return line | {"report": report.model_dump(mode="json")}
 
 
 def keep(lines: Iterable[Line]) -> None:
     """Add rows to those that are kept, without the folders of this machine."""
     old = STORE.read_text("utf-8").splitlines() if STORE.exists() else []
-    known = {(line["model"], line["by"]): line for line in map(json.loads, old)}
-    known |= {(line["model"], line["by"]): without_folders(line) for line in lines}
+    known = {(line["model"], line["by"], line["seed"]): line for line in map(json.loads, old)}
+    known |= {(line["model"], line["by"], line["seed"]): without_folders(line) for line in lines}
     STORE.write_text("".join(json.dumps(line) + "\n" for line in known.values()), encoding="utf-8")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,17 @@ FIGURES: shrunk.Line = {
 }
 
 
-def line(model: str, by: str, ours: bool = True, **figures: Any) -> shrunk.Line:
+def line(model: str, by: str, ours: bool = True, seed: int = 0, **figures: Any) -> shrunk.Line:
     document = REPORT.model_dump(mode="json") | {"verdict": "poor"}
-    return {"setting": "", "model": model, "by": by, **FIGURES, **figures, **({"report": document} if ours else {})}
+    return {
+        "setting": "",
+        "model": model,
+        "by": by,
+        "seed": seed,
+        **FIGURES,
+        **figures,
+        **({"report": document} if ours else {}),
+    }
 
 
 def named(table: shrunk.Table) -> list[dict[str, str]]:
@@ -58,7 +67,7 @@ def test_the_record_is_of_the_default() -> None:
 
 def test_every_kept_row_is_shown_and_says_what_its_document_says() -> None:
     kept = list(map(json.loads, shrunk.STORE.read_text("utf-8").splitlines()))
-    assert len(kept) == len(shrunk.rows()) == len(shrunk.table()[1])
+    assert len({(row["model"], row["by"]) for row in kept}) == len(shrunk.rows()) == len(shrunk.table()[1])
     assert not re.findall(r'"/[^" ]*"', shrunk.STORE.read_text("utf-8")), "paths of one machine"
     for row in filter(shrunk.ours, kept):
         report = ShrinkReport.model_validate(row["report"])
@@ -128,6 +137,14 @@ def test_rows_are_in_order_and_show_their_figures(store: Path) -> None:
     assert [short[1][name] for name in ("prefill", "retained", "verdict")] == ["×1.30", "81.2% ± 1.5%", "poor"]
 
 
+def test_draws_of_a_row_are_one_with_their_means(store: Path) -> None:
+    shares = (0.8, 0.7, 0.9)
+    shrunk.keep(line("other", "30 minutes", seed=seed, retained=[share, 0.5]) for seed, share in enumerate(shares))
+    (shown,) = named(shrunk.table())
+    error = statistics.stdev(shares) / 3**0.5
+    assert (shown["made by"], shown["retained"]) == ("`shrink`, 30 min, 3 draws", f"80.0% ± {100 * error:.1f}%")
+
+
 def test_a_training_shows_what_it_did_to_both_distances(store: Path) -> None:
     untrained = line("smollm2-135m", "0 minutes")
     untrained["report"]["stages"] = untrained["report"]["stages"][:1]
@@ -154,7 +171,7 @@ def test_a_model_that_was_not_measured_has_a_row(store: Path) -> None:
     report = REPORT.model_copy(
         update={"model": "huge", "speeds": {}, "retained": None, "fidelity": None, "minutes": {}}
     )
-    own = {"setting": "", "model": "huge", "by": "default", **shrunk.of_report(report)}
+    own = {"setting": "", "model": "huge", "by": "default", "seed": 0, **shrunk.of_report(report)}
     shrunk.keep([own | {"report": report.model_dump(mode="json")}])
     assert list(named(shrunk.table())[0].values())[4:] == [""] * 6
     assert named(shrunk.short())[0]["minutes"] == "0"
