@@ -174,16 +174,16 @@ def main(
     two = [standardised(scores[name]["own"].scores) for name in ("block-influence", "taylor")]
     alone = judge([]).scores
     ideas: dict[str, Callable[[], list[int]]] = {
-        "divergence, once": lambda: lowest(alone, count),
-        "divergence, window": lambda: planned(judge, "window", count, blocks),
-        "divergence, greedy": lambda: planned(judge, "greedy", count, blocks),
-        "divergence, greedy, 3 rescored": lambda: planned(judge, "greedy", count, blocks, rescored=3),
-        "divergence, greedy with exchange": lambda: planned(judge, "greedy", count, blocks, exchange=2),
         **{name: (lambda chosen=chosen: chosen) for name, chosen in single.items()},
         "tournament": lambda: min(single.values(), key=lambda chosen: statistics.mean(judge.distance(chosen))),
         "maximum of two": lambda: lowest([max(pair) for pair in zip(*two, strict=True)], count),
         "unexplained": lambda: lowest(unexplained(stack, own), count),
         "fisher": lambda: fisher(stack, own, count),
+        "divergence, once": lambda: lowest(alone, count),
+        "divergence, greedy, 3 rescored": lambda: planned(judge, "greedy", count, blocks, rescored=3),
+        "divergence, window": lambda: planned(judge, "window", count, blocks),
+        "divergence, greedy": lambda: planned(judge, "greedy", count, blocks),
+        "divergence, greedy with exchange": lambda: planned(judge, "greedy", count, blocks, exchange=2),
     }
     for name, choose in ideas.items():
         start = time.process_time()
