@@ -286,6 +286,17 @@ def test_no_other_method_is_significantly_ahead_of_the_recommended_one() -> None
     assert copying.p < 0.05
 
 
+def test_linear_can_cost_a_task() -> None:
+    (methods,) = (by for (model, count, _), by in chosen.cells().items() if (model, count) == ("The starter", 3))
+    ends = [
+        [line[state]["retained"]["tasks"]["starter_sentiment"] for state in chosen.STATES]
+        for line in methods[chosen.METHOD]
+    ]
+    lost = max(round(100 * (unhealed - healed)) for unhealed, healed in ends)
+    page = (CHOOSE.parent / "repair" / "healing.md").read_text(encoding="utf-8")
+    assert f"on the starter one draw lost {lost} points of sentiment" in page
+
+
 def test_choices_have_a_column_for_each_model_with_one_scale() -> None:
     head, rows = chosen.summary()
     names = {model for model, _, _ in chosen.cells()}
