@@ -289,7 +289,7 @@ def test_no_other_method_is_significantly_ahead_of_the_recommended_one() -> None
 def test_linear_can_cost_a_task() -> None:
     (methods,) = (by for (model, count, _), by in chosen.cells().items() if (model, count) == ("The starter", 3))
     ends = [
-        [line[state]["retained"]["tasks"]["starter_sentiment"] for state in chosen.STATES]
+        [line[state]["retained"]["tasks"]["starter_sentiment"]["mean"] for state in chosen.STATES]
         for line in methods[chosen.METHOD]
     ]
     lost = max(round(100 * (unhealed - healed)) for unhealed, healed in ends)

@@ -68,17 +68,20 @@ class Outcome:
         nearer = [check for check in self.checks if advances(check.distance, self.start)]
         return min(nearer, key=lambda check: check.distance.relative_to(self.start), default=None)
 
-    @property
-    def is_lost(self) -> bool:
-        """Whether the last check is worse than the start, and no nearer to the intact model than the check before.
+    def is_lost(self, left: int) -> bool:
+        """Whether the last check is worse than the start, and too slow to come back to it before the training ends.
 
-        The first steps at a high rate often cost what the later ones bring back, so a first check at a rate is lost
-        only if the distance is half as large again as at the start.
+        The pace is that since the check before. The first steps at a high rate often cost what the later ones bring
+        back, so the first check at a rate is lost only if the distance is half as large again as at the start.
+
+        Args:
+            left: How many checks are to come.
         """
         *before, last = self.checks
+        now = last.distance.relative_to(self.start)
         same = [check.distance.relative_to(self.start) for check in before if check.rate == last.rate]
-        limit = same[-1] if same else LOST
-        return last.distance.is_worse_than(self.start) and last.distance.relative_to(self.start) >= limit
+        lost = now - left * (same[-1] - now) >= 1 if same else now >= LOST
+        return lost and last.distance.is_worse_than(self.start)
 
     @property
     def peak(self) -> float:

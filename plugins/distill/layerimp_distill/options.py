@@ -56,7 +56,8 @@ class DistillConfig(Options):
         0.25,
         ge=0,
         le=1,
-        description="The share of the rows that hold their first half twice, by which a language model keeps copying.",
+        description="The share of the training rows whose second half is replaced by the first, so that a language "
+        "model keeps copying; rows of fewer than 16 tokens stay.",
     )
     checks: int = Field(
         10,

@@ -24,7 +24,7 @@ class Text:
         further: Further training text.
         rows: The rows of a step.
         seed: Seed of the order of the calibration set.
-        repeated: The share of the rows whose first half takes the place of the second.
+        repeated: The share of the rows, drawn anew in each round, whose first half takes the place of the second.
         special: The ids of the special tokens.
     """
 
@@ -44,10 +44,10 @@ class Text:
             yield list(islice(rows, self.rows))
 
     def _rows(self) -> Iterator[Batch]:
-        for number, row in enumerate(self._plain()):
-            again = int((number + 1) * self.repeated) > int(number * self.repeated)
-            twice = next((made for made, _ in repeated([row], self.special)), None) if again else None
-            yield row if twice is None else twice
+        chance = random.Random(self.seed)
+        for row in self._plain():
+            doubled = next(repeated([row], self.special), None) if chance.random() < self.repeated else None
+            yield row if doubled is None else doubled[0]
 
     def _plain(self) -> Iterator[Batch]:
         own = [row for batch in self.batches for row in rows_of(batch)]

@@ -16,7 +16,7 @@ from layerimp.blocks import join_rows
 from layerimp.errors import NonFiniteError
 from layerimp.fidelity import Distance, Loss
 from layerimp.models.traits import special_ids
-from layerimp_distill.course import Check, Limits, Outcome
+from layerimp_distill.course import Check, Limits, Outcome, advances
 from layerimp_distill.memory import RARELY, Memory, State
 from layerimp_distill.text import Text
 
@@ -207,7 +207,7 @@ class Training:
             self._began += time.monotonic() - before
         if check is self.outcome.best:
             self._kept = [parameter.detach().clone() for parameter in self._learner.parameters]
-        elif not self._fixed and self._spent < 1.0 and self.outcome.is_lost:
+        elif not self._fixed and self._spent < 1.0 and self.outcome.is_lost(self._planned - self._checked):
             self._go_back(distance.words(self.outcome.start))
 
     def _distance(self) -> Distance:
@@ -237,37 +237,35 @@ class Training:
         steps = int((TRIALS / len(RATES) - judging) * whole)
         if steps < FEWEST:
             return
-        shares: dict[float, float] = {}
-        for rate in RATES:
-            share = self._trial(rate, steps)
-            if share is not None:
-                shares[rate] = share
-        self.rate = min(shares, key=shares.__getitem__, default=RATES[0])
-        tried = ", ".join(f"{rate:.0e} {f'{shares[rate]:.1%}' if rate in shares else 'worse'}" for rate in RATES)
+        start = self.outcome.start
+        tried = {rate: self._trial(rate, steps) for rate in RATES}
+        nearer = {rate: end for rate, end in tried.items() if end is not None and end.relative_to(start) < 1}
+
+        def order(rate: float) -> tuple[bool, float]:
+            """A rate whose end could be kept comes first."""
+            return not advances(nearer[rate], start), nearer[rate].relative_to(start)
+
+        self.rate = min(nearer, key=order, default=RATES[0])
+        shares = {rate: f"{end.relative_to(start):.1%}" for rate, end in nearer.items()}
+        words = ", ".join(f"{rate:.0e} {shares.get(rate, 'worse')}" for rate in RATES)
         self._case.progress.note(
-            f"of the distance from the intact model, {steps} steps at each rate leave: {tried}; the rate is "
+            f"of the distance from the intact model, {steps} steps at each rate leave: {words}; the rate is "
             f"{self.rate:.0e}"
         )
 
-    def _trial(self, rate: float, steps: int) -> float | None:
-        """Return the share of the distance that a training of some steps leaves; None for no less than there was.
-
-        Nothing else changes.
-        """
-        start = self.outcome.start
+    def _trial(self, rate: float, steps: int) -> Distance | None:
+        """Return the distance at the end of some steps; None if it is not finite. Nothing else changes."""
         self._put(self._kept)
         self._renew()
         try:
             for number, rows in enumerate(islice(self._text.steps(), steps)):
                 self._step(rows, rate * schedule(number / steps))
-            distance = self._distance()
+            return self._distance()
         except NonFiniteError:
             return None
         finally:
             self._put(self._kept)
             self._renew()
-        share = distance.relative_to(start)
-        return share if share < 1 else None
 
     def _renew(self) -> None:
         """Begin with a new optimizer, which knows nothing of earlier steps."""
