@@ -3,7 +3,8 @@ r"""Which set of blocks is farthest from harm: searches by `divergence`, and set
     python benchmarks/sets_compared.py --model DIR --count 7 --calibration C4.jsonl --text OTHER.jsonl --dtype bfloat16
 
 Every set is chosen on one text and judged on another: by the divergence from the intact model without the set, its gaps
-repaired, at new and at copied tokens. Besides the searches these are the sets of single scorers, and of
+repaired, at new and at copied tokens. Finished sets are kept in --results, a JSON line for each. Besides the searches
+these are the sets of single scorers, and of
 
 - `tournament`: of those the one that is judged best on the text that they were chosen on;
 - `maximum of two`: block influence and `taylor`, each standardised;
@@ -18,10 +19,13 @@ import statistics
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated, Any
 
+import options as o
 import torch
 import typer
+from finished import Finished
 from torch import Tensor
 
 import layerimp
@@ -160,6 +164,7 @@ def main(
     dtype: Annotated[str, typer.Option(help="The model's dtype.")] = "float32",
     field: Annotated[str, typer.Option(help="The field of the documents.")] = "text",
     packing: Annotated[str | None, typer.Option(help="How rows are made of documents.")] = None,
+    results: o.Results = None,
 ) -> None:
     """Choose, judge and print."""
     loaded, tokenizer = layerimp.load(model, dtype=dtype)
@@ -185,12 +190,18 @@ def main(
         "divergence, greedy": lambda: planned(judge, "greedy", count, blocks),
         "divergence, greedy with exchange": lambda: planned(judge, "greedy", count, blocks, exchange=2),
     }
+    finished = Finished(results, [samples, max_length, dtype, packing])
+    about = {"model": Path(model).name, "count": count}
     for name, choose in ideas.items():
+        if any((about | {"by": name}).items() <= line.items() for line in finished.lines):
+            continue
         start = time.process_time()
-        chosen = choose()
+        chosen = sorted(choose())
         took = time.process_time() - start
-        ends = [" and ".join(f"{value:.3f}" for value in each.distance(chosen)) for each in (judge, elsewhere)]
-        print(f"{name}: {sorted(chosen)}, {took:.0f} s; {ends[0]} on its text, {ends[1]} elsewhere", flush=True)
+        ends = {"own": judge.distance(chosen), "elsewhere": elsewhere.distance(chosen)}
+        finished.add(about | {"by": name, "blocks": chosen, "seconds": took, **ends})
+        shown = [" and ".join(f"{value:.3f}" for value in each) for each in ends.values()]
+        print(f"{name}: {chosen}, {took:.0f} s; {shown[0]} on its text, {shown[1]} elsewhere", flush=True)
 
 
 if __name__ == "__main__":

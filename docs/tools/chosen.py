@@ -22,6 +22,7 @@ from layerimp.report.statistics import corrected, with_errors
 DATA = pages.ROOT / "benchmarks" / "results" / "choices.jsonl"
 NAMES = TITLES | {"smollm2": TITLES["smollm2-135m"], "gemma": TITLES["gemma-3-270m"]}
 """How the pages call the models, by the name of their directory."""
+SETS = DATA.with_name("sets_compared.jsonl")
 HEAD = ["model", "without", "chosen by", "draws", "divergence", "agreement", "retained", "blocks of the first draw"]
 STATES = ("unhealed", "healed")
 METHOD = "divergence, greedy"
@@ -123,6 +124,17 @@ def ahead() -> Table:
             for rival in rivals
         ]
     return ["model", "without", "against", "retained, points", "divergence, nats less", "copying, points"], rows
+
+
+def sets() -> Table:
+    """Return a row for each set of `benchmarks/sets_compared.py`: how far it is on other text, the nearest first."""
+    lines = sorted(
+        map(json.loads, SETS.read_text(encoding="utf-8").splitlines()), key=lambda line: sum(line["elsewhere"])
+    )
+    return ["chosen by", "blocks", "at new tokens", "at copied tokens"], [
+        [line["by"], ", ".join(map(str, line["blocks"])), *(f"{value:.2f}" for value in line["elsewhere"])]
+        for line in lines
+    ]
 
 
 def _shown(difference: Difference | None, name: str) -> str:

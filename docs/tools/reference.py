@@ -335,10 +335,11 @@ def _compared(what: str, model: str = "") -> str:
 
 
 def _choices(extent: str = "all") -> str:
-    """A table of what methods choose: of `all`, a `summary` with a column for each model, or what is `ahead`."""
+    """A table of what methods choose: of `all`, a `summary`, what is `ahead`, or single `sets` judged alike."""
     import chosen
 
-    return _table(*{"all": chosen.table, "summary": chosen.summary, "ahead": chosen.ahead}[extent]())
+    tables = {"all": chosen.table, "summary": chosen.summary, "ahead": chosen.ahead, "sets": chosen.sets}
+    return _table(*tables[extent]())
 
 
 def _published() -> str:

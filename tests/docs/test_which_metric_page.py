@@ -286,6 +286,15 @@ def test_no_other_method_is_significantly_ahead_of_the_recommended_one() -> None
     assert copying.p < 0.05
 
 
+def test_sets_are_judged_by_both_divergences_the_nearest_first() -> None:
+    head, rows = chosen.sets()
+    known = {line["by"]: line for line in map(json.loads, chosen.SETS.read_text(encoding="utf-8").splitlines())}
+    assert [row[0] for row in rows] == sorted(known, key=lambda name: sum(known[name]["elsewhere"]))
+    for name, _, *figures in rows:
+        assert figures == [f"{value:.2f}" for value in known[name]["elsewhere"]]
+    assert len(head) == len(rows[0])
+
+
 def test_linear_can_cost_a_task() -> None:
     (methods,) = (by for (model, count, _), by in chosen.cells().items() if (model, count) == ("The starter", 3))
     ends = [
