@@ -11,7 +11,6 @@ once. Finished runs are kept in --results, a JSON line for each, so that the sam
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import Counter
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from typing import Annotated, Any
 
 import options as o
 import typer
-from finished import Finished, Line
+from finished import Finished, Line, lines_in
 
 import layerimp
 from layerimp.cli.display import Screen
@@ -46,11 +45,16 @@ METHODS: dict[str, dict[str, Any]] = {
 """What chooses the blocks, as parts of a recipe."""
 
 
-def chosen(recipe: Mapping[str, Any], method: str) -> list[int]:
-    """Return the blocks that a method chooses, the first to go first."""
-    asked = {"baselines": [], "tasks": [], "evaluators": [], **METHODS[method]}
+def parts_of(method: str, seed: int) -> dict[str, Any]:
+    """Return the parts of a recipe by which a method chooses on a draw of text."""
     if method == "random":
-        asked["scorers"] = {"random": {"name": "random", "options": {"seed": recipe["seed"]}}}
+        return {"scorers": {"random": {"name": "random", "options": {"seed": seed}}}}
+    return METHODS[method]
+
+
+def chosen(recipe: Mapping[str, Any], parts: Mapping[str, Any]) -> list[int]:
+    """Return the blocks that a method chooses, the first to go first."""
+    asked = {"baselines": [], "tasks": [], "evaluators": [], **parts}
     results = layerimp.run(layerimp.Recipe.model_validate({**recipe, **asked}), progress=Screen())
     (removal,) = results.model.removals
     return [int(block) for block in removal.models[0].blocks]
@@ -108,18 +112,24 @@ def main(
         for name in method or METHODS:
             longest: list[int] = []
             for number in sorted(count, reverse=True):
-                asked = {"model": Path(model).name, "count": number, "method": name, "seed": seed}
+                parts = parts_of(name, seed)
+                asked = {"model": Path(model).name, "count": number, "method": name, "seed": seed, "recipe": parts}
                 line = next((line for line in done.lines if asked.items() <= line.items()), None)
                 if line is None:
                     drawn = recipe | {"seed": seed}
-                    blocks = longest[:number] or choices.known(asked) or chosen(drawn | {"count": number}, name)
+                    blocks = longest[:number] or choices.known(asked) or chosen(drawn | {"count": number}, parts)
                     whole = asked | {"text": choices.text, "blocks": blocks}
                     line = whole | (alike(done.lines, whole) or measured(drawn, blocks))
                     done.add(line)
                 longest = [] if "window" in name else line["blocks"]
     for number in count:
         for name in METHODS:
-            lines = [line for line in done.lines if (line["count"], line["method"]) == (number, name)]
+            wanted = {"count": number, "method": name}
+            lines = [
+                line
+                for line in done.lines
+                if (wanted | {"recipe": parts_of(name, line["seed"])}).items() <= line.items()
+            ]
             if lines:
                 print(f"{number}, {name}: {shown(lines)}")
 
@@ -137,11 +147,10 @@ class Choices:
 
     def __init__(self, path: Path | None, text_read: list[Any]) -> None:
         self.text = Finished(None, text_read).setting
-        lines = map(json.loads, path.read_text("utf-8").splitlines()) if path and path.exists() else ()
-        self._lines = [line for line in lines if line["text"] == self.text]
+        self._lines = [line for line in lines_in(path) if line.get("text") == self.text]
 
     def known(self, asked: Line) -> list[int] | None:
-        """Return the blocks that a method chose of so many on a draw of the text; None if it was not asked."""
+        """Return the blocks that a method chose of so many on a draw of the text; None if that is not known."""
         return next((line["blocks"] for line in self._lines if asked.items() <= line.items()), None)
 
 
@@ -158,12 +167,12 @@ def shown(lines: list[Line]) -> str:
     figures = []
     for state in ("unhealed", "healed"):
         measured = [line[state] for line in lines]
-        parts = [f"divergence {statistics.mean(one['divergence']['mean'] for one in measured):.3f}"]
-        parts.append(f"agreement {statistics.mean(one['agreement'] for one in measured):.1%}")
-        if copying := [one["copying"] for one in measured if one["copying"]]:
-            accuracy, intact = (statistics.mean(one[part] for one in copying) for part in ("accuracy", "intact"))
+        parts = [f"divergence {statistics.mean(fidelity['divergence']['mean'] for fidelity in measured):.3f}"]
+        parts.append(f"agreement {statistics.mean(fidelity['agreement'] for fidelity in measured):.1%}")
+        if copying := [fidelity["copying"] for fidelity in measured if fidelity["copying"]]:
+            accuracy, intact = (statistics.mean(each[part] for each in copying) for part in ("accuracy", "intact"))
             parts.append(f"copying {accuracy:.1%} of {intact:.1%}")
-        if retained := [one["retained"]["worst"]["mean"] for one in measured if one["retained"]]:
+        if retained := [fidelity["retained"]["worst"]["mean"] for fidelity in measured if fidelity["retained"]]:
             parts.append(f"retains {statistics.mean(retained):.1%} of the tasks")
         figures.append(f"{state} {', '.join(parts)}")
     chosen = Counter(", ".join(map(str, sorted(line["blocks"], key=str))) for line in lines)

@@ -5,10 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 Line = dict[str, Any]
+
+
+def lines_in(path: Path | None) -> Iterator[Line]:
+    """Read the lines of all settings, without a truncated one; none if there is no file yet."""
+    if path is None or not path.exists():
+        return
+    for text in path.read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError):
+            yield json.loads(text)
 
 
 class Finished:
@@ -23,19 +33,7 @@ class Finished:
     def __init__(self, path: Path | None, asked: Any) -> None:
         self.path = path
         self.setting = hashlib.blake2b(json.dumps(asked).encode(), digest_size=8).hexdigest()
-        self.lines = list(self._read())
-
-    def _read(self) -> Iterator[Line]:
-        """Read the lines of this setting, without a truncated one."""
-        if self.path is None or not self.path.exists():
-            return
-        for text in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue
-            if line["setting"] == self.setting:
-                yield line
+        self.lines = [line for line in lines_in(path) if line["setting"] == self.setting]
 
     def add(self, line: Line) -> None:
         """Append a line; the last line of the file may be truncated."""

@@ -1,0 +1,95 @@
+"""The benchmark of choices: what it does not compute again is what it would have computed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import choices
+import pytest
+from finished import lines_in
+
+Line = dict[str, Any]
+DEPTH: Line = {"scorers": ["depth"]}
+LOWEST = DEPTH | {"pruner": "lowest"}
+"""Chooses the same blocks."""
+WINDOW = choices.METHODS["angular, window"]
+
+
+def counted(function: Callable[[Any, Any], Any], calls: list[Any]) -> Callable[[Any, Any], Any]:
+    def call(recipe: Any, what: Any) -> Any:
+        calls.append(what)
+        return function(recipe, what)
+
+    return call
+
+
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> list[Line]:
+    """The parts of recipes by which blocks were chosen."""
+    calls: list[Line] = []
+    monkeypatch.setattr(choices, "chosen", counted(choices.chosen, calls))
+    return calls
+
+
+@pytest.fixture
+def asked(model_dir: Path, calibration_file: Path, tmp_path: Path) -> Line:
+    settings = {"calibration": str(calibration_file), "draws": 1, "samples": 8, "max_length": 16, "rows": 4}
+    return {"model": str(model_dir), "results": tmp_path / "results.jsonl", **settings}
+
+
+def test_shortcuts_change_no_result(
+    asked: Line, chosen: list[Line], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[list[int]] = []
+    monkeypatch.setattr(choices, "measured", counted(choices.measured, measured))
+    monkeypatch.setattr(choices, "METHODS", {"depth": DEPTH, "lowest": LOWEST})
+    choices.main(count=[1, 2], **asked)
+    assert chosen == [DEPTH, LOWEST], "for two blocks; for one it is the start"
+    assert list(map(len, measured)) == [2, 1], "once for both methods"
+    lines = {(line["method"], line["count"]): line for line in lines_in(asked["results"])}
+    assert len(lines) == 4
+    for method, count in (("depth", 1), ("lowest", 2)):
+        fresh = asked | {"results": tmp_path / f"{method}.jsonl"}
+        choices.main(count=[count], method=[method], **fresh)
+        assert list(lines_in(fresh["results"])) == [lines[method, count]]
+    assert (len(chosen), len(measured)) == (4, 4)
+
+
+def test_choices_are_known_while_the_method_is_the_same(
+    asked: Line, chosen: list[Line], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = {"divergence": {"mean": 1.0}, "agreement": 0.5, "copying": None, "retained": None}
+    measured: list[list[int]] = []
+    monkeypatch.setattr(
+        choices, "measured", counted(lambda _recipe, _blocks: {"unhealed": state, "healed": state}, measured)
+    )
+    monkeypatch.setattr(choices, "METHODS", {"depth": DEPTH, "angular, window": WINDOW})
+    choices.main(count=[1, 2], **asked)
+    assert chosen == [DEPTH, WINDOW, WINDOW], "a smaller window is not the start of a larger one"
+    first = list(lines_in(asked["results"]))
+
+    with asked["results"].open("a") as file:
+        file.write(json.dumps(first[-1])[:50])
+    chosen.clear()
+    measured.clear()
+    choices.main(count=[1, 2], **asked)
+    assert not measured, "everything is finished"
+
+    choices.main(count=[1, 2], **asked | {"rows": 3})
+    assert measured
+    assert not chosen
+    again = list(lines_in(asked["results"]))[len(first) :]
+    apart = {"setting": again[0]["setting"]}
+    assert again == [line | apart for line in first]
+
+    monkeypatch.setitem(choices.METHODS, "depth", {"scorers": ["random"]})
+    choices.main(count=[1], **asked | {"rows": 3})
+    assert chosen == [{"scorers": ["random"]}]
+
+
+def test_random_choices_differ_by_draw() -> None:
+    assert choices.parts_of("random", 1) != choices.parts_of("random", 2)
+    assert choices.parts_of("depth", 1) == choices.parts_of("depth", 2) == DEPTH
