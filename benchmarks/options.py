@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from layerimp.cli.requests import read_limits
+
 Model = Annotated[str, typer.Option(help="Model directory, hub id or shipped name.")]
 HeldOut = Annotated[list[Path], typer.Option(help="Text to measure on; repeatable.")]
 Rows = Annotated[int, typer.Option(help="Rows to measure on, of each file.")]
@@ -21,5 +23,4 @@ Limit = Annotated[list[str] | None, typer.Option(help="As in layerimp run.")]
 
 def limits(texts: list[str] | None) -> dict[str, Any]:
     """Return the fields of a recipe for limits such as `300` and `blimp=1340`."""
-    by_name = {name: int(number) for name, _, number in (text.rpartition("=") for text in texts or ())}
-    return {"limit": by_name.pop("", None), "limits": by_name}
+    return {name: value for name, value in read_limits(texts or ()).items() if value is not None}

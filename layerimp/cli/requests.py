@@ -85,7 +85,7 @@ def _values(kind: type[Experiment], in_file: dict[str, Any], given: Mapping[str,
         given: The options, by the names of the command's parameters; None for those that are not given.
     """
     values: dict[str, Any] = {}
-    for option, value in {**given, **_limits(given.get("limit") or ()), **_kept(given.get("keep"))}.items():
+    for option, value in {**given, **read_limits(given.get("limit") or ()), **_kept(given.get("keep"))}.items():
         field = option if option in kind.model_fields else FIELDS.get(option, "")
         if value is not None and field in kind.model_fields:
             values[field] = _READERS[field](value) if field in _READERS else value
@@ -107,8 +107,12 @@ def _tasks(texts: list[str]) -> list[str]:
     return [] if names == ["none"] else names
 
 
-def _limits(texts: Iterable[str]) -> dict[str, Any]:
-    """Return the limit of all tasks, None if there is none, and those of tasks and groups by name."""
+def read_limits(texts: Iterable[str]) -> dict[str, Any]:
+    """Return the fields of a recipe for limits such as `300` and `blimp=1340`; None for those that none sets.
+
+    Raises:
+        OptionError: a limit is malformed, or there are two of the same task or group.
+    """
     limits: dict[str, int] = {}
     for text in texts:
         name, _, number = text.rpartition("=")
