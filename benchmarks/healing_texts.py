@@ -4,18 +4,19 @@
         --minutes 30 --draws 3 --variant plain --variant own --results FILE
 
 For each draw and variant a training text is made of the documents of --heal-text, as JSONL in --folder. The rest of the
-minutes goes to `distill` with its default options, which repairs by `linear` first. Fidelity is measured on --text.
+minutes goes to `distill`, which repairs by `linear` first. Fidelity is measured on --text.
 
 - `linear`: without training, to compare with;
 - `plain`: the documents as they are;
 - `longer`: the same in rows of twice the tokens, and so also the calibration text, in half as many rows;
-- `repeated`: each row is the first part of a document, twice;
-- `mixed`: every other row is, and the others are beginnings of documents;
+- `mixed`: the documents, of whose rows `distill` makes some hold their first half twice, as by default;
+- `repeated`: all rows do;
 - `own`: the intact model's continuations of the first tokens of documents, sampled (arXiv:2410.09982);
 - `chat`: the intact model's answers to these tokens as messages, sampled, in the chat template.
 
-The last two generate for a quarter of the minutes. Finished lines are kept in --results, so that the same command
-continues. The table has means over draws, with 95 % intervals (Student's t).
+Only in `mixed` and `repeated` do rows hold a half twice. `own` and `chat` generate for a quarter of the minutes.
+Finished lines are kept in --results, so that the same command continues. The table has means over draws, with 95 %
+intervals (Student's t).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from finished import Finished, Line
 from layerimp_harness import Harness
 from rich.console import Console
 from rich.table import Table
-from training_texts import LONGER, ROW_BY_ROW, TEXTS, Source
+from training_texts import LONGER, OPTIONS, TEXTS, Source
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import layerimp
@@ -86,25 +87,25 @@ class Trial:
         drawn = corpus.draw(self.samples // times, draw)
         judging = for_judging(corpus, drawn.documents | self.measured)
         how: dict[str, Any] = {"healer": LINEAR}
-        made = count = 0
+        making = count = 0
         if variant != LINEAR:
             path, began = folder / f"{variant}-{draw}.jsonl", time.monotonic()
             count = self._write(path, variant, draw, drawn.documents | judging.documents)
-            made = (time.monotonic() - began) / 60
-            if made >= self.minutes:
-                raise SystemExit(f"making the text {variant} took {made:.1f} minutes, of {self.minutes:g}")
-            packing = "rows" if variant in ROW_BY_ROW else "windows"
-            further = FurtherText(str(path), self.tokenizer, max_length=form.max_length, packing=packing)
-            how = {"healer": "distill", "further": further, "minutes": self.minutes - made}
+            making = (time.monotonic() - began) / 60
+            if making >= self.minutes:
+                raise SystemExit(f"making the text {variant} took {making:.1f} minutes, of {self.minutes:g}")
+            further = FurtherText(str(path), self.tokenizer, max_length=form.max_length)
+            how = {"healer": "distill", "further": further, "minutes": self.minutes - making, **OPTIONS[variant]}
         how |= {"judging": judging, "progress": Screen(json=True)}
         done = layerimp.heal(self.model, read_steps(self.blocks), drawn, **how)
         repair = done.repairs[0]
-        return {"done": repair.done, "why": repair.why, "made": made, "documents": count, **repair.numbers}, done.model
+        numbers = {"making": making, "documents": count, **repair.numbers}
+        return {"done": repair.done, "why": repair.why, **numbers}, done.model
 
     def _write(self, path: Path, variant: str, draw: int, taken: frozenset[str]) -> int:
         """Write a training text, and return its number of documents."""
         read = (document for document, _ in documents_in(self.heal_text, Reader("text")))
-        left = list(islice((one for one in read if document_hash(one) not in taken | self.measured), DOCUMENTS))
+        left = list(islice((text for text in read if document_hash(text) not in taken | self.measured), DOCUMENTS))
         random.Random(draw).shuffle(left)
         room = (2 if variant == LONGER else 1) * self.max_length - self.tokenizer.num_special_tokens_to_add()
         source = Source(left, self.model, self.tokenizer, room, GENERATING * 60 * self.minutes)
@@ -128,7 +129,7 @@ def main(
     rows: o.Rows = 32,
     tasks: Annotated[str, typer.Option(help="Tasks to measure too, as in layerimp run.")] = "",
     data_dir: Annotated[Path | None, typer.Option(help="As in layerimp run.")] = None,
-    limit: Annotated[int | None, typer.Option(help="As in layerimp run.")] = None,
+    limit: o.Limit = None,
     folder: Annotated[Path | None, typer.Option(help="Where training texts stay; by default nowhere.")] = None,
     results: o.Results = None,
 ) -> None:
@@ -139,7 +140,7 @@ def main(
         raise typer.BadParameter(f"{model} has no chat template, which the variant 'chat' needs")
     measured_on = load_calibration(text, tokenizer, samples=rows, max_length=max_length)
     compare = registry().create("evaluator", "fidelity", {}).comparison(intact, tokenizer, measured_on)
-    harness = Harness(Harness.Config(tasks=tuple(filter(None, tasks.split(","))), data_dir=data_dir, limit=limit))
+    harness = Harness(Harness.Config(tasks=tuple(filter(None, tasks.split(","))), data_dir=data_dir, **o.limits(limit)))
     harness.prepare()
     known = by_key(harness.evaluate(intact, tokenizer))
     trial = Trial(
@@ -149,18 +150,19 @@ def main(
     names = [Path(each).name for each in (model, calibration, heal_text, text)]
     asked = [*names, blocks, minutes, dtype, samples, max_length, rows, tasks, limit]
     finished = Finished(results, [*asked, torch.get_num_threads()])
-    done = {(line["draw"], line["variant"]) for line in finished.lines}
     for draw, each in product(range(draws), variant):
-        if (draw, each) not in done:
+        wanted = {"draw": draw, "variant": each, "options": OPTIONS.get(each)}
+        if not any(wanted.items() <= line.items() for line in finished.lines):
             with tempfile.TemporaryDirectory() as place:
                 line, small = trial.healed(each, draw, folder or Path(place))
             line |= figures(compare(small))
             if known:
                 share = shares(summed_up(counting(known.values()), [by_key(harness.evaluate(small, tokenizer))])).worst
                 line["retained"] = share and share.mean
-            finished.add({"draw": draw, "variant": each, **line})
+            finished.add(wanted | line)
             print(f"draw {draw}, {each}: {line['done']}, divergence {line['divergence']:.4f}", flush=True)
-    show([line for line in finished.lines if line["variant"] in variant and line["draw"] < draws])
+    shown = [line for line in finished.lines if line["variant"] in variant and line["draw"] < draws]
+    show([line for line in shown if line.get("options") == OPTIONS.get(line["variant"])])
 
 
 def figures(fidelity: Fidelity) -> Line:
@@ -178,17 +180,17 @@ def figures(fidelity: Fidelity) -> Line:
 
 def show(lines: Sequence[Line]) -> None:
     """Print a row for each variant."""
-    table = Table("text", "draws", *COLUMNS, "tokens", "made in, min")
+    table = Table("text", "draws", *COLUMNS, "tokens", "making, min")
     for variant in dict.fromkeys(line["variant"] for line in lines):
         own = [line for line in lines if line["variant"] == variant]
-        numbers = {name: [line.get(name) for line in own] for name in (*COLUMNS, "tokens", "made")}
+        numbers = {name: [line.get(name) for line in own] for name in (*COLUMNS, "tokens", "making")}
         table.add_row(variant, str(len(own)), *(_cell(name, values) for name, values in numbers.items()))
     Console(width=140).print(table)
 
 
 def _cell(name: str, values: list[float | None]) -> str:
     """Show the mean of the values that are known, and its interval."""
-    form = {"divergence": "{:.4f}", "tokens": "{:,.0f}", "made": "{:.1f}"}.get(name, "{:.1%}")
+    form = {"divergence": "{:.4f}", "tokens": "{:,.0f}", "making": "{:.1f}"}.get(name, "{:.1%}")
     mean = interval([value for value in values if value is not None]) if set(values) != {None} else None
     if mean is None:
         return ""

@@ -74,26 +74,9 @@ class Source:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
 
-def twice(text: str) -> str:
-    """Return a document that repeats a text."""
-    return f"{text} {text}"
-
-
 def _open(row: list[int], ends: Collection[int]) -> list[int]:
     """Return a row without the tokens that end a text."""
     return row[:-1] if row[-1] in ends else row
-
-
-def repeated(source: Source) -> Iterator[str]:
-    """Yield the first part of each document, twice."""
-    return map(twice, source.beginnings(source.room // 2))
-
-
-def mixed(source: Source) -> Iterator[str]:
-    """Yield beginnings of documents that fill a row, and in turns their first part twice."""
-    for number, text in enumerate(source.beginnings(source.room)):
-        ids = source.tokenizer(text, add_special_tokens=False)["input_ids"]
-        yield twice(source.decoded(ids[: source.room // 2])) if number % 2 else text
 
 
 def own(source: Source) -> Iterator[str]:
@@ -117,6 +100,10 @@ def plain(source: Source) -> Iterator[str]:
 
 
 LONGER = "longer"
-TEXTS = {"plain": plain, LONGER: plain, "repeated": repeated, "mixed": mixed, "own": own, "chat": chat}
-ROW_BY_ROW = {"repeated", "mixed"}
-"""Their documents are rows; others are joined and cut into rows."""
+TEXTS = {**dict.fromkeys(("plain", LONGER, "mixed", "repeated"), plain), "own": own, "chat": chat}
+OPTIONS: dict[str, dict[str, float]] = {
+    **{name: {"repeated": 0.0} for name in TEXTS},
+    "mixed": {},
+    "repeated": {"repeated": 1.0},
+}
+"""The options of `distill` for each text."""

@@ -15,7 +15,7 @@ from layerimp_distill.training import Training
 from training_texts import AT_ONCE, TEXTS, Source
 from transformers import PreTrainedTokenizerBase
 
-from layerimp.calibration import FurtherText
+import layerimp
 from layerimp.testing import tiny_model, tiny_tokenizer
 
 TEMPLATE = (
@@ -30,25 +30,6 @@ def source(*, seconds: float = math.inf, room: int = 40) -> Source:
     tokenizer: PreTrainedTokenizerBase = tiny_tokenizer()
     tokenizer.chat_template = TEMPLATE
     return Source([*documents, "the cat"], tiny_model(), tokenizer, room, seconds)
-
-
-def rows(name: str, given: Source, tmp_path: Path) -> list[list[int]]:
-    """The token ids that training reads, without special tokens."""
-    path = tmp_path / f"{name}.jsonl"
-    path.write_text("".join(json.dumps({"text": each}) + "\n" for each in TEXTS[name](given)))
-    length = given.room + given.tokenizer.num_special_tokens_to_add()
-    read = FurtherText(str(path), given.tokenizer, max_length=length, packing="rows")
-    special = set(given.tokenizer.all_special_ids)
-    return [[id for id in row.tolist() if id not in special] for batch in read for row in batch["input_ids"]]
-
-
-def test_a_row_holds_the_first_part_of_a_document_twice(tmp_path: Path) -> None:
-    given = source()
-    expected = [given.tokenizer(text, add_special_tokens=False)["input_ids"] for text in given.documents[:-1]]
-    assert rows("repeated", given, tmp_path) == [2 * ids[:20] for ids in expected]
-    turns = [2 * ids[:20] if number % 2 else ids[:40] for number, ids in enumerate(expected)]
-    assert rows("mixed", given, tmp_path) == turns
-    assert list(TEXTS["plain"](given)) == given.documents
 
 
 def test_the_intact_model_goes_on_from_the_beginnings(tmp_path: Path) -> None:
@@ -90,24 +71,35 @@ def test_it_goes_on_where_it_stopped(
 ) -> None:
     """No training here: what is healed is the repair by `linear`, whatever the text."""
     other, results, trainings = tmp_path / "other.jsonl", tmp_path / "results.jsonl", list[Any]()
+    shares, heal = [], layerimp.heal
     heal_text = tmp_path / "heal.jsonl"
     lines = calibration_file.read_text().splitlines()
     other.write_text("\n".join(lines[:10]))
     heal_text.write_text("\n".join(lines[10:]))
     monkeypatch.setattr(Training, "run", lambda self: trainings.append(self._limits.minutes))
+
+    def healed(*args: Any, **how: Any) -> Any:
+        shares.append(how.get("repeated"))
+        return heal(*args, **how)
+
+    monkeypatch.setattr(layerimp, "heal", healed)
     asked: dict[str, Any] = {"calibration": str(heal_text), "heal_text": str(heal_text), "text": str(other)}
     asked |= {"samples": 8, "max_length": 32, "rows": 4, "results": results, "folder": tmp_path, "minutes": 60.0}
-    for draws, variants, count in ((1, ["linear", "plain"], 2), (2, ["linear", "plain"], 4), (1, ["longer"], 5)):
+    further = ["longer", "repeated", "mixed"]
+    for draws, variants, count in ((1, ["linear", "plain"], 2), (2, ["linear", "plain"], 4), (1, further, 7)):
         healing_texts.main(str(model_dir), "1", variant=variants, draws=draws, **asked)
-        found = [json.loads(line) for line in results.read_text().splitlines()]
-        assert len(found) == count
-    assert len(trainings) == 3
+        kept = [json.loads(line) for line in results.read_text().splitlines()]
+        assert len(kept) == count
+    assert len(trainings) == 5
+    assert shares == [None, 0, None, 0, 0, 1, None], "what distill repeats; by default in `mixed`"
     assert all(0 < minutes < 60 for minutes in trainings), "what the text took comes off"
-    first, untrained = found[1], found[0]
+    first, untrained = kept[1], kept[0]
     assert first["fidelity"]["divergence"] == untrained["fidelity"]["divergence"]
-    made = [json.loads(line)["text"] for line in (tmp_path / "plain-0.jsonl").read_text().splitlines()]
-    assert set(made) < {json.loads(line)["text"] for line in lines[10:]}, "without what was calibrated and judged on"
-    assert first["documents"] == len(made)
+    written = [json.loads(line)["text"] for line in (tmp_path / "plain-0.jsonl").read_text().splitlines()]
+    assert set(written) < {json.loads(line)["text"] for line in lines[10:]}, "without what was calibrated and judged on"
+    assert first["documents"] == len(written)
+    texts = [(tmp_path / f"{name}-0.jsonl").read_text() for name in ("plain", "repeated", "mixed")]
+    assert len(set(texts)) == 1
     assert "longer" in capsys.readouterr().out
 
 
