@@ -27,6 +27,7 @@ import torch
 import typer
 from fidelity_table import rounded
 from finished import Finished, Line
+from shrunk_figures import of_fidelity, of_report
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -40,7 +41,6 @@ from layerimp.pipeline.run import Run
 from layerimp.pipeline.shrink import prepare_shrink, shrink_by
 from layerimp.pipeline.shrink_recipe import completed, with_training
 from layerimp.recipe import Permissions, Recipe, validated
-from layerimp.report.results.shrunk import ShrinkReport
 from layerimp.report.retained import counting, shares, summed_up
 
 INT8 = "int8 weights"
@@ -82,8 +82,8 @@ def main(
                 recipe = recipe_of(name, fields | {"seed": draw}, heal_text if each else None, each)
                 place = None if output is None else output / f"{label}-{each:g}-{draw}"
                 report = shrink_by(recipe.model_copy(update={"output": place, "overwrite": True})).report
-                made = {"model": label, "by": by, "seed": draw, **of_report(report)}
-                finished.add(made | {"report": report.model_dump(mode="json")})
+                row = {"model": label, "by": by, "seed": draw, **of_report(report)}
+                finished.add(row | {"report": report.model_dump(mode="json")})
                 print(f"{label}, {by}: {report.verdict}", flush=True)
         if int8 and not known(label, INT8):
             finished.add({"model": label, "by": INT8, "seed": 0, **measured(recipe_of(name, fields, None, 0), INT8)})
@@ -100,27 +100,6 @@ def recipe_of(model: str, fields: dict[str, Any], heal_text: str | None, minutes
     """Return the recipe of a shrinking, as the command would make it."""
     recipe = validated(Recipe, {"model": model, "heal_text": heal_text, **fields})
     return completed(with_training(recipe), minutes)
-
-
-def of_report(report: ShrinkReport) -> Line:
-    """Return the figures of a shrunk model."""
-    fidelity, worst = report.fidelity, report.retained and report.retained.worst
-    return {
-        "blocks": report.removed_share["blocks"],
-        "parameters": report.removed_share["parameters"],
-        **{name: [speed.factor, speed.factor_stderr] for name, speed in report.speeds.items()},
-        "retained": worst and [worst.mean, worst.stderr],
-        **(_fidelity(fidelity.model_dump()) if fidelity else {}),
-    }
-
-
-def _fidelity(fidelity: dict[str, Any]) -> Line:
-    copying = fidelity["copying"]
-    return {
-        "divergence": fidelity["divergence"] and [fidelity["divergence"]["mean"], fidelity["divergence"]["stderr"]],
-        "agreement": [fidelity["agreement"], fidelity["agreement_stderr"]],
-        "copying": copying and [copying["accuracy"] / copying["intact"], None],
-    }
 
 
 def measured(recipe: Recipe, which: str) -> Line:
@@ -147,7 +126,7 @@ def measured(recipe: Recipe, which: str) -> Line:
         "parameters": 0.0 if which == INT8 else 1 - sum(value.numel() for value in small.parameters()) / parameters,
         **{name: list(fast["small"][name].times(fast["intact"][name])) for name in fast["small"]},
         "retained": share and [share.mean, share.stderr],
-        **(_fidelity(fidelity.model_dump()) if fidelity else {}),
+        **of_fidelity(fidelity),
         "seconds": time.monotonic() - began,
     }
 

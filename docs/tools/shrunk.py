@@ -4,8 +4,8 @@
     python docs/tools/shrunk.py --run           # shrinks the starter first, and keeps that
     python docs/tools/shrunk.py FILE...         # keeps the rows in results of `benchmarks/shrink.py` first
 
-A kept row replaces an older one of the same model and draw, made in the same way. A row of layerimp's own holds the
-document of `layerimp shrink --json`.
+A kept row replaces an older one of the same model, setting and draw, made in the same way; a model made in one way has
+one setting. A row of layerimp's own holds the document of `layerimp shrink --json`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from typing import Any
 import metrics_compared
 import pages
 
+sys.path.append(str(pages.ROOT / "benchmarks"))
+from shrunk_figures import of_report
+
 from layerimp._paths import last_name
 from layerimp.defaults import STARTER, TRAINER
 from layerimp.report.results.shrunk import ShrinkReport
-from layerimp.report.tables.fidelity_figures import FIGURES
 from layerimp.report.tables.shrunk import lines_of
 from layerimp.report.words import percentage, two_digits
 
@@ -61,26 +63,57 @@ _MINUTES = re.compile(r"([\d.]+) minutes")
 def rows() -> list[Line]:
     """Return what was measured: model by model, layerimp's own rows first, by their minutes of training.
 
-    Draws of the same row are one, with the means of the figures and their errors over the draws.
+    Draws of the same row are one, with the means of the figures and their errors over the draws, and all `draws`.
+
+    Raises:
+        ValueError: draws of a row were measured in different settings.
     """
-    lines = STORE.read_text("utf-8").splitlines() if STORE.exists() else []
-    known = list(map(json.loads, lines))
-    draws: dict[tuple[str, str], list[Line]] = {}
-    for line in known:
-        draws.setdefault((line["model"], line["by"]), []).append(line)
+    known = stored()
     models = [*NAMES, *(line["model"] for line in known if line["model"] not in NAMES)]
-    whole = map(_mean, draws.values())
+    whole = map(_mean, draws_of(known))
     return sorted(whole, key=lambda line: (models.index(line["model"]), not ours(line), minutes(line)))
 
 
+def stored() -> list[Line]:
+    """Return the rows that are kept, each draw by itself."""
+    return list(map(json.loads, STORE.read_text("utf-8").splitlines())) if STORE.exists() else []
+
+
+def draws_of(lines: Iterable[Line]) -> list[list[Line]]:
+    """Return the draws of each row: of the same model, made in the same way.
+
+    Raises:
+        ValueError: they were measured in different settings, such as another ratio.
+    """
+    draws: dict[tuple[str, str], list[Line]] = {}
+    for line in lines:
+        draws.setdefault((line["model"], line["by"]), []).append(line)
+    for (model, by), own in draws.items():
+        if len(settings := sorted({line["setting"] for line in own})) > 1:
+            raise ValueError(
+                f"{STORE.name} holds each row in one setting, and {model}, {by} has the settings "
+                f"{', '.join(map(repr, settings))}: keep only rows of one"
+            )
+    return list(draws.values())
+
+
 def _mean(draws: list[Line]) -> Line:
-    """Return the first of some draws, with the figures of all and their number."""
-    means: Line = {"draws": len(draws)}
-    for name in FIGURE_NAMES if len(draws) > 1 else ():
-        values = [line[name][0] for line in draws if line.get(name)]
-        if len(values) == len(draws):
-            means[name] = [statistics.mean(values), statistics.stdev(values) / math.sqrt(len(values))]
-    return draws[0] | means
+    """Return a row of all its draws: the means of the figures that each has, and None for others."""
+    whole = draws[0] | {"draws": draws}
+    if len(draws) == 1:
+        return whole
+    whole |= {name: _average(line[name] for line in draws) for name in ("blocks", "parameters")}
+    for name in FIGURE_NAMES:
+        values = [(line.get(name) or [None])[0] for line in draws]
+        mean = _average(values)
+        whole[name] = None if mean is None else [mean, statistics.stdev(values) / math.sqrt(len(values))]
+    return whole
+
+
+def _average(values: Iterable[float | None]) -> float | None:
+    """Return the mean; None if a value is missing."""
+    known = list(values)
+    return None if None in known else statistics.mean(value for value in known if value is not None)
 
 
 def ours(line: Line) -> bool:
@@ -90,8 +123,8 @@ def ours(line: Line) -> bool:
 
 def minutes(line: Line) -> float:
     """Return how long a model was trained; 0 for those of others."""
-    if found := _MINUTES.fullmatch(line["by"]):
-        return float(found[1])
+    if trained := _MINUTES.fullmatch(line["by"]):
+        return float(trained[1])
     return float(line["report"]["minutes"].get(TRAINER, 0.0)) if ours(line) else 0.0
 
 
@@ -106,7 +139,8 @@ def maker(line: Line) -> str:
     if not ours(line):
         return OTHERS.get(by, by)
     named = "`shrink`" if by == DEFAULT else f"`shrink`, {by.replace('minutes', 'min')}"
-    return named if line["draws"] == 1 else f"{named}, {line['draws']} draws"
+    draws = len(line["draws"])
+    return named if draws == 1 else f"{named}, {draws} draws"
 
 
 def table() -> Table:
@@ -134,18 +168,22 @@ def short() -> Table:
             *(_shown(line.get(name), "×{:.2f}", error=False) for name in ("prefill", "decoding")),
             *(_shown(line.get(name), "{:.1%}") for name in ("retained", "agreement")),
             f"{minutes(line):.2g}",
-            line["report"]["verdict"],
+            "/".join(dict.fromkeys(draw["report"]["verdict"] for draw in line["draws"])),
         ]
         for line in defaults()
     ]
 
 
 def trainings() -> Table:
-    """Return a row for each training that was kept: its length and rate, and what it did to both distances."""
+    """Return a row for each training that was kept: its length and rate, and what it did to both distances.
+
+    Of several draws, the row has the means and the range of rates; a cell is empty if some draw has no such number.
+    """
     body = []
     for line in rows():
-        if numbers := _numbers(line):
-            amount = (f"{minutes(line):.2g}", f"{numbers['tokens']:,.0f}", f"{numbers['rate']:.0e}")
+        numbers = list(map(_numbers, line["draws"]))
+        if any(numbers):
+            amount = [f"{minutes(line):.2g}", _averages(numbers, "tokens", "{:,.0f}"), _rates(numbers)]
             distances = (_change(numbers, name) for name in ("divergence", "repeated"))
             shares = (_shown(line.get(name), "{:.1%}") for name in SHARES)
             body.append([name_of(line), f"-{line['blocks']:.0%}", *amount, *distances, *shares])
@@ -159,10 +197,24 @@ def _numbers(line: Line) -> dict[str, float]:
     return dict(gaps[0][0]["numbers"]) if gaps else {}
 
 
-def _change(numbers: dict[str, float], name: str) -> str:
+def _averages(numbers: list[dict[str, float]], name: str, form: str) -> str:
+    """Show the mean of a number over the draws; nothing if one of them has none."""
+    mean = _average(draw.get(name) for draw in numbers)
+    return "" if mean is None else form.format(mean)
+
+
+def _rates(numbers: list[dict[str, float]]) -> str:
+    """Show the lowest and the highest rate of the draws, once if both look alike; nothing if a draw has none."""
+    if not all(numbers):
+        return ""
+    rates = [draw["rate"] for draw in numbers]
+    return " to ".join(dict.fromkeys(f"{end:.0e}" for end in (min(rates), max(rates))))
+
+
+def _change(numbers: list[dict[str, float]], name: str) -> str:
     """Show a distance before and after a training; nothing if there is none, as for a classifier."""
-    ends = [numbers.get(f"{name}_{when}") for when in ("before", "after")]
-    return " → ".join(f"{end:.3g}" for end in ends if end is not None)
+    ends = [_averages(numbers, f"{name}_{when}", "{:.3g}") for when in ("before", "after")]
+    return " → ".join(ends) if all(ends) else ""
 
 
 def defaults() -> list[Line]:
@@ -214,26 +266,11 @@ def record() -> ShrinkReport:
 def with_record(page: str) -> str:
     """Return a page whose block `Recorded` holds what the recorded run printed, and with the short table, if any."""
     shown = "\n".join(lines_of(record().model_copy(update={"output": OUTPUT}))) + "\n"
-    (block,) = (found for found in pages.FENCE.finditer(page) if found[2] == TITLE)
+    (block,) = (fence for fence in pages.FENCE.finditer(page) if fence[2] == TITLE)
     page = f"{page[: block.start(3)]}{shown}{page[block.end(3) :]}"
     head, body = short()
     table = "".join(f"|{'|'.join(cells)}|\n" for cells in (head, ["---"] * len(head), *body))
     return _SHORT_TABLE.sub(lambda _: table, page)
-
-
-def of_report(report: ShrinkReport) -> Line:
-    """Return the figures of layerimp's own row, as `benchmarks/shrink.py` keeps them."""
-    fidelity, worst = report.fidelity, report.retained and report.retained.worst
-    line: Line = {what: report.removed_share[what] for what in ("blocks", "parameters")}
-    line |= {name: [speed.factor, speed.factor_stderr] for name, speed in report.speeds.items()}
-    line["retained"] = worst and [worst.mean, worst.stderr]
-    if fidelity is not None:
-        divergence, copying = fidelity.divergence, FIGURES["copying"]
-        before, after = copying.intact(fidelity), copying.of(fidelity)
-        line["divergence"] = divergence and [divergence.mean, divergence.stderr]
-        line["agreement"] = [fidelity.agreement, fidelity.agreement_stderr]
-        line["copying"] = [after / before, None] if before and after is not None else None
-    return line
 
 
 def shrink_again() -> Line:
@@ -247,10 +284,14 @@ def shrink_again() -> Line:
 
 
 def keep(lines: Iterable[Line]) -> None:
-    """Add rows to those that are kept, without the folders of this machine."""
-    old = STORE.read_text("utf-8").splitlines() if STORE.exists() else []
-    known = {(line["model"], line["by"], line["seed"]): line for line in map(json.loads, old)}
-    known |= {(line["model"], line["by"], line["seed"]): without_folders(line) for line in lines}
+    """Add rows to those that are kept, without the folders of this machine.
+
+    Raises:
+        ValueError: a row is kept in another setting; nothing is written.
+    """
+    new = map(without_folders, lines)
+    known = {tuple(line[key] for key in ("model", "by", "setting", "seed")): line for line in (*stored(), *new)}
+    draws_of(known.values())
     STORE.write_text("".join(json.dumps(line) + "\n" for line in known.values()), encoding="utf-8")
 
 

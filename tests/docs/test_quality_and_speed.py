@@ -34,7 +34,7 @@ def keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows += [{**encoder, "by": f"{minutes} minutes"} for minutes in (0, 5)]
     rows += [{"model": "starter", "by": "default", "decoding": [1.3, 0.01], "retained": [0.9, 0.01], "report": OWN}]
     path = tmp_path / "shrink.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    path.write_text("".join(json.dumps(row | {"setting": ""}) + "\n" for row in rows), encoding="utf-8")
     monkeypatch.setattr(shrunk, "STORE", path)
     return path
 

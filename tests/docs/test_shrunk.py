@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import rounded
 import shrunk
+from shrunk_figures import of_fidelity, of_report
 
 from layerimp.report.results.shrunk import ShrinkReport
 from layerimp.report.tables.shrunk import LINES, lines_of
@@ -85,7 +86,7 @@ def test_every_kept_row_is_shown_and_says_what_its_document_says() -> None:
 
 def test_the_starters_row_is_that_of_its_document() -> None:
     (first,) = (row for row in shrunk.rows() if (row["model"], row["by"]) == ("starter", shrunk.DEFAULT))
-    figures = shrunk.of_report(REPORT)
+    figures = of_report(REPORT)
     assert first | figures == first
     assert REPORT.fidelity is not None
     assert REPORT.fidelity.copying is not None
@@ -145,6 +146,55 @@ def test_draws_of_a_row_are_one_with_their_means(store: Path) -> None:
     assert (shown["made by"], shown["retained"]) == ("`shrink`, 30 min, 3 draws", f"80.0% ± {100 * error:.1f}%")
 
 
+def test_what_only_some_draws_have_is_not_shown(store: Path) -> None:
+    shrunk.keep([line("other", "30 minutes"), line("other", "30 minutes", seed=1, copying=None, prefill=[None, None])])
+    (shown,) = named(shrunk.table())
+    assert (shown["copying"], shown["prefill"]) == ("", "")
+    assert shown["decoding"] == "×1.25 ± 0.0"
+
+
+def test_all_draws_of_a_training_are_shown(store: Path) -> None:
+    draws = [line("other", "30 minutes", seed=seed) for seed in range(3)]
+    verdicts, tokens, rates, ends = ("poor", "good", "poor"), (1000, 2000, 6000), (1e-4, 3e-4, 1e-4), (0.2, 0.3, 0.7)
+    for draw, verdict, *trained in zip(draws, verdicts, tokens, rates, ends, strict=True):
+        numbers = draw["report"]["stages"][1]["healing"]["gaps"][0]["numbers"]
+        numbers |= dict(zip(("tokens", "rate", "divergence_after"), trained, strict=True)) | {"divergence_before": 1.0}
+        draw["report"]["verdict"] = verdict
+    del numbers["repeated_before"], numbers["repeated_after"]
+    shrunk.keep(draws)
+    (shown,) = named(shrunk.trainings())
+    assert [shown[name] for name in ("tokens", "rate", "divergence", "repeated")] == [
+        "3,000",
+        "1e-04 to 3e-04",
+        "1 → 0.4",
+        "",
+    ]
+    assert named(shrunk.short())[0]["verdict"] == "poor/good"
+    draws[0]["report"]["stages"][1]["kept"] = False
+    shrunk.keep(draws)
+    (shown,) = named(shrunk.trainings())
+    assert [shown[name] for name in ("tokens", "rate", "divergence")] == ["", "", ""]
+
+
+def test_a_row_is_of_one_setting(store: Path) -> None:
+    shrunk.keep([line("other", "30 minutes"), line("other", "5 minutes") | {"setting": "b"}])
+    before = store.read_text()
+    with pytest.raises(ValueError, match=r"shrink.jsonl .* other, 30 minutes has the settings '', 'b'"):
+        shrunk.keep([line("other", "30 minutes", seed=1) | {"setting": "b"}])
+    assert store.read_text() == before
+    store.write_text(before + json.dumps(line("other", "5 minutes")) + "\n")
+    with pytest.raises(ValueError, match="other, 5 minutes has the settings"):
+        shrunk.rows()
+
+
+def test_copying_has_no_share_of_nothing() -> None:
+    assert REPORT.fidelity is not None
+    assert REPORT.fidelity.copying is not None
+    none = REPORT.fidelity.copying.model_copy(update={"intact": 0.0})
+    assert of_fidelity(REPORT.fidelity.model_copy(update={"copying": none}))["copying"] is None
+    assert of_fidelity(None) == {}
+
+
 def test_a_training_shows_what_it_did_to_both_distances(store: Path) -> None:
     untrained = line("smollm2-135m", "0 minutes")
     untrained["report"]["stages"] = untrained["report"]["stages"][:1]
@@ -171,7 +221,7 @@ def test_a_model_that_was_not_measured_has_a_row(store: Path) -> None:
     report = REPORT.model_copy(
         update={"model": "huge", "speeds": {}, "retained": None, "fidelity": None, "minutes": {}}
     )
-    own = {"setting": "", "model": "huge", "by": "default", "seed": 0, **shrunk.of_report(report)}
+    own = {"setting": "", "model": "huge", "by": "default", "seed": 0, **of_report(report)}
     shrunk.keep([own | {"report": report.model_dump(mode="json")}])
     assert list(named(shrunk.table())[0].values())[4:] == [""] * 6
     assert named(shrunk.short())[0]["minutes"] == "0"
@@ -179,9 +229,9 @@ def test_a_model_that_was_not_measured_has_a_row(store: Path) -> None:
 
 
 def test_texts_are_shown_as_they_are(store: Path) -> None:
-    one = line("other", "default")
-    one["report"]["fidelity"]["generation"]["samples"][0] |= {"prompt": "a *b* <c>", "intact": "$1 [d](e)", "text": ""}
-    shrunk.keep([one])
+    row = line("other", "default")
+    row["report"]["fidelity"]["generation"]["samples"][0] |= {"prompt": "a *b* <c>", "intact": "$1 [d](e)", "text": ""}
+    shrunk.keep([row])
     assert shrunk.continuations()[1][0] == ["other", r"a \*b\* &lt;c&gt;", r"\$1 \[d\](e)", "(nothing)"]
 
 
