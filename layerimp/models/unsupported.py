@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel
 
-_UNTRIED = re.compile(r"(audio|video|speech|tower)(_\w+)?")
+_BESIDE_TEXT = re.compile(r"(audio|video|speech|tower)(_\w+)?")
 """The parts of a configuration that describe inputs other than text and images. Beside images, these are tried too."""
 
 _CHECKED = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
@@ -37,8 +37,8 @@ def refuse_unfit(model: PreTrainedModel | Any, *, quantised: bool = False) -> No
         quantised: Whether to accept quantised weights, of a model that is only run.
 
     Raises:
-        ModelError: this is not a model of Transformers, it has unmerged adapters or quantised weights, or reads more
-            than text, and no images; the error names a way that works.
+        ModelError: this is not a model of Transformers, it has unmerged adapters or quantised weights, or reads
+            something beside text, but no images; the error names a way that works.
         NonFiniteError: a weight, or a number in the configuration, is a NaN or an infinity; the error names it.
     """
     kind = type(model).__name__
@@ -66,11 +66,11 @@ def refuse_config(config: PretrainedConfig, kind: str, *, quantised: bool = Fals
             f"the weights of {kind} are quantised ({method}); prune the unquantised model, or the one that "
             "model.dequantize() gives (bitsandbytes), and quantise the result"
         )
-    unseen = sorted(name for name, value in vars(config).items() if _UNTRIED.fullmatch(name) and _is_part(value))
-    if unseen and vision_part(config) is None:
+    beside = sorted(name for name, value in vars(config).items() if _BESIDE_TEXT.fullmatch(name) and _is_part(value))
+    if beside and vision_part(config) is None:
         raise ModelError(
-            f"{kind} reads more than text, and no images ({', '.join(unseen)}): removals can be proved only for models "
-            "that read text alone, or images as well"
+            f"{kind} reads {', '.join(beside)} beside text, but no images; layerimp can prune models of text, "
+            "or of text and images"
         )
     refuse_non_finite_fields(config, kind)
 
