@@ -6,6 +6,7 @@ import math
 import random
 import re
 import shutil
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace as replace_field
@@ -392,20 +393,30 @@ def test_a_resumed_training_goes_on_with_what_learned(monkeypatch: pytest.Monkey
     def bytes_free(free: int) -> None:
         monkeypatch.setattr(layerimp.blocks.memory, "free_bytes", lambda _device: free)
 
+    def remembered(self: Memory) -> State | None:
+        if (state := read(self)) is not None:
+            states.append(weakref.ref(state))
+        return state
+
+    read, states, held = Memory.read, list[weakref.ref[State]](), list[State | None]()
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     monkeypatch.setattr(Memory, "due", True)
     monkeypatch.setattr(Teaching, "divergence", interrupted)
     first, resumed = Notes(), Notes()
-    bytes_free(0)
+    bytes_free(750_000)
     with pytest.raises(KeyboardInterrupt):
-        healed(model, steps=4, progress=first)
+        healed(model, [2], steps=20, rate=0.01, width=1, progress=first)
     bytes_free(10**9)
-    healed(model, steps=4, progress=resumed)
-    assert first.told[0].startswith("distill: low-rank changes of the blocks beside the gaps learn, 4 rows a step, 1 ")
+    monkeypatch.setattr(Memory, "read", remembered)
+    monkeypatch.setattr(Distill, "watch", lambda *_: held.extend(state() for state in states))
+    (repair,) = healed(model, [2], steps=20, rate=0.01, width=1, progress=resumed).repairs
+    assert first.told[0].startswith("distill: the blocks beside the gaps learn, 4 rows a step, 1 at once")
     assert resumed.told[0] == "goes on with the training that was interrupted after 2 steps"
-    assert calls == 10 + 4 + 4, "rows still run one after another"
-    (repair,) = healed(model).repairs
-    assert (repair.done, repair.numbers["rows"], repair.numbers["rate"]) == ("distill (all)", 4, 3e-3)
+    assert calls == 10 + 18 * 4, "rows still run one after another"
+    assert (repair.done, repair.numbers["rows"], repair.numbers["rate"]) == ("distill (beside)", 4, 0.01)
+    assert held == [None] * 5, "at no check is the saved state in memory beside what learns"
+    bytes_free(750_000)
+    assert healed(model, [2], steps=20, rate=0.01, width=1).repairs == [repair], "as without an interruption"
 
 
 def test_healing_that_made_nothing_better_changes_nothing() -> None:

@@ -114,6 +114,7 @@ class Distill(Healer):
             training = Training(task, memory, start, seconds, watch)
             if state is not None and state.fits(learner.parameters):
                 training.resume(state)
+            del state  # its values have taken their places, and would stay beside them
             training.run()
         self.outcome = outcome = training.outcome
         del training  # and what its optimizer keeps: the healed weights take its place
