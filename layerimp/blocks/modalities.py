@@ -223,7 +223,9 @@ def _features(stack: BlockStack, modality: Modality, values: Inputs, count: int)
     """Yield possible numbers of tokens that an input takes in the text."""
     as_images = {_as_of_images(name): value for name, value in values.items()}
     for owner in (stack.model.base_model, stack.model):  # the first has the arguments by name
-        features: Any = getattr(owner, f"get_{modality.name}_features", getattr(owner, "get_image_features", None))
+        features: Any = getattr(owner, f"get_{modality.name}_features", None)
+        if features is None and modality is VIDEO:
+            features = getattr(owner, "get_image_features", None)
         if features is None:
             continue
         known = inspect.signature(features).parameters
