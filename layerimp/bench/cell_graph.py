@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from layerimp.bench.cells import Cell, Result, blocks_in
 from layerimp.bench.grid import Grid
 from layerimp.component import Plain
 from layerimp.evaluator import DataFile
+from layerimp.healer import Scope
 from layerimp.pruner import count_of
 from layerimp.recipe import ComponentSpec, Recipe
 from layerimp.report.results.contenders import Contender, contenders
@@ -70,6 +72,22 @@ class Measure(Plain):
     """Whether a model that cannot be measured is left out without an error."""
 
 
+class Decided(Plain):
+    """What a healer decided by the memory of the machine, and for what."""
+
+    options: dict[str, Any]
+    """The options by which the healer decides the same on any machine."""
+    device: str
+    """The type of the device, such as `cpu` or `cuda`."""
+    scope: Scope
+    """The size of the healing, with the most gaps that there may be."""
+
+    def holds(self, device: str, scope: Scope) -> bool:
+        """Whether the decision was made for such a device and healing, with no fewer gaps."""
+        same = self.device == device and replace(self.scope, gaps=scope.gaps) == scope
+        return same and scope.gaps <= self.scope.gaps
+
+
 class Subject(Plain):
     """A model of the grid."""
 
@@ -89,8 +107,8 @@ class Subject(Plain):
     """How pruned models are compared with the intact one; None if they are not."""
     data_files: tuple[DataFile, ...] = ()
     """The local files of rows that the evaluators read."""
-    decided: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """The options that healers decide by the memory of the machine, by their labels."""
+    decided: dict[str, Decided] = Field(default_factory=dict)
+    """What healers decided, by their labels."""
 
     @property
     def all_measures(self) -> tuple[Measure, ...]:
@@ -176,6 +194,13 @@ class Layout(Plain):
         # One draw of the text is enough: the others cost the same.
         return Cell("costing", model, {"scoring": scoring.key}, scorer, seed=scoring.seed)
 
+    def decisions(self, model: str, identity: str, healers: Mapping[str, Mender]) -> dict[str, Decided]:
+        """What was decided for a model by those of some healers that are the same here; nothing for another model."""
+        subject = self.models.get(model)
+        if subject is None or subject.identity != identity:
+            return {}
+        return {label: each for label, each in subject.decided.items() if self.healers.get(label) == healers.get(label)}
+
     def chooser(self, scorer: str, pruner: str) -> Chooser:
         """The pruner that makes a scorer's plan under the label of a pruner: the scorer's own one, if it has one."""
         return self.own_pruners.get(scorer, self.pruners[pruner])
@@ -213,10 +238,10 @@ class Layout(Plain):
             content["text"] = self.fidelity_text(model)
         if not healer:
             return Cell("evaluation", model, content)
-        mender, seed = self.healers[healer], self.grid.seed + text
+        mender, seed, decided = self.healers[healer], self.grid.seed + text, self.models[model].decided.get(healer)
         content["healing"] = {
             "healer": mender.spec.name,
-            "options": mender.spec.options | self.models[model].decided.get(healer, {}),
+            "options": mender.spec.options | (decided.options if decided else {}),
             "code": mender.code,
             "calibration": self._calibration(model, seed),
             "heal_text": self._heal_text(model),

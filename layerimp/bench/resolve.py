@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Mender, Subject, count_at
+from layerimp.bench.cell_graph import Chooser, Decided, Entrant, Layout, Measure, Mender, Subject, count_at
 from layerimp.bench.cells import digest
 from layerimp.bench.grid import Grid
 from layerimp.calibration.documents import check_source, task_of
@@ -31,7 +31,7 @@ from layerimp.models.configuration import configuration, stored_in
 from layerimp.models.dtypes import dtype_named, name_of
 from layerimp.models.loading import float32_stands_in
 from layerimp.pipeline.durations import Durations
-from layerimp.pipeline.forecast_parts import MemoryForecast, gaps_of
+from layerimp.pipeline.forecast_parts import MemoryForecast, most_gaps
 from layerimp.pipeline.healing import healers_of
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.resolve import anywhere, create_pruner, row_length
@@ -44,7 +44,7 @@ from layerimp.scorer import Scorer
 from layerimp.scoring.selection import check_spec, expanded, is_blind
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
 
     from layerimp.bench.digests import FileDigests
     from layerimp.bench.engine import Engine
@@ -90,9 +90,8 @@ def resolve(
     for label in grid.models:
         recipe = anywhere(resolve_recipe(grid.recipe(label)))
         subject, evaluators[label] = settling.subject(label, recipe)
-        known = before.models.get(label) if before and before.healers == healers else None
-        same = known is not None and known.identity == subject.identity
-        decided = known.decided if known and same else settling.decided(subject.recipe, made, grid.amounts)
+        known = {} if before is None else before.decisions(label, subject.identity, healers)
+        decided = settling.decided(subject.recipe, made, grid, known)
         subjects[label] = subject.model_copy(update={"decided": decided})
     return Layout(
         grid=grid, models=subjects, scorers=scorers, pruners=pruners, own_pruners=own_pruners, healers=healers
@@ -134,25 +133,33 @@ class _Settling:
         return subject, evaluators
 
     def decided(
-        self, recipe: Recipe, healers: Mapping[str, Healer], amounts: Sequence[int | float]
-    ) -> dict[str, dict[str, Any]]:
+        self, recipe: Recipe, healers: Mapping[str, Healer], grid: Grid, before: Mapping[str, Decided]
+    ) -> dict[str, Decided]:
         """Return the options that healers decide by the memory: once for all workers and cells, whose keys hold them.
 
-        The memory for a model without removed blocks counts, with the most gaps that there may be.
+        The memory for a model without removed blocks counts, with the most gaps that there may be. What was decided
+        before stays if it was decided for the same device and healing.
         """
         deciding = {label: healer for label, healer in healers.items() if type(healer).decide is not Healer.decide}
         if not deciding:
             return {}
         outline = Outline.of(recipe.model, trust_remote_code=self.permissions.trust_remote_code)
+        durations = Durations(outline, recipe, row_length(recipe.calibration, outline.stack.model))
+        num_blocks, device = len(outline.stack), self.engine.place.type
+        counts = [count_at(amount, num_blocks) for amount in grid.amounts]
+        scope = durations.scope(most_gaps(counts, num_blocks, grid.cuts))
+        stays = {label: each for label, each in before.items() if each.holds(device, scope)}
         on_place = recipe.model_copy(update={"device": str(self.engine.place)})
         memory = MemoryForecast.of(outline, on_place, self.permissions)
         memory = memory.model_copy(update={"free": memory.free // self.engine.copies})
-        durations = Durations(outline, recipe, row_length(recipe.calibration, outline.stack.model))
-        most = max(count_at(amount, len(outline.stack)) for amount in amounts)
-        decisions = memory.decisions(deciding, outline.stack, durations.scope(gaps_of(most)))
+        undecided = {label: healer for label, healer in deciding.items() if label not in stays}
+        decisions = memory.decisions(undecided, outline.stack, scope)
         for label, decision in decisions.items():
             self.progress.note(f"{label}: {decision.words}")
-        return {label: dict(decision.options) for label, decision in decisions.items()}
+        return stays | {
+            label: Decided(options=dict(decision.options), device=device, scope=scope)
+            for label, decision in decisions.items()
+        }
 
     def _with_dtype(self, recipe: Recipe) -> tuple[Recipe, str | None]:
         """Return the recipe with the dtype that all workers compute in, and the dtype's name for the keys of cells.

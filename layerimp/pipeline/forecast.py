@@ -12,7 +12,7 @@ from layerimp.component import versioned
 from layerimp.errors import SurgeryError
 from layerimp.pipeline.blocks_for_size import LATENCY, Goal
 from layerimp.pipeline.durations import Durations
-from layerimp.pipeline.forecast_parts import ROUGHLY, MemoryForecast, PassForecast, Range, gaps_of
+from layerimp.pipeline.forecast_parts import ROUGHLY, MemoryForecast, PassForecast, Range, gaps_of, most_gaps
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.resolve import budget_for, budget_of, row_length
 from layerimp.report.results.part import Known, Part, Versioned
@@ -151,7 +151,7 @@ class _Estimate:
             rescorings=len(rescorings) * len(selection.specs),
             memory=memory,
             time=self._time(passes, rescorings, int(count.most)),
-            notes=self._notes(memory, int(count.most)),
+            notes=self._notes(memory, count),
         )
 
     @property
@@ -271,9 +271,10 @@ class _Estimate:
     def _durations(self) -> Durations:
         return Durations(self.outline, self.recipe, self.length)
 
-    def _notes(self, memory: MemoryForecast, most: int) -> list[str]:
+    def _notes(self, memory: MemoryForecast, count: Range) -> list[str]:
         # What a healer needs is told of a model without removed blocks, since those are not known: it is less.
-        scope = self._durations.scope(gaps_of(most))
+        counts, num_blocks = range(int(count.least), int(count.most) + 1), len(self.outline.stack)
+        scope = self._durations.scope(most_gaps(counts, num_blocks, self.recipe.cuts))
         decided = memory.decisions(self.prepared.healers, self.outline.stack, scope)
         notes = [f"{self.prepared.healers[label].name}: {decision.words}" for label, decision in decided.items()]
         if LATENCY in self.recipe.targets:

@@ -14,13 +14,14 @@ from layerimp.registry.attribution import attributing
 from layerimp.report.results.part import Known, Part
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from layerimp.blocks.stack import BlockStack
     from layerimp.healer import Decision, Healer, Scope
     from layerimp.pipeline.outline import Outline
     from layerimp.recipe import Permissions, Recipe
     from layerimp.scoring.passes import Pass
+    from layerimp.steps import Cuts
 
 ROUGHLY = "the times are estimates from one block with random weights, on the CPU; reality may be twice or half that"
 
@@ -28,6 +29,18 @@ ROUGHLY = "the times are estimates from one block with random weights, on the CP
 def gaps_of(most: int) -> int:
     """Return at how many places so many blocks are removed, about: they are often neighbours."""
     return -(-most // 2)
+
+
+def most_gaps(counts: Iterable[int], num_blocks: int, cuts: Cuts) -> int:
+    """Return the most places at which some number of blocks or seams can be removed: none is beside another.
+
+    Args:
+        counts: The numbers that may be removed.
+        num_blocks: The blocks of the intact model.
+        cuts: What may be removed. A seam leaves the other halves of its two blocks.
+    """
+    per_block = 2 if cuts == "all" else 1
+    return max(min(count, per_block * (num_blocks - count) + 1) for count in counts)
 
 
 class Range(Part):

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +147,15 @@ def test_what_learns_stays_where_a_grid_goes_on(
 ) -> None:
     out, true, learned = tmp_path / "out", worker.heal_beside, set[str]()
 
-    def decided(free: int, **options: Any) -> Layout:
+    def decided(free: int, added: tuple[str, ...] = (), **options: Any) -> Layout:
         monkeypatch.setattr(forecast_parts, "free_bytes", lambda _device: free)
         healers = {"distill": {"name": "distill", "options": {"steps": 1} | options}}
+        healers |= {label: {"name": "distill", "options": {"steps": 2}} for label in added}
         grid = real(model_dir, calibration_file, [task], healers=healers, repeats=1).grid
         return prepared_grid(grid, out, Engine(device="cpu"), Permissions(), SILENT).layout
+
+    def learns(layout: Layout) -> dict[str, Any]:
+        return {label: each.options["learns"] for label, each in layout.models["tiny"].decided.items()}
 
     def healing(*arguments: Any, **more: Any) -> Any:
         learned.add(arguments[-1].config.learns)
@@ -159,12 +164,45 @@ def test_what_learns_stays_where_a_grid_goes_on(
     little = decided(0)
     with Store(out) as store:
         store.keep_layout(little.model_dump(mode="json"), {})
-    assert decided(10**9).models["tiny"].decided == {"distill": {"learns": "lora-beside", "rows": 4}}
-    assert decided(10**9, rank=2).models["tiny"].decided == {"distill": {"learns": "all", "rows": 4}}
+    assert learns(decided(10**9)) == {"distill": "lora-beside"}
+    assert learns(decided(10**9, rank=2)) == {"distill": "all"}
+    assert learns(decided(10**9, added=("longer",))) == {"distill": "lora-beside", "longer": "all"}
     monkeypatch.setattr(worker, "heal_beside", healing)
     _, found = run(decided(10**9), out)
     assert found.failures == []
     assert learned == {"lora-beside"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "learns"),
+    [
+        ({}, "lora-beside"),
+        ({"scorers": ["avss", "angular"]}, "lora-beside"),
+        ({"counts": [1, 2]}, "all"),
+        ({"calibration": {"max_length": 32}}, "all"),
+    ],
+)
+def test_what_learns_is_decided_anew_for_a_larger_healing(
+    model_dir: Path,
+    calibration_file: Path,
+    task: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    learns: str,
+) -> None:
+    def decided(free: int, before: Layout | None = None, **changes: Any) -> Layout:
+        monkeypatch.setattr(forecast_parts, "free_bytes", lambda _device: free)
+        text = {"source": str(calibration_file), "samples": 8, "max_length": 16} | changes.pop("calibration", {})
+        values = {"healers": ["distill"], "counts": [1], "calibration": text} | changes
+        grid = real(model_dir, calibration_file, [task], **values).grid
+        return resolve(grid, FileDigests({}), Engine(device="cpu"), Permissions(), SILENT, before)[0]
+
+    before = decided(0)
+    now = decided(10**9, before, **changes).models["tiny"].decided["distill"]
+    assert now.options["learns"] == learns
+    assert (now == before.models["tiny"].decided["distill"]) == (learns == "lora-beside")
+    assert now.holds("cpu", replace(now.scope, gaps=now.scope.gaps - 1))
+    assert not now.holds("cuda", now.scope)
 
 
 def real(model: Path, text: Path, tasks: list[Path], **changes: Any) -> Layout:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from transformers import PreTrainedModel
 import layerimp
 from layerimp.pipeline import durations, scores
 from layerimp.pipeline.durations import block_seconds
+from layerimp.pipeline.forecast_parts import most_gaps
 from layerimp.pipeline.outline import Outline
 from layerimp.scoring.engine import measure
+from layerimp.steps import Cuts, candidates, removed_by, runs_of
 from layerimp.sweep import Ablation, Backward, Forward, Sweep, Work
 from layerimp.testing import tiny_tokenizer
 
@@ -210,6 +213,17 @@ def of_head() -> float:
     stack = layerimp.find_blocks(tiny("llama"))
     head = sum(parameter.numel() for parameter in stack.model.lm_head.parameters())
     return head / sum(parameter.numel() for block in stack for parameter in block.parameters())
+
+
+@pytest.mark.parametrize("cuts", ["blocks", "all"])
+def test_no_removal_has_more_gaps(cuts: Cuts) -> None:
+    """Each removal of so many blocks, or of blocks and seams, is tried."""
+    blocks, seams = candidates((), 5, cuts)
+    for count in range(1, 5):
+        removals = map(removed_by, combinations([*blocks, *seams], count))
+        gaps = [len(list(runs_of(removed))) for removed in removals if len(removed) == 2 * count]
+        assert most_gaps([count], 5, cuts) == max(gaps)
+    assert most_gaps([1, 3, 5], 5, cuts) == 3
 
 
 @pytest.mark.usefixtures("_even")
