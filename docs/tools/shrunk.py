@@ -1,7 +1,7 @@
 """What `layerimp shrink` makes of models, beside 8-bit weights and other tools, from `benchmarks/results/shrink.jsonl`.
 
     python docs/tools/shrunk.py                 # writes the record and the short table into the pages that hold them
-    python docs/tools/shrunk.py --run           # shrinks the starter first, and keeps that
+    python docs/tools/shrunk.py --run           # shrinks the starter first, five times, and keeps that
     python docs/tools/shrunk.py FILE...         # keeps the rows in results of `benchmarks/shrink.py` first
 
 A kept row replaces an older one of the same model, setting and draw, made in the same way; a model made in one way has
@@ -13,6 +13,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import os
 import re
 import statistics
 import subprocess
@@ -42,6 +43,8 @@ README = pages.ROOT / "README.md"
 SHOWN_ON = (README, pages.ROOT / "docs" / "shrink" / "index.md")
 TITLE = "Recorded"
 OUTPUT = "starter-small"
+DRAWS = 5
+"""How many draws of text the starter's row is the mean of; its record is of the first."""
 DEFAULT = "default"
 """How a row was made for which the command had no options."""
 NAMES = metrics_compared.TITLES | {STARTER: STARTER}
@@ -273,13 +276,14 @@ def with_record(page: str) -> str:
     return _SHORT_TABLE.sub(lambda _: table, page)
 
 
-def shrink_again() -> Line:
-    """Shrink the starter as the pages say, and return the row."""
+def shrink_again(seed: int) -> Line:
+    """Shrink the starter on one thread, otherwise as the pages say, by a draw of text; return the row."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "layerimp", "shrink", "--json"]
-        done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, check=True)
+        command = [sys.executable, "-m", "layerimp", "shrink", "--json", "--seed", str(seed)]
+        one_thread = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=folder, env=one_thread, stdout=subprocess.PIPE, check=True)
     report = ShrinkReport.model_validate_json(done.stdout)
-    line = {"setting": "", "model": STARTER, "by": DEFAULT, "seed": 0, **of_report(report)}
+    line = {"setting": "", "model": STARTER, "by": DEFAULT, "seed": seed, **of_report(report)}
     return line | {"report": report.model_dump(mode="json")}
 
 
@@ -307,7 +311,8 @@ def without_folders(value: Any) -> Any:
 def main() -> None:
     """Bring the pages up to date."""
     for given in sys.argv[1:]:
-        keep([shrink_again()] if given == "--run" else map(json.loads, Path(given).read_text("utf-8").splitlines()))
+        again = given == "--run"
+        keep(map(shrink_again, range(DRAWS)) if again else map(json.loads, Path(given).read_text("utf-8").splitlines()))
     for page in SHOWN_ON:
         page.write_text(with_record(page.read_text("utf-8")), encoding="utf-8")
 
