@@ -15,7 +15,7 @@ from torch.optim import AdamW
 from layerimp.blocks import join_rows
 from layerimp.errors import NonFiniteError
 from layerimp.fidelity import Distance, Loss
-from layerimp.models.traits import special_ids
+from layerimp.models import special_ids
 from layerimp_distill.course import Check, Limits, Outcome, advances
 from layerimp_distill.memory import RARELY, Memory, State
 from layerimp_distill.text import Text
