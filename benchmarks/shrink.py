@@ -132,8 +132,9 @@ def measured(recipe: Recipe, which: str) -> Line:
 
 
 def in_int8(model: PreTrainedModel) -> PreTrainedModel:
-    """Return a copy whose linear maps compute with weights of 8 bits, by torch's dynamic quantisation on the CPU."""
-    small: PreTrainedModel = torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {nn.Linear}, torch.qint8)
+    """Return a copy whose linear maps have weights of 8 bits, by torch's dynamic quantisation, which takes float32."""
+    whole = copy.deepcopy(model).float()
+    small: PreTrainedModel = torch.ao.quantization.quantize_dynamic(whole, {nn.Linear}, torch.qint8)
     return small
 
 
