@@ -53,7 +53,7 @@ OTHERS = {"llm-streamline": "LLM-Streamline", "replaceme": "ReplaceMe"}
 """What other tools call themselves, by their names in the results."""
 SHARES = "retained", "agreement", "copying"
 FIGURE_NAMES = ("prefill", "decoding", "divergence", *SHARES)
-SHORT = ["model", "blocks", "parameters", "prefill", "decoding", "retained", "agreement", "minutes", "verdict"]
+SHORT = ["model", "blocks", "parameters", "prefill", "decoding", "retained", "agreement", "looping texts", "minutes"]
 HEADS = ["model", "made by", "blocks", "parameters", "prefill", "decoding", *SHARES, "divergence"]
 TRAININGS = ["model", "blocks", "minutes", "tokens", "rate", "divergence", "repeated", *SHARES]
 TEXTS = ["model", "prompt", "the intact model goes on", "the small model goes on"]
@@ -170,11 +170,19 @@ def short() -> Table:
             *_removed(line),
             *(_shown(line.get(name), "×{:.2f}", error=False) for name in ("prefill", "decoding")),
             *(_shown(line.get(name), "{:.1%}") for name in ("retained", "agreement")),
+            _loops(line),
             f"{minutes(line):.2g}",
-            "/".join(dict.fromkeys(draw["report"]["verdict"] for draw in line["draws"])),
         ]
         for line in defaults()
     ]
+
+
+def _loops(line: Line) -> str:
+    """Show the share of texts that end in a loop, of the intact and of the small model; nothing of some draws alone."""
+    texts = [(draw["report"]["fidelity"] or {}).get("generation") for draw in line["draws"]]
+    if not all(texts):
+        return ""
+    return " → ".join(f"{statistics.mean(each[name] for each in texts):.0%}" for name in ("intact_loops", "loops"))
 
 
 def trainings() -> Table:

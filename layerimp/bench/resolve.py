@@ -83,15 +83,15 @@ def resolve(
     scorers = _entrants(grid, progress)
     pruners = {label: _chooser(spec, grid.cuts) for label, spec in grid.pruners.items()}
     own_pruners = {label: _chooser(spec, grid.cuts) for label, spec in grid.own_pruners.items()}
-    made = healers_of(grid.healers, grid.heal_text)
-    healers = {label: Mender(spec=grid.healers[label], code=_code_of(healer)) for label, healer in made.items()}
+    menders = healers_of(grid.healers, grid.heal_text)
+    healers = {label: Mender(spec=grid.healers[label], code=_code_of(healer)) for label, healer in menders.items()}
     settling = _Settling(digests, engine, permissions, progress)
     subjects, evaluators = {}, {}
     for label in grid.models:
         recipe = anywhere(resolve_recipe(grid.recipe(label)))
         subject, evaluators[label] = settling.subject(label, recipe)
         known = {} if before is None else before.decisions(label, subject.identity, healers)
-        decided = settling.decided(subject.recipe, made, grid, known)
+        decided = settling.decided(subject.recipe, menders, grid, known)
         subjects[label] = subject.model_copy(update={"decided": decided})
     return Layout(
         grid=grid, models=subjects, scorers=scorers, pruners=pruners, own_pruners=own_pruners, healers=healers

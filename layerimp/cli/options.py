@@ -181,7 +181,7 @@ def of_field(name: str, field: FieldInfo) -> Any:
     kind: Any = field.annotation
     if get_origin(kind) is tuple:
         item = get_args(kind)[0]
-        kind = list[getattr(item, "__origin__", item)]  # type: ignore[misc]
+        kind = list[getattr(item, "__origin__", item)]  # type: ignore[misc]  # a list of what is known at run time
     flag = [f"--{name.replace('_', '-')}"] if kind is bool else []
     offered = offers(*field.examples or (), kind=NAMED.get(name)) if name in NAMED or field.examples else None
     return option(kind | None, field.description or "", *flag, offered=offered)

@@ -138,7 +138,7 @@ def _metadata(card: Path) -> Mapping[str, Any]:
 def _ids(value: Any) -> tuple[str, ...]:
     """Return the values that are valid ids of models on the hub."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it is not listed
 
     ids = []
     for candidate in [] if value is None else value if isinstance(value, list) else [value]:

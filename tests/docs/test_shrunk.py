@@ -43,7 +43,7 @@ FIGURES: shrunk.Line = {
 
 
 def line(model: str, by: str, ours: bool = True, seed: int = 0, **figures: Any) -> shrunk.Line:
-    document = REPORT.model_dump(mode="json") | {"verdict": "poor"}
+    document = REPORT.model_dump(mode="json")
     return {
         "setting": "",
         "model": model,
@@ -97,7 +97,9 @@ def test_the_starters_row_is_that_of_its_document() -> None:
     assert shown["blocks"] == "-25.0%"
     assert shown["prefill"] == f"×{statistics.mean(row['prefill'][0] for row in draws):.2f}"
     assert shown["minutes"] == f"{REPORT.minutes['distill']:.2g}"
-    assert set(shown["verdict"].split("/")) == {row["report"]["verdict"] for row in draws}
+    texts = [row["report"]["fidelity"]["generation"] for row in draws]
+    before, after = (100 * statistics.mean(text[name] for text in texts) for name in ("intact_loops", "loops"))
+    assert shown["looping texts"] == f"{before:.0f}% → {after:.0f}%"
 
 
 def test_rows_are_in_order_and_show_their_figures(store: Path) -> None:
@@ -137,7 +139,7 @@ def test_rows_are_in_order_and_show_their_figures(store: Path) -> None:
         ("SmolLM2-135M", "30"),
         ("other", "0"),
     ]
-    assert [short[1][name] for name in ("prefill", "retained", "verdict")] == ["×1.30", "81.2% ± 1.5%", "poor"]
+    assert [short[1][name] for name in ("prefill", "retained")] == ["×1.30", "81.2% ± 1.5%"]
 
 
 def test_draws_of_a_row_are_one_with_their_means(store: Path) -> None:
@@ -157,11 +159,11 @@ def test_what_only_some_draws_have_is_not_shown(store: Path) -> None:
 
 def test_all_draws_of_a_training_are_shown(store: Path) -> None:
     draws = [line("other", "30 minutes", seed=seed) for seed in range(3)]
-    verdicts, tokens, rates, ends = ("poor", "good", "poor"), (1000, 2000, 6000), (1e-4, 3e-4, 1e-4), (0.2, 0.3, 0.7)
-    for draw, verdict, *trained in zip(draws, verdicts, tokens, rates, ends, strict=True):
+    loops, tokens, rates, ends = (0.5, 0.25, 0.75), (1000, 2000, 6000), (1e-4, 3e-4, 1e-4), (0.2, 0.3, 0.7)
+    for draw, share, *trained in zip(draws, loops, tokens, rates, ends, strict=True):
         numbers = draw["report"]["stages"][1]["healing"]["gaps"][0]["numbers"]
         numbers |= dict(zip(("tokens", "rate", "divergence_after"), trained, strict=True)) | {"divergence_before": 1.0}
-        draw["report"]["verdict"] = verdict
+        draw["report"]["fidelity"]["generation"] |= {"intact_loops": 0.1, "loops": share}
     del numbers["repeated_before"], numbers["repeated_after"]
     shrunk.keep(draws)
     (shown,) = named(shrunk.trainings())
@@ -171,7 +173,7 @@ def test_all_draws_of_a_training_are_shown(store: Path) -> None:
         "1 → 0.4",
         "",
     ]
-    assert named(shrunk.short())[0]["verdict"] == "poor/good"
+    assert named(shrunk.short())[0]["looping texts"] == "10% → 50%"
     draws[0]["report"]["stages"][1]["kept"] = False
     shrunk.keep(draws)
     (shown,) = named(shrunk.trainings())
