@@ -179,8 +179,9 @@ def short() -> Table:
 
 def _loops(line: Line) -> str:
     """Show the share of texts that end in a loop, of the intact and of the small model; nothing of some draws alone."""
-    texts = [(draw["report"]["fidelity"] or {}).get("generation") for draw in line["draws"]]
-    if not all(texts):
+    fidelities = [draw["report"]["fidelity"] or {} for draw in line["draws"]]
+    texts = [fidelity["generation"] for fidelity in fidelities if fidelity.get("generation")]
+    if len(texts) < len(line["draws"]):
         return ""
     return " → ".join(f"{statistics.mean(each[name] for each in texts):.0%}" for name in ("intact_loops", "loops"))
 
