@@ -5,8 +5,9 @@ r"""The blocks that methods choose, healed alike, by how far the models then are
 
 Each method chooses on several draws of calibration text, the healer `linear` repairs the model on the same text, and
 both models are compared with the intact one on rows of another text, the same for all; with --tasks also by what they
-retain of tasks. A plan for fewer blocks is the start of the longest one, but for windows; equal choices are measured
-once. Finished runs are kept in --results, a JSON line for each, so that the same command continues.
+retain of tasks, and with --minutes after a training by `distill` as well. A plan for fewer blocks is the start of the
+longest one, but for windows; equal choices are measured once. Finished runs are kept in --results, a JSON line for
+each, so that the same command continues.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "random": {"scorers": ["random"]},
 }
 """What chooses the blocks, as parts of a recipe."""
+STATES = {"": "unhealed", "linear": "healed", "distill": "trained"}
+"""What a line calls the models, by the healer; only a line with training has the last one."""
 
 
 def parts_of(method: str, seed: int) -> dict[str, Any]:
@@ -61,17 +64,30 @@ def chosen(recipe: Mapping[str, Any], parts: Mapping[str, Any]) -> list[int]:
 
 
 def measured(recipe: Mapping[str, Any], blocks: list[int]) -> Line:
-    """Remove blocks, heal and compare; return both models' fidelity, and what they retain of the tasks."""
-    asked = {"baselines": [], "healers": ["linear"], "scorers": ["depth"], "blocks": blocks, "count": len(blocks)}
+    """Remove blocks, heal as the recipe says, and compare; return each model's fidelity, and what it retains."""
+    asked = {"baselines": [], "scorers": ["depth"], "blocks": blocks, "count": len(blocks)}
     results = layerimp.run(layerimp.Recipe.model_validate({**recipe, **asked}), progress=Screen())
     line: Line = {}
     for removal in results.model.removals:
         model = removal.models[0]
         assert model.fidelity is not None
-        line["healed" if removal.healer else "unhealed"] = model.fidelity.model_dump(mode="json") | {
+        line[STATES[removal.healer]] = model.fidelity.model_dump(mode="json") | {
             "retained": removal.retained and removal.retained.model_dump(mode="json")
         }
     return line
+
+
+def healing(minutes: float | None, heal_text: str | None) -> dict[str, Any]:
+    """Return the parts of a recipe that heal: in closed form, and with minutes by training as well.
+
+    Raises:
+        typer.BadParameter: there is a text to train on, and no training.
+    """
+    if minutes is None:
+        if heal_text is not None:
+            raise typer.BadParameter("needs --minutes: nothing else reads this text", param_hint="--heal-text")
+        return {"healers": {"linear": {}}}
+    return {"healers": {"linear": {}, "distill": {"options": {"minutes": minutes}}}, "heal_text": heal_text}
 
 
 def main(
@@ -91,6 +107,8 @@ def main(
     packing: Annotated[str | None, typer.Option(help="How documents become rows of calibration text.")] = None,
     rows: Annotated[int, typer.Option(help="Rows to compare on.")] = 32,
     dtype: Annotated[str, typer.Option(help="The models' dtype.")] = "float32",
+    minutes: Annotated[float | None, typer.Option(help="How long `distill` trains; by default nothing is.")] = None,
+    heal_text: Annotated[str | None, typer.Option(help="More text to train on.")] = None,
     results: o.Results = None,
 ) -> None:
     """Measure and print."""
@@ -106,7 +124,9 @@ def main(
     }
     text_read = [Path(model).name, dtype, samples, max_length, Path(calibration or "").name, packing]
     compared_on = [rows, bool(text), tasks, limit]
-    done = Finished(results, [*text_read, *compared_on])
+    healed_by = healing(minutes, heal_text)
+    trained = [] if minutes is None else [minutes, Path(heal_text or "").name]
+    done = Finished(results, [*text_read, *compared_on, *trained])
     choices = Choices(results, text_read)
     for seed in range(draws):
         for name in method or METHODS:
@@ -119,7 +139,7 @@ def main(
                     drawn = recipe | {"seed": seed}
                     blocks = longest[:number] or choices.known(asked) or chosen(drawn | {"count": number}, parts)
                     whole = asked | {"text": choices.text, "blocks": blocks}
-                    line = whole | (alike(done.lines, whole) or measured(drawn, blocks))
+                    line = whole | (alike(done.lines, whole) or measured(drawn | healed_by, blocks))
                     done.add(line)
                 longest = [] if "window" in name else line["blocks"]
     for number in count:
@@ -158,15 +178,17 @@ def alike(lines: list[Line], wanted: Line) -> Line | None:
     """Return what was measured of the same blocks and the same draw of text for another method; None if nothing was."""
     for line in lines:
         if (line["seed"], sorted(line["blocks"])) == (wanted["seed"], sorted(wanted["blocks"])):
-            return {state: line[state] for state in ("unhealed", "healed")}
+            return {state: line[state] for state in STATES.values() if state in line}
     return None
 
 
 def shown(lines: list[Line]) -> str:
     """Return the means over draws in a line, and how often each choice was made."""
     figures = []
-    for state in ("unhealed", "healed"):
-        measured = [line[state] for line in lines]
+    for state in STATES.values():
+        measured = [line[state] for line in lines if state in line]
+        if not measured:
+            continue
         parts = [f"divergence {statistics.mean(fidelity['divergence']['mean'] for fidelity in measured):.3f}"]
         parts.append(f"agreement {statistics.mean(fidelity['agreement'] for fidelity in measured):.1%}")
         if copying := [fidelity["copying"] for fidelity in measured if fidelity["copying"]]:

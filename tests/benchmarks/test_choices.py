@@ -9,7 +9,10 @@ from typing import Any
 
 import choices
 import pytest
-from finished import lines_in
+import typer
+from finished import Finished, lines_in
+
+import layerimp
 
 Line = dict[str, Any]
 DEPTH: Line = {"scorers": ["depth"]}
@@ -88,6 +91,64 @@ def test_choices_are_known_while_the_method_is_the_same(
     monkeypatch.setitem(choices.METHODS, "depth", {"scorers": ["random"]})
     choices.main(count=[1], **asked | {"rows": 3})
     assert chosen == [{"scorers": ["random"]}]
+
+
+def test_training_is_a_third_state_in_a_setting_of_its_own(asked: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[list[int]] = []
+    recipes: list[Line] = []
+
+    def measure(recipe: Line, _blocks: list[int]) -> Line:
+        recipes.append(recipe)
+        states = list(choices.STATES.values())[: 1 + len(recipe["healers"])]
+        return {
+            state: {"divergence": {"mean": 1.0 + n}, "agreement": 0.5, "copying": None, "retained": None}
+            for n, state in enumerate(states)
+        }
+
+    monkeypatch.setattr(choices, "measured", counted(measure, measured))
+    monkeypatch.setattr(choices, "METHODS", {"depth": DEPTH, "lowest": LOWEST})
+    choices.main(count=[1], **asked)
+    choices.main(count=[1], **asked, minutes=2.0, heal_text="more.jsonl")
+    assert len(measured) == 2, "each once for both methods"
+    assert [recipe.get("heal_text") for recipe in recipes] == [None, "more.jsonl"]
+    spec = layerimp.Recipe.model_validate(recipes[1]).healers["distill"]
+    assert (spec.name, spec.options) == ("distill", {"minutes": 2.0})
+    first, second = [
+        [line for line in lines_in(asked["results"]) if ("trained" in line) == trained] for trained in (False, True)
+    ]
+    assert [line["method"] for line in first] == [line["method"] for line in second] == ["depth", "lowest"]
+    assert all(line["trained"]["divergence"]["mean"] == 3.0 for line in second)
+    texts = [asked["model"], asked["calibration"]]
+    model, calibration = (Path(text).name for text in texts)
+    without = [model, "float32", 8, 16, calibration, None, 4, False, "", None]
+    assert {line["setting"] for line in first} == {Finished(None, without).setting}
+    assert {line["setting"] for line in second} == {Finished(None, [*without, 2.0, "more.jsonl"]).setting}
+
+
+def test_each_state_is_that_of_its_healer(model_dir: Path, calibration_file: Path) -> None:
+    recipe = {
+        "model": str(model_dir),
+        "calibration": {"source": str(calibration_file), "samples": 8, "max_length": 16},
+        "tasks": [],
+        "evaluators": {"fidelity": {"name": "fidelity", "options": {"rows": 4, "prompts": 0}}},
+        "healers": {"linear": {}, "distill": {"options": {"steps": 3, "rate": 1e-2}}},
+    }
+    line = choices.measured(recipe, [1, 2])
+    whole = recipe | {"scorers": ["depth"], "baselines": [], "blocks": [1, 2], "count": 2}
+    by_healer = {
+        removal.healer: removal.models[0].fidelity
+        for removal in layerimp.run(layerimp.Recipe.model_validate(whole)).model.removals
+    }
+    for healer, state in {"": "unhealed", "linear": "healed", "distill": "trained"}.items():
+        fidelity = by_healer[healer]
+        assert fidelity is not None
+        assert fidelity.divergence is not None
+        assert line[state]["divergence"]["mean"] == pytest.approx(fidelity.divergence.mean)
+
+
+def test_a_text_to_train_on_needs_a_training(asked: Line) -> None:
+    with pytest.raises(typer.BadParameter, match="needs --minutes"):
+        choices.main(count=[1], **asked, heal_text="more.jsonl")
 
 
 def test_random_choices_differ_by_draw() -> None:
