@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerimp.cache.unfinished import Unfinished
-from layerimp.defaults import BEST, FAST, FOOTPRINT, HUB, HUB_TEXT, SCORERS, STARTER
+from layerimp.defaults import BEST, FAST, HUB, HUB_TEXT, SCORERS, STARTER
 from layerimp.errors import ModelError, OptionError
-from layerimp.evaluation.speed import speeds
-from layerimp.metric import Metric
 from layerimp.models.configuration import auto_class
 from layerimp.models.discovery import find_blocks
-from layerimp.models.sizing import ledger_of
 from layerimp.pipeline.checkpoints import check_unread, describe_checkpoint, write_checkpoint
 from layerimp.pipeline.keeping import prune_to_quality
 from layerimp.pipeline.output import PLANS, SHRUNK, output_directory, why_not_shrunk
 from layerimp.pipeline.prepare import config_of, obstacle_to_healing, prepare
-from layerimp.pipeline.pruning import Choice, choose, measure_fidelity, measure_quality, prepare_removals
+from layerimp.pipeline.pruning import Choice, choose, prepare_removals
 from layerimp.pipeline.reporting import results_of
 from layerimp.pipeline.resolve import named_plan
 from layerimp.pipeline.run import PrunedModel, Run, StageResults
+from layerimp.pipeline.shrink_measured import measured
 from layerimp.pipeline.shrink_recipe import completed, shipped_text, trains, with_training
 from layerimp.pipeline.shrink_state import Chosen, Stage, State
-from layerimp.pipeline.shrunk import CACHE, Made, report_of, samples_for_the_card
+from layerimp.pipeline.shrunk import Made, report_of, samples_for_the_card
 from layerimp.pipeline.stages import Loaded
 from layerimp.progress import SILENT, Progress
 from layerimp.recipe import Permissions, Recipe, validated
@@ -41,12 +38,9 @@ from layerimp.report.results.models import RepairedGap
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from layerimp.blocks.stack import BlockStack
-    from layerimp.evaluation.speed import Speed
     from layerimp.fidelity.record import Sample
     from layerimp.pipeline.prepare import Prepared
     from layerimp.report.document import Results
-    from layerimp.report.results.models import Size
     from layerimp.report.results.shrunk import ShrinkReport
 
 
@@ -203,7 +197,7 @@ def _made(run: Run) -> tuple[Made, Results]:
         clock.minutes |= {stage.label: stage.seconds / 60 for stage in stages}
         model = _with_stages(replace(model, beside=beside), stages)
     with clock.measuring("measure"):
-        model, measured = _measured(run, model)
+        model, figures = measured(run, model)
     if run.stage is not None:
         with clock.measuring("write"):
             check_unread(run)
@@ -211,12 +205,12 @@ def _made(run: Run) -> tuple[Made, Results]:
     found = StageResults(
         importance=chosen.importance,
         models={model.contender.label: model},
-        metrics=measured.metrics,
-        footprint=measured.footprint,
+        metrics=figures.metrics,
+        footprint=figures.footprint,
         search=chosen.search,
         failed={stage.label: stage.why for stage in stages if stage.why},
     )
-    return Made(model, stages, measured.speeds, clock.minutes), results_of(run, found)
+    return Made(model, stages, figures.speeds, clock.minutes), results_of(run, found)
 
 
 @dataclass
@@ -267,48 +261,6 @@ def _with_stages(model: PrunedModel, stages: Sequence[Stage]) -> PrunedModel:
     label = [stage.label for stage in stages if stage.kept][-1]
     contender = Contender(model.contender.scorer, label)
     return replace(model, contender=contender, healing=last.model_copy(update={"gaps": gaps}))
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """What was measured of the intact model, and of both models together."""
-
-    metrics: Sequence[Metric]
-    footprint: Sequence[Metric]
-    speeds: Mapping[str, Mapping[str, Speed]]
-
-
-def _measured(run: Run, model: PrunedModel) -> tuple[PrunedModel, _Measured]:
-    """Measure both models: quality, fidelity, sizes, and their speeds in turns."""
-    label, evaluators = model.contender.label, run.evaluators
-    run.evaluation.announce(evaluators, run.loaded.stack, 1)
-    metrics = run.evaluation.of(evaluators, "quality")
-    model = measure_quality(run, {label: model})[label]
-    if not run.loaded.stack.offloaded:
-        model = measure_fidelity(run, {label: model})[label]
-    assert model.beside is not None
-    both = {"intact": run.loaded.stack, "small": find_blocks(model.beside)}
-    fast = {} if run.loaded.stack.offloaded else speeds(both, run.progress)
-    costs = {
-        who: [*_sizes(stack, size), *_as_metrics(fast.get(who, {}))]
-        for (who, stack), size in zip(both.items(), (run.size, model.size), strict=True)
-    }
-    return replace(model, footprint=costs["small"]), _Measured(metrics, costs["intact"], fast)
-
-
-def _sizes(stack: BlockStack, size: Size) -> Iterator[Metric]:
-    """Yield the sizes of a model, and of its cache if that is known, as metrics of cost."""
-    yield Metric(FOOTPRINT, "parameters", float(size.parameters), None, higher_is_better=False)
-    yield Metric(FOOTPRINT, "bytes", float(size.bytes), None, higher_is_better=False)
-    kept = ledger_of(stack, {}).left(()).of("kv-cache")
-    if kept and math.isfinite(kept):
-        yield Metric(FOOTPRINT, CACHE, float(kept), None, higher_is_better=False)
-
-
-def _as_metrics(known: Mapping[str, Speed]) -> Iterator[Metric]:
-    """Yield speeds as metrics of cost."""
-    for name, speed in known.items():
-        yield Metric(FOOTPRINT, f"{name}_tokens_per_second", speed.mean, speed.stderr, higher_is_better=True)
 
 
 def _describe(run: Run, made: Made, results: Results, report: ShrinkReport) -> None:

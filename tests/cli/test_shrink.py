@@ -190,7 +190,7 @@ def test_an_interrupted_command_goes_on_to_the_same_bits(
 
     with monkeypatch.context() as killing:
         killing.setattr(shrink_state, "heal_beside", dying)
-        killing.setattr(shrinking, "_measured", die)
+        killing.setattr(shrinking, "measured", die)
         with pytest.raises(KilledError):
             layerimp_command(*command, *TRAINING, "--output", "again")
     assert not (tmp_path / "again").exists()

@@ -1,0 +1,70 @@
+"""What `layerimp shrink` measures of the intact and the smaller model: quality, fidelity, sizes and speeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from layerimp.defaults import FOOTPRINT
+from layerimp.evaluation.speed import speeds
+from layerimp.metric import Metric
+from layerimp.models.discovery import find_blocks
+from layerimp.models.sizing import ledger_of
+from layerimp.pipeline.pruning import measure_fidelity, measure_quality
+from layerimp.pipeline.shrunk import CACHE
+
+if TYPE_CHECKING:
+    from layerimp.blocks.stack import BlockStack
+    from layerimp.evaluation.speed import Speed
+    from layerimp.pipeline.run import PrunedModel, Run
+    from layerimp.report.results.models import Size
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of the intact model, and of both models in turns.
+
+    Attributes:
+        metrics: The quality of the intact model.
+        footprint: Its sizes and speeds.
+        speeds: The speeds of the `intact` and the `small` model, by label and name.
+    """
+
+    metrics: Sequence[Metric]
+    footprint: Sequence[Metric]
+    speeds: Mapping[str, Mapping[str, Speed]]
+
+
+def measured(run: Run, model: PrunedModel) -> tuple[PrunedModel, Measured]:
+    """Measure both models; return the smaller one with its figures, and what was measured besides."""
+    label, evaluators = model.contender.label, run.evaluators
+    run.evaluation.announce(evaluators, run.loaded.stack, 1)
+    metrics = run.evaluation.of(evaluators, "quality")
+    model = measure_quality(run, {label: model})[label]
+    if not run.loaded.stack.offloaded:
+        model = measure_fidelity(run, {label: model})[label]
+    assert model.beside is not None
+    both = {"intact": run.loaded.stack, "small": find_blocks(model.beside)}
+    fast = {} if run.loaded.stack.offloaded else speeds(both, run.progress)
+    costs = {
+        who: [*_sizes(stack, size), *_as_metrics(fast.get(who, {}))]
+        for (who, stack), size in zip(both.items(), (run.size, model.size), strict=True)
+    }
+    return replace(model, footprint=costs["small"]), Measured(metrics, costs["intact"], fast)
+
+
+def _sizes(stack: BlockStack, size: Size) -> Iterator[Metric]:
+    """Yield the sizes of a model, and of its cache if that is known, as metrics of cost."""
+    yield Metric(FOOTPRINT, "parameters", float(size.parameters), None, higher_is_better=False)
+    yield Metric(FOOTPRINT, "bytes", float(size.bytes), None, higher_is_better=False)
+    kept = ledger_of(stack, {}).left(()).of("kv-cache")
+    if kept and math.isfinite(kept):
+        yield Metric(FOOTPRINT, CACHE, float(kept), None, higher_is_better=False)
+
+
+def _as_metrics(known: Mapping[str, Speed]) -> Iterator[Metric]:
+    """Yield speeds as metrics of cost."""
+    for name, speed in known.items():
+        yield Metric(FOOTPRINT, f"{name}_tokens_per_second", speed.mean, speed.stderr, higher_is_better=True)
