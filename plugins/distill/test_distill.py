@@ -198,7 +198,7 @@ def test_the_best_step_is_kept() -> None:
 
 def test_where_the_model_gets_worse_training_goes_back_and_on_at_a_third() -> None:
     """To the start, and later to the best step; a third of the rate is right there, and what was kept stays."""
-    distances = [at(4, 1), at(4, 2.5), at(2, 0.8), at(5, 1.5), at(3, 0.9), at(3, 0.9), at(3, 0.9)]
+    distances = [at(4, 1), at(4, 2.5), at(2, 0.8), at(6, 2), at(3, 0.9), at(3, 0.9), at(3, 0.9)]
     outcome, history, left, notes = course(distances, steps=6, checks=6)
     assert [check.rate for check in outcome.checks] == pytest.approx([1e-4, 1e-4 / 3, 1e-4 / 3, *[1e-4 / 9] * 3])
     assert torch.equal(left, history[2])
@@ -212,15 +212,19 @@ def test_where_the_model_gets_worse_training_goes_back_and_on_at_a_third() -> No
     assert moved == pytest.approx(rates, rel=0.01), "it went on from the start, and from the best step"
 
 
-def test_a_model_that_comes_nearer_again_is_waited_for() -> None:
-    """Where the pace of two checks brings it back to the start by the end, and no longer."""
-    distances = [at(4, 1), at(4, 1.5), at(4, 1.2), at(2, 0.8), at(4, 1.1), at(4, 1.1), at(3, 0.9)]
-    outcome, _, _, notes = course(distances, steps=6, checks=6)
-    assert [check.rate for check in outcome.checks] == pytest.approx([*[1e-4] * 4, *[1e-4 / 3] * 2])
-    assert len(notes.told) == 1, "the first time it fell behind the best step, not while it drew nearer"
-    slowly = [at(4, 1), at(4, 1.8), at(4, 1.7), at(4, 0.9), at(4, 0.9), at(4, 0.9), at(4, 0.9)]
-    outcome, _, _, _ = course(slowly, steps=6, checks=6)
-    assert [check.rate for check in outcome.checks] == pytest.approx([*[1e-4] * 2, *[1e-4 / 3] * 4])
+@pytest.mark.parametrize(
+    ("repeated", "taken_back"),
+    [
+        pytest.param([1.9, 1.95, 1.6, 1.2, 0.9, 0.8], None, id="it comes back by the end"),
+        pytest.param([1.8, 1.7, 1.6, 1.5, 0.9, 0.9], 4, id="it comes nearer, but too slowly"),
+        pytest.param([1.5, 1.2, 0.6, 1.1, 1.1, 0.9], 4, id="it was nearer, and is not any more"),
+        pytest.param([1.8, 2.1, 1.2, 0.9, 0.9, 0.9], 2, id="it is too far away to be waited for"),
+    ],
+)
+def test_a_rate_has_half_of_its_checks_before_its_pace_counts(repeated: list[float], taken_back: int | None) -> None:
+    outcome, _, _, notes = course([at(4, 1), *(at(4, far) for far in repeated)], steps=6, checks=6)
+    assert len(notes.told) == (taken_back is not None)
+    assert sum(check.rate == 1e-4 for check in outcome.checks) == (taken_back or 6)
 
 
 def test_short_trials_from_the_same_start_decide_on_the_rate() -> None:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from layerimp.fidelity import Distance
 
 LOST = 1.5
-"""A distance that is so much larger than at the start is not waited for to fall again."""
+"""A distance that is so many times that of the start is not waited for to fall again."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,9 @@ class Outcome:
     def is_lost(self, left: int) -> bool:
         """Whether the last check is worse than the start, and too slow to come back to it before the training ends.
 
-        The pace is that since the check before. The first steps at a high rate often cost what the later ones bring
-        back, so the first check at a rate is lost only if the distance is half as large again as at the start.
+        The first steps at a high rate often cost what the later ones bring back, as the rate falls. So in the first
+        half of its checks a rate is lost only from `LOST` on. Then the pace decides, which is that since the check
+        before.
 
         Args:
             left: How many checks are to come.
@@ -80,7 +81,7 @@ class Outcome:
         *before, last = self.checks
         now = last.distance.relative_to(self.start)
         same = [check.distance.relative_to(self.start) for check in before if check.rate == last.rate]
-        lost = now - left * (same[-1] - now) >= 1 if same else now >= LOST
+        lost = now >= LOST if len(same) < left else now - left * (same[-1] - now) >= 1
         return lost and last.distance.is_worse_than(self.start)
 
     @property
