@@ -240,18 +240,20 @@ class _Comparison:
 
     def _difference(self, estimates: Mapping[str, Estimate], label: str, other: str) -> Difference:
         """Return how much greater `label` is, with the uncertainty from draws of text and from documents."""
-        if len(self._models(label) | self._models(other)) == 1:
+        if len(self._removed[label] | self._removed[other]) == 1:
             return Difference(mean=0.0, low=0.0, high=0.0, p=1.0)  # the same model
         pair = self._contenders[label], self._contenders[other]
         draws = [[each.model.draw for each in self.models[contender]] for contender in pair]
         paired = draws[0] == draws[1] and (pair[0].scorer == pair[1].scorer or all(map(self._reads, pair)))
         return difference(estimates[label], estimates[other], paired=paired)
 
-    def _models(self, label: str) -> set[tuple[frozenset[Sublayer], str, int]]:
-        """Return what identifies the models of a contender. Healing on different texts gives different models."""
-        contender = self._contenders[label]
-        models, healer = self.models[contender], contender.healer
-        return {(removed_by(each.blocks), healer, each.model.draw if healer else 0) for each in models}
+    @cached_property
+    def _removed(self) -> dict[str, set[tuple[frozenset[Sublayer], str, int]]]:
+        """What identifies the models of each contender. Healing on different texts gives different models."""
+        return {
+            each.label: {(removed_by(m.blocks), each.healer, m.model.draw if each.healer else 0) for m in models}
+            for each, models in self.models.items()
+        }
 
     def _reads(self, contender: Contender) -> bool:
         """Whether a contender's repeats read text, by the scorer or by the healer."""

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Iterable
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -70,8 +71,9 @@ def comparison_page(comparison: ModelComparison) -> str:
     )
 
 
+@cache
 def _environment() -> Environment:
-    """Return what the templates are filled in with."""
+    """Return what the templates are filled in with; it keeps the compiled templates."""
     environment = Environment(
         loader=FunctionLoader(lambda name: files(__package__).joinpath(name).read_text("utf-8")),
         autoescape=True,
