@@ -7,9 +7,11 @@ import json
 import os
 import random
 import shutil
+import sqlite3
 import sys
 from collections.abc import Generator, Iterator
-from functools import cache
+from contextlib import suppress
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,9 @@ import torch
 import typer.main
 
 from layerimp.registry import loader
+
+# Imports make much that stays; looking through it for garbage meanwhile takes a tenth of their time.
+gc.disable()
 
 for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE"):
     os.environ[variable] = "1"
@@ -30,6 +35,18 @@ os.environ["LAYERIMP_CPU_HALF"] = "stored"
 
 # A process builds its commands once, however many of them a test worker runs: that takes longer than most tests.
 typer.main.get_command = cache(typer.main.get_command)
+
+
+class _Unsynced(sqlite3.Connection):
+    """A connection that does not wait for the disk after each transaction. Tests survive ends of processes alone."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        with suppress(sqlite3.Error):  # the file is no database; whoever opens it finds that out
+            self.execute("PRAGMA synchronous = OFF")
+
+
+sqlite3.connect = partial(sqlite3.connect, factory=_Unsynced)
 
 from support import last_bit
 from support.fake_plugins import Install, Plug, installer
@@ -65,10 +82,14 @@ def pytest_configure(config: pytest.Config) -> None:
         last_bit.follow()
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
     """Spare the garbage collector what was imported, which stays: Trainer collects several times in each training."""
+    collected = yield
     gc.collect()
     gc.freeze()
+    gc.enable()
+    return collected
 
 
 @pytest.hookimpl(wrapper=True)
