@@ -25,15 +25,21 @@ from layerimp.report.tables.data_frame import frame
 REMOVED = BLOCKS // 4
 
 
-@pytest.fixture
-def found(tmp_path: Path) -> Results:
-    return findings(tmp_path, repeats=3)
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a grid, for all tests that only read it."""
+    return tmp_path_factory.mktemp("grid")
 
 
-@pytest.fixture
-def layout(found: Results, tmp_path: Path) -> Layout:
+@pytest.fixture(scope="module")
+def found(place: Path) -> Results:
+    return findings(place, repeats=3)
+
+
+@pytest.fixture(scope="module")
+def layout(found: Results, place: Path) -> Layout:
     """The grid that `found` is of."""
-    with Store(tmp_path, write=False) as store:
+    with Store(place, write=False) as store:
         return Layout.model_validate(store.layout())
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import resource
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -49,34 +49,37 @@ def test_all_cells_of_an_assignment_or_none(tmp_path: Path) -> None:
         assert store.records() == {}
 
 
-def _open(directory: str, asked: Connection) -> None:
-    """Opens the store whenever it is asked to, and says what came of it."""
-    while asked.recv():
-        try:
-            with Store(Path(directory)):
-                asked.send("open")
-        except OutputError as error:
-            asked.send(str(error))
+OPENING = """
+import sys
+from pathlib import Path
+from layerimp.bench.store import Store
+from layerimp.errors import OutputError
+for _ in sys.stdin:
+    try:
+        with Store(Path(sys.argv[1])):
+            print("open", flush=True)
+    except OutputError as error:
+        print(error, flush=True)
+"""
+"""Opens the store for each line that is read, and prints a line about what came of it."""
 
 
 def test_a_second_process_is_refused_in_one_line(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_open, args=(str(tmp_path), theirs))
-    process.start()
+    command = [sys.executable, "-c", OPENING, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        asked, answers = process.stdin, process.stdout
+        assert asked
+        assert answers
 
-    def second() -> str:
-        ours.send(True)
-        assert ours.poll(60)
-        return str(ours.recv())
+        def second() -> str:
+            print(file=asked, flush=True)
+            return answers.readline()
 
-    with Store(tmp_path):
-        assert "another process is at work" in second()
-        with Store(tmp_path, write=False) as reader:
-            assert reader.records() == {}
-    assert second() == "open"
-    ours.send(False)
-    process.join()
+        with Store(tmp_path):
+            assert "another process is at work" in second()
+            with Store(tmp_path, write=False) as reader:
+                assert reader.records() == {}
+        assert second() == "open\n"
 
 
 def test_a_database_of_others_is_left_alone(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def grid(model_dir: Path, calibration_file: Path, task: Path, place: Path) -> Pa
                 "counts": [1],
                 "ratios": [0.5],
                 "repeats": 2,
+                "random_draws": 2,
                 "tasks": [str(task)],
                 "calibration": {"source": str(calibration_file), "samples": 4, "max_length": 16},
             }
@@ -332,6 +333,7 @@ def test_an_interrupted_grid_says_what_is_kept(
     assert (code, err.splitlines()[-1]) == (130, f"layerimp: interrupted; {kept}")
 
 
+@pytest.mark.slow
 def test_a_kill_and_a_second_start(layerimp_command: Run, grid: Path, computed: Path, tmp_path: Path) -> None:
     output, environment = tmp_path / "out", os.environ | {"OMP_NUM_THREADS": "1"}
     asked = ("bench", "--recipe", str(grid), "--output", str(output), "--workers", "0")

@@ -29,7 +29,7 @@ from layerimp.registry.names import installed_names
 
 SMALL = "--calibration TEXT --samples 8 --max-length 16"
 RUN = f"run --model MODEL {SMALL} --tasks TASK"
-BENCH = f"bench --model MODEL {SMALL} --scorer avss --tasks TASK --output OUT"
+BENCH = f"bench --model MODEL {SMALL} --scorer avss --random-draws 2 --tasks TASK --output OUT"
 PRINTED = [
     (f"shrink MODEL {SMALL} --tasks TASK --count 1 --minutes 0 --output OUT", "shrink"),
     (f"shrink MODEL {SMALL} --count 1 --output OUT --dry-run", "forecast"),
@@ -78,7 +78,8 @@ def before(model_dir: Path, calibration_file: Path, tmp_path_factory: pytest.Tem
     model, calibration = str(model_dir), CalibrationSpec.model_validate(text)
     layerimp.run(Recipe(model=model, scorers=["avss"], calibration=calibration, count=1, tasks=(), output=out / "run"))
     tasks = [str(mood(out))]
-    grid = validated(Grid, {"models": model, "calibration": text, "scorers": ["avss"], "tasks": tasks, "repeats": 1})
+    sizes = {"repeats": 1, "random_draws": 1}
+    grid = validated(Grid, {"models": model, "calibration": text, "scorers": ["avss"], "tasks": tasks} | sizes)
     layerimp.run_grid(grid, out / "grid", workers=0)
     return {
         "PRUNED": out / "run" / "checkpoints" / "avss",

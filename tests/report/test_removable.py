@@ -57,14 +57,19 @@ def test_a_sum_that_is_rounded_still_holds() -> None:
     assert list(levels[0.95].counts) == [1]
 
 
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return drive(tmp_path, Arithmetic(), counts=[1, 2, 3, 5], ratios=[], repeats=3, healers=["linear"])[0]
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("grid")
 
 
-@pytest.fixture
-def found(layout: Layout, tmp_path: Path) -> Results:
-    with Store(tmp_path, write=False) as store:
+@pytest.fixture(scope="module")
+def layout(place: Path) -> Layout:
+    return drive(place, Arithmetic(), counts=[1, 2, 3, 5], ratios=[], repeats=3, healers=["linear"])[0]
+
+
+@pytest.fixture(scope="module")
+def found(layout: Layout, place: Path) -> Results:
+    with Store(place, write=False) as store:
         return grid_results(layout, store.records())
 
 

@@ -21,6 +21,7 @@ from layerimp.recipe import ComponentSpec
 from layerimp.report.document import Results
 
 BASELINES = ("random", "depth", "block-influence")
+DOCUMENTS = 200
 
 
 def layout_of(
@@ -85,10 +86,9 @@ class World:
             gap = {"gap": "a gap", "removed": blocks, "done": "half", "why": "", "numbers": {}}
             healing = {"healing": {"gaps": [gap], "loss": {}, "accuracy": None, "recovered": 0.3}}
         task = cell.content["task"]
-        right = round(800 * left**2)
-        metrics = [
-            Metric(task, "acc", right / 1000, 0.01, floor=0.1, documents=(1.0,) * right + (0.0,) * (1000 - right))
-        ]
+        right = round(0.8 * DOCUMENTS * left**2)
+        documents = (1.0,) * right + (0.0,) * (DOCUMENTS - right)
+        metrics = [Metric(task, "acc", right / DOCUMENTS, 0.02, floor=0.1, documents=documents)]
         if task.startswith("wiki"):
             loss = math.inf if self.infinite and blocks else 2.5 + 3 * (1 - left)
             totals = tuple(-50 * loss + (-1) ** n for n in range(40))

@@ -90,7 +90,7 @@ def test_workers_die_with_their_driver(tmp_path: Path) -> None:
 import sys
 from layerimp.bench.executors.processes import Processes
 if __name__ == "__main__":
-    executor = Processes(["cpu", "cpu"])
+    executor = Processes(["cpu"])
     print(*(worker.process.pid for worker in executor._workers), flush=True)
     sys.stdin.read()
 """
@@ -98,7 +98,7 @@ if __name__ == "__main__":
     scheduler = subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert scheduler.stdout
     workers = [psutil.Process(int(pid)) for pid in scheduler.stdout.readline().split()]
-    assert len(workers) == 2
+    assert len(workers) == 1
     scheduler.send_signal(signal.SIGKILL)
     scheduler.communicate()
     _, alive = psutil.wait_procs(workers, timeout=60)
@@ -122,7 +122,7 @@ class Many(InProcess):
 def test_a_scoring_in_shards_is_that_of_one_pass(
     model_dir: Path, calibration_file: Path, tmp_path: Path, plugged: Plug, install: Install
 ) -> None:
-    scorers = ["avss", "block-influence", "angular", "relative-magnitude", "gbis", "lrp", "taylor", "perplexity", "cim"]
+    scorers = ["avss", "gbis", "perplexity"]  # a sweep forward, one back, and one for each block
     values = {
         "models": {"tiny": str(model_dir)},
         "scorers": scorers,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from markupsafe import Markup
 from support.made_up_grids import found_of, part, pictures, words
 
-from layerimp.report.document import Failure
+from layerimp.report.document import Failure, Results
 from layerimp.report.page import page
 from layerimp.report.page.curves import looks
 from layerimp.report.results.comparison import ModelResults
@@ -23,10 +22,14 @@ def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("layerimp.report.page.drawn", lambda *_: Markup())
 
 
-@pytest.fixture(scope="module")
-def document_of() -> Callable[[str], str]:
-    """The page of a case, which is drawn once."""
-    return cache(lambda case: page(found_of(**EMPTY[case])))
+@cache
+def case_of(name: str) -> Results:
+    return found_of(**EMPTY[name])
+
+
+@cache
+def document_of(name: str) -> str:
+    return page(case_of(name))
 
 
 def test_names_cannot_act() -> None:
@@ -68,8 +71,8 @@ def test_names_cannot_act() -> None:
     assert document.count("&lt;script&gt;") > 20
 
 
-def test_healed_models_are_told_from_the_others(document_of: Callable[[str], str]) -> None:
-    found = found_of(**EMPTY["two healers"])
+def test_healed_models_are_told_from_the_others() -> None:
+    found = case_of("two healers")
     styles = looks(list(found.design.scorers), found.design.baselines, found.design.healers)
     assert list(styles) == list(found.design.contenders)
     assert len(set(map(repr, styles.values()))) == len(styles)
@@ -183,7 +186,7 @@ EMPTY: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", EMPTY)
-def test_no_case_is_too_empty_or_too_full(case: str, document_of: Callable[[str], str]) -> None:
+def test_no_case_is_too_empty_or_too_full(case: str) -> None:
     document = document_of(case)
     assert all(alt for alt, _ in pictures(document))
     assert not re.search(r"\b(nan|None|inf)\b", words(document))

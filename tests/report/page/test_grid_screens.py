@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def document(found: Results) -> str:
     return page(found)
 
 
+SCHEMES = ("light", "dark")
 SHOWN = "[...document.querySelectorAll('figure svg')].filter(s => s.checkVisibility())"
 SCROLLS = """[...document.querySelectorAll('body, body *')].filter(e => {
     const box = e.getBoundingClientRect(), code = e.closest('pre, code, svg');
@@ -65,8 +67,14 @@ SIZES = f"""{SHOWN}.map(s => {{
 }})"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 390, 1280, 2560])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (320, "light"),
+        (1280, "dark"),
+        *(pytest.param(width, scheme, marks=pytest.mark.slow) for width, scheme in product((390, 2560), SCHEMES)),
+    ],
+)
 def test_a_browser_shows_it(browser: Any, document: str, tmp_path: Path, width: int, scheme: str) -> None:
     (tmp_path / "report.html").write_text(document, encoding="utf-8")
     address = (tmp_path / "report.html").as_uri()
@@ -110,7 +118,9 @@ def deep() -> str:
     return page(found_of(scorers=("avss", "gbis"), num_blocks=120, pruners=("lowest", "greedy")))
 
 
-@pytest.mark.parametrize("which", ["document", "crowded", "healed", "deep"])
+@pytest.mark.parametrize(
+    "which", ["healed", *(pytest.param(which, marks=pytest.mark.slow) for which in ("document", "crowded", "deep"))]
+)
 def test_nothing_scrolls_sideways_on_any_screen(browser: Any, which: str, request: pytest.FixtureRequest) -> None:
     shown = browser.new_page()
     shown.set_content(request.getfixturevalue(which))
@@ -122,10 +132,9 @@ def test_nothing_scrolls_sideways_on_any_screen(browser: Any, which: str, reques
     shown.close()
 
 
-FONTS = ("DejaVu Sans", "monospace", "serif")
-
-
-@pytest.mark.parametrize("font", FONTS)
+@pytest.mark.parametrize(
+    "font", ["monospace", *(pytest.param(font, marks=pytest.mark.slow) for font in ("DejaVu Sans", "serif"))]
+)
 def test_it_fits_in_any_font(browser: Any, document: str, crowded: str, font: str) -> None:
     """Another machine has other fonts, some of them half as wide again."""
     shown = browser.new_page()

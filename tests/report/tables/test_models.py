@@ -22,9 +22,9 @@ from layerimp.scorer import Importance
 from layerimp.steps import sublayers_of
 
 
-@pytest.fixture
-def found(tmp_path: Path) -> Results:
-    return findings(tmp_path, repeats=3)
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return findings(tmp_path_factory.mktemp("grid"), repeats=3)
 
 
 def test_the_tables_have_the_layout_of_the_paper(found: Results) -> None:
