@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from layerimp_harness import Harness
-from support.tiny import ENCODERS, UNPRUNABLE, classifier, tiny
+from support.tiny import ENCODERS, UNPRUNABLE, classifier, each_of, tiny
 
 from layerimp.errors import LayerimpError, ModelError, NonFiniteError, TaskError
 from layerimp.testing import tiny_tokenizer
@@ -74,7 +74,7 @@ def direct(model: Any, task_path: Path, fields: tuple[str, ...], labels: tuple[i
     return sum(right) / len(right)
 
 
-@pytest.mark.parametrize("name", [*ENCODERS, *(UNPRUNABLE.keys() & {"modernbert"})])
+@pytest.mark.parametrize("name", each_of([*ENCODERS, *(UNPRUNABLE.keys() & {"modernbert"})]))
 @pytest.mark.parametrize(("task", "fields"), [("single", ("one",)), ("pair", ("one", "two"))])
 def test_the_accuracy_is_that_of_the_bare_input(name: str, task: str, fields: tuple[str, ...], task_path: Path) -> None:
     model = model_of(name)

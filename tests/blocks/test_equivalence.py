@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.tiny import ALL, ENCODERS, EXPERTS, tiny
+from support.tiny import ALL, ENCODERS, EXPERTS, each_of, tiny
 from transformers import PreTrainedModel
 
 from layerimp.blocks import equivalence
@@ -29,7 +29,7 @@ def shifted(model: PreTrainedModel, elements: int) -> PreTrainedModel:
     return other
 
 
-@pytest.mark.parametrize("name", [*ENCODERS, "llama", "gemma3_text", "gpt2", "mixtral", "bloom"])
+@pytest.mark.parametrize("name", each_of([*ENCODERS, "llama", "gemma3_text", "gpt2", "mixtral", "bloom"]))
 @settings(derandomize=True, max_examples=3, deadline=None, database=None)
 @given(data=st.data())
 def test_equal_weights_are_never_refused(name: str, data: st.DataObject) -> None:
@@ -48,7 +48,7 @@ def test_equal_weights_are_never_refused(name: str, data: st.DataObject) -> None
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", each_of(ALL))
 def test_any_changed_bit_is_found(name: str) -> None:
     model = tiny(name)
     other = shifted(model, 3)

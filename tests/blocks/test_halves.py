@@ -8,7 +8,7 @@ import pytest
 import torch
 import zoo
 from support.stirred import SERIAL, stirred
-from support.tiny import PARALLEL, tiny
+from support.tiny import PARALLEL, each_of, tiny
 from torch import nn
 
 import layerimp
@@ -61,7 +61,7 @@ def test_a_norm_at_the_end_is_no_mlp(kind: str) -> None:
     assert {type(one) for one in find_halves(layerimp.find_blocks(zoo.build(kind, "classifier")))} == {Whole}
 
 
-@pytest.mark.parametrize("name", SERIAL)
+@pytest.mark.parametrize("name", each_of(SERIAL))
 def test_half_precision_finds_the_same(name: str) -> None:
     wide, narrow = (find_halves(layerimp.find_blocks(tiny(name, dtype=d))) for d in (torch.float32, torch.bfloat16))
     for one, other in zip(wide, narrow, strict=True):
@@ -71,7 +71,7 @@ def test_half_precision_finds_the_same(name: str) -> None:
         assert [tap.path for tap in one.branches] == [tap.path for tap in other.branches]
 
 
-@pytest.mark.parametrize("name", SERIAL)
+@pytest.mark.parametrize("name", each_of(SERIAL))
 def test_the_middle_can_be_read_and_replaced(name: str) -> None:
     model = stirred(name)
     stack = layerimp.find_blocks(model)
@@ -88,7 +88,7 @@ def test_the_middle_can_be_read_and_replaced(name: str) -> None:
     assert not any("forward" in vars(block) for block in stack)
 
 
-@pytest.mark.parametrize("name", SERIAL)
+@pytest.mark.parametrize("name", each_of(SERIAL))
 def test_a_module_that_is_called_alone_computes_what_it_always_does(name: str) -> None:
     """The attention's last module, between runs of the block whose middle is changed."""
     stack = layerimp.find_blocks(stirred(name))
@@ -112,7 +112,7 @@ def test_a_module_that_is_called_alone_computes_what_it_always_does(name: str) -
             assert torch.equal(hidden_states(module(*args, **kwargs)), usual)
 
 
-@pytest.mark.parametrize("name", sorted(PARALLEL))
+@pytest.mark.parametrize("name", each_of(sorted(PARALLEL)))
 def test_parallel_branches_have_none(name: str) -> None:
     assert set(find_halves(layerimp.find_blocks(tiny(name)))) == {Whole("the two are parallel branches")}
 

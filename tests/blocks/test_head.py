@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny import DECODERS, ENCODERS, EXPERTS, classifier, tiny
+from support.tiny import DECODERS, ENCODERS, EXPERTS, classifier, each_of, tiny
 from torch.nn.functional import cross_entropy
 from transformers import (
     AutoConfig,
@@ -30,7 +30,7 @@ def outputs(head: Head, one: dict[str, torch.Tensor]) -> Any:
     return head.backbone(input_ids=one["input_ids"], attention_mask=one["attention_mask"], use_cache=False)
 
 
-@pytest.mark.parametrize("architecture", DECODERS)
+@pytest.mark.parametrize("architecture", each_of(DECODERS))
 def test_log_probs_are_those_of_the_whole_model(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = CAPPED if architecture == "gemma2" else {}
     dtype = torch.float32 if architecture in EXPERTS else torch.float64

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny import ALL, EAGER_ONLY, EXPERTS, POST_NORM, tiny
+from support.tiny import ALL, EAGER_ONLY, EXPERTS, POST_NORM, each_of, tiny
 from torch import nn
 
 import layerimp
@@ -50,7 +50,7 @@ def test_branches_add_up(name: str, attention: str) -> None:
         )
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", each_of(ALL))
 def test_only_attention_reads_other_tokens(name: str) -> None:
     """Changing one token's input to a block changes other tokens' attention output."""
     model = tiny(name)
@@ -67,7 +67,7 @@ def test_only_attention_reads_other_tokens(name: str) -> None:
     assert (seen[0][:, -1] - seen[1][:, -1]).abs().max() > 0
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name not in EXPERTS])
+@pytest.mark.parametrize("name", each_of([name for name in ALL if name not in EXPERTS]))
 def test_neurons_make_the_mlp_output(name: str) -> None:
     """`mlp_act` through the last linear map, and any norm after it, is `mlp_out`."""
     model = tiny(name)
@@ -84,7 +84,7 @@ def test_neurons_make_the_mlp_output(name: str) -> None:
         torch.testing.assert_close(made * tap["mlp_out"].scale, trace.acts["mlp_out"], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", each_of(ALL))
 def test_a_linear_map_ends_the_attention(name: str) -> None:
     """The output of the attention's last linear map, after any norm, is `attn_out`."""
     model = tiny(name)

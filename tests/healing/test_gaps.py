@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from support.healing_cases import GONE, case_of, sublayers
-from support.tiny import ALL, EXPERTS, PARALLEL, POST_NORM, tiny
+from support.tiny import ALL, EXPERTS, PARALLEL, POST_NORM, each_of, tiny
 
 import layerimp
 from layerimp.healing import replace, states, trying
@@ -56,7 +56,7 @@ def test_steps_that_touch_are_one_gap() -> None:
 
 
 @pytest.mark.parametrize("gone", GONE)
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", each_of(ALL))
 def test_the_writer_is_what_the_stream_follows(name: str, gone: Step) -> None:
     """A change of the writer's map, or of the norm after it, is the only thing that changes the stream at the gap."""
     if gone != 1 and name in PARALLEL:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny import ALL, classifier, tiny
+from support.tiny import ALL, classifier, each_of, tiny
 
 from layerimp.blocks.forward import run
 from layerimp.blocks.modes import in_eval_mode
@@ -58,7 +58,7 @@ def louder(stack: BlockStack, index: int) -> None:
 
 
 @pytest.mark.same_bits("the outputs of a run from a changed block on, and of a whole run")
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", each_of(ALL))
 def test_what_comes_out_is_that_of_a_whole_run(name: str) -> None:
     """Bit for bit, after values were tried, kept, and written into, and with hooks that come and go."""
     stack = find_blocks(tiny(name))
@@ -128,7 +128,7 @@ class EndedError(LayerimpError):
 
 
 @pytest.mark.same_bits("the outputs of a run from a changed block on, and of a whole run")
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", each_of(ALL))
 def test_after_a_run_that_ended_early_two_outputs_are_stored(name: str) -> None:
     """They are enough to go on; after a change before them, all blocks run again."""
     stack = find_blocks(tiny(name))

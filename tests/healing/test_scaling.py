@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from support.healing_cases import GONE, case_of
-from support.tiny import ALL, PARALLEL, POST_NORM, tiny
+from support.tiny import ALL, PARALLEL, POST_NORM, each_of, tiny
 
 from layerimp.blocks.equivalence import first_difference, last_hidden
 from layerimp.errors import ModelError
@@ -19,7 +19,7 @@ FREE_NORMS = frozenset({"olmo2"})
 
 
 @pytest.mark.parametrize("gone", GONE)
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", each_of(ALL))
 def test_scaling_later_writers_is_scaling_the_stream(name: str, gone: Step) -> None:
     if gone != 1 and name in PARALLEL:
         return

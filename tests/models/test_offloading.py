@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.offloaded import TEXT, Busiest, saved, scores
-from support.tiny import ALL, DECODERS, EAGER_ONLY, ENCODERS, EXPERTS, classifier, tiny
+from support.tiny import ALL, DECODERS, EAGER_ONLY, ENCODERS, EXPERTS, classifier, each_of, tiny
 from torch import nn
 
 import layerimp
@@ -22,7 +22,7 @@ from layerimp.steps import candidates
 
 
 @pytest.mark.same_bits("the scores of an offloaded model, and in memory")
-@pytest.mark.parametrize("name", sorted(ALL))
+@pytest.mark.parametrize("name", each_of(sorted(ALL)))
 def test_scores_are_those_in_memory_to_the_bit(name: str, tmp_path: Path) -> None:
     """Dense and with experts, sandwich norms, parallel branches, sliding windows, tied heads and others."""
     directory = saved(tiny(name), tmp_path / "model")

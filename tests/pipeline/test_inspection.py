@@ -14,7 +14,7 @@ from layerimp_footprint import Footprint
 from safetensors.torch import save_file
 from support.mood import Run
 from support.published import checked
-from support.tiny import ALL, PARALLEL, UNPRUNABLE, tiny
+from support.tiny import ALL, PARALLEL, UNPRUNABLE, each_of, tiny
 from transformers import AutoConfig, PreTrainedModel
 
 import layerimp
@@ -53,7 +53,7 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PreTrainedModel, "from_pretrained", refuse)
 
 
-@pytest.mark.parametrize("name", [*ALL, *MADE])
+@pytest.mark.parametrize("name", each_of([*ALL, *MADE]))
 def test_it_is_what_the_loaded_model_shows(name: str, tmp_path: Path, unread: None) -> None:
     model = made(name)
     model.save_pretrained(tmp_path, max_shard_size="40KB")

@@ -13,7 +13,7 @@ from support.seam_scores import (
     scored,
     text,
 )
-from support.tiny import ALL, PARALLEL, tiny
+from support.tiny import ALL, PARALLEL, each_of, tiny
 from torch import Tensor
 
 import layerimp
@@ -32,7 +32,7 @@ def test_a_copy_of_a_block_s_score_is_refused(site: str) -> None:
         scored(tiny("llama"), AVSS, site=site)
 
 
-@pytest.mark.parametrize("architecture", sorted(PARALLEL))
+@pytest.mark.parametrize("architecture", each_of(sorted(PARALLEL)))
 @pytest.mark.parametrize("cls", [BlockInfluence, GBIS, Perplexity])
 def test_parallel_branches_have_no_seams(architecture: str, cls: type[Scorer]) -> None:
     assert architecture in ALL

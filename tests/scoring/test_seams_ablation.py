@@ -18,7 +18,7 @@ from support.seam_scores import (
     text,
     without,
 )
-from support.tiny import ALL, ENCODERS, EXPERTS, PARALLEL, tiny
+from support.tiny import ALL, ENCODERS, EXPERTS, PARALLEL, each_of, tiny
 from torch import Tensor
 
 import layerimp
@@ -96,7 +96,7 @@ def test_blocks_before_the_changed_seam_are_not_run_again() -> None:
         assert calls.count(("mlp", index)) == 1 + index + index
 
 
-@pytest.mark.parametrize("architecture", sorted(ALL.keys() - PARALLEL))
+@pytest.mark.parametrize("architecture", each_of(sorted(ALL.keys() - PARALLEL)))
 def test_two_sweeps_agree_between_the_halves(architecture: str) -> None:
     """In every architecture: the slope of the loss, from its gradient and from two changes of what a seam adds."""
     single = architecture in EXPERTS

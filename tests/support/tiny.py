@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
+import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
@@ -104,6 +106,13 @@ UNPRUNABLE: dict[str, dict[str, Any]] = {
     "modernbert": _LLAMA | {"global_attn_every_n_layers": 2},
 }
 """Architectures that can be scored, but whose blocks depend on their position."""
+ALIKE = frozenset(
+    """
+    mistral smollm3 qwen2 qwen3 gemma phi phi3 stablelm stablelm:parallel cohere glm4 gptj gpt_neox:sequential
+    falcon:sequential olmo2 roberta electra
+    """.split()
+)
+"""Architectures whose blocks are built as those of others: they are tried with the slow tests."""
 EAGER_ONLY = frozenset({"gemma2", "bloom", "gpt_neo", "gpt_oss", "deberta-v2"})
 """Architectures that do not support sdpa."""
 UNEVEN = {"mlp_only_layers": [1, 3], "intermediate_size": 256}
@@ -113,6 +122,11 @@ EXPERTS = frozenset({"mixtral", "qwen3_moe", "gpt_oss"})
 """Architectures whose MLP has no single down projection."""
 PARALLEL = frozenset({"phi", "stablelm:parallel", "cohere", "gptj", "gpt_neox", "falcon"})
 """Architectures whose attention and MLP are parallel branches, which cannot be divided."""
+
+
+def each_of(names: Iterable[str]) -> list[Any]:
+    """Architectures as the parameters of a test, in which those that are built as others are slow."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in ALIKE)) for name in names]
 
 
 def tiny(

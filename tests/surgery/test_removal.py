@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny import ALL, DECODERS, EAGER_ONLY, tiny
+from support.tiny import ALL, DECODERS, EAGER_ONLY, each_of, tiny
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import layerimp
@@ -46,7 +46,7 @@ def test_removed_equals_bypassed(name: str, attention: str) -> None:
         assert set(layer_indices(model)) <= set(range(BLOCKS - len(blocks)))
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", each_of(DECODERS))
 def test_what_is_removed_comes_back(name: str) -> None:
     model = tiny(name)
     blocks, config = list(layerimp.find_blocks(model)), copy.deepcopy(model.config)
@@ -60,7 +60,7 @@ def test_what_is_removed_comes_back(name: str) -> None:
 
 
 @pytest.mark.same_bits("the outputs of a model after each application of a removal")
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", each_of(ALL))
 def test_a_removal_is_prepared_once_and_applied_often(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny(name)
     before = logits(model)
@@ -78,7 +78,7 @@ def test_a_removal_is_prepared_once_and_applied_often(name: str, monkeypatch: py
 
 
 @pytest.mark.same_bits("the outputs of a model pruned beside the intact one, and in place")
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", each_of(ALL))
 def test_the_pruned_model_stands_beside_the_intact_one(name: str) -> None:
     model = tiny(name)
     before, weights = logits(model), {id(weight) for weight in model.parameters()}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from layerimp_baselines import BlockInfluence
-from support.tiny import DECODERS, EXPERTS, classifier, tiny
+from support.tiny import DECODERS, EXPERTS, classifier, each_of, tiny
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import layerimp
@@ -65,7 +65,7 @@ def log_probs(model: Any, batches: list[Any]) -> torch.Tensor:
     return torch.cat(found)
 
 
-@pytest.mark.parametrize("architecture", DECODERS)
+@pytest.mark.parametrize("architecture", each_of(DECODERS))
 def test_a_skipped_block_is_a_removed_one(architecture: str) -> None:
     model = tiny(architecture, dtype=torch.float32 if architecture in EXPERTS else torch.float64)
     batches = [padded_batch((12, 5, 9)), batch(2, 7, seed=1)]
