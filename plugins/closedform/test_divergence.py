@@ -125,7 +125,7 @@ def test_it_is_the_divergence_of_the_repaired_model(removed: list[int]) -> None:
         assert score == pytest.approx(0.75 * rises[0] + 0.25 * rises[1], rel=1e-6, abs=1e-9)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=5, deadline=None, derandomize=True, database=None)
 @given(st.permutations([0, 1, 2, 3]), st.integers(2, 3))
 def test_the_scores_of_a_path_add_up_whatever_its_order(order: list[int], length: int) -> None:
     """So undoing a step and taking another one, as in an exchange, costs the difference of two such sums."""

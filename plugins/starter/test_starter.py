@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import layerimp_starter
 import pytest
@@ -23,10 +24,14 @@ def test_an_evaluation_set_has_enough_items_and_none_twice(name: str) -> None:
     assert len(set(texts)) == len(texts)
 
 
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return AutoTokenizer.from_pretrained(layerimp_starter.MODEL)
+
+
 @settings(max_examples=40, deadline=None)
-@given(st.text(max_size=30))
-def test_the_tokenizer_knows_every_text(text: str) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(layerimp_starter.MODEL)
+@given(text=st.text(max_size=30))
+def test_the_tokenizer_knows_every_text(tokenizer: Any, text: str) -> None:
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
 
@@ -47,7 +52,7 @@ def test_the_model_has_learnt_its_tasks() -> None:
     cls = registry().get("evaluator", "harness")
     tasks = ("starter_stories", "starter_sentiment", "starter_qa")
     model, tokenizer = layerimp.load("starter")
-    values = {m.name: m.value for m in cls(cls.Config(tasks=tasks, limit=60)).evaluate(model, tokenizer)}
+    values = {m.name: m.value for m in cls(cls.Config(tasks=tasks, limit=30)).evaluate(model, tokenizer)}
     assert values["acc"] >= 0.9
     assert values["f1"] >= 0.8
     assert values["byte_perplexity"] < 1.3

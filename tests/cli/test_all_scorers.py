@@ -88,9 +88,7 @@ def test_a_scorer_of_all_that_breaks_is_left_out(
 def test_all_prunes_once_per_scorer_and_can_be_repeated(
     layerimp_command: Run, scoring: list[object], tmp_path: Path
 ) -> None:
-    code, out, err = layerimp_command(
-        "run", "--tasks", "none", *scoring, "--scorer", "all", "--output", tmp_path / "a", "--json"
-    )
+    code, out, err = layerimp_command("prune", *scoring, "--scorer", "all", "--output", tmp_path / "a", "--json")
     assert code == 0, err
     first = by_label(out)["scorers"]
     assert set(first) == set(registry().names("scorer"))
@@ -101,19 +99,21 @@ def test_all_prunes_once_per_scorer_and_can_be_repeated(
 
 
 def test_a_choice_that_cannot_be_removed_exactly_is_left_out(
-    layerimp_command: Run, scoring: list[object], tmp_path: Path
+    layerimp_command: Run, scoring: list[object], tmp_path: Path, plugged: Plug, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(DISABLE_VARIABLE, "cim,closedform,gbis,lrp")  # the others are enough, and quicker
+    plugged()
     tiny("gpt2", scale_attn_by_inverse_layer_idx=True).save_pretrained(tmp_path / "gpt2")
     tiny_tokenizer().save_pretrained(tmp_path / "gpt2")
-    arguments = ["run", "--tasks", "none", *changed(scoring, "--model", tmp_path / "gpt2"), "--scorer", "all", "--json"]
-    code, out, err = layerimp_command(*arguments)
+    arguments = ["prune", *changed(scoring, "--model", tmp_path / "gpt2"), "--scorer", "all", "--json", "--output"]
+    code, out, err = layerimp_command(*arguments, tmp_path / "a")
     assert code == 0, err
     found = by_label(out)
     assert found["left_out"]
     assert all("attn.scaling would change" in reason for reason in found["left_out"].values())
     assert all(one["removed"] == [BLOCKS - 1] for one in found["scorers"].values())
     assert found["left_out"].keys() | found["scorers"].keys() == set(registry().names("scorer"))
-    code, _, err = layerimp_command(*arguments, "--protect", BLOCKS - 1)
+    code, _, err = layerimp_command(*arguments, tmp_path / "b", "--protect", BLOCKS - 1)
     said = err.splitlines()[-1]
     assert (code, "no scorer is left" in said, "attn.scaling would change" in said) == (2, True, True)
 

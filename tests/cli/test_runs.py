@@ -138,6 +138,10 @@ def test_baselines_keep_a_measured_run_company(
         "avss",
         "--scorer",
         "block-influence",
+        "--evaluator",
+        "harness",
+        "--evaluator",
+        "footprint",
         "--json",
     ]
     code, out, err = layerimp_command(*arguments, "--output", tmp_path / "out")
@@ -236,7 +240,8 @@ def test_evaluators_keep_apart_under_labels(layerimp_command: Run, model_dir: Pa
 
 
 def test_a_recipe_makes_the_same_run(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
-    first = layerimp_command("run", "--tasks", "none", *scoring, "--protect", 0, "--output", tmp_path / "a", "--json")
+    asked = ["--tasks", "none", "--evaluator", "footprint", "--protect", 0]
+    first = layerimp_command("run", *scoring, *asked, "--output", tmp_path / "a", "--json")
     assert first[0] == 0, first[2]
     again = layerimp_command("run", "--recipe", tmp_path / "a" / "recipe.json", "--output", tmp_path / "b", "--json")
     assert again[0] == 0, again[2]
@@ -246,7 +251,8 @@ def test_a_recipe_makes_the_same_run(layerimp_command: Run, scoring: list[object
 
 
 def test_a_run_by_count(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
-    arguments = ["run", "--tasks", "none", *scoring, "--scorer", "avss", "--blocks", 2, "--protect", 0, "--json"]
+    arguments = ["run", *scoring, "--scorer", "avss", "--blocks", 2, "--protect", 0, "--json"]
+    arguments += ["--tasks", "none", "--evaluator", "footprint"]
     code, out, err = layerimp_command(*arguments, "--count", 2, "--output", tmp_path / "count")
     assert code == 0, err
     removed = by_label(out)["scorers"]["avss"]["removed"]

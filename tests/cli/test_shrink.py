@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from transformers import AutoModelForCausalLM
 import layerimp
 from layerimp.calibration.sampling import document_hash
 from layerimp.checkpoint.record import read_record
+from layerimp.cli import main
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline import shrink as shrinking
 from layerimp.pipeline import shrink_state
@@ -37,8 +41,29 @@ def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def command(model_dir: Path, calibration_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.chdir(tmp_path)
-    text = ["--calibration", calibration_file, "--samples", 16, "--max-length", 16]
-    return ["shrink", model_dir, *text, "--tasks", "none", "--count", 2, "--heal-text", calibration_file]
+    return shrinking_of(model_dir, calibration_file)
+
+
+def shrinking_of(model: Path, text: Path) -> list[Any]:
+    rows = ["--calibration", text, "--samples", 16, "--max-length", 16]
+    return ["shrink", model, *rows, "--tasks", "none", "--count", 2, "--heal-text", text]
+
+
+@pytest.fixture(scope="module")
+def made(model_dir: Path, calibration_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A smaller model, in `small` of a directory, and what the command printed."""
+    place, printed = tmp_path_factory.mktemp("shrunk"), io.StringIO()
+    arguments = ["layerimp", *map(str, shrinking_of(model_dir, calibration_file)), *TRAINING, "--output", "small"]
+    with pytest.MonkeyPatch.context() as patched, redirect_stdout(printed):
+        patched.setattr("layerimp.evaluation.speed.ROUNDS", 2)
+        patched.setenv("LAYERIMP_CACHE", str(place / "cache"))
+        patched.delenv("COLUMNS", raising=False)
+        patched.chdir(place)
+        patched.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit) as done:
+            main()
+    assert not done.value.code
+    return place, printed.getvalue()
 
 
 def test_one_checkpoint_lies_in_the_output_itself(
@@ -74,31 +99,25 @@ def test_one_checkpoint_lies_in_the_output_itself(
     assert report.speeds.keys() == {"prefill", "decoding"}
 
 
-def test_what_is_measured_is_what_is_written(
-    layerimp_command: Run, command: list[Any], model_dir: Path, tmp_path: Path
-) -> None:
+def test_what_is_measured_is_what_is_written(layerimp_command: Run, made: tuple[Path, str], model_dir: Path) -> None:
     """The divergence in the report is that of the written files, on the rows that the record keeps apart."""
-    code, printed, err = layerimp_command(*command, *TRAINING, "--output", "small", "--json")
-    assert code == 0, err
-    told = json.loads(printed)
-    code, compared, err = layerimp_command(
-        "compare", model_dir, "small", "--tasks", "none", "--max-length", 16, "--json"
-    )
+    small = made[0] / "small"
+    told = json.loads((small / "shrink.json").read_text())
+    code, compared, err = layerimp_command("compare", model_dir, small, "--tasks", "none", "--max-length", 16, "--json")
     assert code == 0, err
     (fidelity,) = json.loads(compared)["fidelity"].values()
     assert told["fidelity"]["divergence"]["mean"] == pytest.approx(fidelity["divergence"]["mean"], rel=1e-5)
     assert told["fidelity"]["agreement"] == fidelity["agreement"]
 
 
-def test_the_summary_fits_a_screen(layerimp_command: Run, command: list[Any], tmp_path: Path) -> None:
-    code, printed, err = layerimp_command(*command, *TRAINING, "--output", "small")
-    assert code == 0, err
+def test_the_summary_fits_a_screen(made: tuple[Path, str]) -> None:
+    place, printed = made
     lines = printed.rstrip("\n").split("\n")
     assert len(lines) <= LINES
     assert all(len(line) <= WIDTH for line in lines[:-3])
-    assert lines[-1] == f"    model = AutoModelForCausalLM.from_pretrained({str(tmp_path / 'small')!r})"
-    report = ShrinkReport.model_validate_json((tmp_path / "small" / "shrink.json").read_text())
-    assert lines_of(report.model_copy(update={"output": str(tmp_path / "small")})) == lines
+    assert lines[-1] == f"    model = AutoModelForCausalLM.from_pretrained({str(place / 'small')!r})"
+    report = ShrinkReport.model_validate_json((place / "small" / "shrink.json").read_text())
+    assert lines_of(report.model_copy(update={"output": str(place / "small")})) == lines
 
 
 def test_a_poor_model_says_so_first(
@@ -149,10 +168,11 @@ def test_text_of_the_hub_is_pinned_and_named(
     assert text["hash"] in card
 
 
-def test_the_card_says_how_to_make_it_again(layerimp_command: Run, command: list[Any], tmp_path: Path) -> None:
-    code, _, err = layerimp_command(*command, *TRAINING, "--output", "small")
-    assert code == 0, err
-    card = (tmp_path / "small" / "README.md").read_text()
+def test_the_card_says_how_to_make_it_again(
+    layerimp_command: Run, made: tuple[Path, str], command: list[Any], tmp_path: Path
+) -> None:
+    small = made[0] / "small"
+    card = (small / "README.md").read_text()
     assert "layerimp shrink --recipe recipe.json --output out" in card
     recipe = next(block for block in card.split("```json\n")[1:] if '"healers"' in block).partition("```")[0]
     again = json.loads(recipe) | {"model": str(command[1]), "heal_text": str(command[-1])}
@@ -160,9 +180,8 @@ def test_the_card_says_how_to_make_it_again(layerimp_command: Run, command: list
     (tmp_path / "recipe.json").write_text(json.dumps(again))
     code, printed, err = layerimp_command("shrink", "--recipe", "recipe.json", "--output", "out", "--json")
     assert code == 0, err
-    made = json.loads((tmp_path / "small" / "shrink.json").read_text())
-    assert json.loads(printed)["recipe"] == made["recipe"]
-    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("small", "out")]
+    assert json.loads(printed)["recipe"] == json.loads((small / "shrink.json").read_text())["recipe"]
+    files = [(place / "model.safetensors").read_bytes() for place in (small, tmp_path / "out")]
     assert files[0] == files[1]
 
 
@@ -170,7 +189,7 @@ class KilledError(Exception):
     """Stands for a signal that nothing catches."""
 
 
-@pytest.mark.parametrize("stages", [0, 1, 2])
+@pytest.mark.parametrize("stages", [1, *(pytest.param(stages, marks=pytest.mark.slow) for stages in (0, 2))])
 def test_an_interrupted_command_goes_on_to_the_same_bits(
     layerimp_command: Run, command: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stages: int
 ) -> None:

@@ -162,7 +162,7 @@ def test_blocks_are_bypassed_and_removed_at_the_border(name: str) -> None:
     def found(model: PreTrainedModel) -> list[float]:
         stack, values = layerimp.find_blocks(model), []
         cache = BlockCache(stack)
-        for removed in ([], [1], [1, 2], [2], [3], [2, 3]):
+        for removed in ([], [1], [1, 2], [2, 3]):
             for scorer in ("block-influence", "perplexity", "gbis"):
                 made = registry().get("scorer", scorer)(BLOCKS - len(removed))
                 kept = measure(stack, [padded_batch()], {scorer: made}, removed=removed, cache=cache)
@@ -212,7 +212,7 @@ def test_seams_across_the_border(name: str) -> None:
         cache = BlockCache(stack)
         for removed in ([], ["1/2"], [1, 2]):
             blocks, seams = candidates(removed, BLOCKS, "all")
-            for scorer in ("block-influence", "perplexity", "cim", "gbis", "lrp", "taylor"):
+            for scorer in ("block-influence", "perplexity", "gbis"):
                 one, two = ({scorer: registry().get("scorer", scorer)(len(series))} for series in (blocks, seams))
                 values += measure(stack, [padded_batch()], one, beside=two, removed=removed, cache=cache)[scorer].scores
         return values
@@ -242,8 +242,14 @@ def test_evaluation_on_two_devices() -> None:
     assert two[2:] == plain[2:]
 
 
-@pytest.mark.parametrize("make", [tiny, partial(tiny, "gemma2"), partial(classifier, "llama")])
-@pytest.mark.parametrize("borders", [(2, 1), (1, 3), (2, 0), (0, 1), (0, None)])
+@pytest.mark.parametrize(
+    ("make", "borders"),
+    [
+        *((tiny, borders) for borders in ((2, 1), (1, 3), (2, 0), (0, 1), (0, None))),
+        (partial(tiny, "gemma2"), (2, 1)),
+        (partial(classifier, "llama"), (2, 1)),
+    ],
+)
 def test_fidelity_of_models_on_two_devices(
     make: Callable[[], PreTrainedModel], borders: tuple[int | None, int | None]
 ) -> None:
@@ -255,7 +261,7 @@ def test_fidelity_of_models_on_two_devices(
         return spread(model, first) if first else placed(model, SECOND)
 
     def found(intact: PreTrainedModel, other: PreTrainedModel) -> Any:
-        evaluator = FidelityEvaluator(FidelityEvaluator.Config(prompts=3, new_tokens=20))
+        evaluator = FidelityEvaluator(FidelityEvaluator.Config(prompts=2, new_tokens=6))
         return evaluator.comparison(intact, tiny_tokenizer(), [batch(4, 40), padded_batch((36, 5, 20))])(other)
 
     plain = found(make(), layerimp.prune(make(), [1]))

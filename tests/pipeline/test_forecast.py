@@ -72,7 +72,8 @@ def test_a_run_does_what_was_foretold(
     layerimp_command: Run, foretold: Any, scoring: list[object], task: Path, tmp_path: Path, amount: list[object]
 ) -> None:
     output = tmp_path / "out"
-    arguments = ["run", *scoring, "--tasks", task, *amount, "--output", output]
+    measured = ["--evaluator", "harness", "--evaluator", "footprint"]
+    arguments = ["run", *scoring, "--tasks", task, *measured, *amount, "--output", output]
     before = foretold(*arguments)
     assert not output.exists()
     assert list(tmp_path.glob(".out*")) == []
@@ -97,7 +98,7 @@ def test_sizes_of_plans_that_are_not_known_are_ranges(
     tiny("qwen3_moe", mlp_only_layers=[1, 3], intermediate_size=256).save_pretrained(directory)
     tiny_tokenizer().save_pretrained(directory)
     given = ["run", "--model", directory, "--calibration", calibration_file, "--samples", 4, "--max-length", 16]
-    given += ["--tasks", "none"]
+    given += ["--tasks", "none", "--evaluator", "footprint"]
     named = [part for name in ("block-influence", "angular", "random", "depth") for part in ("--scorer", name)]
     for amount in (["--count", 1], ["--count", 2], ["--target", "parameters=0.75"]):
         before, after = foretold(*given, *named, *amount), made(layerimp_command, *given, *named, *amount)

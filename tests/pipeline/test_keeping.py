@@ -287,9 +287,10 @@ def test_without_tasks_a_model_that_knows_nothing_of_the_text_is_refused(
     assert "layerimp: held-out text: nothing can be retained of token_perplexity" in err
 
 
-def test_without_tasks_text_is_held_out(layerimp_command: Run) -> None:
+def test_without_tasks_text_is_held_out(layerimp_command: Run, tmp_path: Path) -> None:
     text = ("--samples", 40, "--max-length", 64, "--tasks", "none", "--evaluator", "harness", "--no-baselines")
-    told = searched(layerimp_command, "run", "--scorer", "block-influence", *text, "--keep", 0.9, "--heal", "rescale")
+    asked = ("--keep", 0.9, "--heal", "rescale", "--output", tmp_path / "out")
+    told = searched(layerimp_command, "run", "--scorer", "block-influence", *text, *asked)
     search = told["search"]
     assert search["held_out"]
     assert search["measured_on"] == ["held-out text"]
@@ -298,7 +299,7 @@ def test_without_tasks_text_is_held_out(layerimp_command: Run) -> None:
     for one in search["removable"].values():
         assert one["count"] >= 1
         assert min(one["retained"]["mean"], one["confirmed"]["mean"]) >= 0.9
-    _, printed, _ = layerimp_command("run", "--scorer", "block-influence", *text, "--keep", 0.9)
+    _, printed, _ = layerimp_command("report", tmp_path / "out")
     assert "searched: on the half of the rows of held-out calibration text used by the search" in printed
 
 

@@ -50,8 +50,14 @@ def test_both_series_in_one_pass_are_each_alone(architecture: str) -> None:
         assert {name: values[::2] for name, values in both[label].columns.items()} == blocks.columns
 
 
-@pytest.mark.parametrize("removed", [("1/2",), (2,), ("0/1", 2), ("2/3", "1/2")])
-@pytest.mark.parametrize("architecture", ["llama", "bert", "gpt2", "gemma3_text"])
+@pytest.mark.parametrize(
+    ("architecture", "removed"),
+    [
+        *(("llama", removed) for removed in (("1/2",), (2,), ("0/1", 2), ("2/3", "1/2"))),
+        *((name, removed) for name in ("bert", "gpt2", "gemma3_text") for removed in (("1/2",), ("0/1", 2))),
+    ],
+    ids=str,
+)
 def test_what_is_left_is_scored_as_in_the_pruned_model(architecture: str, removed: tuple[Step, ...]) -> None:
     """Blocks of what is left are the blocks of the pruned model, and its seams are theirs.
 
@@ -103,7 +109,7 @@ def test_a_cache_changes_nothing() -> None:
     model.model.layers[0].mlp.register_forward_hook(
         lambda _m, args, _out: runs.append(1) if args[0].shape[:2] == (3, 12) else None
     )
-    for label in ("block-influence", "angular", "perplexity", "cim", "gbis"):
+    for label in ("angular", "perplexity", "gbis"):
         for removed in ((), (3,), (3, "4/5"), ("4/5",), ("4/5", "1/2")):
             blocks, seams = candidates(removed, 6, "all")
             found = []
@@ -129,7 +135,7 @@ def test_seams_after_a_pass_of_blocks_alone() -> None:
 
 
 @pytest.mark.parametrize("architecture", SILENT)
-@pytest.mark.parametrize("seam", range(BLOCKS - 1))
+@pytest.mark.parametrize("seam", [0, BLOCKS - 2])
 def test_a_seam_that_adds_nothing_scores_least(architecture: str, seam: int) -> None:
     model = tiny(architecture, dtype=torch.float64)
     stack = layerimp.find_blocks(model)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.by_hand import ARCHITECTURES, predicted
 from support.stirred import MIXED, SERIAL, SETS, close, left, logits, stirred
-from support.tiny import PARALLEL, tiny
+from support.tiny import PARALLEL, each_of, tiny
 
 import layerimp
 from layerimp.blocks.bypass import bypassed
@@ -30,12 +30,14 @@ def test_by_hand_an_intact_model_computes_the_same(name: str) -> None:
 
 
 @pytest.mark.same_bits("the outputs of a model without a seam, and of its checkpoint")
-@pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize("steps", SETS, ids=str)
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [(name, steps) for name in ARCHITECTURES for steps in (SETS if name in ("llama", "gemma3_text") else SETS[-2:])],
+    ids=str,
+)
 def test_what_is_left_computes_what_its_sublayers_do(name: str, steps: list[Step], tmp_path: Path) -> None:
     model, ids = stirred(name), batch(2, 20)["input_ids"]
     expected = predicted(model, ids, left(steps))
-    close(expected, predicted(copy.deepcopy(model), ids, left(steps)))
     layerimp.prune(model, steps)
     close(logits(model, ids), expected)
     layerimp.save(model, None, tmp_path / "out")
@@ -78,7 +80,7 @@ def removals(draw: st.DrawFn) -> list[Step]:
     return steps
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@settings(max_examples=10, deadline=None, derandomize=True, database=None)
 @given(name=st.sampled_from(sorted(ARCHITECTURES)), steps=removals())
 def test_any_removal_leaves_what_is_computed_by_hand(name: str, steps: list[Step]) -> None:
     model, ids = stirred(name), batch(2, 20)["input_ids"]
@@ -87,7 +89,7 @@ def test_any_removal_leaves_what_is_computed_by_hand(name: str, steps: list[Step
     close(logits(model, ids), expected)
 
 
-@pytest.mark.parametrize("name", SERIAL)
+@pytest.mark.parametrize("name", each_of(SERIAL))
 def test_a_seam_comes_back_bit_for_bit(name: str) -> None:
     model = stirred(name)
     blocks, config = list(layerimp.find_blocks(model)), copy.deepcopy(model.config.to_dict())
@@ -142,7 +144,7 @@ def test_dense_and_sparse_follow_the_mlp() -> None:
     assert kinds == ["Qwen3MoeMLP", "Qwen3MoeMLP", "Qwen3MoeSparseMoeBlock"]
 
 
-@pytest.mark.parametrize("name", sorted(PARALLEL))
+@pytest.mark.parametrize("name", each_of(sorted(PARALLEL)))
 def test_parallel_branches_have_no_seams(name: str) -> None:
     model = tiny(name)
     before = logits(model, batch()["input_ids"])
