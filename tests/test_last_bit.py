@@ -83,6 +83,7 @@ def products(**variables: str) -> dict[str, dict[str, np.ndarray]]:
 
 
 @pytest.mark.skipif(not hasattr(torch.library, "get_kernel"), reason="needs a torch that gives out its kernels")
+@pytest.mark.slow
 def test_child_processes_follow() -> None:
     """The products of a process with other last bits differ from those of one without, by no more than rounding."""
     plain, changed = products(), products(PYTHONPATH=str(last_bit.CHILDREN), **{last_bit.VARIABLE: "1"})

@@ -34,6 +34,7 @@ def all_of(name: str, registry: builtin.Registry) -> set[str]:
         "ai2_arc",
     ],
 )
+@pytest.mark.slow
 def test_an_entry_is_that_of_the_whole_index(name: str) -> None:
     found, whole = builtin.entries([name]), whole_index()
     names = all_of(name, whole)

@@ -73,7 +73,11 @@ def measured(directory: Path, model: str, arguments: str) -> tuple[dict[str, Any
 
 @pytest.mark.parametrize(
     ("architecture", "steps"),
-    [("llama", [3, "0/1"]), ("gpt2", [1]), ("gemma3_text", ["2/3"])],
+    [
+        ("llama", [3, "0/1"]),
+        pytest.param("gpt2", [1], marks=pytest.mark.slow),
+        pytest.param("gemma3_text", ["2/3"], marks=pytest.mark.slow),
+    ],
 )
 def test_a_plan_is_measured_like_its_checkpoint(architecture: str, steps: list[int | str], tmp_path: Path) -> None:
     """The same modules compute with the same weights, so that the numbers are the same to the last bit."""

@@ -35,6 +35,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_stock_transformers_loads_every_architecture(tmp_path: Path) -> None:
     expected, lines = {}, []
     for name in ALL:

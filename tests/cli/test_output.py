@@ -127,7 +127,12 @@ def ready() -> ForkServerContext:
 
 
 @pytest.mark.parametrize(
-    ("stage", "number"), [("score", signal.SIGINT), ("save", signal.SIGHUP), ("save", signal.SIGTERM)]
+    ("stage", "number"),
+    [
+        ("save", signal.SIGTERM),
+        pytest.param("score", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("save", signal.SIGHUP, marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupt_leaves_nothing(
     scoring: list[object], tmp_path: Path, stage: str, number: signal.Signals, ready: ForkServerContext

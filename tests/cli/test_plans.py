@@ -79,6 +79,7 @@ def test_what_cannot_be_exported_is_said(plan: dict[str, Any], tool: str, said: 
         exported(PrunePlan(num_blocks=6, **plan), tool)
 
 
+@pytest.mark.slow
 def test_mergekit_makes_the_same_model(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
     """The exported plan, carried out by mergekit itself, gives the weights of layerimp's checkpoint, bit for bit."""
     plan = written(tmp_path / "plan.json", mine={"num_blocks": 4, "blocks": [2, 1], "model": str(model_dir)})

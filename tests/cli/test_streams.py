@@ -69,6 +69,7 @@ def as_error(out: str) -> dict[str, Any]:
     return dict(checked(out)["error"])
 
 
+@pytest.mark.slow
 def test_what_a_plugin_prints_is_for_stderr(tmp_path: Path) -> None:
     """In a separate process, with real file descriptors, which runs until its end."""
     place = tmp_path / "layerimp_loud-1.0.dist-info"
@@ -165,10 +166,23 @@ def test_a_command_leaves_the_streams_as_they_are(layerimp_command: Run, capfd: 
     assert registry().names("scorer")
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device here")
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="there is no full device here")
+def test_a_full_stream_is_an_error() -> None:
+    with FULL.open("w", encoding="utf-8") as full:
+        command = [sys.executable, "-m", "layerimp", "--version"]
+        ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    said = "layerimp: cannot write to stdout: No space left on device"
+    assert (ran.returncode, ran.stderr.splitlines()[-1]) == (2, said)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FULL.exists(), reason="there is no full device here")
 def test_a_full_stream_loses_no_output(model_dir: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "layerimp", "prune", "--model", str(model_dir), "--blocks", "1", "--output"]
-    with open("/dev/full", "w", encoding="utf-8") as full:
+    with FULL.open("w", encoding="utf-8") as full:
         ran = subprocess.run([*command, tmp_path / "out"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
         said = f"No space left on device; what was computed is written in {tmp_path / 'out'}"
         assert (ran.returncode, ran.stderr.splitlines()[-1]) == (2, f"layerimp: cannot write to stdout: {said}")

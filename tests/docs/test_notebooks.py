@@ -15,6 +15,7 @@ NOTEBOOKS = notebooks.notebooks()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.name for path in NOTEBOOKS])
+@pytest.mark.slow
 def test_what_a_notebook_shows_is_current(path: Path, tmp_path: Path) -> None:
     shown = notebooks.read(path)
     nbformat.validate(shown)

@@ -40,10 +40,15 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "DistilBERT": ("distilbert", {"num_labels": 2}),
 }
+QUICK = {"Llama 3.2 (1B), tied", "StableLM 2 (12B), parallel", "DistilBERT"}
+"""A sequential and a parallel decoder, and a classifier: the others are built as the first."""
 SENTENCES = ["an awful film", "a great film", "the film was bad", "good and big", "he was awful", "a good cat"] * 2
+families = pytest.mark.parametrize(
+    "family", [pytest.param(family, marks=[pytest.mark.slow] * (family not in QUICK)) for family in FAMILIES]
+)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@families
 def test_a_family_goes_through_a_run(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     name, changes = FAMILIES[family]
@@ -78,7 +83,7 @@ def test_a_family_goes_through_a_run(family: str, tmp_path: Path, monkeypatch: p
             assert torch.isfinite(model(**batch()).logits).all()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@families
 def test_a_family_has_seams_unless_its_branches_are_parallel(family: str, tmp_path: Path) -> None:
     name, changes = FAMILIES[family]
     model: Any = tiny(name, **changes)

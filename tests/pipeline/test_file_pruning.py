@@ -27,9 +27,15 @@ from layerimp.pipeline import file_pruning
 from layerimp.pipeline.commands import prune_model
 from layerimp.testing import BLOCKS
 
-WHOLE = ["llama", "gemma2", "gemma3_text", "phi", "gpt2", "opt", "bloom", "mixtral", "qwen3_moe", "gpt_oss", "gpt_neo"]
-WHOLE += ["bert", "deberta-v2", "falcon", "granite"]
-SEAMS = ["llama", "gemma2", "gpt2", "mixtral", "olmo2", "opt", "bert"]
+
+def slow(name: str) -> Any:
+    return pytest.param(name, marks=pytest.mark.slow)
+
+
+QUICK = ["gemma2", "gpt2", "bloom", "qwen3_moe", "gpt_neo", "bert"]
+"""Tied weights, other names, tables outside the blocks, blocks of two kinds, and an encoder."""
+WHOLE = [*QUICK, *map(slow, "llama gemma3_text phi opt mixtral gpt_oss deberta-v2 falcon granite".split())]
+SEAMS = ["gemma2", "gpt2", "bert", *map(slow, "llama mixtral olmo2 opt".split())]
 
 
 def weights(directory: Path) -> dict[str, Tensor]:
@@ -67,7 +73,7 @@ def test_blocks_are_removed_as_in_memory(name: str, tmp_path: Path) -> None:
     compare(saved(tiny(name), tmp_path / "model"), tmp_path, [1, 2] if name in ("gpt_neo",) else [1])
 
 
-@pytest.mark.parametrize("kind", ["llava", "gemma3"])
+@pytest.mark.parametrize("kind", ["gemma3", slow("llava")])
 def test_a_model_that_sees_under_its_published_names(kind: str, tmp_path: Path) -> None:
     """The files of LLaVA and Gemma 3 hold names that Transformers changes on loading."""
     model = saved(zoo.build(kind, "image"), tmp_path / "model")

@@ -36,7 +36,7 @@ def arguments(model: Path, text: Path, *more: Any) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("kind", ["llama", "gemma3_text", "bert"])
+@pytest.mark.parametrize("kind", ["llama", "bert", pytest.param("gemma3_text", marks=pytest.mark.slow)])
 def test_the_report_is_that_of_a_run_in_memory(
     kind: str, layerimp_command: Run, calibration_file: Path, tmp_path: Path
 ) -> None:

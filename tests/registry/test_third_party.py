@@ -46,6 +46,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     return made
 
 
+@pytest.mark.slow
 def test_they_are_installed(environment: Environment) -> None:
     installed = environment.plugins()
     ours = {folder.name for folder in PLUGINS.iterdir()}
@@ -53,6 +54,7 @@ def test_they_are_installed(environment: Environment) -> None:
     assert installed["step"]["distribution"] == "layerimp-step"
 
 
+@pytest.mark.slow
 def test_the_smallest_plugins_prune_a_made_up_architecture(
     environment: Environment, calibration_file: Path, tmp_path: Path
 ) -> None:

@@ -25,12 +25,19 @@ CAUSAL = (
 CLASSIFIERS = (
     "albert bart deberta-v2 distilbert electra esm gemma3_text gpt2 ibert mobilebert qwen3 roberta squeezebert t5gemma"
 ).split()
+QUICK = frozenset("albert bart deberta-v2 deepseek_v3 falcon_h1 gemma2 gpt_oss mamba2 t5gemma".split())
+"""A family of each kind: an encoder-decoder, an encoder, states, experts, windows, and a type that is refused."""
 REFUSED = {"albert": "are one block that runs 6 times"}
 PART = [0, zoo.BLOCKS // 2, zoo.BLOCKS - 1]
 
 
 @pytest.mark.parametrize(
-    ("kind", "head"), [(kind, "causal") for kind in CAUSAL] + [(kind, "classifier") for kind in CLASSIFIERS]
+    ("kind", "head"),
+    [
+        pytest.param(kind, head, marks=[pytest.mark.slow] * (kind not in QUICK))
+        for head, kinds in (("causal", CAUSAL), ("classifier", CLASSIFIERS))
+        for kind in kinds
+    ],
 )
 def test_a_removal_is_exact_or_refused(kind: str, head: str) -> None:
     trial = removal.try_all(kind, head, scorers=["block-influence"], cases=[PART])

@@ -21,8 +21,8 @@ from layerimp.errors import SurgeryError
 from layerimp.steps import Step
 from layerimp.surgery import removal as surgery
 
-EXACT = "gemma3 llava qwen3_5".split()
-ALSO = "emu3 internvl mistral3 paligemma qwen2_5_vl smolvlm".split()
+EXACT = ["gemma3"]
+ALSO = "llava qwen3_5 emu3 internvl mistral3 paligemma qwen2_5_vl smolvlm".split()
 PART: list[Step] = [0, zoo.BLOCKS // 2, zoo.BLOCKS - 1]
 
 

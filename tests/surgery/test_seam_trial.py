@@ -35,10 +35,11 @@ def test_what_cannot_be_told_is_refused(kind: str, step: str, said: str) -> None
 
 
 MANY = "bart dbrx deepseek_v3 gemma4_text granitemoehybrid jamba lfm2_moe mamba2 minimax mvp qwen3_next rwkv".split()
+QUICK = {"bart", "deepseek_v3", "granitemoehybrid", "mamba2", "qwen3_next"}
 NO_SEAMS = {"mamba2", "rwkv"}
 
 
-@pytest.mark.parametrize("kind", MANY)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind not in QUICK)) for kind in MANY])
 def test_in_many_architectures_a_seam_is_exact_or_refused(kind: str) -> None:
     case = removal.try_removal(lambda: zoo.build(kind, "causal"), "causal", ["0/1"])
     assert case.outcome == ("refused" if kind in NO_SEAMS else "exact"), case.said
