@@ -18,7 +18,7 @@ from layerimp_harness.likelihood import Answers, Likelihoods
 from layerimp_harness.rows import rows_of
 from layerimp_harness.trees import Tree, trees_of
 from lm_eval.models.huggingface import HFLM
-from support.tiny import DECODERS, tiny
+from support.tiny import DECODERS, each_of, tiny
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from layerimp.blocks.snapshot import Snapshot
@@ -135,7 +135,7 @@ def tokens_run(model: PreTrainedModel) -> Iterator[list[tuple[int, int]]]:
 # Values
 
 
-@pytest.mark.parametrize("name", ORDINARY)
+@pytest.mark.parametrize("name", each_of(ORDINARY))
 def test_shared_contexts_give_the_values_of_lm_eval(name: str) -> None:
     architecture, changes = ORDINARY[name]
     model, requests = tiny(architecture, **changes), questions()

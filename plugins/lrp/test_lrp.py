@@ -10,7 +10,7 @@ import torch
 from layerimp_lrp import LRP, LRPConfig, Relevance
 from layerimp_lrp.activations import linear_activations
 from layerimp_lrp.rules import CONSTANTS, Rules
-from support.tiny import ALL, EAGER_ONLY, EXPERTS, UNPRUNABLE, classifier, shut, tiny
+from support.tiny import ALIKE, ALL, EAGER_ONLY, EXPERTS, UNPRUNABLE, classifier, shut, tiny
 from torch import nn
 from torch.nn import functional
 from torch.overrides import _get_current_function_mode_stack
@@ -23,8 +23,12 @@ from layerimp.sweep import Backward
 from layerimp.testing import BLOCKS, batch, padded_batch
 
 Batch = dict[str, torch.Tensor]
-KINDS = [(name, "eager") for name in ALL | UNPRUNABLE]
-KINDS += [(name, "sdpa") for name in ALL | UNPRUNABLE if name not in EAGER_ONLY]
+KINDS = [
+    pytest.param(name, attention, marks=[pytest.mark.slow] * (name in ALIKE))
+    for attention in ("eager", "sdpa")
+    for name in ALL | UNPRUNABLE
+    if attention == "eager" or name not in EAGER_ONLY
+]
 
 
 def score(model: Any, batches: list[Batch], rule: Any = "cp") -> Importance:

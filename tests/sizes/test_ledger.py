@@ -44,13 +44,13 @@ def stored(model: PreTrainedModel, directory: Path) -> tuple[int, int]:
         ("llama", {"tie_word_embeddings": True}),
         ("gpt2", {}),
         ("gemma2", {}),
-        ("opt", {}),
+        pytest.param("opt", {}, marks=pytest.mark.slow),
         ("falcon", {}),
-        ("mixtral", {}),
+        pytest.param("mixtral", {}, marks=pytest.mark.slow),
         ("qwen3_moe", UNEVEN),
-        ("gpt_oss", {}),
+        pytest.param("gpt_oss", {}, marks=pytest.mark.slow),
         ("gpt_neo", {}),
-        ("mistral", {"sliding_window": 8}),
+        pytest.param("mistral", {"sliding_window": 8}, marks=pytest.mark.slow),
     ],
 )
 def test_arithmetic_is_what_a_checkpoint_holds(name: str, changes: dict[str, Any], tmp_path: Path) -> None:

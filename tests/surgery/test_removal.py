@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny import ALL, DECODERS, EAGER_ONLY, each_of, tiny
+from support.tiny import ALIKE, ALL, DECODERS, EAGER_ONLY, each_of, tiny
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import layerimp
@@ -20,7 +20,12 @@ from layerimp.surgery import removal as surgery
 from layerimp.surgery.removal import pruned
 from layerimp.testing import BLOCKS, batch
 
-KINDS = [(name, "eager") for name in ALL] + [(name, "sdpa") for name in ALL if name not in EAGER_ONLY]
+KINDS = [
+    pytest.param(name, attention, marks=[pytest.mark.slow] * (name in ALIKE))
+    for attention in ("eager", "sdpa")
+    for name in ALL
+    if attention == "eager" or name not in EAGER_ONLY
+]
 SETS = [[0], [2], [3], [0, 3], [1, 2, 3]]
 
 
