@@ -54,10 +54,11 @@ LONG = frozenset(
     docs/repair/index.md
     docs/ship/coming-from.md
     docs/shrink/first-run.md
+    docs/shrink/prune-your-model.md
     docs/shrink/size-or-quality.md
     """.split()
 )
-"""Pages that take more than five seconds, but for two on one's own model; CI runs them with the slow tests."""
+"""Pages that take more than five seconds; CI runs them with the slow tests."""
 LONG_COMMANDS = re.compile(r"^layerimp (?:run|heal|bench) .*\n", re.MULTILINE)
 """The commands of the README that make it long; its other commands are quick and need none of these."""
 FOLLOWED_ELSEWHERE = {"docs/extend/index.md", "docs/index.md"}
