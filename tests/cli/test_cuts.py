@@ -23,7 +23,7 @@ def scoring(model_dir: Path, calibration_file: Path) -> list[object]:
     return [*where, "--samples", 8, "--max-length", 16, "--scorer", "block-influence"]
 
 
-@pytest.mark.parametrize("pruner", ["lowest", "window", "greedy"])
+@pytest.mark.parametrize("pruner", ["lowest", "greedy", pytest.param("window", marks=pytest.mark.slow)])
 def test_a_run_may_cut_seams(
     layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path, pruner: str
 ) -> None:

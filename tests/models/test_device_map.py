@@ -114,7 +114,16 @@ def test_a_smaller_dtype_takes_less_room(
 
 @pytest.mark.parametrize(
     ("name", "first"),
-    [("llama", 2), ("gemma2", 1), ("gpt2", 3), ("mixtral", 2), ("bert", 2), ("distilbert", 1), ("deberta-v2", 2)],
+    [
+        ("llama", 2),
+        ("gemma2", 1),
+        ("mixtral", 2),
+        ("bert", 2),
+        *(
+            pytest.param(*where, marks=pytest.mark.slow)
+            for where in (("gpt2", 3), ("distilbert", 1), ("deberta-v2", 2))
+        ),
+    ],
 )
 def test_every_scorer_finds_the_same_on_two_devices(name: str, first: int) -> None:
     """In gemma2 every other block is of another structure, and is tried on the second device; its weights are tied."""
@@ -155,7 +164,7 @@ def test_windows_across_the_border() -> None:
     assert two == pytest.approx(plain)
 
 
-@pytest.mark.parametrize("name", ["llama", "bert"])
+@pytest.mark.parametrize("name", ["bert", pytest.param("llama", marks=pytest.mark.slow)])
 def test_blocks_are_bypassed_and_removed_at_the_border(name: str) -> None:
     """After the blocks of bert comes no norm that would bring the hidden states back."""
 
@@ -176,7 +185,7 @@ def test_blocks_are_bypassed_and_removed_at_the_border(name: str) -> None:
     assert two == pytest.approx(plain, rel=1e-5, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", ["llama", "bert"])
+@pytest.mark.parametrize("name", ["bert", pytest.param("llama", marks=pytest.mark.slow)])
 def test_seams_are_bypassed_and_removed_on_each_side_of_the_border(name: str) -> None:
     def found(model: PreTrainedModel) -> list[float]:
         stack, values = layerimp.find_blocks(model), []
@@ -205,7 +214,7 @@ def test_a_block_is_not_composed_of_halves_on_two_devices() -> None:
         assert len(layerimp.find_blocks(model)) == BLOCKS
 
 
-@pytest.mark.parametrize("name", ["llama", "bert"])
+@pytest.mark.parametrize("name", ["bert", pytest.param("llama", marks=pytest.mark.slow)])
 def test_seams_across_the_border(name: str) -> None:
     def found(model: PreTrainedModel) -> list[float]:
         stack, values = layerimp.find_blocks(model), []
