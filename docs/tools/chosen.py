@@ -1,164 +1,202 @@
-"""The tables of what methods choose, healed alike, from the results of `benchmarks/choices.py`.
+"""What methods choose, healed alike: the results of `benchmarks/choices.py`, and how methods are compared.
 
-The results lie in `benchmarks/results/choices.jsonl`.
+The results lie in `benchmarks/results/choices.jsonl`. A draw may be measured twice: without tasks, and with them.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 import statistics
-from collections import defaultdict
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pages
-from metrics_compared import TITLES
+from titles import DIRECTORIES, NUM_BLOCKS, TITLES
+
+sys.path.append(str(pages.ROOT / "benchmarks"))
+from choices import METHODS
+from choices import STATES as BY_HEALER
 
 from layerimp.report.results.measures import Difference
-from layerimp.report.statistics import corrected, with_errors
+from layerimp.report.statistics import corrected, interval, with_errors
 
 DATA = pages.ROOT / "benchmarks" / "results" / "choices.jsonl"
-NAMES = TITLES | {"smollm2": TITLES["smollm2-135m"], "gemma": TITLES["gemma-3-270m"]}
-"""How the pages call the models, by the name of their directory."""
-SETS = DATA.with_name("sets_compared.jsonl")
-HEAD = ["model", "without", "chosen by", "draws", "divergence", "agreement", "retained", "blocks of the first draw"]
-STATES = ("unhealed", "healed")
+STATES = tuple(BY_HEALER.values())
 METHOD = "divergence, greedy"
 """The recommended method."""
-MEASURES = {"retained": 100.0, "divergence": -1.0, "copying": 100.0}
-"""What methods are compared by, with the factor by which a difference is shown, so that more is always better."""
+BASELINES = frozenset({"depth", "random"})
+"""Methods that do not look at the model."""
+PANEL = frozenset({"smollm2-135m", "gemma-3-270m"})
+"""The models that the panel measures; divergence and copying stand beside it."""
 Line = dict[str, Any]
-Table = tuple[list[str], list[list[str]]]
+Lines = Sequence[Line]
+Methods = Mapping[str, Lines]
+"""The lines of each method, a line for each draw."""
+Amount = tuple[str, int]
+"""A model, and how many of its blocks are removed."""
 
 
-def cells() -> dict[tuple[str, int, str], dict[str, list[Line]]]:
-    """Return what was measured, by model, number of blocks and setting, and then by method: a line for each draw."""
-    found: dict[tuple[str, int, str], dict[str, list[Line]]] = defaultdict(lambda: defaultdict(list))
-    for line in map(json.loads, DATA.read_text(encoding="utf-8").splitlines()):
-        found[NAMES.get(line["model"], line["model"]), line["count"], line["setting"]][line["method"]].append(line)
-    return dict(sorted(found.items()))
+@dataclass(frozen=True)
+class Measure:
+    """A figure by which models are compared.
+
+    Attributes:
+        head: How a table calls a difference.
+        factor: What a difference is multiplied by, so that more is better.
+        form: How a mean is shown, after multiplication by the size of the factor.
+    """
+
+    head: str
+    factor: float
+    form: str
+
+    def show(self, figure: float) -> str:
+        """Return a mean, or half of its interval, as tables show it."""
+        return self.form.format(abs(self.factor) * figure)
+
+
+MEASURES = {
+    "retained": Measure("retained, points", 100.0, "{:.1f}"),
+    "divergence": Measure("divergence, nats less", -1.0, "{:.2f}"),
+    "copying": Measure("copying, points", 100.0, "{:.1f}"),
+}
+
+
+def cells() -> dict[Amount, dict[str, list[Line]]]:
+    """Return what was measured, by model and number of blocks, and then by method: in the order of the pages."""
+    models, names = list(TITLES), list(METHODS)
+    known: dict[Amount, dict[str, list[Line]]] = {}
+
+    def place(line: Line) -> tuple[int, ...]:
+        return _place(models, line["model"]), line["count"], _place(names, line["method"]), line["seed"]
+
+    lines = merged(map(json.loads, DATA.read_text(encoding="utf-8").splitlines()))
+    for line in sorted(lines, key=place):
+        known.setdefault((line["model"], line["count"]), {}).setdefault(line["method"], []).append(line)
+    return known
+
+
+def _place(order: list[str], name: str) -> int:
+    """Return the place of a name in an order; unknown names come last."""
+    return order.index(name) if name in order else len(order)
+
+
+def merged(lines: Iterable[Line]) -> list[Line]:
+    """Return a line for each draw of a method, with all that was measured of its blocks.
+
+    Raises:
+        ValueError: the lines of a draw hold different blocks.
+    """
+    known: dict[tuple[Any, ...], Line] = {}
+    for given in lines:
+        line = given | {"model": DIRECTORIES.get(given["model"], given["model"])}
+        key = tuple(line[name] for name in ("model", "count", "method", "seed"))
+        first = known.setdefault(key, line)
+        if set(map(str, first["blocks"])) != set(map(str, line["blocks"])):
+            raise ValueError(f"{DATA.name} has two choices of {', '.join(map(str, key))}: keep only lines of one")
+        states: Line = {state: line[state] | first.get(state, {}) for state in STATES if state in line}
+        for state, model in states.items():
+            model["retained"] = model["retained"] or line[state]["retained"]
+        known[key] = first | states
+    return list(known.values())
+
+
+def largest() -> dict[str, tuple[int, dict[str, list[Line]]]]:
+    """Return by model the largest number of blocks, and the methods there."""
+    return {model: (count, methods) for (model, count), methods in cells().items()}  # the last one is the largest
+
+
+def title(model: str, count: int) -> str:
+    """Return what a table calls a model without so many blocks."""
+    name = TITLES.get(model, model)
+    return f"{name}, {count} of {NUM_BLOCKS[model]}" if model in NUM_BLOCKS else f"{name}, {count}"
 
 
 def value(line: Line, state: str, name: str) -> float | None:
-    """Return one figure of a draw; None if it was not measured."""
-    measured = line[state]
+    """Return one figure of a draw, copying as a share of the intact model's; None if it was not measured."""
+    if state not in line:
+        return None
+    model = line[state]
     if name == "retained":
-        worst = (measured["retained"] or {}).get("worst")
+        worst = (model["retained"] or {}).get("worst")
         return None if worst is None else float(worst["mean"])
     if name == "copying":
-        return float(measured["copying"]["accuracy"]) if measured.get("copying") else None
-    return float(measured["divergence"]["mean"] if name == "divergence" else measured["agreement"])
+        copying = model.get("copying")
+        return float(copying["accuracy"] / copying["intact"]) if copying and copying["intact"] else None
+    return float(model["divergence"]["mean"])
 
 
-def table() -> Table:
-    """Return all results: means over the draws of each method, unhealed and then healed."""
-    rows = []
-    for (model, count, _), methods in cells().items():
-        for method, lines in methods.items():
-            figures = [_change(lines, name) for name in ("divergence", "agreement", "retained")]
-            blocks = ", ".join(map(str, sorted(lines[0]["blocks"], key=_depth)))
-            rows.append([model, str(count), method, str(len(lines)), *figures, blocks])
-    return HEAD, rows
+def values(lines: Lines, state: str, name: str) -> list[float]:
+    """Return one figure of all draws that have it."""
+    return [figure for line in lines if (figure := value(line, state, name)) is not None]
 
 
-def _depth(step: int | str) -> int:
-    """Return the number of the first block of a step."""
-    return int(re.split(r"\D", str(step))[0])
+def figures(lines: Lines, name: str, draws: int, states: Sequence[str] = STATES, mark: str = "") -> str:
+    """Show the means over draws from state to state, with half of their 95 % intervals; nothing if none is measured.
 
-
-def summary() -> Table:
-    """Return a row for each method and a column for each model, at its largest number of blocks.
-
-    A column shows what is retained, or the divergence of a model that was measured on no tasks.
+    Args:
+        lines: The draws.
+        name: The measure.
+        draws: How many draws a figure has if nothing is said.
+        states: The states to show.
+        mark: A sign behind the figure of the healed models.
     """
-    largest = {model: (model, count, setting) for model, count, setting in cells()}  # the last one is the largest
-    head, columns = ["chosen by"], []
-    for (model, count, _), methods in ((key, cells()[key]) for key in largest.values()):
-        name = judged_by(methods)[0]
-        draws = sorted({len(lines) for lines in methods.values()})
-        times = f"{' to '.join(map(str, draws[:: max(1, len(draws) - 1)]))} draw{'s' * (draws[-1] > 1)}"
-        head.append(f"{model}, without {count}: {name} ({times})")
-        columns.append({method: _change(lines, name) + _copies(lines, name) for method, lines in methods.items()})
-    known = list(dict.fromkeys(method for column in columns for method in column))
-    return head, [[method, *(column.get(method, "–") for column in columns)] for method in known]
+    shown = []
+    for state in states:
+        if known := values(lines, state, name):
+            mean = interval(known)
+            text = MEASURES[name].show(mean.mean)
+            if mean.high is not None and mean.high > mean.mean:
+                text += f" ± {MEASURES[name].show(mean.high - mean.mean)}"
+            text += f" ({len(known)})" if len(known) != draws else ""
+            shown.append(text + (mark if state == "healed" else ""))
+    return " → ".join(shown)
 
 
-def contrasts(methods: dict[str, list[Line]], name: str) -> dict[str, Difference]:
-    """Return by how much the recommended method is better than each other one after healing, with Holm's correction.
+def draws_of(methods: Methods, name: str) -> int:
+    """Return how many draws the best measured figure has; 0 if there is none."""
+    return max((len(values(lines, state, name)) for lines in methods.values() for state in STATES), default=0)
 
-    A difference is paired by draws: both methods read the same text. Empty if fewer than two draws have both.
+
+def contrasts(
+    methods: Methods, name: str, own: str = METHOD, state: str = "healed", rivals: Iterable[str] | None = None
+) -> dict[str, Difference]:
+    """Return by how much a method is better than each rival, with Holm's correction over the rivals.
+
+    A difference is paired by draws: both methods read the same text. Rivals with fewer than two such draws are left
+    out.
+
+    Args:
+        methods: The lines by method.
+        name: The measure.
+        own: The method.
+        state: Which models are compared.
+        rivals: The other methods; by default all.
     """
-    own = {line["seed"]: line for line in methods.get(METHOD, ())}
-    found = {}
-    for rival, lines in methods.items():
-        pairs = [
-            (value(own[line["seed"]], "healed", name), value(line, "healed", name))
-            for line in lines
-            if line["seed"] in own
-        ]
-        differences = [
-            MEASURES[name] * (ours - theirs) for ours, theirs in pairs if ours is not None and theirs is not None
-        ]
-        if rival != METHOD and len(differences) > 1:
+    ours = {line["seed"]: value(line, state, name) for line in methods.get(own, ())}
+    known = {}
+    for rival in rivals or methods:
+        pairs = [(ours.get(line["seed"]), value(line, state, name)) for line in methods.get(rival, ())]
+        differences = [MEASURES[name].factor * (a - b) for a, b in pairs if a is not None and b is not None]
+        if rival != own and len(differences) > 1:
             error = statistics.stdev(differences) / math.sqrt(len(differences))
-            found[rival] = with_errors(statistics.mean(differences), [(error, len(differences) - 1)])
-    return corrected(found)
+            known[rival] = with_errors(statistics.mean(differences), [(error, len(differences) - 1)])
+    return corrected(known)
 
 
-def judged_by(methods: dict[str, list[Line]]) -> list[str]:
-    """Return by what methods are judged: by the tasks if there are some, and else by all other measures."""
-    with_tasks = all(_measured(lines, "retained") for lines in methods.values())
-    return ["retained"] if with_tasks else [name for name in MEASURES if name != "retained"]
+def signs(methods: Methods, name: str) -> dict[str, str]:
+    """Return a sign for each method that is significantly better or worse than the recommended one after healing."""
+    return {rival: sign(difference, -1) for rival, difference in contrasts(methods, name).items()}
 
 
-def ahead() -> Table:
-    """Return a row for each model, number of blocks and rival: by how much the recommended method is better."""
-    rows = []
-    for (model, count, _), methods in cells().items():
-        by_measure = {name: contrasts(methods, name) for name in MEASURES}
-        rivals = dict.fromkeys(rival for known in by_measure.values() for rival in known)
-        rows += [
-            [model, str(count), rival, *(_shown(known.get(rival), name) for name, known in by_measure.items())]
-            for rival in rivals
-        ]
-    return ["model", "without", "against", "retained, points", "divergence, nats less", "copying, points"], rows
+def sign(difference: Difference | None, factor: int = 1) -> str:
+    """Return the sign of a significant difference, or with the factor -1 of its opposite; nothing for others."""
+    return "" if difference is None or not difference.tells else " ▲" if factor * difference.mean > 0 else " ▼"
 
 
-def sets() -> Table:
-    """Return a row for each set of `benchmarks/sets_compared.py`: how far it is on other text, the nearest first."""
-    lines = sorted(
-        map(json.loads, SETS.read_text(encoding="utf-8").splitlines()), key=lambda line: sum(line["elsewhere"])
-    )
-    return ["chosen by", "blocks", "at new tokens", "at copied tokens"], [
-        [line["by"], ", ".join(map(str, line["blocks"])), *(f"{value:.2f}" for value in line["elsewhere"])]
-        for line in lines
-    ]
-
-
-def _shown(difference: Difference | None, name: str) -> str:
-    """Show a difference with half of its interval, marked if it is significant."""
-    if difference is None or difference.low is None:
-        return "–"
-    digits = 2 if name == "divergence" else 1
-    mark = "" if difference.p is None or difference.p >= 0.05 else " ▲" if difference.mean > 0 else " ▼"
-    return f"{difference.mean:+.{digits}f} ± {difference.mean - difference.low:.{digits}f}{mark}"
-
-
-def _copies(lines: Sequence[Line], name: str) -> str:
-    """Show beside a divergence how much repeated text the healed models copy, in per cent."""
-    shares = [share for line in lines if (share := value(line, "healed", "copying")) is not None]
-    return f"; copies {100 * statistics.mean(shares):.0f} %" if name == "divergence" and shares else ""
-
-
-def _measured(lines: Sequence[Line], name: str) -> bool:
-    return all(value(line, state, name) is not None for line in lines for state in STATES)
-
-
-def _change(lines: Sequence[Line], name: str) -> str:
-    """Show the means over the draws, unhealed and healed; nothing if a draw was not measured."""
-    if not _measured(lines, name):
-        return ""
-    ends = [statistics.mean(value(line, state, name) or 0.0 for line in lines) for state in STATES]
-    return " → ".join(f"{end:.2f}" if name == "divergence" else f"{100 * end:.1f}" for end in ends)
+def judged_by(model: str, methods: Methods) -> list[str]:
+    """Return by what methods are judged: by a model's own tasks, or by the panel and by divergence and copying."""
+    return [name for name in (MEASURES if model in PANEL else ["retained"]) if draws_of(methods, name)]

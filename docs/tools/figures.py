@@ -10,7 +10,7 @@ from typing import Any
 
 import anatomy
 import healed
-import metrics_compared
+import heat_map
 import pages
 import trained
 from dressing import SMALL, dress
@@ -107,10 +107,10 @@ def _scores(options: str) -> dict[str, Any]:
 
 FIGURES = {
     "first-blocks": first_blocks,
-    "healed": lambda: healed.picture(healed.known()),
+    "healed": healed.picture,
     "ranks": ranks,
     "retained": retained,
     "seams": anatomy.picture,
     "training": trained.picture,
-    "which-metric": metrics_compared.picture,
+    "which-metric": heat_map.picture,
 }

@@ -324,22 +324,17 @@ def _figure(name: str) -> str:
     return re.sub(r"<style>.*?</style>", "", _file(f"docs/figures/{name}.svg"))
 
 
-def _compared(what: str, model: str = "") -> str:
-    """A table over `models`, or of one model: of all `methods`, of those that were `trained`, or by `tasks`."""
-    import metrics_compared
+def _choices(what: str, model: str = "") -> str:
+    """A table of what methods choose, of a model or of all, or of what it bears: see the functions below."""
+    import choice_tables as tables
+    import claims
+    import power
 
-    if what == "models":
-        return _table(*metrics_compared.summary())
-    tables = {"methods": metrics_compared.table, "trained": metrics_compared.trained, "tasks": metrics_compared.tasks}
-    return _table(*tables[what](model))
-
-
-def _choices(extent: str = "all") -> str:
-    """A table of what methods choose: of `all`, a `summary`, what is `ahead`, or single `sets` judged alike."""
-    import chosen
-
-    tables = {"all": chosen.table, "summary": chosen.summary, "ahead": chosen.ahead, "sets": chosen.sets}
-    return _table(*tables[extent]())
+    if model:
+        head, rows = {"all": tables.of_model, "ahead": tables.ahead, "tasks": tables.by_task}[what](model)
+        return _table(head, rows) if rows else "Not measured yet."
+    parts = {"summary": tables.summary, "sites": tables.sites, "sets": tables.sets}
+    return _table(*(parts | {"claims": claims.table, "power": power.table})[what]())
 
 
 def _published() -> str:
@@ -411,13 +406,6 @@ def _lm_eval(what: str) -> str:
     return _table(*{"equality": beside_lm_eval.equality, "speed": beside_lm_eval.speed}[what]())
 
 
-def _sites() -> str:
-    """The table of what AVSS retains by the site that it reads."""
-    import metrics_compared
-
-    return _table(*metrics_compared.sites())
-
-
 def _distances() -> str:
     """The table of how far pruned and rounded models are from the intact ones."""
     import distances
@@ -458,7 +446,6 @@ _PARTS: dict[str, Callable[..., str]] = {
     "choices": _choices,
     "command": _command,
     "commands": _command_list,
-    "compared": _compared,
     "contracts": _contracts,
     "components": _components,
     "distances": _distances,
@@ -475,5 +462,4 @@ _PARTS: dict[str, Callable[..., str]] = {
     "rounded": _rounded,
     "seams": _seams,
     "shrunk": _shrunk,
-    "sites": _sites,
 }

@@ -23,8 +23,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import metrics_compared
 import pages
+from titles import TITLES
 
 sys.path.append(str(pages.ROOT / "benchmarks"))
 from shrunk_figures import of_report
@@ -47,7 +47,7 @@ DRAWS = 5
 """How many draws of text the starter's row is the mean of; its record is of the first."""
 DEFAULT = "default"
 """How a row was made for which the command had no options."""
-NAMES = metrics_compared.TITLES | {STARTER: STARTER}
+NAMES = TITLES | {STARTER: STARTER}
 """The models, in the order of the tables."""
 OTHERS = {"llm-streamline": "LLM-Streamline", "replaceme": "ReplaceMe"}
 """What other tools call themselves, by their names in the results."""

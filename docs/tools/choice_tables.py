@@ -1,0 +1,145 @@
+"""The tables of what methods choose: over all models, of a single one, and of what other pages show."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from statistics import fmean
+
+import chosen
+from choices import METHODS
+from chosen import MEASURES, STATES, Line, Lines, draws_of, figures
+
+from layerimp.report.results.measures import Difference
+from layerimp.report.statistics import stability
+
+COSTS = chosen.DATA.with_name("scorer_costs.jsonl")
+SETS = chosen.DATA.with_name("sets_compared.jsonl")
+SITES = {
+    "avss": "the neurons (`mlp_act`, the default)",
+    "avss-delta": "what the block adds (`block_delta`)",
+    "block-influence": "`block-influence`, for comparison",
+}
+"""What AVSS reads, by method."""
+Table = tuple[list[str], list[list[str]]]
+"""The head and the rows."""
+
+
+def summary() -> Table:
+    """Return a row for each method: what its scores cost, and how it does at the largest number of blocks."""
+    head, columns = _columns()
+    known = list(dict.fromkeys(method for column in columns for method in column))
+    passes = costs()
+    rows = [[f"`{name}`", passes.get(name, "–"), *(column.get(name) or "–" for column in columns)] for name in known]
+    return ["chosen by", "cost", *head], rows
+
+
+def costs() -> dict[str, str]:
+    """Return what the scores of each method cost in bare passes, from the cheapest model to the dearest.
+
+    A search scores several times: it has none.
+    """
+    lines = [json.loads(line)["costs"] for line in COSTS.read_text(encoding="utf-8").splitlines()]
+    passes = {}
+    for method, parts in METHODS.items():
+        (scorer,) = parts["scorers"]
+        if known := [line[scorer] for line in lines if scorer in line and "greedy" not in method]:
+            passes[method] = "–".join(dict.fromkeys(f"{end:.1f}" for end in (min(known), max(known))))
+    return passes
+
+
+def sites() -> Table:
+    """Return what is left by what AVSS reads, and by `block-influence`."""
+    head, columns = _columns()
+    rows = [[text, *(column.get(name) or "–" for column in columns)] for name, text in SITES.items()]
+    return ["reads", *head], rows
+
+
+def _columns() -> tuple[list[str], list[dict[str, str]]]:
+    """Return columns of models at the largest number of blocks: their heads, and what is shown by method.
+
+    Divergence and copying after healing stand beside the panel, or for it.
+    """
+    head, columns = [], []
+    for model, (count, methods) in chosen.largest().items():
+        for name in chosen.judged_by(model, methods):
+            draws, after = draws_of(methods, name), name != "retained"
+            head.append(f"{chosen.title(model, count)}: {name}{', healed' * after} ({draws} draw{'s' * (draws > 1)})")
+            states, signs = STATES[1:] if after else STATES, chosen.signs(methods, name)
+            columns.append(
+                {each: figures(lines, name, draws, states, signs.get(each, "")) for each, lines in methods.items()}
+            )
+    return head, columns
+
+
+def of_model(model: str) -> Table:
+    """Return everything that was measured of a model: a row for each number of blocks and method."""
+    amounts = {count: methods for (name, count), methods in chosen.cells().items() if name == model}
+    names = [name for name in MEASURES if any(draws_of(methods, name) for methods in amounts.values())]
+    rows = []
+    for count, methods in amounts.items():
+        signs = {name: chosen.signs(methods, name) for name in names}
+        for method, lines in methods.items():
+            shown = [figures(lines, name, len(lines), mark=signs[name].get(method, "")) for name in names]
+            same = stability([frozenset(map(str, line["blocks"])) for line in lines])
+            agreement = "–" if same is None else f"{same.same:.0%}"
+            rows.append([str(count), f"`{method}`", str(len(lines)), *shown, agreement, _blocks(lines[0])])
+    return ["without", "chosen by", "draws", *names, "stable", "blocks of the first draw"], rows
+
+
+def _blocks(line: Line) -> str:
+    """Return the removed blocks in their order in the model."""
+    return ", ".join(map(str, sorted(line["blocks"], key=lambda step: int(re.split(r"\D", str(step))[0]))))
+
+
+def by_task(model: str) -> Table:
+    """Return what is retained of each task at the largest number of blocks, on average over the draws."""
+    _, methods = chosen.largest()[model]
+    every = [line for lines in methods.values() for line in lines]
+    tasks = list(dict.fromkeys(task for line in every for task in _tasks(line, STATES[0])))
+
+    def change(lines: Lines, task: str) -> str:
+        shares = [[known[task] for line in lines if task in (known := _tasks(line, state))] for state in STATES]
+        return " → ".join(f"{100 * fmean(known):.0f}" for known in shares if known) or "–"
+
+    rows = [[f"`{method}`", *(change(lines, task) for task in tasks)] for method, lines in methods.items()]
+    return ["chosen by", *(f"`{task}`" for task in tasks)], rows
+
+
+def _tasks(line: Line, state: str) -> dict[str, float]:
+    """Return what a model retains of each task; nothing if it was measured on none."""
+    retained = line.get(state, {}).get("retained") or {"tasks": {}}
+    return {task: share["mean"] for task, share in retained["tasks"].items() if share is not None}
+
+
+def ahead(model: str) -> Table:
+    """Return a row for each number of blocks and rival: by how much the recommended method is better, healed."""
+    amounts = {count: methods for (name, count), methods in chosen.cells().items() if name == model}
+    names = [name for name in MEASURES if any(draws_of(methods, name) for methods in amounts.values())]
+    rows = []
+    for count, methods in amounts.items():
+        by_measure = {name: chosen.contrasts(methods, name) for name in names}
+        rivals = [rival for rival in methods if any(rival in known for known in by_measure.values())]
+        for rival in rivals:
+            differences = {name: known.get(rival) for name, known in by_measure.items()}
+            cells = [shown(each, name) + chosen.sign(each) for name, each in differences.items()]
+            rows.append([str(count), f"`{rival}`", *cells])
+    return ["without", "against", *(MEASURES[name].head for name in names)], rows
+
+
+def shown(difference: Difference | None, name: str) -> str:
+    """Show a difference with half of its interval; nothing if there is none."""
+    if difference is None or difference.low is None:
+        return "–"
+    digits = 2 if name == "divergence" else 1
+    return f"{difference.mean:+.{digits}f} ± {difference.mean - difference.low:.{digits}f}"
+
+
+def sets() -> Table:
+    """Return a row for each set of `benchmarks/sets_compared.py`: how far it is on other text, the nearest first."""
+    lines: Sequence[Line] = list(map(json.loads, SETS.read_text(encoding="utf-8").splitlines()))
+    return ["chosen by", "blocks", "at new tokens", "at copied tokens"], [
+        [line["by"], ", ".join(map(str, line["blocks"])), *(f"{value:.2f}" for value in line["elsewhere"])]
+        for line in sorted(lines, key=lambda line: sum(line["elsewhere"]))
+    ]

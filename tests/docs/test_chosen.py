@@ -1,0 +1,128 @@
+"""What methods choose: draws are merged, methods compared by paired draws, and tables show just that."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import choice_tables
+import choices
+import chosen
+import heat_map
+import numpy as np
+import pytest
+from scipy.stats import t, ttest_rel
+from statsmodels.stats.multitest import multipletests
+from support.choice_lines import keep, line, state
+
+
+def test_a_draw_has_all_that_was_measured_of_its_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = line("depth", model="smollm2", count=7, healed=state(0.5))
+    panel = line("depth", model="smollm2", count=7, setting="p", healed=state(0.9, 0.75), blocks=[3, 2, 1])
+    trained = line("depth", model="smollm2", count=7, setting="t", trained=state(0.25))
+    for lines in ([plain, panel, trained], [plain, trained, panel]):
+        keep([*lines, line("depth", 1, "smollm2", 7)], tmp_path, monkeypatch)
+        ((amount, methods),) = chosen.cells().items()
+        assert amount == ("smollm2-135m", 7)
+        whole, other = methods["depth"]
+        assert [chosen.value(whole, "healed", name) for name in ("divergence", "retained")] == [0.5, 0.75]
+        assert chosen.value(whole, "trained", "divergence") == 0.25
+        assert chosen.value(whole, "unhealed", "retained") is None
+        assert chosen.value(other, "trained", "divergence") is None
+    with pytest.raises(ValueError, match="two choices of starter, 3, depth, 0"):
+        chosen.merged([line("depth"), line("depth", setting="other", blocks=[4, 5, 6])])
+
+
+def test_what_is_stored_was_chosen_by_the_methods_as_they_are() -> None:
+    for each in map(json.loads, chosen.DATA.read_text(encoding="utf-8").splitlines()):
+        assert each["recipe"] == choices.parts_of(each["method"], each["seed"])
+
+
+def test_the_recommended_method_is_compared_by_paired_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    divergences = {
+        "divergence, greedy": [0.5, 0.7, 0.6, 0.8],
+        "depth": [0.9, 1.2, 1.0, 1.15],
+        "random": [0.4, 0.9, 0.7, 0.65],
+        "cim": [2.0],
+    }
+    lines = [
+        line(method, seed, healed=state(far)) for method, each in divergences.items() for seed, far in enumerate(each)
+    ]
+    keep(lines, tmp_path, monkeypatch)
+    (methods,) = chosen.cells().values()
+    differences = chosen.contrasts(methods, "divergence")
+    own, *rivals = (np.array(each) for each in divergences.values())
+    tests = [ttest_rel(rival, own) for rival in rivals[:2]]
+    p = multipletests([test.pvalue for test in tests], method="holm")[1]
+    for difference, test, corrected in zip((differences["depth"], differences["random"]), tests, p, strict=True):
+        low, high = test.confidence_interval()
+        assert (difference.low, difference.high, difference.p) == pytest.approx((low, high, corrected))
+    assert differences.keys() == {"depth", "random"}
+    head, rows = choice_tables.ahead("starter")
+    assert head == ["without", "against", "divergence, nats less"]
+    assert rows == [["3", "`depth`", "+0.41 ± 0.10 ▲"], ["3", "`random`", "+0.01 ± 0.26"]]
+    (alone,) = chosen.contrasts(methods, "divergence", "random", rivals=("depth",)).values()
+    assert alone.p == pytest.approx(ttest_rel(divergences["random"], divergences["depth"]).pvalue)
+
+
+def three(retained: list[float], before: float = 0.5) -> list[dict[str, object]]:
+    return [{"unhealed": state(2.0, before), "healed": state(1.0, share, 0.25)} for share in retained]
+
+
+def test_the_summary_shows_what_is_measured_of_each_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, rival = [0.8, 0.9, 0.85], [0.6, 0.72, 0.66]
+    lines = [line("divergence, greedy", seed, **each) for seed, each in enumerate(three(own))]
+    lines += [line("avss", seed, **each) for seed, each in enumerate(three(rival))]
+    lines += [line("avss", count=1), line("depth", **three([0.7])[0], trained=state(0.9, 0.75))]
+    lines += [line("avss", model="smollm2", count=7, healed=state(0.5, copying=0.4))]
+    keep(lines, tmp_path, monkeypatch)
+    costs = [{"avss": 1.25, "divergence": 9.0, "depth": 0.0}, {"avss": 1.5, "depth": 0.0}]
+    kept = tmp_path / "costs.jsonl"
+    kept.write_text("".join(json.dumps({"model": "m", "costs": each}) + "\n" for each in costs), encoding="utf-8")
+    monkeypatch.setattr(choice_tables, "COSTS", kept)
+    half = float(t.ppf(0.975, 2)) / 3**0.5 * 100
+    wide, far = (f"{half * float(np.std(each, ddof=1)):.1f}" for each in (own, rival))
+    head, rows = choice_tables.summary()
+    small = "SmolLM2-135M, 7 of 30"
+    assert head == [
+        *("chosen by", "cost", "The starter, 3 of 12: retained (3 draws)"),
+        *(f"{small}: divergence, healed (1 draw)", f"{small}: copying, healed (1 draw)"),
+    ]
+    assert rows == [
+        ["`divergence, greedy`", "–", f"50.0 → 85.0 ± {wide}", "–", "–"],
+        ["`avss`", "1.2–1.5", f"50.0 → 66.0 ± {far} ▼", "0.50", "80.0"],
+        ["`depth`", "0.0", "50.0 (1) → 70.0 (1) → 75.0 (1)", "–", "–"],
+    ]
+    assert choice_tables.sites()[1][:2] == [
+        ["the neurons (`mlp_act`, the default)", *rows[1][2:]],
+        ["what the block adds (`block_delta`)", "–", "–", "–"],
+    ]
+    cells = [
+        {each.head: each.cells for each in heat_map.columns(model, methods)}
+        for model, (_, methods) in chosen.largest().items()
+    ]
+    assert cells[0]["healed"]["avss"] == ("66", pytest.approx(0.66))
+    assert cells[0]["trained"] == {"depth": ("75", 0.75)}
+    assert cells[1] == {"diverg.": {"avss": ("0.50", pytest.approx(np.exp(-0.5)))}, "copies": {"avss": ("80", 0.8)}}
+
+
+def test_a_model_has_a_row_for_each_amount_and_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = {"blocks": ["7/8", 2, 11], "unhealed": state(2.0, 0.5, stories=0.4), "healed": state(1.0, 0.7, stories=0.8)}
+    first = {"unhealed": state(2.0, 0.5, stories=0.6), "healed": state(1.0, 0.7, stories=0.6)}
+    keep([line("depth", 1, **first), line("depth", **other), line("avss", count=1)], tmp_path, monkeypatch)
+    head, rows = choice_tables.of_model("starter")
+    assert head == ["without", "chosen by", "draws", "retained", "divergence", "stable", "blocks of the first draw"]
+    assert rows == [
+        ["1", "`avss`", "1", "", "1.00 → 1.00", "–", "1, 2, 3"],
+        ["3", "`depth`", "2", "50.0 → 70.0", "2.00 → 1.00", "0%", "2, 7/8, 11"],
+    ]
+    assert choice_tables.by_task("starter") == (["chosen by", "`stories`"], [["`depth`", "50 → 70"]])
+
+
+def test_sets_are_judged_by_both_divergences_the_nearest_first() -> None:
+    head, rows = choice_tables.sets()
+    known = {each["by"]: each for each in map(json.loads, choice_tables.SETS.read_text(encoding="utf-8").splitlines())}
+    assert [row[0] for row in rows] == sorted(known, key=lambda name: sum(known[name]["elsewhere"]))
+    for name, _, *figures in rows:
+        assert figures == [f"{value:.2f}" for value in known[name]["elsewhere"]]
+    assert len(head) == len(rows[0])
