@@ -1,6 +1,6 @@
 """What `layerimp shrink` makes of models in so many minutes of training, beside 8-bit weights and other small models.
 
-    python benchmarks/shrink.py --model smollm2=DIR --calibration FILE --heal-text FILE --tasks blimp,copying.yaml \
+    python benchmarks/shrink.py --model smollm2=DIR --calibration FILE --heal-text FILE --tasks zero-shot \
         --data-dir DATA --minutes 0 --minutes 5 --minutes 30 --int8 --beside optipfair=DIR --results FILE
 
 A row is the smaller model of one --model (LABEL=MODEL) after so many minutes, by one draw of text (--seed); all have

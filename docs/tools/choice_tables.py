@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from itertools import product
 from statistics import fmean
 
 import chosen
@@ -114,18 +115,18 @@ def _tasks(line: Line, state: str) -> dict[str, float]:
 
 
 def ahead(model: str) -> Table:
-    """Return a row for each number of blocks and rival: by how much the recommended method is better, healed."""
+    """Return by how much the recommended method is better: a row for each number of blocks, state and rival."""
     amounts = {count: methods for (name, count), methods in chosen.cells().items() if name == model}
     names = [name for name in MEASURES if any(draws_of(methods, name) for methods in amounts.values())]
     rows = []
-    for count, methods in amounts.items():
-        by_measure = {name: chosen.contrasts(methods, name) for name in names}
-        rivals = [rival for rival in methods if any(rival in known for known in by_measure.values())]
-        for rival in rivals:
-            differences = {name: known.get(rival) for name, known in by_measure.items()}
-            cells = [shown(each, name) + chosen.sign(each) for name, each in differences.items()]
-            rows.append([str(count), f"`{rival}`", *cells])
-    return ["without", "against", *(MEASURES[name].head for name in names)], rows
+    for (count, methods), state in product(amounts.items(), STATES[1:]):
+        by_measure = [chosen.contrasts(methods, name, state=state) for name in names]
+        for rival in methods:
+            differences = [known.get(rival) for known in by_measure]
+            if any(differences):
+                cells = [shown(*each) + chosen.sign(each[0]) for each in zip(differences, names, strict=True)]
+                rows.append([str(count), state, f"`{rival}`", *cells])
+    return ["without", "models", "against", *(MEASURES[name].head for name in names)], rows
 
 
 def shown(difference: Difference | None, name: str) -> str:

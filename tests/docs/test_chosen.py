@@ -59,8 +59,10 @@ def test_the_recommended_method_is_compared_by_paired_draws(tmp_path: Path, monk
         assert (difference.low, difference.high, difference.p) == pytest.approx((low, high, corrected))
     assert differences.keys() == {"depth", "random"}
     head, rows = choice_tables.ahead("starter")
-    assert head == ["without", "against", "divergence, nats less"]
-    assert rows == [["3", "`depth`", "+0.41 ± 0.10 ▲"], ["3", "`random`", "+0.01 ± 0.26"]]
+    assert head == ["without", "models", "against", "divergence, nats less"]
+    assert rows == [["3", "healed", "`depth`", "+0.41 ± 0.10 ▲"], ["3", "healed", "`random`", "+0.01 ± 0.26"]]
+    keep([each | {"trained": each["unhealed"]} for each in lines if each["method"] != "random"], tmp_path, monkeypatch)
+    assert choice_tables.ahead("starter")[1][1] == ["3", "trained", "`depth`", "+0.00 ± 0.00"]
     (alone,) = chosen.contrasts(methods, "divergence", "random", rivals=("depth",)).values()
     assert alone.p == pytest.approx(ttest_rel(divergences["random"], divergences["depth"]).pvalue)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import statistics
 from pathlib import Path
+from typing import Any
 
 import choice_tables
 import choices
@@ -15,8 +17,10 @@ import heat_map
 import pages
 import power
 import pytest
-from finished import lines_in
+import typer
+from finished import Finished, lines_in
 from support.pictures import alike
+from typer.testing import CliRunner
 
 FIGURE = pages.ROOT / "docs" / "figures" / "which-metric.svg"
 CHOOSE = pages.ROOT / "docs" / "choose"
@@ -35,12 +39,30 @@ def methods(amount: tuple[str, int]) -> list[str]:
 
 def test_every_measured_model_is_on_the_pages() -> None:
     assert {"<!-- generated: choices summary -->", "<!-- generated: figure which-metric -->"} <= set(PAGE.splitlines())
-    commands = EVIDENCE.replace("GEMMA", "gemma-3-270m").replace("_", "-").lower()
-    for model, count in chosen.cells():
+    for model, _ in chosen.cells():
         for table in ("all", "ahead"):
             assert f"<!-- generated: choices {table} {model} -->" in EVIDENCE
-        name = model.removesuffix("-135m")
-        assert re.search(rf"choices\.py --model {name}.* --count {count} ", commands)
+
+
+def test_what_is_stored_was_measured_by_the_commands_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: list[str] = []
+
+    class Watched(Finished):
+        def __init__(self, path: Path | None, asked: Any) -> None:
+            super().__init__(path, asked)
+            settings.append(self.setting)
+
+    monkeypatch.setattr(choices, "Finished", Watched)
+    app = typer.Typer()
+    app.command()(choices.main)
+    names = {"SMOLLM2": "smollm2", "GEMMA": "gemma", "MINILM_SST2": "minilm-sst2"}
+    names |= dict.fromkeys(("C4.jsonl", "PILE.jsonl"), "sample.jsonl")
+    for command in re.findall(r"^python benchmarks/choices\.py (.*) --results FILE$", EVIDENCE, re.MULTILINE):
+        words = [names.get(word, word) for word in shlex.split(command)]
+        done = CliRunner().invoke(app, [*words, "--draws", "0"], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+    stored = map(json.loads, chosen.DATA.read_text(encoding="utf-8").splitlines())
+    assert {line["setting"] for line in stored} <= set(settings)
 
 
 def test_the_figure_is_current() -> None:
