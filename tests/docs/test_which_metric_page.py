@@ -102,6 +102,17 @@ def test_no_method_leads_everywhere() -> None:
     assert "avss" not in others
 
 
+def test_one_pass_is_best_spent_on_block_influence() -> None:
+    (starter,) = (
+        line["costs"]
+        for line in map(json.loads, choice_tables.COSTS.read_text(encoding="utf-8").splitlines())
+        if line["model"] == "starter"
+    )
+    cheap = [name for name in methods(STARTER) if 0 < starter.get(next(iter(choices.METHODS[name]["scorers"])), 9) < 2]
+    assert len(cheap) > 3
+    assert max(mean(STARTER, name, "retained") for name in cheap) == mean(STARTER, "block-influence", "retained")
+
+
 def test_what_is_near_may_not_copy() -> None:
     known = chosen.cells()[SMOLLM2]
     assert not chosen.contrasts(known, "divergence")["block-influence"].tells
