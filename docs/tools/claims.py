@@ -42,7 +42,8 @@ def _quarter(model: str, method: str, state: str) -> str:
     if mean.low is None or mean.high is None:
         return f"not decided: {100 * mean.mean:.1f} % retained"
     verdict = "**true**" if mean.low >= QUALITY else "**false**" if mean.high < QUALITY else "not decided"
-    return f"{verdict}: {100 * mean.low:.0f} to {100 * mean.high:.0f} % retained"
+    ends = dict.fromkeys(f"{100 * end:.0f}" for end in (mean.low, mean.high))
+    return f"{verdict}: {' to '.join(ends)} % retained"
 
 
 def _before(methods: Methods, rival: str) -> str:
