@@ -58,19 +58,22 @@ def sites() -> Table:
 
 
 def _columns() -> tuple[list[str], list[dict[str, str]]]:
-    """Return columns of models at the largest number of blocks: their heads, and what is shown by method.
+    """Return a column for each model at the largest number of blocks: their heads, and what is shown by method.
 
-    Divergence and copying after healing stand beside the panel, or for it.
+    Divergence and copying after healing stand behind the panel, or for it.
     """
     head, columns = [], []
     for model, (count, methods) in chosen.largest().items():
+        heads, parts = [], []
         for name in chosen.judged_by(model, methods):
             draws, after = draws_of(methods, name), name != "retained"
-            head.append(f"{chosen.title(model, count)}: {name}{', healed' * after} ({draws} draw{'s' * (draws > 1)})")
+            heads.append(f"{name}{', healed' * after} ({draws} draw{'s' * (draws > 1)})")
             states, signs = STATES[1:] if after else STATES, chosen.signs(methods, name)
-            columns.append(
+            parts.append(
                 {each: figures(lines, name, draws, states, signs.get(each, "")) for each, lines in methods.items()}
             )
+        head.append(f"{chosen.title(model, count)}: {'; '.join(heads)}")
+        columns.append({each: "; ".join(part[each] or "–" for part in parts) for each in methods})
     return head, columns
 
 

@@ -88,16 +88,16 @@ def test_the_summary_shows_what_is_measured_of_each_model(tmp_path: Path, monkey
     small = "SmolLM2-135M, 7 of 30"
     assert head == [
         *("chosen by", "cost", "The starter, 3 of 12: retained (3 draws)"),
-        *(f"{small}: divergence, healed (1 draw)", f"{small}: copying, healed (1 draw)"),
+        f"{small}: divergence, healed (1 draw); copying, healed (1 draw)",
     ]
     assert rows == [
-        ["`divergence, greedy`", "–", f"50.0 → 85.0 ± {wide}", "–", "–"],
-        ["`avss`", "1.2–1.5", f"50.0 → 66.0 ± {far} ▼", "0.50", "80.0"],
-        ["`depth`", "0.0", "50.0 (1) → 70.0 (1) → 75.0 (1)", "–", "–"],
+        ["`divergence, greedy`", "–", f"50.0 → 85.0 ± {wide}", "–"],
+        ["`avss`", "1.2–1.5", f"50.0 → 66.0 ± {far} ▼", "0.50; 80.0"],
+        ["`depth`", "0.0", "50.0 (1) → 70.0 (1) → 75.0 (1)", "–"],
     ]
     assert choice_tables.sites()[1][:2] == [
         ["the neurons (`mlp_act`, the default)", *rows[1][2:]],
-        ["what the block adds (`block_delta`)", "–", "–", "–"],
+        ["what the block adds (`block_delta`)", "–", "–"],
     ]
     cells = [
         {each.head: each.cells for each in heat_map.columns(model, methods)}
