@@ -44,10 +44,12 @@ README = ROOT / "README.md"
 LONG = frozenset(
     """
     README.md
+    docs/choose/compare-scorers.md
     docs/choose/cut-seams.md
     docs/choose/first-blocks.md
     docs/choose/run-a-grid.md
     docs/measure/compare-models.md
+    docs/measure/lm-eval.md
     docs/measure/read-a-report.md
     docs/reference/starter.md
     docs/repair/healers.md
@@ -56,6 +58,7 @@ LONG = frozenset(
     docs/shrink/first-run.md
     docs/shrink/prune-your-model.md
     docs/shrink/size-or-quality.md
+    docs/shrink/when-it-fails.md
     """.split()
 )
 """Pages that take more than five seconds; CI runs them with the slow tests."""

@@ -91,6 +91,7 @@ def test_a_run_does_what_was_foretold(
     assert before["memory"]["weights"] == before["memory"]["verifying"] == 4 * before["parameters"]["original"]
 
 
+@pytest.mark.slow
 def test_sizes_of_plans_that_are_not_known_are_ranges(
     layerimp_command: Run, foretold: Any, calibration_file: Path, tmp_path: Path
 ) -> None:

@@ -287,6 +287,7 @@ def test_without_tasks_a_model_that_knows_nothing_of_the_text_is_refused(
     assert "layerimp: held-out text: nothing can be retained of token_perplexity" in err
 
 
+@pytest.mark.slow
 def test_without_tasks_text_is_held_out(layerimp_command: Run, tmp_path: Path) -> None:
     text = ("--samples", 40, "--max-length", 64, "--tasks", "none", "--evaluator", "harness", "--no-baselines")
     asked = ("--keep", 0.9, "--heal", "rescale", "--output", tmp_path / "out")

@@ -222,6 +222,7 @@ def test_without_memory_for_float32_it_is_refused(monkeypatch: pytest.MonkeyPatc
     assert len(layerimp.find_blocks(model)) == BLOCKS
 
 
+@pytest.mark.slow
 def test_a_deep_model_is_searched_for_what_is_likely_first() -> None:
     """Many fields are as small as its depth; the one that matters comes late among them."""
     config = AutoConfig.for_model(

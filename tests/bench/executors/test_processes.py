@@ -83,6 +83,7 @@ def test_a_worker_that_dies_is_replaced(local: Processes) -> None:
     assert "does not exist" in outcome.error
 
 
+@pytest.mark.slow
 def test_workers_die_with_their_driver(tmp_path: Path) -> None:
     script = tmp_path / "scheduler.py"
     script.write_text(

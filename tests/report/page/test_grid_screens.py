@@ -135,6 +135,7 @@ def test_nothing_scrolls_sideways_on_any_screen(browser: Any, which: str, reques
 @pytest.mark.parametrize(
     "font", ["monospace", *(pytest.param(font, marks=pytest.mark.slow) for font in ("DejaVu Sans", "serif"))]
 )
+@pytest.mark.slow
 def test_it_fits_in_any_font(browser: Any, document: str, crowded: str, font: str) -> None:
     """Another machine has other fonts, some of them half as wide again."""
     shown = browser.new_page()
