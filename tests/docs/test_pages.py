@@ -48,20 +48,24 @@ LONG = frozenset(
     docs/choose/cut-seams.md
     docs/choose/first-blocks.md
     docs/choose/run-a-grid.md
+    docs/choose/scorers.md
     docs/measure/compare-models.md
     docs/measure/lm-eval.md
     docs/measure/read-a-report.md
+    docs/reference/python.md
     docs/reference/starter.md
     docs/repair/healers.md
     docs/repair/index.md
     docs/ship/coming-from.md
+    docs/ship/index.md
     docs/shrink/first-run.md
+    docs/shrink/huge-models.md
     docs/shrink/prune-your-model.md
     docs/shrink/size-or-quality.md
     docs/shrink/when-it-fails.md
     """.split()
 )
-"""Pages that take more than five seconds; CI runs them with the slow tests."""
+"""Pages that take more than three seconds; CI runs them with the slow tests."""
 LONG_COMMANDS = re.compile(r"^layerimp (?:run|heal|bench) .*\n", re.MULTILINE)
 """The commands of the README that make it long; its other commands are quick and need none of these."""
 FOLLOWED_ELSEWHERE = {"docs/extend/index.md", "docs/index.md"}
