@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby, islice
 from typing import NamedTuple
 
 Key = tuple[str, str]
@@ -78,10 +79,15 @@ class Stratum(NamedTuple):
     Attributes:
         documents: The number of documents, at least 1.
         weight: The weight of their mean in the average; the weights of all strata add up to 1.
+        part: Which part of the average they belong to, such as a task: a model may know one part and nothing of
+            another. Empty if the documents are all of one kind.
+        floor: The value of that part for a model that knows nothing; None if not known.
     """
 
     documents: int
     weight: float
+    part: str = ""
+    floor: float | None = None
 
 
 def mean_and_error(values: Sequence[float], strata: Sequence[Stratum] = ()) -> tuple[float, float | None]:
@@ -96,7 +102,7 @@ def mean_and_error(values: Sequence[float], strata: Sequence[Stratum] = ()) -> t
     """
     parts = strata or [Stratum(len(values), 1.0)]
     total, square, known, start = 0.0, 0.0, True, 0
-    for count, weight in parts:
+    for count, weight, *_ in parts:
         own = values[start : start + count]
         start += count
         if not own:
@@ -160,6 +166,20 @@ class Metric:
         """The number of documents that were measured; None if not known."""
         values = self.documents if self.likelihood is None else self.likelihood.totals
         return None if values is None else len(values)
+
+    def parts(self) -> list[Metric]:
+        """Return the parts of an average, as metrics of their own; only the metric itself if it names none."""
+        if not any(stratum.part for stratum in self.strata):
+            return [self]
+        parts, values = [], iter(self.documents or ())
+        for (name, floor), run in groupby(self.strata, key=lambda stratum: (stratum.part, stratum.floor)):
+            own = list(run)
+            weight = math.fsum(stratum.weight for stratum in own)
+            strata = tuple(stratum._replace(weight=stratum.weight / weight) for stratum in own)
+            documents = tuple(islice(values, sum(stratum.documents for stratum in own)))
+            value, error = mean_and_error(documents, strata)
+            parts.append(Metric(name, self.name, value, error, floor=floor, documents=documents, strata=strata))
+        return parts
 
     def ends(self, times: float) -> tuple[float, float] | None:
         """Return the ends of an interval of `times` standard errors to either side; for a perplexity, of its loss.

@@ -102,7 +102,7 @@ def _strata(metric: Metric, chosen: Sequence[bool]) -> tuple[Stratum, ...]:
     """Return the strata of the chosen documents, each with its weight."""
     starts = [0, *accumulate(stratum.documents for stratum in metric.strata)]
     counts = [sum(chosen[start:end]) for start, end in pairwise(starts)]
-    return tuple(Stratum(count, whole.weight) for count, whole in zip(counts, metric.strata, strict=True))
+    return tuple(whole._replace(documents=count) for count, whole in zip(counts, metric.strata, strict=True))
 
 
 def check_halves(intact: Sequence[Metric]) -> None:

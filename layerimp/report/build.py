@@ -15,7 +15,17 @@ from layerimp.report.results.rows import Removable
 from layerimp.report.results.scores import Agreement, Scored, common_steps
 from layerimp.report.retained import FEW, Retained, counting, removable, shares, summed_up, why_nothing, worst_by_repeat
 from layerimp.report.rows import Left, Measurements, Removed, rows
-from layerimp.report.statistics import by_task, costs, flips_by_task, interval, mean_tau, self_tau, stability
+from layerimp.report.statistics import (
+    NOISE,
+    by_task,
+    costs,
+    flips_by_task,
+    interval,
+    mean_tau,
+    parts_at_floor,
+    self_tau,
+    stability,
+)
 from layerimp.report.words import amount_name
 from layerimp.steps import Step, named, removed_by, simplest
 
@@ -147,8 +157,14 @@ def unknown(intact: Mapping[Key, Metric], by_task: Mapping[str, Metric]) -> Iter
     for task, metric in by_task.items():
         if reason := why_nothing(metric):
             yield reason
-        elif metric.likelihood is None and metric.floor is None:
+            continue
+        if metric.likelihood is None and metric.floor is None:
             yield f"{task}: the evaluator gives no floor of {metric.name}, so that what chance gives counts as retained"
+        if unknown_parts := parts_at_floor(metric):
+            yield (
+                f"{task}: what is retained leaves out {', '.join(unknown_parts)}, where the intact model is not "
+                f"{NOISE:g} standard errors above what chance gives"
+            )
     if unsure := [f"{m.name} of {m.task}" for m in intact.values() if m.stderr is None]:
         yield f"no error is known, so that no winner can be determined: {_few(unsure)}"
     if alone := [f"{m.name} of {m.task}" for m in intact.values() if m.count is None and m.stderr is not None]:

@@ -13,7 +13,7 @@ from layerimp.metric import Key, Metric, Stratum
 from layerimp.report.paired_bootstrap import DRAWS, Array, Estimate, drawable, resampled, scales
 from layerimp.report.results import measures
 from layerimp.report.results.rows import Level
-from layerimp.report.statistics import NOISE, at_floor, interval
+from layerimp.report.statistics import NOISE, at_floor, interval, parts_at_floor
 
 Kind = Literal["likelihood", "accuracy"]
 
@@ -94,7 +94,8 @@ def retained(intact: Metric, pruned: Sequence[Metric]) -> Estimate:
     """Return what is retained of one task, by repeat.
 
     For a likelihood this is (H0 - H) / (H0 - H(intact)), where H is the loss on all documents and H0 the loss of the
-    unigram model; for other metrics (value - floor) / (intact - floor), which for an average is a ratio of means.
+    unigram model; for other metrics (value - floor) / (intact - floor), which for an average is a ratio of means over
+    the parts of which the intact model knows something: on others, values above or below the floor are chance.
 
     Args:
         intact: The intact model's metric, for which `why_nothing` is empty.
@@ -108,11 +109,15 @@ def retained(intact: Metric, pruned: Sequence[Metric]) -> Estimate:
             return Estimate(np.full(len(pruned), math.nan))
         left = np.array([one.totals for one in known if one is not None]).T - nothing[:, None]
         return _share(intact.task, left, best)
-    floor = intact.floor or 0.0
     if drawable([intact, *pruned]):
-        values, scale = np.array([one.documents for one in pruned], dtype=np.float64).T, scales(intact)
-        best = np.array(intact.documents)[:, None] - floor
-        return _share(intact.task, (values - floor) * scale, best * scale, intact.strata)
+        parts, unknown = intact.parts(), parts_at_floor(intact)
+        floors = np.concatenate([np.full(part.count or 0, part.floor or 0.0) for part in parts])
+        counts = np.concatenate([np.full(part.count or 0, part.task not in unknown) for part in parts])
+        values = np.array([one.documents for one in (intact, *pruned)], dtype=np.float64).T
+        gains = ((values - floors[:, None]) * scales(intact))[counts]
+        strata = [stratum for stratum in intact.strata if stratum.part not in unknown]
+        return _share(intact.task, gains[:, 1:], gains[:, :1], strata)
+    floor = intact.floor or 0.0
     gain = intact.value - floor
     points = np.array([(one.value - floor) / gain for one in pruned])
     errors = [

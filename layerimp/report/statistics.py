@@ -127,7 +127,12 @@ NOISE = 2.0
 
 
 def at_floor(metric: Metric) -> bool:
-    """Whether a model is less than `NOISE` standard errors better than one that knows nothing; no if not known."""
+    """Whether a model is less than `NOISE` standard errors better than one that knows nothing; no if not known.
+
+    For an average with parts, whether it is so on all parts.
+    """
+    if len(parts := metric.parts()) > 1:
+        return all(map(at_floor, parts))
     if (likelihood := metric.likelihood) is not None:
         if likelihood.unigram is None or len(likelihood.totals) < 2:
             return False
@@ -144,6 +149,12 @@ def at_floor(metric: Metric) -> bool:
     return not (gain > 0 and gain >= NOISE * error)
 
 
+def parts_at_floor(metric: Metric) -> list[str]:
+    """List the parts of an average of which a model knows nothing, though it knows others."""
+    parts = metric.parts()
+    return [part.task for part in parts if at_floor(part)] if len(parts) > 1 else []
+
+
 def measured(metric: Metric, intact: Metric | None = None) -> Measured:
     """Return a metric without the values of documents, but with the flips if the intact model's is given."""
     low, high = metric.ends(times_stderr(metric.count)) or (None, None)
@@ -157,6 +168,7 @@ def measured(metric: Metric, intact: Metric | None = None) -> Measured:
         higher_is_better=metric.higher_is_better,
         floor=metric.floor,
         at_floor=at_floor(metric),
+        parts_at_floor=parts_at_floor(metric),
         members=list(metric.members),
         flips=None if intact is None else flips(intact, [metric]),
     )

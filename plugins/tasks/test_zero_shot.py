@@ -81,11 +81,12 @@ def test_a_mean_has_the_error_of_independent_tasks_and_no_part_may_be_missing() 
 
 def test_the_documents_of_each_task_are_a_stratum_of_the_mean_also_within_a_group() -> None:
     inner = (Stratum(2, 0.5), Stratum(3, 0.5))
-    one = Metric("a", "acc", 0.75, 0.2, documents=(1.0, 0.5), hashes=(1, 2))
+    one = Metric("a", "acc", 0.75, 0.2, floor=0.5, documents=(1.0, 0.5), hashes=(1, 2))
     other = Metric("b", "acc", 0.5, 0.3, documents=(1.0, 0.0, 0.0, 1.0, 0.5), hashes=(3, 4, 5, 6, 7), strata=inner)
     group = SimpleNamespace(metadata={"mean_of": {"a": "acc", "b": "acc"}}, get_all_tasks=list, get_all_groups=list)
     (mean,) = averages({"both": group}, [one, other])
-    assert mean.strata == (Stratum(2, 0.5), Stratum(2, 0.25), Stratum(3, 0.25))
+    assert mean.strata == (Stratum(2, 0.5, "a", 0.5), Stratum(2, 0.25, "b"), Stratum(3, 0.25, "b"))
+    assert [(part.task, part.value, part.floor) for part in mean.parts()] == [("a", 0.75, 0.5), ("b", 0.5, None)]
     assert mean.documents == (1.0, 0.5, 1.0, 0.0, 0.0, 1.0, 0.5)
     variances = 0.125 / 2, 0.5 / 2, 0.25 / 3  # of the means of (1, 0.5), (1, 0) and (0, 1, 0.5)
     weights = 0.5, 0.25, 0.25

@@ -17,7 +17,7 @@ from support.reports import MadeUpRun, model_of
 
 from layerimp.calibration.sampling import Calibration
 from layerimp.cli.display import Screen
-from layerimp.evaluator import Likelihood, Metric
+from layerimp.evaluator import Likelihood, Metric, Stratum
 from layerimp.pruner import PrunePlan
 from layerimp.report.results.comparison import ModelResults
 from layerimp.report.results.models import Size
@@ -200,6 +200,17 @@ def test_notes_say_what_the_numbers_cannot() -> None:
         "not known document by document, and so compared as if on different ones: f1 of bare, ter of lower",
         "a retains 125.0% of few: it is better than the intact model, no more than chance explains (p = 0.5)",
         "a retains 102.0% of u: it is better than the intact model, more than chance explains (p = 9.3e-10)",
+    ]
+
+
+def test_a_note_names_the_parts_of_an_average_that_cannot_be_retained() -> None:
+    strata = (Stratum(100, 0.5, "knows", 0.25), Stratum(100, 0.5, "guesses", 0.5))
+    right = tuple(float(n % 100 < (70 if n < 100 else 52)) for n in range(200))
+    mean = Metric("both", "accuracy", 0.61, 0.03, floor=0.375, documents=right, strata=strata)
+    notes = compare({"original": [mean], "a": [mean]}).model.all_notes
+    assert notes == [
+        "both: what is retained leaves out guesses, where the intact model is not 2 standard errors above what "
+        "chance gives"
     ]
 
 

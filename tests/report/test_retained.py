@@ -13,7 +13,7 @@ from scipy import stats
 from layerimp.evaluator import Likelihood, Metric, Stratum, mean_and_error
 from layerimp.report.paired_bootstrap import difference
 from layerimp.report.retained import counting, retained, summed_up, why_nothing
-from layerimp.report.statistics import at_floor
+from layerimp.report.statistics import at_floor, parts_at_floor
 
 UNIGRAM = (-90.0, -60.0, -45.0)
 
@@ -205,6 +205,40 @@ def test_an_average_retains_a_ratio_of_means_with_the_error_within_its_tasks() -
     parts = zip(weights, np.split(left, [60]), strict=True)
     error = math.sqrt(sum(w**2 * own.var(ddof=1) / len(own) for w, own in parts)) / (mean(intact) - 0.4)
     assert found.error == pytest.approx(error, rel=0.05)
+
+
+def averaged(values: np.ndarray) -> Metric:
+    """An average of three parts: floor 0.25 on 40 documents, floor 0.6 on 30, and floor 0.5 on 2 x 20 as one part."""
+    sizes, floors = (40, 30, 20, 20), (0.25, 0.6, 0.5, 0.5)
+    names, weights = ("options", "yes or no", "pairs", "pairs"), (1 / 3, 1 / 3, 1 / 6, 1 / 6)
+    strata = tuple(map(Stratum, sizes, weights, names, floors))
+    mean, error = mean_and_error(values.tolist(), strata)
+    return Metric("mean", "accuracy", mean, error, floor=0.45, documents=tuple(values.tolist()), strata=strata)
+
+
+def answered(*right: int) -> np.ndarray:
+    """So many right answers of the 40, 30, 20 and 20 documents."""
+    return np.concatenate(
+        [np.repeat((1.0, 0.0), (n, size - n)) for n, size in zip(right, (40, 30, 20, 20), strict=True)]
+    )
+
+
+def test_an_average_retains_nothing_of_a_part_that_the_intact_model_does_not_know() -> None:
+    """A model that answers a question of two options otherwise by chance seems to gain or to lose by it."""
+    intact = averaged(answered(30, 12, 18, 12))  # 0.4 where the most frequent answer gives 0.6
+    assert parts_at_floor(intact) == ["yes or no"]
+    unlike = [averaged(answered(20, n, 15, 11)) for n in (5, 12, 28)]
+    found = retained(intact, unlike)
+    gained, left = (30 / 40 - 0.25) + (30 / 40 - 0.5), (20 / 40 - 0.25) + (26 / 40 - 0.5)
+    assert found.points.tolist() == pytest.approx([left / gained] * 3)
+    assert found.documents == 80
+    assert not why_nothing(intact)
+
+
+def test_nothing_is_retained_of_an_average_if_no_part_is_known() -> None:
+    intact = averaged(answered(11, 20, 11, 11))
+    assert at_floor(intact)
+    assert "nothing can be retained" in why_nothing(intact)
 
 
 def test_a_mean_over_tasks_has_the_degrees_of_freedom_of_the_task_with_the_fewest() -> None:

@@ -7,10 +7,13 @@ import math
 import pytest
 
 from layerimp.defaults import POOR
+from layerimp.evaluator import Metric, Stratum
 from layerimp.fidelity import Copying, Fidelity, Generation, Spread, WithImages
 from layerimp.pipeline.shrunk import judged
 from layerimp.report.results.measures import Retained, Share
-from layerimp.report.tables.shrunk import _errors, _times
+from layerimp.report.results.shrunk import ShrinkReport, TaskRetained
+from layerimp.report.statistics import measured
+from layerimp.report.tables.shrunk import _errors, _retained, _times
 
 
 def generation(loops: float) -> Generation:
@@ -63,6 +66,15 @@ def test_the_error_of_loops_is_that_of_a_share() -> None:
     assert errors["copying"] is errors["divergence"] is errors["agreement with images"] is None
     errors = _errors(Fidelity(with_images=seen(1.0, 0.5)))
     assert (errors["divergence with images"], errors["agreement with images"]) == (0.2, 0.1)
+
+
+def test_an_average_says_which_of_its_tasks_do_not_count() -> None:
+    strata = (Stratum(4, 0.5, "knows", 0.25), Stratum(4, 0.5, "guesses", 0.5))
+    whole = measured(Metric("both", "accuracy", 0.75, 0.1, documents=(1.0,) * 6 + (0.0,) * 2, strata=strata))
+    task = TaskRetained(task="both", metric="accuracy", intact=whole, small=whole, retained=Share(mean=1.0, stderr=0.1))
+    row, left_out = _retained(ShrinkReport.model_construct(fidelity=None, tasks=[task]))
+    assert row.startswith("both")
+    assert left_out == "(kept: without guesses, where the intact model is at chance)"
 
 
 def test_short_times_are_in_seconds() -> None:

@@ -86,6 +86,8 @@ class Measured(Part):
     """The value of a model that knows nothing; null if not known."""
     at_floor: bool = False
     """Whether it is less than two standard errors better than a model that knows nothing."""
+    parts_at_floor: list[str] = Field(default=[])
+    """For an average, the parts at which that is so. What is retained leaves out those of the intact model."""
     members: list[str] = Field(default=[])
     """For the average of several tasks that are also measured, the names of these."""
     flips: Flips | None = None

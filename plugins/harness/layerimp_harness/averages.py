@@ -36,7 +36,7 @@ def averages(groups: Mapping[str, Any], metrics: Sequence[Metric]) -> Iterator[M
         inside = [task.task_name for task in group.get_all_tasks()] + [one.name for one in group.get_all_groups()]
         errors, floors = [part.stderr for part in parts], [part.floor for part in parts]
         stderr = None if None in errors else math.hypot(*filter(None, errors)) / len(parts)
-        details = stratified(parts, [1 / len(parts)] * len(parts))
+        details = stratified(parts, [1 / len(parts)] * len(parts), apart=True)
         if details:
             _, stderr = mean_and_error(details["documents"], details["strata"])
         yield Metric(
@@ -83,17 +83,18 @@ def details_of(
     return details
 
 
-def stratified(parts: Sequence[Metric], weights: Sequence[float]) -> dict[str, Any]:
+def stratified(parts: Sequence[Metric], weights: Sequence[float], *, apart: bool = False) -> dict[str, Any]:
     """Return the documents of an average, in strata, with their hashes; nothing unless they are known of every part.
 
     Args:
         parts: The metrics that are averaged. The strata of a part that is an average itself are those of the whole.
         weights: The weight of each part.
+        apart: Whether a model may know one part and nothing of another.
     """
     if any(not part.documents for part in parts):
         return {}
     strata = _with_pairs(
-        Stratum(stratum.documents, weight * stratum.weight)
+        Stratum(stratum.documents, weight * stratum.weight, *((part.task, part.floor) if apart else ()))
         for part, weight in zip(parts, weights, strict=True)
         for stratum in part.strata or [Stratum(len(part.documents or ()), 1.0)]
     )
@@ -117,7 +118,9 @@ def _with_pairs(strata: Iterable[Stratum]) -> tuple[Stratum, ...]:
     joined: list[Stratum] = []
     for stratum, same in groupby(strata):
         run = list(same)
-        joined += [Stratum(len(run), len(run) * stratum.weight)] if stratum.documents == 1 else run
+        if stratum.documents == 1:
+            run = [stratum._replace(documents=len(run), weight=len(run) * stratum.weight)]
+        joined += run
     return tuple(joined)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from layerimp_harness.tasks import TaskSet
 
-SCORING = 4
+SCORING = 5
 """The version of the scoring; incremented with every change that can alter a metric, even in its last digits."""
 
 
