@@ -168,14 +168,14 @@ class Metric:
         return None if values is None else len(values)
 
     def parts(self) -> list[Metric]:
-        """Return the parts of an average, as metrics of their own; only the metric itself if it names none."""
+        """Return the parts of an average as metrics of their own; none unless it names them."""
         if not any(stratum.part for stratum in self.strata):
-            return [self]
+            return []
         parts, values = [], iter(self.documents or ())
         for (name, floor), run in groupby(self.strata, key=lambda stratum: (stratum.part, stratum.floor)):
             own = list(run)
             weight = math.fsum(stratum.weight for stratum in own)
-            strata = tuple(stratum._replace(weight=stratum.weight / weight) for stratum in own)
+            strata = tuple(Stratum(stratum.documents, stratum.weight / weight) for stratum in own)
             documents = tuple(islice(values, sum(stratum.documents for stratum in own)))
             value, error = mean_and_error(documents, strata)
             parts.append(Metric(name, self.name, value, error, floor=floor, documents=documents, strata=strata))

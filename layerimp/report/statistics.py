@@ -16,7 +16,7 @@ from scipy.optimize import brentq
 from scipy.special import stdtrit
 
 from layerimp.metric import Key, Metric, mean_and_error
-from layerimp.report.results.measures import LEVEL, Cost, Difference, Flips, Interval, Measured
+from layerimp.report.results.measures import LEVEL, AveragedPart, Cost, Difference, Flips, Interval, Measured
 from layerimp.report.results.models import Stability
 
 Name = TypeVar("Name", bound=Hashable)
@@ -131,7 +131,7 @@ def at_floor(metric: Metric) -> bool:
 
     For an average with parts, whether it is so on all parts.
     """
-    if len(parts := metric.parts()) > 1:
+    if parts := metric.parts():
         return all(map(at_floor, parts))
     if (likelihood := metric.likelihood) is not None:
         if likelihood.unigram is None or len(likelihood.totals) < 2:
@@ -150,9 +150,8 @@ def at_floor(metric: Metric) -> bool:
 
 
 def parts_at_floor(metric: Metric) -> list[str]:
-    """List the parts of an average of which a model knows nothing, though it knows others."""
-    parts = metric.parts()
-    return [part.task for part in parts if at_floor(part)] if len(parts) > 1 else []
+    """List the parts of an average of which a model knows nothing."""
+    return [part.task for part in metric.parts() if at_floor(part)]
 
 
 def measured(metric: Metric, intact: Metric | None = None) -> Measured:
@@ -168,7 +167,10 @@ def measured(metric: Metric, intact: Metric | None = None) -> Measured:
         higher_is_better=metric.higher_is_better,
         floor=metric.floor,
         at_floor=at_floor(metric),
-        parts_at_floor=parts_at_floor(metric),
+        parts={
+            part.task: AveragedPart(value=part.value, stderr=part.stderr, floor=part.floor, at_floor=at_floor(part))
+            for part in metric.parts()
+        },
         members=list(metric.members),
         flips=None if intact is None else flips(intact, [metric]),
     )

@@ -63,6 +63,19 @@ class Flips(Part):
     """How many documents went from wrong to right; the mean over the repeats."""
 
 
+class AveragedPart(Part):
+    """A part of an average, such as a task."""
+
+    value: Number
+    """The value."""
+    stderr: Known
+    """The standard error over its documents; null if there is none."""
+    floor: Known
+    """The value of a model that knows nothing; null if not known."""
+    at_floor: bool
+    """Whether it is less than two standard errors better than a model that knows nothing."""
+
+
 class Measured(Part):
     """One metric of one model."""
 
@@ -86,8 +99,9 @@ class Measured(Part):
     """The value of a model that knows nothing; null if not known."""
     at_floor: bool = False
     """Whether it is less than two standard errors better than a model that knows nothing."""
-    parts_at_floor: list[str] = Field(default=[])
-    """For an average, the parts at which that is so. What is retained leaves out those of the intact model."""
+    parts: dict[str, AveragedPart] = Field(default={})
+    """For an average whose parts are known apart, these by name. What is retained leaves out those at which the intact
+    model is at its floor."""
     members: list[str] = Field(default=[])
     """For the average of several tasks that are also measured, the names of these."""
     flips: Flips | None = None

@@ -87,10 +87,8 @@ def _retained(report: ShrinkReport) -> Iterator[str]:
     for task in report.tasks[:TASKS]:
         kept = f"{share_cell(task.retained)} kept" if task.retained else "at chance"
         yield _row(task.task, measured(task.intact), measured(task.small), kept)
-        if task.intact.parts_at_floor:
-            yield from _wrapped(
-                f"(kept: without {', '.join(task.intact.parts_at_floor)}, where the intact model is at chance)"
-            )
+        if unknown := [name for name, part in task.intact.parts.items() if part.at_floor]:
+            yield from _wrapped(f"(kept: without {', '.join(unknown)}, where the intact model is at chance)")
     if len(report.tasks) > TASKS:
         yield f"and {len(report.tasks) - TASKS} tasks more (see the report)"
 
