@@ -163,13 +163,17 @@ class Pass:
         raise error
 
     def _stage(self, scored: Scored) -> AbstractContextManager[Advance]:
-        """The stage of the pass, which counts batches, or the blocks of an offloaded model."""
+        """The stage of the pass, which counts batches, or the blocks of an offloaded model.
+
+        A search may score several times without the same steps, so the stage then says how many candidates it scores.
+        """
         labels, stack = ", ".join(dict.fromkeys(label for label, _ in self._attending())), scored.stack
         rounds, unit = (stack, "blocks") if stack.offloaded else (scored.calibration, "batches")
         total = len(rounds) if isinstance(rounds, Sized) else None
         unit_bytes = stack.residency.block_bytes if stack.residency else 0
-        without = f" without {written(scored.removed)}" if scored.removed else ""
-        return scored.progress.stage(f"score {labels}{without}", total, unit=unit, unit_bytes=unit_bytes)
+        amount = sum(map(len, scored.series))
+        of = f" of {amount} candidate{'s' * (amount != 1)} without {written(scored.removed)}" if scored.removed else ""
+        return scored.progress.stage(f"score {labels}{of}", total, unit=unit, unit_bytes=unit_bytes)
 
     def _drive(self, scored: Scored, advance: Advance) -> Drive:
         """What the sweep is to read for the scorers, and how it reaches them."""

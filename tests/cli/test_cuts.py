@@ -31,6 +31,7 @@ def test_a_run_may_cut_seams(
     asked = ["--cuts", "all", "--pruner", pruner, "--count", 2, "--tasks", task, "--output", output, "--json"]
     code, out, err = layerimp_command("run", *scoring, *asked)
     assert code == 0, err
+    assert ("score block-influence of 5 candidates without" in err) == (pruner == "greedy")
     found = by_label(out)["scorers"]["block-influence"]
     assert found["blocks"] == STEPS
     assert len(found["scores"]) == len(STEPS)
