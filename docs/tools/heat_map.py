@@ -72,7 +72,7 @@ def picture() -> str:
                     _cell(axes, (left, row * ROW), cell, *each.cells[name])
             left += cell
         left += GAP
-    return standalone(str(drawn(figure, "which-metric", "What is retained, in per cent, by method and model")))
+    return standalone(str(drawn(figure, "which-metric", "How near models are to the intact one, by method")))
 
 
 def _cell(axes: Axes, corner: tuple[float, float], wide: float, text: str, full: float) -> None:

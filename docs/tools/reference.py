@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from pydantic import BaseModel
+import documents
+import measured
+from table_text import table
 
+if TYPE_CHECKING:
     from layerimp.registry.catalog import Kind
     from layerimp.registry.names import Names
 
 ROOT = Path(__file__).parents[2]
 DIRECTIVE = re.compile(r"^<!-- generated: (\S+)(.*?) -->$", re.MULTILINE)
-SHOWN_ELSEWHERE = frozenset({"recipe", "grid", "checkpoint"})
-"""What has a schema, and no table among those of the documents."""
 KINDS: dict[Kind, str] = {
     "scorer": "choose/scorers.md",
     "pruner": "choose/pruners.md",
@@ -65,22 +65,6 @@ def _types(command: str) -> dict[str, Any]:
     return found
 
 
-def described_models() -> dict[str, type[BaseModel]]:
-    """Return the parts of recipe files, by the name under which a page requests a table."""
-    from layerimp.bench.grid import Grid, ModelSpec
-    from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe
-    from layerimp.recipe.experiment import Experiment
-
-    return {
-        "recipe": Recipe,
-        "experiment": Experiment,
-        "calibration": CalibrationSpec,
-        "component": ComponentSpec,
-        "grid": Grid,
-        "grid-model": ModelSpec,
-    }
-
-
 def schema_files() -> dict[str, str]:
     """Return the JSON Schemas as the site serves them, by name: `reference/schemas/NAME.json`."""
     from layerimp.cli.schema import DESCRIBED, schema_of
@@ -103,7 +87,7 @@ def _shipped_names() -> Names:
 
 
 def _command_list() -> str:
-    return _table(("command", ""), [(f"[`layerimp {n}`](#{n})", c.short_help) for n, c in commands().items()])
+    return table(("command", ""), [(f"[`layerimp {n}`](#{n})", c.short_help) for n, c in commands().items()])
 
 
 def _command(name: str) -> str:
@@ -117,7 +101,7 @@ def _command(name: str) -> str:
     if example:
         parts.append(f"For example:\n\n```bash\n{example}\n```")
     options = [(f"`{names[p.name]}`", *_default_and_meaning(p)) for p in command.params]
-    parts.append(_table(("option", "default", "meaning"), options))
+    parts.append(table(("option", "default", "meaning"), options))
     return "\n\n".join(parts)
 
 
@@ -150,13 +134,13 @@ def _options(kind: Kind, name: str) -> str:
     fields = registry().get(kind, name).Config.model_fields
     if not fields:
         return f"The {kind} `{name}` has no options."
-    table = f"Options of `{name}`, set with `--set {name}.OPTION=VALUE`:\n\n{_fields(fields, 'option')}"
+    shown = f"Options of `{name}`, set with `--set {name}.OPTION=VALUE`:\n\n{_fields(fields, 'option')}"
     named = [f"`{variant}` for `{settings(preset)}`" for variant, preset in registry().variants(kind, name).items()]
-    return f"{table}\n\nVariants with names of their own: {', '.join(named)}." if named else table
+    return f"{shown}\n\nVariants with names of their own: {', '.join(named)}." if named else shown
 
 
 def _model(name: str) -> str:
-    kind = described_models()[name]
+    kind = documents.described_models()[name]
     own = kind.__annotations__  # inherited fields have a table of their own
     return _fields({field: info for field, info in kind.model_fields.items() if field in own}, "field")
 
@@ -166,7 +150,7 @@ def _fields(fields: dict[str, Any], what: str) -> str:
         (f"`{name}`", _type(field), f"`{_value(field)}`" if not field.is_required() else "", field.description or "")
         for name, field in fields.items()
     ]
-    return _table((what, "type", "default", "meaning"), rows)
+    return table((what, "type", "default", "meaning"), rows)
 
 
 def _type(field: Any) -> str:
@@ -180,7 +164,7 @@ def _type(field: Any) -> str:
         if getattr(limit, name, None) is not None
     ]
     text = ", ".join([type_name(field.annotation), *found])
-    for name, model in described_models().items():
+    for name, model in documents.described_models().items():
         text = re.sub(rf"\b{model.__name__}\b", f"[{name}](#{name})", text)
     return text
 
@@ -223,7 +207,7 @@ def _components(kind: Kind) -> str:
         cls = registry().get(kind, name)
         further = "".join(f", `{variant}`" for variant in registry().variants(kind, name))
         rows.append((f"[`{name}`]({page_of(kind, name)}){further}", cls.summary(), cls.reference))
-    return _table((kind, "", "source"), rows)
+    return table((kind, "", "source"), rows)
 
 
 def page_of(kind: Kind, name: str) -> str:
@@ -238,83 +222,6 @@ def page_of(kind: Kind, name: str) -> str:
     raise KeyError(f"no page in {folder} holds {wanted}")
 
 
-def _documents(*names: str) -> str:
-    from layerimp.cli.schema import model_of
-
-    return "\n\n".join(map(_typed, dict.fromkeys(part for name in names for part in parts(model_of(name)))))
-
-
-def _document_list() -> str:
-    """The table of all that has a JSON Schema, with the place of its fields on this page, and its schema."""
-    from layerimp.cli.schema import DESCRIBED, model_of
-
-    rows = []
-    for name in DESCRIBED:
-        model = model_of(name)
-        page = "" if name in SHOWN_ELSEWHERE else f"[`{model.__name__}`](#{model.__name__.lower()})"
-        summary = " ".join((model.__doc__ or "").partition(".")[0].split())
-        rows.append((page, summary, f"[{name}](schemas/{name}.json)"))
-    return _table(("fields", "what it is", "schema"), rows)
-
-
-def parts(document: type[BaseModel]) -> list[type[BaseModel]]:
-    """Return the model of a document and the models in it, each once, from the whole to the details."""
-    models = [document]
-    for model in models:  # the list grows during the loop
-        for field in model.model_fields.values():
-            models += [inner for inner in _models(field.annotation) if inner not in models]
-    return models
-
-
-def _models(hint: Any) -> Iterator[type[BaseModel]]:
-    """Yield the models in a type, but for the parts of recipes, which have a page of their own."""
-    from typing import get_args
-
-    if _is_model(hint) and hint not in described_models().values():
-        yield hint
-    for inner in get_args(hint):
-        yield from _models(inner)
-
-
-def _is_model(hint: Any) -> bool:
-    from pydantic import BaseModel
-
-    return isinstance(hint, type) and issubclass(hint, BaseModel)
-
-
-def _typed(part: type[BaseModel]) -> str:
-    fields = sorted(part.model_fields.items(), key=lambda field: field[0] != "schema_version")
-    rows = [(f"`{name}`", _words(field.annotation), field.description or "") for name, field in fields]
-    heading = f"### {part.__name__} {{ #{part.__name__.lower()} }}"
-    return f"{heading}\n\n{' '.join((part.__doc__ or '').split())}\n\n{_table(('field', 'type', 'meaning'), rows)}"
-
-
-def _words(hint: Any) -> str:
-    """Describe a type in words; parts with a table of their own are linked."""
-    from collections.abc import Mapping
-    from types import UnionType
-    from typing import Union, get_args, get_origin
-
-    from layerimp.cli.plugins import type_name
-
-    args = get_args(hint)
-    if hasattr(hint, "__metadata__"):
-        return _words(args[0])
-    if name := next((name for name, model in described_models().items() if model is hint), None):
-        return f"[{name}](recipe.md#{'a-run' if name == 'recipe' else name})"
-    if _is_model(hint):
-        return f"[{hint.__name__}](#{hint.__name__.lower()})"
-    if get_origin(hint) in (dict, Mapping, list) or args[1:] == (...,):
-        inner = _words(args[0] if args[1:] == (...,) else args[-1])
-        kind = "mapping" if get_origin(hint) in (dict, Mapping) else "list"
-        return inner.replace("mapping of", "mappings of", 1) if "mapping" in inner else f"{kind} of {inner}"
-    if get_origin(hint) is tuple:
-        return f"pair of {_words(args[0])}s"
-    if get_origin(hint) in (Union, UnionType):
-        return " | ".join(map(_words, args))
-    return "any value" if hint is Any else type_name(hint)
-
-
 def _file(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
@@ -322,50 +229,6 @@ def _file(name: str) -> str:
 def _figure(name: str) -> str:
     """A picture in the colours of the site, which has a switch between light and dark."""
     return re.sub(r"<style>.*?</style>", "", _file(f"docs/figures/{name}.svg"))
-
-
-def _choices(what: str, model: str = "") -> str:
-    """A table of what methods choose, of a model or of all, or of what it bears: see the functions below."""
-    import choice_tables as tables
-    import claims
-    import power
-
-    if model:
-        head, rows = {"all": tables.of_model, "ahead": tables.ahead, "tasks": tables.by_task}[what](model)
-        return _table(head, rows) if rows else "Not measured yet."
-    parts = {"summary": tables.summary, "sites": tables.sites, "sets": tables.sets}
-    return _table(*(parts | {"claims": claims.table, "power": power.table})[what]())
-
-
-def _published() -> str:
-    """Table 1 of the AVSS paper."""
-    import published
-
-    return _table(*published.table())
-
-
-def _seams(model: str = "") -> str:
-    """A table of what seams are worth: for one model at all numbers of blocks, or for all models at the largest."""
-    import seams_compared
-
-    return _table(*(seams_compared.table(model) if model else seams_compared.summary()))
-
-
-def _architectures(what: str, head: str = "") -> str:
-    """What was found for every type of model: `counts`, `conditions`, `scorers`, and by head `exact` and `others`."""
-    import architecture_tables as tables
-
-    if what in ("conditions", "exact"):
-        return tables.exact(head) if head else tables.conditions()
-    return _table(*(tables.others(head) if head else getattr(tables, what)()))
-
-
-def _healing(how: str) -> str:
-    """A table of what healing brings back: `linear`, or by training."""
-    import healed
-    import trained
-
-    return _table(*{"linear": healed.table, "training": trained.table}[how]())
 
 
 def _layers() -> str:
@@ -384,7 +247,7 @@ def _layers() -> str:
             file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
             text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
             rows.append(("– " * (number > 0) + f"`{name}`", text.partition("\n\n")[0]))
-    return _table(("module", "content"), rows)
+    return table(("module", "content"), rows)
 
 
 def _contracts(kind: str) -> str:
@@ -399,67 +262,16 @@ def _contracts(kind: str) -> str:
     )
 
 
-def _lm_eval(what: str) -> str:
-    """A table that sets layerimp's model beside that of lm_eval: `equality`, or `speed`."""
-    import beside_lm_eval
-
-    return _table(*{"equality": beside_lm_eval.equality, "speed": beside_lm_eval.speed}[what]())
-
-
-def _distances() -> str:
-    """The table of how far pruned and rounded models are from the intact ones."""
-    import distances
-
-    return _table(*distances.table())
-
-
-def _rounded() -> str:
-    """The table of rounded weights beside removed blocks."""
-    import rounded
-
-    return _table(*rounded.table())
-
-
-def _shrunk(what: str) -> str:
-    """What `layerimp shrink` made of models: the table of `all`, the `short` one, another of it, or the `figure`."""
-    import quality_and_speed
-    import shrunk
-
-    if what == "figure":
-        return quality_and_speed.picture()
-    tables = {"all": shrunk.table, "short": shrunk.short}
-    tables |= {"continuations": shrunk.continuations, "trainings": shrunk.trainings}
-    return _table(*tables[what]())
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
-
-
-_PARTS: dict[str, Callable[..., str]] = {
-    "architectures": _architectures,
-    "choices": _choices,
+_PARTS: dict[str, Callable[..., str]] = measured.PARTS | {
     "command": _command,
     "commands": _command_list,
     "contracts": _contracts,
     "components": _components,
-    "distances": _distances,
-    "document-list": _document_list,
-    "documents": _documents,
+    "document-list": documents.overview,
+    "documents": documents.tables,
     "fields": _model,
     "figure": _figure,
     "file": _file,
-    "healing": _healing,
     "layers": _layers,
-    "lm-eval": _lm_eval,
     "options": _options,
-    "published": _published,
-    "rounded": _rounded,
-    "seams": _seams,
-    "shrunk": _shrunk,
 }

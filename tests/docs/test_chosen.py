@@ -11,6 +11,7 @@ import chosen
 import heat_map
 import numpy as np
 import pytest
+import reference
 from scipy.stats import t, ttest_rel
 from statsmodels.stats.multitest import multipletests
 from support.choice_lines import keep, line, state
@@ -119,6 +120,12 @@ def test_a_model_has_a_row_for_each_amount_and_method(tmp_path: Path, monkeypatc
         ["3", "`depth`", "2", "50.0 → 70.0", "2.00 → 1.00", "0%", "2, 7/8, 11"],
     ]
     assert choice_tables.by_task("starter") == (["chosen by", "`stories`"], [["`depth`", "50 → 70"]])
+
+
+def test_a_page_says_why_there_is_no_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep([line("divergence, greedy"), line("depth")], tmp_path, monkeypatch)
+    assert reference.expanded("<!-- generated: choices ahead starter -->") == "Too few draws yet."
+    assert reference.expanded("<!-- generated: choices ahead smollm2-135m -->") == "Not measured yet."
 
 
 def test_sets_are_judged_by_both_divergences_the_nearest_first() -> None:

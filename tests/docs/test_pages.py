@@ -9,6 +9,7 @@ import shutil
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import documents
 import layerimp_step
 import notebooks
 import pages
@@ -324,15 +325,15 @@ def test_every_command_and_option_has_its_place() -> None:
 
 def test_every_field_has_its_place() -> None:
     recipe, files = ((DOCS / "reference" / f"{name}.md").read_text() for name in ("recipe", "files"))
-    for name, model in reference.described_models().items():
+    for name, model in documents.described_models().items():
         assert f"<!-- generated: fields {name} -->" in recipe
         assert all(field.description for field in model.model_fields.values()), name
     shown = [found for found in reference.DIRECTIVE.finditer(files) if found[1] == "documents"]
     names = [name for found in shown for name in found[2].split()]
-    assert names == [name for name in DESCRIBED if name not in reference.SHOWN_ELSEWHERE]
+    assert names == [name for name in DESCRIBED if name not in documents.SHOWN_ELSEWHERE]
     listed = "".join(reference.expanded(found[0]) for found in shown)
     for name in names:
-        for part in reference.parts(model_of(name)):
+        for part in documents.parts(model_of(name)):
             assert part.__doc__
             table = listed.partition(f"### {part.__name__} {{")[2].partition("###")[0]
             assert all(f"| `{field}` |" in table for field in part.model_fields), part

@@ -1,0 +1,103 @@
+"""The parts of pages that show stored results.
+
+What makes a part is imported only when a page requests it, since some of it loads torch and matplotlib.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from table_text import table
+
+
+def _choices(what: str, model: str = "") -> str:
+    """A table of what methods choose, of one model or of all, or of what that bears out."""
+    import choice_tables as tables
+    import claims
+    import power
+
+    if model:
+        head, rows = {"all": tables.of_model, "ahead": tables.ahead, "tasks": tables.by_task}[what](model)
+        if rows:
+            return table(head, rows)
+        return "Too few draws yet." if tables.of_model(model)[1] else "Not measured yet."
+    parts = {"summary": tables.summary, "sites": tables.sites, "sets": tables.sets}
+    return table(*(parts | {"claims": claims.table, "power": power.table})[what]())
+
+
+def _published() -> str:
+    """Table 1 of the AVSS paper."""
+    import published
+
+    return table(*published.table())
+
+
+def _seams(model: str = "") -> str:
+    """A table of what seams are worth: for one model at all numbers of blocks, or for all models at the largest."""
+    import seams_compared
+
+    return table(*(seams_compared.table(model) if model else seams_compared.summary()))
+
+
+def _architectures(what: str, head: str = "") -> str:
+    """What was found for every type of model: `counts`, `conditions`, `scorers`, and by head `exact` and `others`."""
+    import architecture_tables as tables
+
+    if what in ("conditions", "exact"):
+        return tables.exact(head) if head else tables.conditions()
+    return table(*(tables.others(head) if head else getattr(tables, what)()))
+
+
+def _healing(how: str) -> str:
+    """A table of what healing brings back: `linear`, or by training."""
+    import healed
+    import trained
+
+    return table(*{"linear": healed.table, "training": trained.table}[how]())
+
+
+def _lm_eval(what: str) -> str:
+    """A table that sets layerimp's model beside that of lm_eval: `equality`, or `speed`."""
+    import beside_lm_eval
+
+    return table(*{"equality": beside_lm_eval.equality, "speed": beside_lm_eval.speed}[what]())
+
+
+def _distances() -> str:
+    """The table of how far pruned and rounded models are from the intact ones."""
+    import distances
+
+    return table(*distances.table())
+
+
+def _rounded() -> str:
+    """The table of rounded weights beside removed blocks."""
+    import rounded
+
+    return table(*rounded.table())
+
+
+def _shrunk(what: str) -> str:
+    """What `layerimp shrink` made of models: the table of `all`, the `short` one, another of it, or the `figure`."""
+    import quality_and_speed
+    import shrunk
+
+    if what == "figure":
+        return quality_and_speed.picture()
+    tables = {"all": shrunk.table, "short": shrunk.short}
+    tables |= {"continuations": shrunk.continuations, "trainings": shrunk.trainings}
+    return table(*tables[what]())
+
+
+PARTS: dict[str, Callable[..., str]] = {
+    "architectures": _architectures,
+    "choices": _choices,
+    "distances": _distances,
+    "healing": _healing,
+    "lm-eval": _lm_eval,
+    "published": _published,
+    "rounded": _rounded,
+    "seams": _seams,
+    "shrunk": _shrunk,
+}
+"""What makes each part, by the name under which a page requests it."""
