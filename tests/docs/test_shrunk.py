@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 from pathlib import Path
 from typing import Any
 
+import pages
 import pytest
 import rounded
 import shrunk
@@ -100,6 +102,28 @@ def test_the_starters_row_is_that_of_its_document() -> None:
     texts = [row["report"]["fidelity"]["generation"] for row in draws]
     before, after = (100 * statistics.mean(text[name] for text in texts) for name in ("intact_loops", "loops"))
     assert shown["looping texts"] == f"{before:.0f}% → {after:.0f}%"
+
+
+def test_the_page_sets_what_is_retained_beside_other_tools_with_both_errors() -> None:
+    page = " ".join((pages.ROOT / "docs" / "shrink" / "smaller-or-quantised.md").read_text("utf-8").split())
+    lines = {line["by"]: line for line in shrunk.rows() if line["model"] == "smollm2-135m"}
+    others = {by: line for by, line in lines.items() if not shrunk.ours(line) and by != "int8 weights"}
+    untrained = {by: others[by] for by in ("replaceme", "short-transformers")}
+    assert "(LLM-Streamline)" in page
+    for by, rivals, best in (
+        ("30 minutes", others, "llm-streamline"),
+        ("0 minutes", untrained, "short-transformers"),
+    ):
+        own, rival = lines[by]["retained"], max(line["retained"] for line in rivals.values())
+        assert rival == others[best]["retained"]
+        for mean, error in (own, rival):
+            assert f"{100 * mean:.1f} ± {100 * error:.1f} %" in page
+        assert abs(own[0] - rival[0]) < 1.5 * math.hypot(own[1], rival[1])
+        assert lines[by]["copying"][0] > 1.2 * max(line["copying"][0] for line in others.values())
+    agreement, error = lines["30 minutes"]["agreement"]
+    assert all(
+        agreement - line["agreement"][0] > 2 * math.hypot(error, line["agreement"][1]) for line in others.values()
+    )
 
 
 def test_rows_are_in_order_and_show_their_figures(store: Path) -> None:
