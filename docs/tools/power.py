@@ -1,7 +1,8 @@
 """How small a difference between methods the panel can show: from `shrink.jsonl`, and the spread in `choices.jsonl`.
 
-Everything is in mean accuracy, and in what is retained, which is accuracy above the floor as a share of the intact
-model's. Errors fall with the square root of the number of documents.
+Everything is in mean accuracy over the tasks of which the intact model knows something, and in what is retained, which
+is this accuracy above the floor as a share of the intact model's. Errors fall with the square root of the number of
+documents.
 """
 
 from __future__ import annotations
@@ -48,9 +49,10 @@ def measured() -> Iterator[tuple[str, Panel]]:
         report = line.get("report") or {"tasks": ()}
         for task in report["tasks"]:
             if task["task"] == PANEL and task["retained"] and (limit := report["recipe"]["limit"]):
-                intact = task["intact"]
-                error = task["retained"]["stderr"]
-                panel = Panel(limit, intact["value"] - intact["floor"], intact["stderr"], error)
+                counted = [part for part in task["intact"]["parts"].values() if not part["at_floor"]]
+                above = statistics.mean(part["value"] - part["floor"] for part in counted)
+                error = math.hypot(*(part["stderr"] for part in counted)) / len(counted)
+                panel = Panel(limit, above, error, task["retained"]["stderr"])
                 known.setdefault((DIRECTORIES.get(line["model"], line["model"]), limit), []).append(panel)
     for (model, limit), panels in known.items():
         first = panels[0]

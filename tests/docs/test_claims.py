@@ -51,8 +51,14 @@ def test_without_tasks_claims_are_judged_by_divergence(tmp_path: Path, monkeypat
     assert [row[1] for row in claims.table()[1]] == ["–", "–", "–", "**false**: -2.00 ± 0.12 nats less", "–"]
 
 
+KNOWN = ((0.5, 0.016), (0.4, 0.012))
+"""Value and error of two tasks: 0.45 with an error of 0.01 as a mean."""
+
+
 def test_power_follows_documents_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    intact = {"value": 0.45, "floor": 0.35, "stderr": 0.01}
+    counted = [{"value": value, "floor": 0.35, "stderr": error, "at_floor": False} for value, error in KNOWN]
+    guessed = {"value": 0.4, "floor": 0.6, "stderr": 0.3, "at_floor": True}
+    intact = {"parts": dict(enumerate([*counted, guessed]))}
     kept = [
         {
             "model": "smollm2-135m",
