@@ -198,8 +198,8 @@ def _depends_on(stack: BlockStack, inputs: Inputs) -> bool:
     """
     other = {name: value.flip(0, -1).neg() if value.is_floating_point() else value for name, value in inputs.items()}
     return any(
-        not torch.equal(one, another)
-        for one, another in zip(_received(stack, inputs), _received(stack, other), strict=False)
+        not torch.equal(state, changed)
+        for state, changed in zip(_received(stack, inputs), _received(stack, other), strict=False)
     )
 
 

@@ -115,7 +115,9 @@ class ImageReader:
             )
         except Exception:  # there is no template, or it takes no images
             return token
-        start = next((at for at, (one, other) in enumerate(zip(plain, seeing, strict=False)) if one != other), 0)
+        start = next(
+            (at for at, (character, other) in enumerate(zip(plain, seeing, strict=False)) if character != other), 0
+        )
         mark = str(seeing[start : start + len(seeing) - len(plain)])
         whole = plain[:start] + mark + plain[start:]
         return mark if whole == seeing and mark.count(token) == 1 else token

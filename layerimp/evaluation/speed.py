@@ -82,8 +82,8 @@ def speeds(models: Mapping[str, BlockStack], progress: Progress = SILENT) -> dic
                     round_ = {label: way(stack, length) for label, stack in models.items()}
                     advance(1)
                     if number:
-                        for label, one in round_.items():
-                            times[label].setdefault(name, []).append(one)
+                        for label, timing in round_.items():
+                            times[label].setdefault(name, []).append(timing)
                         measured += 1
                     if measured >= FEWEST and time.perf_counter() - start > SECONDS:
                         break

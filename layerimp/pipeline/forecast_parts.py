@@ -141,12 +141,12 @@ class MemoryForecast(Part):
             shared: The bytes of the weights that are twice in memory only until both models are loaded.
         """
         room = Room(torch.device(self.device).type, max(0, self.free - self.weights + shared))
-        found, outlined = {}, pruned.model.dtype
+        decisions, outlined = {}, pruned.model.dtype
         nn.Module.to(pruned.model, dtype_named(self.dtype))
         try:
             for label, healer in healers.items():
                 with attributing("healer", healer.name, type(healer)):
-                    found[label] = healer.decide(pruned, scope, room)
+                    decisions[label] = healer.decide(pruned, scope, room)
         finally:
             nn.Module.to(pruned.model, outlined)
-        return {label: decision for label, decision in found.items() if decision is not None}
+        return {label: decision for label, decision in decisions.items() if decision is not None}

@@ -202,7 +202,7 @@ def _made(run: Run) -> tuple[Made, Results]:
         with clock.measuring("write"):
             check_unread(run)
             model = write_checkpoint(run, model, Path())
-    found = StageResults(
+    results = StageResults(
         importance=chosen.importance,
         models={model.contender.label: model},
         metrics=figures.metrics,
@@ -210,7 +210,7 @@ def _made(run: Run) -> tuple[Made, Results]:
         search=chosen.search,
         failed={stage.label: stage.why for stage in stages if stage.why},
     )
-    return Made(model, stages, figures.speeds, clock.minutes), results_of(run, found)
+    return Made(model, stages, figures.speeds, clock.minutes), results_of(run, results)
 
 
 @dataclass

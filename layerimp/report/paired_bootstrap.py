@@ -57,12 +57,12 @@ class Estimate:
         first = metrics[0]
         likelihoods = [metric.likelihood for metric in metrics]
         alike = all(metric.count == first.count for metric in metrics)
-        if alike and all(one is not None and math.isfinite(one.loss) for one in likelihoods):
-            known = [one for one in likelihoods if one is not None]
+        if alike and all(likelihood is not None and math.isfinite(likelihood.loss) for likelihood in likelihoods):
+            known = [likelihood for likelihood in likelihoods if likelihood is not None]
             nat = 1 / math.log(2) if known[0].bits else 1.0
-            points = nat * np.array([one.loss for one in known])
+            points = nat * np.array([likelihood.loss for likelihood in known])
             units = np.array(known[0].units)
-            losses = -nat * resampled(first.task, np.array([one.totals for one in known]).T)
+            losses = -nat * resampled(first.task, np.array([likelihood.totals for likelihood in known]).T)
             weights = resampled(first.task, units[:, None])
             # A resample with only empty documents carries no information.
             return cls(points, np.divide(losses, weights, out=losses * 0 + points, where=weights > 0), len(units))
@@ -80,10 +80,10 @@ class Estimate:
     @cached_property
     def distinct(self) -> Estimate:
         """The estimate with a single repeat if all repeats are equal, as for a scorer that always removes the same."""
-        columns = [one for one in (self.points[None], self.draws, self.right) if one is not None]
-        if any((one != one[:, :1]).any() for one in columns):
+        columns = [values for values in (self.points[None], self.draws, self.right) if values is not None]
+        if any((values != values[:, :1]).any() for values in columns):
             return self
-        draws, right = (None if one is None else one[:, :1] for one in (self.draws, self.right))
+        draws, right = (None if values is None else values[:, :1] for values in (self.draws, self.right))
         return replace(self, points=self.points[:1], draws=draws, right=right)
 
     @cached_property
@@ -246,7 +246,7 @@ def unbeaten(
         higher: Whether a higher figure is better.
         compare: Returns how much greater one label's figure is than another's.
     """
-    known = {label: one for label, one in estimates.items() if math.isfinite(one.mean)}
+    known = {label: estimate for label, estimate in estimates.items() if math.isfinite(estimate.mean)}
     if len(estimates) < 2 or not known:
         return frozenset()
     pairs = {(a, b): compare(a, b) for a, b in combinations(known, 2)}

@@ -104,26 +104,26 @@ def retained(intact: Metric, pruned: Sequence[Metric]) -> Estimate:
     if intact.likelihood is not None and intact.likelihood.unigram is not None:
         nothing = np.array(intact.likelihood.unigram)
         best = (np.array(intact.likelihood.totals) - nothing)[:, None]
-        known = [one.likelihood for one in pruned]
-        if any(one is None or len(one.totals) != len(nothing) for one in known):
+        known = [metric.likelihood for metric in pruned]
+        if any(likelihood is None or len(likelihood.totals) != len(nothing) for likelihood in known):
             return Estimate(np.full(len(pruned), math.nan))
-        left = np.array([one.totals for one in known if one is not None]).T - nothing[:, None]
+        left = np.array([likelihood.totals for likelihood in known if likelihood is not None]).T - nothing[:, None]
         return _share(intact.task, left, best)
     if drawable([intact, *pruned]):
         parts, unknown = intact.parts() or [intact], parts_at_floor(intact)
         floors = np.concatenate([np.full(part.count or 0, part.floor or 0.0) for part in parts])
         counts = np.concatenate([np.full(part.count or 0, part.task not in unknown) for part in parts])
-        values = np.array([one.documents for one in (intact, *pruned)], dtype=np.float64).T
+        values = np.array([metric.documents for metric in (intact, *pruned)], dtype=np.float64).T
         gains = ((values - floors[:, None]) * scales(intact))[counts]
         strata = [stratum for stratum in intact.strata if stratum.part not in unknown]
         return _share(intact.task, gains[:, 1:], gains[:, :1], strata)
     floor = intact.floor or 0.0
     gain = intact.value - floor
-    points = np.array([(one.value - floor) / gain for one in pruned])
+    points = np.array([(metric.value - floor) / gain for metric in pruned])
     errors = [
-        math.hypot(one.stderr, point * intact.stderr) / gain
-        for one, point in zip(pruned, points, strict=True)
-        if one.stderr is not None and intact.stderr is not None
+        math.hypot(metric.stderr, point * intact.stderr) / gain
+        for metric, point in zip(pruned, points, strict=True)
+        if metric.stderr is not None and intact.stderr is not None
     ]
     return Estimate(points, stderr=sum(errors) / len(errors) if len(errors) == len(points) else None)
 
@@ -157,18 +157,20 @@ def summed_up(intact: Mapping[str, Metric], tables: Sequence[Mapping[Key, Metric
     tasks: dict[str, Estimate | None] = {}
     kinds: dict[Kind, list[Estimate | None]] = {"likelihood": [], "accuracy": []}
     for task, metric in intact.items():
-        found = [table[task, metric.name] for table in tables if (task, metric.name) in table]
+        metrics = [table[task, metric.name] for table in tables if (task, metric.name) in table]
         if why_nothing(metric):
             tasks[task] = None
             continue
-        missing = len(found) < len(tables)
+        missing = len(metrics) < len(tables)
         if not missing:
-            tasks[task] = retained(metric, found)
+            tasks[task] = retained(metric, metrics)
         kinds[kind_of(metric)].append(None if missing else tasks[task])
     likelihood, accuracy = _mean(kinds["likelihood"]), _mean(kinds["accuracy"])
-    known = [one for one in (likelihood, accuracy) if one is not None]
+    known = [estimate for estimate in (likelihood, accuracy) if estimate is not None]
     whole = len(known) == sum(map(bool, kinds.values()))
-    return Retained(tasks, likelihood, accuracy, min(known, key=lambda one: one.mean) if known and whole else None)
+    return Retained(
+        tasks, likelihood, accuracy, min(known, key=lambda estimate: estimate.mean) if known and whole else None
+    )
 
 
 def _mean(estimates: Sequence[Estimate | None]) -> Estimate | None:
@@ -176,23 +178,25 @@ def _mean(estimates: Sequence[Estimate | None]) -> Estimate | None:
 
     It has resamples if all tasks have them, and the fewest degrees of freedom of them.
     """
-    known = [_clipped(one) for one in estimates if one is not None and not np.isnan(one.points).any()]
+    known = [
+        _clipped(estimate) for estimate in estimates if estimate is not None and not np.isnan(estimate.points).any()
+    ]
     if not known or len(known) < len(estimates):
         return None
-    points = np.mean([one.points for one in known], axis=0)
-    draws = [one.draws for one in known if one.draws is not None]
+    points = np.mean([estimate.points for estimate in known], axis=0)
+    draws = [estimate.draws for estimate in known if estimate.draws is not None]
     if len(draws) == len(known):
-        least = min(known, key=lambda one: (one.documents or 0) - one.strata)
+        least = min(known, key=lambda estimate: (estimate.documents or 0) - estimate.strata)
         return Estimate(points, np.mean(draws, axis=0), least.documents, strata=least.strata)
-    errors = [one.error for one in known if one.error is not None]
+    errors = [estimate.error for estimate in known if estimate.error is not None]
     return Estimate(points, stderr=math.hypot(*errors) / len(errors) if len(errors) == len(known) else None)
 
 
-def _clipped(one: Estimate) -> Estimate:
+def _clipped(figure: Estimate) -> Estimate:
     """Return a figure with 0 in place of negative values. Other values keep their draws, and so their error."""
-    points = np.maximum(one.points, 0.0)
-    draws = None if one.draws is None else np.where(one.points > 0, one.draws, np.maximum(one.draws, 0.0))
-    return replace(one, points=points, draws=draws, right=None)
+    points = np.maximum(figure.points, 0.0)
+    draws = None if figure.draws is None else np.where(figure.points > 0, figure.draws, np.maximum(figure.draws, 0.0))
+    return replace(figure, points=points, draws=draws, right=None)
 
 
 def share(estimate: Estimate | None) -> measures.Share | None:

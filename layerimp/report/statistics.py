@@ -218,7 +218,7 @@ def flips(intact: Metric, models: Sequence[Metric]) -> Flips | None:
     share = error = None
     answers = [model.answers for model in models if model.answers is not None]
     if intact.answers is not None and len(answers) == len(models):
-        differ = [fmean(one != was for one in now) for was, *now in zip(intact.answers, *answers, strict=True)]
+        differ = [fmean(answer != was for answer in now) for was, *now in zip(intact.answers, *answers, strict=True)]
         share, error = mean_and_error(differ, intact.strata)
     fell, rose = (fmean(sum(map(changed, before, after)) for after in known) for changed in (operator.gt, operator.lt))
     to_wrong, to_right = (fell, rose) if intact.higher_is_better else (rose, fell)

@@ -81,8 +81,8 @@ def marked(scored: Step, taken: Sequence[Step]) -> str:
     touching = [(place, step) for place, step in enumerate(taken, 1) if parts.intersection(sublayers_of(step))]
     if not touching:
         return ""
-    told = (_ordinal(place) + (f" ({step})" if step != scored else "") for place, step in touching)
-    return f"{'✗' if parts <= removed_by(taken) else '½'} {', '.join(told)}"
+    marks = (_ordinal(place) + (f" ({step})" if step != scored else "") for place, step in touching)
+    return f"{'✗' if parts <= removed_by(taken) else '½'} {', '.join(marks)}"
 
 
 def _range(first: int, last: int) -> str:

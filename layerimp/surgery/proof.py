@@ -153,8 +153,8 @@ def changes_between(stack: BlockStack) -> Iterator[list[int]]:
         yield changed
 
 
-def _equal(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(one, other.to(one.device))
+def _equal(states: Tensor, others: Tensor) -> bool:
+    return states.shape == others.shape and torch.equal(states, others.to(states.device))
 
 
 @contextmanager

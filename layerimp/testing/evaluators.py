@@ -76,7 +76,9 @@ class EvaluatorContracts(Contracts[Evaluator]):
         before = _measured(ready, model)
         with pruned(model, [1, 2]):
             after = _measured(ready, model)
-        intact, left = (sorted((one.task, one.name, one.higher_is_better) for one in part) for part in (before, after))
+        intact, left = (
+            sorted((metric.task, metric.name, metric.higher_is_better) for metric in part) for part in (before, after)
+        )
         require(intact == left, f"it measures {left} of a pruned model, and {intact} of the intact one")
 
     @only_if(lambda evaluator: evaluator.kind == "quality")

@@ -275,12 +275,14 @@ def _flips(model: ModelResults, removal: Removal) -> Iterator[Record]:
         if task in inner:
             continue
         name, mean = next(iter(by_metric.items()))
-        each = [known for one in removal.models if (known := one.metrics[task][name].flips) is not None]
+        each = [
+            known for pruned_model in removal.models if (known := pruned_model.metrics[task][name].flips) is not None
+        ]
         about = pruned | {"kind": FIDELITY, "task": task, "documents": model.metrics[task][name].documents}
-        shares = [one.share for one in each if one.share is not None]
+        shares = [flips.share for flips in each if flips.share is not None]
         if mean.share is not None:
             error = _with_error(mean.share, mean.stderr)
             yield Record(**about | error | _mean(interval(shares)), metric=FLIPS, higher_is_better=False)
-        to_wrong, to_right = (interval([getattr(one, way) for one in each]) for way in ("to_wrong", "to_right"))
+        to_wrong, to_right = (interval([getattr(flips, way) for flips in each]) for way in ("to_wrong", "to_right"))
         yield Record(**about, **_mean(to_wrong), metric=TO_WRONG, higher_is_better=False)
         yield Record(**about, **_mean(to_right), metric=TO_RIGHT, higher_is_better=True)

@@ -223,7 +223,9 @@ def targets(model: ModelResults) -> Iterator[Table]:
 
 def _outer(model: ModelResults) -> Iterator[Measured]:
     """Yield the intact model's metrics that tables show."""
-    yield from (one for task, metrics in model.metrics.items() if task not in model.inner for one in metrics.values())
+    yield from (
+        metric for task, metrics in model.metrics.items() if task not in model.inner for metric in metrics.values()
+    )
 
 
 def remarks(models: Iterable[ModelResults]) -> Iterator[str]:

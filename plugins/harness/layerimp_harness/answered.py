@@ -47,7 +47,9 @@ def _chosen(task: Any, sample: Mapping[str, Any], length: Callable[[str], int] |
     """Return the number of the option with the highest log-likelihood, which may be divided by its length."""
     choices = task.doc_to_choice(sample["doc"])
     totals = _totals(sample)[: len(choices)]  # the others are those of the options without the question
-    return int(np.argmax(totals if length is None else totals / np.array([float(length(one)) for one in choices])))
+    return int(
+        np.argmax(totals if length is None else totals / np.array([float(length(choice)) for choice in choices]))
+    )
 
 
 def _gain(sample: Mapping[str, Any]) -> int:

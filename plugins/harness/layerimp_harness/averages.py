@@ -33,7 +33,7 @@ def averages(groups: Mapping[str, Any], metrics: Sequence[Metric]) -> Iterator[M
         parts = [measured[key] for key in named.items() if key in measured]
         if not named or len(parts) < len(named):
             continue
-        inside = [task.task_name for task in group.get_all_tasks()] + [one.name for one in group.get_all_groups()]
+        inside = [task.task_name for task in group.get_all_tasks()] + [inner.name for inner in group.get_all_groups()]
         errors, floors = [part.stderr for part in parts], [part.floor for part in parts]
         stderr = None if None in errors else math.hypot(*filter(None, errors)) / len(parts)
         details = stratified(parts, [1 / len(parts)] * len(parts), apart=True)

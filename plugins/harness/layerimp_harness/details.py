@@ -50,4 +50,4 @@ def _metrics(config: dict[str, Any]) -> tuple[str, ...]:
     listed = config.get("metric_list")
     if listed is None:
         return tuple(DEFAULT_METRIC_REGISTRY.get(config.get("output_type"), ()))
-    return tuple(str(getattr(one["metric"], "__name__", one["metric"])) for one in listed)
+    return tuple(str(getattr(entry["metric"], "__name__", entry["metric"])) for entry in listed)

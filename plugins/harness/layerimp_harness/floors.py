@@ -56,7 +56,7 @@ def _answers(sample: Mapping[str, Any]) -> set[str]:
     target = sample["target"]
     options = _worded(sample)
     rights = map(str, target if isinstance(target, list | tuple) else [target])
-    return {options[int(one)] if one.isdigit() and int(one) < len(options) else one for one in rights}
+    return {options[int(right)] if right.isdigit() and int(right) < len(options) else right for right in rights}
 
 
 def _worded(sample: Mapping[str, Any]) -> list[str]:

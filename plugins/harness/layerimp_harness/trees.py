@@ -103,8 +103,8 @@ def trees_of(rows: Sequence[Row], limit: int) -> list[Tree]:
     return sorted(trees, key=lambda tree: -len(tree.tokens))
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
+def _common(row: Sequence[int], other: Sequence[int]) -> int:
     """Return how many tokens two rows have in common from the first one on."""
     return next(
-        (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(map(len, (one, other)))
+        (place for place, (a, b) in enumerate(zip(row, other, strict=False)) if a != b), min(map(len, (row, other)))
     )
