@@ -46,35 +46,35 @@ def main(
     """Put architectures on trial."""
     known = _read(results)
     todo = [
-        (kind, one)
-        for one in head or zoo.HEADS
-        for kind in zoo.types(one)
-        if (not only or kind in only) and (again or only or (one, kind) not in known)
+        (kind, head_name)
+        for head_name in head or zoo.HEADS
+        for kind in zoo.types(head_name)
+        if (not only or kind in only) and (again or only or (head_name, kind) not in known)
     ]
     running: list[tuple[Any, Any, str, str, float]] = []
     context = multiprocessing.get_context("fork")
     while todo or running:
         while todo and len(running) < jobs:
-            kind, one = todo.pop(0)
+            kind, head_name = todo.pop(0)
             receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_child, args=(kind, one, scoring, sender))
+            process = context.Process(target=_child, args=(kind, head_name, scoring, sender))
             process.start()
             sender.close()
-            running.append((process, receiver, kind, one, time.monotonic()))
+            running.append((process, receiver, kind, head_name, time.monotonic()))
         for entry in list(running):
-            process, receiver, kind, one, started = entry
+            process, receiver, kind, head_name, started = entry
             late = time.monotonic() - started > limit
             if not receiver.poll(0.05) and process.is_alive() and not late:
                 continue
-            trial = _received(receiver, kind, one, f"no answer within {limit} s" if late else "the process died")
+            trial = _received(receiver, kind, head_name, f"no answer within {limit} s" if late else "the process died")
             if late:
                 process.kill()
             process.join()
             running.remove(entry)
             if not late:  # a type that takes long, as on a busy machine, is tried again
-                known[one, kind] = _line(trial, known.get((one, kind)), scoring)
+                known[head_name, kind] = _line(trial, known.get((head_name, kind)), scoring)
                 _write(results, known)
-            print(f"{one:10} {kind:26} {trial.outcome:10} {trial.seam_outcome:10} {_why(trial)}", flush=True)
+            print(f"{head_name:10} {kind:26} {trial.outcome:10} {trial.seam_outcome:10} {_why(trial)}", flush=True)
 
 
 def _read(results: Path) -> dict[tuple[str, str], dict[str, Any]]:
@@ -144,9 +144,9 @@ def _received(receiver: Any, kind: str, head: str, otherwise: str) -> Trial:
 
 
 def _why(trial: Trial) -> str:
-    told = [f"{case.blocks}: {case.said}" for case in [*trial.cases, *trial.seams] if case.outcome != "exact"]
-    told += [f"{name}: {said}" for name, said in trial.scorers.items() if said.startswith("crash")]
-    return trial.built or " | ".join(dict.fromkeys(told))
+    reasons = [f"{case.blocks}: {case.said}" for case in [*trial.cases, *trial.seams] if case.outcome != "exact"]
+    reasons += [f"{name}: {said}" for name, said in trial.scorers.items() if said.startswith("crash")]
+    return trial.built or " | ".join(dict.fromkeys(reasons))
 
 
 if __name__ == "__main__":

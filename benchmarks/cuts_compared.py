@@ -45,11 +45,11 @@ class Pair:
         mine = [line for line in lines if (line["method"], line["count"], line["healer"]) == place]
         by_place = {(line["draw"], line["cuts"]): (line["steps"], line["outcome"]) for line in mine}
         draws = sorted(draw for draw, cuts in by_place if cuts == CUTS[0] and (draw, CUTS[1]) in by_place)
-        found = [tuple(by_place[draw, cuts] for cuts in CUTS) for draw in draws]
-        if not found or any("error" in outcome for pair in found for _, outcome in pair):
+        pairs = [tuple(by_place[draw, cuts] for cuts in CUTS) for draw in draws]
+        if not pairs or any("error" in outcome for pair in pairs for _, outcome in pair):
             return None
-        blocks, seams = (_estimate([pair[which][1] for pair in found]) for which in (0, 1))
-        return cls(found, healer, difference(seams, blocks, paired=True))
+        blocks, seams = (_estimate([pair[which][1] for pair in pairs]) for which in (0, 1))
+        return cls(pairs, healer, difference(seams, blocks, paired=True))
 
     def perplexity(self, which: int) -> float:
         """The geometric mean over the draws."""
@@ -66,13 +66,17 @@ class Pair:
     def removed(self) -> str:
         """Show what was removed with all cuts, and in how many draws."""
         went = [ranges(pair[1][0]) for pair in self.lines]
-        return "; ".join(f"{one} ({went.count(one)})" for one in dict.fromkeys(went)) if not self.healer else ""
+        return "; ".join(f"{gone} ({went.count(gone)})" for gone in dict.fromkeys(went)) if not self.healer else ""
 
 
 def _estimate(outcomes: Sequence[Mapping[str, Any]]) -> Estimate:
     """The loss per token, by draw, and on resamples of the documents."""
-    likelihoods = [Likelihood(tuple(-t for t in one["totals"]), tuple(map(float, one["counts"]))) for one in outcomes]
-    return Estimate.of([Metric("held-out", "loss", one.loss, likelihood=one) for one in likelihoods])
+    likelihoods = [
+        Likelihood(tuple(-t for t in outcome["totals"]), tuple(map(float, outcome["counts"]))) for outcome in outcomes
+    ]
+    return Estimate.of(
+        [Metric("held-out", "loss", likelihood.loss, likelihood=likelihood) for likelihood in likelihoods]
+    )
 
 
 HEAD = "method", "removed", "healer", "blocks", "all cuts", "nats per token (95 %)", "all cuts are"
@@ -86,8 +90,8 @@ def rows(
     known = {(line["method"], line["count"], line["healer"]) for line in lines}
     places = [place for place in itertools.product(methods, counts, healers) if place in known]
     pairs = {place: Pair.of(lines, *place) for place in places}
-    told = {place: pair.apart.p for place, pair in pairs.items() if pair and pair.apart.p is not None}
-    corrected = holm({place: p for place, p in told.items() if p is not None})
+    p_values = {place: pair.apart.p for place, pair in pairs.items() if pair and pair.apart.p is not None}
+    corrected = holm({place: p for place, p in p_values.items() if p is not None})
     for (method, count, healer), pair in pairs.items():
         if pair is None:
             yield None, (method, count, healer or "none", "failed")
@@ -104,7 +108,7 @@ def show(methods: Sequence[str], counts: Sequence[str], healers: Sequence[str], 
     table = Table(*HEAD, "parameters", "cache/token", "latency", "what went, of all cuts (draws)")
     for pair, cells in rows(methods, counts, healers, lines):
         costs = (("parameters", ",.0f"), ("cache", ",.0f"), ("latency", ".2f")) if pair else ()
-        table.add_row(*cells, *(pair.cost(*one) for one in costs if pair), pair.removed() if pair else "")
+        table.add_row(*cells, *(pair.cost(*cost) for cost in costs if pair), pair.removed() if pair else "")
     Console(width=210).print(table)
 
 

@@ -189,8 +189,8 @@ def grid(
             with sqlite3.connect(attack.directory / FILE) as connection:
                 ((here, attempts),) = connection.execute("SELECT count(*), sum(attempts) FROM cells").fetchall()
             same = results(attack.directory) == results(calm)
-            told = ", ".join(f"{way} {times}" for way, times in sorted(attack.done.items()))
-            print(f"grid {number}: {told}; {here} cells, computed {attempts} times; equal: {same}", flush=True)
+            disturbances = ", ".join(f"{way} {times}" for way, times in sorted(attack.done.items()))
+            print(f"grid {number}: {disturbances}; {here} cells, computed {attempts} times; equal: {same}", flush=True)
             if not same:
                 raise SystemExit("the disturbed grid differs from the undisturbed one")
         finally:
@@ -222,7 +222,7 @@ def memory(batches: Annotated[int, typer.Option()] = 2000) -> None:
 def leaks(runs: Annotated[int, typer.Option()] = 50) -> None:
     """File descriptors, threads and temporary files after the third and after the last of many runs in one process."""
     calibration = {"samples": 4, "max_length": 64, "packing": "rows"}
-    process, found = psutil.Process(), {}
+    process, counts = psutil.Process(), {}
     with tempfile.TemporaryDirectory() as place:
         os.environ["TMPDIR"] = tempfile.tempdir = place
         for number in range(1, runs + 1):
@@ -231,8 +231,8 @@ def leaks(runs: Annotated[int, typer.Option()] = 50) -> None:
             if number in (3, runs):
                 gc.collect()
                 files = sum(len(names) for _, _, names in os.walk(place))
-                found[number] = process.num_fds(), threading.active_count(), files
-    for number, (descriptors, threads, files) in found.items():
+                counts[number] = process.num_fds(), threading.active_count(), files
+    for number, (descriptors, threads, files) in counts.items():
         print(f"after {number} runs: {descriptors} file descriptors, {threads} threads, {files} files")
 
 

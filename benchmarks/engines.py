@@ -52,13 +52,17 @@ class Clock(Watcher):
         print(f"failed: {cell}: {error}")
 
 
-def close(one: Any, other: Any) -> bool:
+def close(result: Any, other: Any) -> bool:
     """Whether two results are equal, numbers to a millionth: shards are summed in another order."""
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(close(one[key], other[key]) for key in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(close, one, other))
-    return abs(one - other) <= 1e-6 * max(abs(one), abs(other), 1e-3) if isinstance(one, float) else one == other
+    if isinstance(result, dict):
+        return result.keys() == other.keys() and all(close(result[key], other[key]) for key in result)
+    if isinstance(result, list):
+        return len(result) == len(other) and all(map(close, result, other))
+    return (
+        abs(result - other) <= 1e-6 * max(abs(result), abs(other), 1e-3)
+        if isinstance(result, float)
+        else result == other
+    )
 
 
 def main(
@@ -80,11 +84,11 @@ def main(
     local = timed("local, 1 worker", Clock(), workers=1, device="cpu")
     timed("local, 2 workers", Clock(), workers=2, device="cpu")
     cluster = Cluster(initialize_head=True, head_node_args=NODE)
-    one = timed("ray, 1 worker", Clock(), engine="ray", address=cluster.address)
+    with_ray = timed("ray, 1 worker", Clock(), engine="ray", address=cluster.address)
     second = cluster.add_node(**NODE)
     cluster.wait_for_nodes()
     timed("ray, 2 workers", Clock(), engine="ray", address=cluster.address)
-    print(f"with one worker Ray adds {1000 * (one - local):.0f} ms to a cell of {1000 * local:.0f} ms")
+    print(f"with one worker Ray adds {1000 * (with_ray - local):.0f} ms to a cell of {1000 * local:.0f} ms")
     names = ["ray, 1 worker", "ray, 2 workers"]
     if kill:
         killed: list[float] = []
@@ -99,8 +103,8 @@ def main(
         names.append("ray, a node killed")
     expected = results(output / "local, 1 worker")
     for name in names:
-        found = results(output / name)
-        same = sum(close(found.get(key), result) for key, result in expected.items())
+        actual = results(output / name)
+        same = sum(close(actual.get(key), result) for key, result in expected.items())
         print(f"{name}: {same} of {len(expected)} cells equal those of the local engine")
     cluster.shutdown()
 

@@ -104,10 +104,10 @@ def sides(args: argparse.Namespace, folder: Path) -> dict[str, Callable[[str], d
                 task_manager=TaskManager(include_defaults=False, include_path=str(folder)),
                 bootstrap_iters=0,
             )
-        found = results["results"][f"bench_{task}"]
+        figures = results["results"][f"bench_{task}"]
         return {
             key.split(",")[0]: value
-            for key, value in found.items()
+            for key, value in figures.items()
             if isinstance(value, float) and not key.startswith("bits") and "stderr" not in key
         }
 

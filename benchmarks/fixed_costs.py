@@ -45,8 +45,8 @@ def main(model: Annotated[Path, typer.Option(help="A model directory.")]) -> Non
     """Measure and print."""
     print(f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads")
     for dtype in (torch.float32, torch.bfloat16):
-        one, other = torch.randn(2048, 128).to(dtype), torch.randn(128, 512).to(dtype)
-        product = partial(torch.matmul, one, other)
+        left, right = torch.randn(2048, 128).to(dtype), torch.randn(128, 512).to(dtype)
+        product = partial(torch.matmul, left, right)
         print(f"a product of 2048x128 by 128x512 in {dtype}: {1000 * seconds(product, 50):.2f} ms")
     loaded, _ = layerimp.load(model, dtype="float32")
     stack = layerimp.find_blocks(loaded)

@@ -69,8 +69,10 @@ def pairs(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[tuple[
     """Yield each document's task and both samples; filters of generated text beside the first are left out."""
     for task, samples in theirs["samples"].items():
         first = samples[0]["filter"]
-        one, other = ([each for each in side["samples"][task] if each["filter"] == first] for side in (theirs, ours))
-        for sample, same in zip(one, other, strict=True):
+        their_samples, our_samples = (
+            [each for each in side["samples"][task] if each["filter"] == first] for side in (theirs, ours)
+        )
+        for sample, same in zip(their_samples, our_samples, strict=True):
             assert sample["doc_hash"] == same["doc_hash"]
             assert [tuple(a) for a in sample["arguments"]] == [tuple(a) for a in same["arguments"]]
             yield task, sample, same
@@ -87,20 +89,21 @@ def leading(scores: Sequence[float]) -> tuple[int, float]:
     return scores.index(first), first - second
 
 
-def answers(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[bool, bool]:
+def answers(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[bool, bool]:
     """Return whether a document's answers differ, and whether lm_eval's leads by more than the bound."""
-    if len(one["resps"]) == 1:  # LAMBADA: whether the continuation is the greedy one
-        differ = one["resps"][0][0][1] != other["resps"][0][0][1]
+    if len(theirs["resps"]) == 1:  # LAMBADA: whether the continuation is the greedy one
+        differ = theirs["resps"][0][0][1] != ours["resps"][0][0][1]
         return differ, False
-    found = [False, False]
-    lengths = [len(continuation) for _context, continuation, *_ in one["arguments"]]
+    verdict = [False, False]
+    lengths = [len(continuation) for _context, continuation, *_ in theirs["arguments"]]
     for divisors in ([1] * len(lengths), lengths):
         (first, margin), (second, _) = (
-            leading([value / by for value, by in zip(values(sample), divisors, strict=True)]) for sample in (one, other)
+            leading([value / by for value, by in zip(values(sample), divisors, strict=True)])
+            for sample in (theirs, ours)
         )
-        found[0] |= first != second
-        found[1] |= first != second and margin > BOUND / min(divisors)
-    return found[0], found[1]
+        verdict[0] |= first != second
+        verdict[1] |= first != second and margin > BOUND / min(divisors)
+    return verdict[0], verdict[1]
 
 
 class Exact:
@@ -138,14 +141,14 @@ def compared(theirs: Mapping[str, Any], ours: Mapping[str, Any], exact: Exact | 
     """Return what differs between both sides."""
     requests: list[Request] = []
     differ = beyond = documents = texts = 0
-    for task, one, other in pairs(theirs, ours):
+    for task, sample, same in pairs(theirs, ours):
         documents += 1
-        if isinstance(one["resps"][0][0], str):
-            texts += one["resps"] != other["resps"]
+        if isinstance(sample["resps"][0][0], str):
+            texts += sample["resps"] != same["resps"]
             continue
-        both = zip(one["arguments"], values(one), values(other), strict=True)
-        requests += (Request(task, one["doc_id"], (a[0], a[1]), x, y) for a, x, y in both)
-        changed, sure = answers(one, other)
+        both = zip(sample["arguments"], values(sample), values(same), strict=True)
+        requests += (Request(task, sample["doc_id"], (a[0], a[1]), x, y) for a, x, y in both)
+        changed, sure = answers(sample, same)
         differ, beyond = differ + changed, beyond + sure
     worst = sorted(requests, key=lambda request: -request.apart)[:WORST]
     line = {
@@ -203,7 +206,9 @@ def main(
 ) -> None:
     """Compare and print."""
     torch.set_num_threads(threads)
-    limits = LIMITS | {name: int(number) for name, _, number in (one.partition("=") for one in limit or [])}
+    limits = LIMITS | {
+        name: int(number) for name, _, number in (assignment.partition("=") for assignment in limit or [])
+    }
     done = Finished(results_file, [model.name, dtype, batch_size, shots])
     known = {(line["name"], line["limit"]) for line in done.lines}
     ready, tokenizer = layerimp.load(model, dtype=dtype)

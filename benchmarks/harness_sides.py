@@ -25,17 +25,17 @@ def loaded(data_dir: Path, task: str, shots: int | None = None) -> dict[str, Any
     """Return a task or a group with its local rows, ready for lm-eval's `evaluate`."""
     with contained(0):
         held = LocalTaskManager(data_dir=data_dir).load([task])
-        for one in held["tasks"].values():
+        for member in held["tasks"].values():
             if shots is not None:
-                one.set_config("num_fewshot", shots)
+                member.set_config("num_fewshot", shots)
     return dict(held)
 
 
 def results(side: Side, model: Any, tokenizer: Any, tasks: dict[str, Any], limit: int, batch_size: int) -> Any:
     """Return what lm-eval's `evaluate` returns, with samples."""
     with contained(0):
-        for one in tasks["tasks"].values():
-            one.set_fewshot_seed(1234)  # for each side again, so that both have the same examples
+        for task in tasks["tasks"].values():
+            task.set_fewshot_seed(1234)  # for each side again, so that both have the same examples
         if side == "lm_eval":
             lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=LONGEST)
         else:

@@ -69,9 +69,9 @@ class Outcome:
     @classmethod
     def of(cls, stack: BlockStack, measures: Sequence[HeldOutLoss], seconds: float = 0.0) -> Outcome:
         """Measure a model in its current state."""
-        found = [measure.of(stack) for measure in measures]
-        accuracy = tuple(one.accuracy for one in found if one.accuracy is not None)
-        return cls(tuple(one.mean for one in found), accuracy, seconds)
+        losses = [measure.of(stack) for measure in measures]
+        accuracy = tuple(loss.accuracy for loss in losses if loss.accuracy is not None)
+        return cls(tuple(loss.mean for loss in losses), accuracy, seconds)
 
     @property
     def cost(self) -> float:
@@ -140,16 +140,18 @@ def main(
     measures = [HeldOutLoss(stack, list(other)) for other in others]
     intact = Outcome.of(stack, measures)
     names = [f"blocks {blocks}"] if blocks else (scorer or [])
-    texts = [Path(one).name for one in (model, calibration, *held_out)]  # where they lie decides nothing
+    texts = [Path(path).name for path in (model, calibration, *held_out)]  # where they lie decides nothing
     finished = Finished(results, [*texts, count, samples, greedy_samples, max_length, rows, packing])
-    found = {name: Found() for name in names}
+    by_scorer = {name: Found() for name in names}
     for line in finished.lines:
         healing, *by = line["healer"]
-        asked_for = line["scorer"] in found and line["draw"] in range(seed, seed + draws)
+        asked_for = line["scorer"] in by_scorer and line["draw"] in range(seed, seed + draws)
         if asked_for and by == list(healers.get(healing, ())):
-            found[line["scorer"]].put(line["draw"], line["gone"], healing, Outcome(**line["outcome"]))
+            by_scorer[line["scorer"]].put(line["draw"], line["gone"], healing, Outcome(**line["outcome"]))
     for draw in range(seed, seed + draws):
-        lacking = [name for name in names if any(found[name].of(draw, healing) is None for healing in ("", *healers))]
+        lacking = [
+            name for name in names if any(by_scorer[name].of(draw, healing) is None for healing in ("", *healers))
+        ]
         if not lacking:
             continue
         text = drawn(calibration, samples, draw)
@@ -159,11 +161,11 @@ def main(
         if any(text.documents & other.documents for other in others):
             raise typer.BadParameter("a document of the calibration text is also held out")
         known: dict[tuple[frozenset[Step], str], Outcome] = {}
-        chosen = {name: found[name].gone[draw] for name in lacking if draw in found[name].gone}
+        chosen = {name: by_scorer[name].gone[draw] for name in lacking if draw in by_scorer[name].gone}
         chosen |= _chosen(stack, text, few, blocks, [name for name in lacking if name not in chosen], count)
         for name, gone in chosen.items():
             for healing in ("", *healers):
-                if found[name].of(draw, healing):
+                if by_scorer[name].of(draw, healing):
                     continue
                 key = frozenset(gone), healing
                 if key not in known:
@@ -174,28 +176,28 @@ def main(
                         heal_beside(stack, rest, gone, text, repairing, judging=judging)
                     known[key] = Outcome.of(rest, measures, time.monotonic() - began)
                 outcome = known[key]
-                found[name].put(draw, gone, healing, outcome)
+                by_scorer[name].put(draw, gone, healing, outcome)
                 line = {"draw": draw, "scorer": name, "gone": gone, "healer": [healing, *healers.get(healing, ())]}
                 finished.add({**line, "outcome": dataclasses.asdict(outcome)})
-                recovered = "" if not healing else f", recovered {found[name].recovered(intact, healing, draw):.1%}"
+                recovered = "" if not healing else f", recovered {by_scorer[name].recovered(intact, healing, draw):.1%}"
                 print(
                     f"draw {draw}, {name} ({ranges(gone)}) {healing or 'unhealed'}: "
                     f"{outcome.shown:.2f}{recovered}, {outcome.seconds:.0f} s",
                     flush=True,
                 )
-    _show(found, intact)
+    _show(by_scorer, intact)
 
 
 def _healers(named: Sequence[str], settings: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
     """The healers by label, each by its name and its options."""
-    found: dict[str, tuple[str, dict[str, Any]]] = {}
-    for one in named:
-        label, _, name = one.rpartition("=")
-        found[label or name] = name, {}
+    healers: dict[str, tuple[str, dict[str, Any]]] = {}
+    for healer in named:
+        label, _, name = healer.rpartition("=")
+        healers[label or name] = name, {}
     for text in settings:
         label, option, value = setting(text, "distill.steps=60")
-        found[label][1][option] = value
-    return found
+        healers[label][1][option] = value
+    return healers
 
 
 def _chosen(
@@ -214,26 +216,26 @@ def _chosen(
         cache = BlockCache(stack)
 
         def scoring(removed: Sequence[Step]) -> Importance:
-            one = registry().create("scorer", "perplexity", {}, len(stack) - len(touched_by(removed)))
-            return measure(stack, few, {"one": one}, removed=removed, cache=cache)["one"]
+            scorer = registry().create("scorer", "perplexity", {}, len(stack) - len(touched_by(removed)))
+            return measure(stack, few, {"one": scorer}, removed=removed, cache=cache)["one"]
 
         pruner = registry().create("pruner", GREEDY, {})
         yield GREEDY, pruner.within_budget(scoring, Budget.exactly(count, len(stack))).blocks
 
 
-def _show(found: dict[str, Found], intact: Outcome) -> None:
+def _show(by_scorer: dict[str, Found], intact: Outcome) -> None:
     quality = "accuracy, %" if intact.accuracy else "perplexity"
     print(f"intact {quality} {intact.shown:.2f}")
     table = Table("scorer", "healer", quality, "recovered", "seconds", "removed (times)")
-    for name, one in found.items():
-        removed = [ranges(gone) for _, gone in sorted(one.gone.items())]
+    for name, results in by_scorer.items():
+        removed = [ranges(gone) for _, gone in sorted(results.gone.items())]
         went = "; ".join(f"{gone} ({removed.count(gone)})" for gone in dict.fromkeys(removed))
-        for healing, by_draw in one.outcomes.items():
+        for healing, by_draw in results.outcomes.items():
             outcomes = [by_draw[draw] for draw in sorted(by_draw)]
             mean = interval([outcome.shown if intact.accuracy else fmean(outcome.losses) for outcome in outcomes])
             mean = mean if intact.accuracy else mean.mapped(math.exp)
             shown = "" if mean.low is None or mean.high is None else f" ({mean.low:.2f} to {mean.high:.2f})"
-            back = interval([one.recovered(intact, healing, draw) for draw in sorted(by_draw)])
+            back = interval([results.recovered(intact, healing, draw) for draw in sorted(by_draw)])
             half = "" if back.high is None else f" ± {back.high - back.mean:.1%}"
             table.add_row(
                 name if not healing else "",

@@ -45,18 +45,18 @@ def measured(documents: int, draws: int, most: int) -> tuple[Mapping[str, Metric
         intact = counting(stages.metrics)
         for label, model in stages.models.items():
             table = by_key(model.metrics)
-            models.setdefault(label, []).append({task: table[task, one.name] for task, one in intact.items()})
+            models.setdefault(label, []).append({task: table[task, metric.name] for task, metric in intact.items()})
     return intact, models
 
 
 def parting(intact: Mapping[str, Metric], rng: random.Random) -> dict[str, np.ndarray]:
     """By task, whether each document is in the half that searches."""
-    found = {}
+    halves = {}
     for task, metric in intact.items():
         half = [number % 2 == 0 for number in range(metric.count or 0)]
         rng.shuffle(half)
-        found[task] = np.array(half)
-    return found
+        halves[task] = np.array(half)
+    return halves
 
 
 def share(intact: Mapping[str, Metric], pruned: Mapping[str, Metric], half: Mapping[str, np.ndarray]) -> float:
@@ -91,15 +91,15 @@ def main(
     for _ in range(partings):
         search = parting(intact, rng)
         other = {task: ~half for task, half in search.items()}
-        found = {}
+        by_method = {}
         for label, pruned in models.items():
-            shares = [share(intact, one, search) for one in pruned]
-            count = next((n for n, one in enumerate(shares) if one < keep), len(shares))
+            shares = [share(intact, metrics, search) for metrics in pruned]
+            count = next((n for n, kept in enumerate(shares) if kept < keep), len(shares))
             if count:
-                found[label] = count, shares[count - 1], share(intact, pruned[count - 1], other)
-        each += [shares for _, *shares in found.values()]
-        if found:
-            best.append(max(found.values())[1:])
+                by_method[label] = count, shares[count - 1], share(intact, pruned[count - 1], other)
+        each += [shares for _, *shares in by_method.values()]
+        if by_method:
+            best.append(max(by_method.values())[1:])
     for name, pairs in (("each method", each), ("the method by which most may go", best)):
         chosen, others = np.array(pairs).T
         print(

@@ -49,7 +49,7 @@ def write_checkpoint(directory: Path, blocks: int, width: int) -> None:
     shape = {name: size if name == "vocab_size" else size * width // 4096 for name, size in SHAPE.items()}
     config = LlamaConfig(**shape, num_hidden_layers=blocks, dtype=torch.bfloat16, architectures=["LlamaForCausalLM"])
     with torch.device("meta"):
-        described = {name: one.shape for name, one in LlamaForCausalLM(config).state_dict().items()}
+        described = {name: tensor.shape for name, tensor in LlamaForCausalLM(config).state_dict().items()}
     directory.mkdir(parents=True)
     files: dict[str, dict[str, torch.Size]] = {}
     for name, size in described.items():
@@ -94,7 +94,7 @@ def read_all(directory: Path) -> float:
 def forwards(directory: Path, rows: int, tokens: int, device: torch.device) -> float:
     """Return the seconds to compute all blocks with weights in memory, from the median of three runs of one block."""
     stack = open_offloaded(directory, device=device)
-    weights = {name: drawn(one.shape).to(device) for name, one in stack[0].named_parameters()}
+    weights = {name: drawn(parameter.shape).to(device) for name, parameter in stack[0].named_parameters()}
     times = []
     with torch.no_grad():
         hidden = stack.model.get_input_embeddings()(torch.randint(1, 90, (rows, tokens), device=device))
@@ -197,12 +197,12 @@ def main(
         reading, computing = read_all(checkpoint), forwards(checkpoint, rows, tokens, torch.device(device))
         cold(checkpoint)
         done = subprocess.run([*command, "--directory", str(checkpoint)], check=True, capture_output=True, text=True)
-        found = json.loads(done.stdout)
-        on_gpu = f", and {found['gpu'] / 2**30:.2f} GiB on the GPU" if found["gpu"] else ""
+        costs = json.loads(done.stdout)
+        on_gpu = f", and {costs['gpu'] / 2**30:.2f} GiB on the GPU" if costs["gpu"] else ""
         print(
-            f"round {number}: reading {reading:.1f} s, products {computing:.1f} s, offloaded {found['seconds']:.1f} s "
-            f"({found['seconds'] / (reading + computing):.2f} of their sum; {found['opened']:.1f} s to open), at most "
-            f"{found['RssAnon'] / 2**30:.2f} GiB of its own and {found['RssFile'] / 2**30:.2f} GiB of mapped files"
+            f"round {number}: reading {reading:.1f} s, products {computing:.1f} s, offloaded {costs['seconds']:.1f} s "
+            f"({costs['seconds'] / (reading + computing):.2f} of their sum; {costs['opened']:.1f} s to open), at most "
+            f"{costs['RssAnon'] / 2**30:.2f} GiB of its own and {costs['RssFile'] / 2**30:.2f} GiB of mapped files"
             f"{on_gpu}",
             flush=True,
         )

@@ -116,22 +116,22 @@ def kinds(args: argparse.Namespace, rows: int, tokens: int) -> dict[str, Callabl
                     sweep.scout(stack, scorer.observes)
         settle()
 
-    found: dict[str, Callable[[], None]] = {"bare": bare}
+    functions: dict[str, Callable[[], None]] = {"bare": bare}
     gradients = [sweep for sweep in sweeps if isinstance(sweep, Backward)]
     if gradients:
         model.requires_grad_(False)
         embedding = model.get_input_embeddings()
         embedding.register_forward_hook(lambda _module, _args, hidden: hidden.detach().requires_grad_())
-        found["back"] = back
+        functions["back"] = back
     if any(sweep is not None and sweep.predicts for sweep in sweeps):
         whole = Head(stack)
         with torch.no_grad():
             outputs = [run(whole.backbone, batch) for batch in batches]
         predicted = [(output, whole.targets(batch, output)) for batch, output in zip(batches, outputs, strict=True)]
-        found["head"] = head
+        functions["head"] = head
     if args.each:
-        found |= {"scout": scout} | {name: partial(scored, name) for name in args.scorer}
-    return {**found, "scored": partial(scored, *args.scorer)}
+        functions |= {"scout": scout} | {name: partial(scored, name) for name in args.scorer}
+    return {**functions, "scored": partial(scored, *args.scorer)}
 
 
 def timed(function: Callable[[], None], clock: Callable[[], float]) -> float:

@@ -56,9 +56,9 @@ def _counted(model: Measurements, key: Key) -> tuple[str, ...]:
     """Return the number of pairs, how many differ significantly in either test, and the factor between the errors."""
     left = {}
     for (_, amount, contender), models in model.left.items():
-        for one in models:
-            if key in one.metrics and not contender.healer:
-                left[amount, removed_by(one.blocks)] = Estimate.of([one.metrics[key]])
+        for pruned in models:
+            if key in pruned.metrics and not contender.healer:
+                left[amount, removed_by(pruned.blocks)] = Estimate.of([pruned.metrics[key]])
     pairs = [
         (left[one], left[other])
         for one, other in combinations(left, 2)
@@ -70,11 +70,11 @@ def _counted(model: Measurements, key: Key) -> tuple[str, ...]:
         if one.error is None or other.error is None:
             continue
         apart = math.hypot(one.error, other.error)
-        found = difference(one, other, paired=True)
-        unpaired += 2 * float(stats.norm.sf(abs(found.mean) / apart)) < 1 - LEVEL if apart else found.mean != 0
-        paired += found.tells
-        if found.low is not None and found.high is not None and found.high > found.low and apart:
-            factors.append(2 * float(stats.norm.ppf((1 + LEVEL) / 2)) * apart / (found.high - found.low))
+        contrast = difference(one, other, paired=True)
+        unpaired += 2 * float(stats.norm.sf(abs(contrast.mean) / apart)) < 1 - LEVEL if apart else contrast.mean != 0
+        paired += contrast.tells
+        if contrast.low is not None and contrast.high is not None and contrast.high > contrast.low and apart:
+            factors.append(2 * float(stats.norm.ppf((1 + LEVEL) / 2)) * apart / (contrast.high - contrast.low))
     return str(len(pairs)), str(unpaired), str(paired), f"{statistics.median(factors):.2f}" if factors else "-"
 
 

@@ -100,7 +100,7 @@ def nearest_window(task: Task, length: int, distance: Callable[[Tensor, Tensor, 
     sums: list[float] = []
     for batch in task.calibration:
         states, mask = boundaries(task.intact, batch), batch["attention_mask"]
-        apart = [distance(one, other, mask) for one, other in zip(states, states[length:], strict=False)]
+        apart = [distance(entering, leaving, mask) for entering, leaving in zip(states, states[length:], strict=False)]
         sums = [total + each for total, each in zip(sums or [0.0] * len(apart), apart, strict=True)]
     start = sums.index(min(sums))
     return range(start, start + length)

@@ -116,7 +116,11 @@ def try_all(
     trial.path, trial.blocks = stack.path, len(stack)
     if head == "image":
         with suppress(LayerimpError):  # every removal is refused for the same reason
-            trial.inputs = {one.name: made_up(stack, one) is not None for one in MODALITIES if one.taken_by(model)}
+            trial.inputs = {
+                modality.name: made_up(stack, modality) is not None
+                for modality in MODALITIES
+                if modality.taken_by(model)
+            }
     try:
         before = logits(model)
     except Exception:  # it reads no text without images
@@ -155,15 +159,15 @@ def scored(model: PreTrainedModel, scorer: str) -> str:
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            found = layerimp.score(model, [{"input_ids": ids, "attention_mask": mask}], [scorer])[scorer]
+            importance = layerimp.score(model, [{"input_ids": ids, "attention_mask": mask}], [scorer])[scorer]
     except LayerimpError as error:
         return f"refuses: {error}"
     except Exception as error:
         return f"crash: {first_line(error)}"
-    if not all(map(_finite, found.scores)):
+    if not all(map(_finite, importance.scores)):
         return "crash: a score is not finite"
-    told = [*found.notes, *(str(w.message) for w in caught if issubclass(w.category, UserWarning))]
-    return " ".join(told[0].split()) if told and scorer in ("lrp", "avss") else ""
+    messages = [*importance.notes, *(str(w.message) for w in caught if issubclass(w.category, UserWarning))]
+    return " ".join(messages[0].split()) if messages and scorer in ("lrp", "avss") else ""
 
 
 def _finite(value: float) -> bool:
@@ -209,8 +213,8 @@ def loaded_wrong(info: Mapping[str, Any], path: str, reloaded: PreTrainedModel, 
     for kind, keys in info.items():
         if keys:
             return f"{kind} on loading: {sorted(map(str, keys))[0]}"
-    found = len(reloaded.get_submodule(path))
-    return f"{found} blocks where {left} are left" if found != left else ""
+    count = len(reloaded.get_submodule(path))
+    return f"{count} blocks where {left} are left" if count != left else ""
 
 
 def differences(model: PreTrainedModel, reloaded: PreTrainedModel) -> str:
@@ -219,10 +223,10 @@ def differences(model: PreTrainedModel, reloaded: PreTrainedModel) -> str:
         return f"loads back as {type(reloaded).__name__}"
     if strange := set(model.state_dict()).symmetric_difference(reloaded.state_dict()):
         return f"the key {sorted(strange)[0]} is not in both"
-    one, other = (_comparable(m.config.to_dict()) for m in (model, reloaded))
-    for name in one.keys() | other.keys():
-        if one.get(name) != other.get(name):
-            return f"the configuration's {name} is {other.get(name)} after loading, {one.get(name)} before"
+    before, after = (_comparable(m.config.to_dict()) for m in (model, reloaded))
+    for name in before.keys() | after.keys():
+        if before.get(name) != after.get(name):
+            return f"the configuration's {name} is {after.get(name)} after loading, {before.get(name)} before"
     return ""
 
 
@@ -329,17 +333,17 @@ class Observed:
         return f"cached generation {where} is off by {off(self.plain, other.cached):.1e}"
 
 
-def off(expected: Tensor, found: Tensor) -> float:
+def off(expected: Tensor, actual: Tensor) -> float:
     """Return how much logits differ, relative to the largest; 0 if the difference is rounding."""
-    difference = distance(expected, found)
+    difference = distance(expected, actual)
     return 0.0 if difference <= TOLERANCE else difference
 
 
-def distance(expected: Tensor, found: Tensor) -> float:
+def distance(expected: Tensor, actual: Tensor) -> float:
     """Return how much logits differ, relative to the largest."""
-    if expected.shape != found.shape or not expected.isfinite().all():
+    if expected.shape != actual.shape or not expected.isfinite().all():
         return float("inf")
-    return float((expected - found).abs().max() / expected.abs().max())
+    return float((expected - actual).abs().max() / expected.abs().max())
 
 
 def batch(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
@@ -374,7 +378,7 @@ def generated(model: PreTrainedModel, inputs: Inputs | None = None, *, use_cache
     if inputs is None:
         ids = batch(model)[0][:1, :PROMPT]
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    found = model.generate(
+    output = model.generate(
         **inputs,
         max_new_tokens=NEW,
         min_new_tokens=NEW,
@@ -384,7 +388,7 @@ def generated(model: PreTrainedModel, inputs: Inputs | None = None, *, use_cache
         return_dict_in_generate=True,
         output_logits=True,
     )
-    return torch.cat(found.logits)
+    return torch.cat(output.logits)
 
 
 @contextmanager

@@ -78,11 +78,11 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
 
 def scorers(num_blocks: int) -> dict[str, Callable[[int], Scorer]]:
     """The functions that make each scorer for a number of blocks, by label."""
-    found: dict[str, Callable[[int], Any]] = {n: registry().get("scorer", n) for n in registry().names("scorer")}
-    random = found.pop("random")
+    makers: dict[str, Callable[[int], Any]] = {n: registry().get("scorer", n) for n in registry().names("scorer")}
+    random = makers.pop("random")
     for seed in range(DRAWS):
-        found[f"random {seed}"] = lambda blocks, seed=seed: random(blocks, random.Config(seed=seed))
-    return found
+        makers[f"random {seed}"] = lambda blocks, seed=seed: random(blocks, random.Config(seed=seed))
+    return makers
 
 
 def greedily(stack: BlockStack, text: Any, count: int) -> list[int]:
@@ -151,12 +151,12 @@ def main(
     print(f"intact: perplexity {perplexity(stack, other):.4g}")
     for label, make in scorers(len(stack)).items():
         unit, _ = timed(bare)
-        cost, found = timed(lambda make=make: measure(stack, text, {"it": make(len(stack))})["it"])
-        rows.append((label, cost / unit, found.weakest_first()[: max(remove)]))
-        print(f"{label} {cost:.1f} s: " + " ".join(f"{score:.4g}" for score in found.scores), flush=True)
+        cost, importance = timed(lambda make=make: measure(stack, text, {"it": make(len(stack))})["it"])
+        rows.append((label, cost / unit, importance.weakest_first()[: max(remove)]))
+        print(f"{label} {cost:.1f} s: " + " ".join(f"{score:.4g}" for score in importance.scores), flush=True)
         if label == "block-influence":
             expected = block_influence(stack, text)
-            gap = (torch.tensor(found.scores[:-1], dtype=torch.float64) / expected - 1).abs().max()
+            gap = (torch.tensor(importance.scores[:-1], dtype=torch.float64) / expected - 1).abs().max()
             print(f"block-influence from hidden states: relative difference at most {gap:.1e}")
     for label, way in (("greedy", greedily), ("greedy, naively", naively)):
         unit, _ = timed(bare)

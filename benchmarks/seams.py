@@ -57,7 +57,9 @@ class Chain(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, _types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        before = [one.data_ptr() for one in args[:2] if isinstance(one, Tensor)] if func in ADDITIONS else []
+        before = (
+            [operand.data_ptr() for operand in args[:2] if isinstance(operand, Tensor)] if func in ADDITIONS else []
+        )
         output = func(*args, **(kwargs or {}))
         if len(before) == 2 and output.numel() == self.start.numel() and self._continues(before):
             self.links.append(Link(output))
@@ -81,8 +83,8 @@ class Chain(TorchDispatchMode):
 
 def hidden_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """Return the hidden states [batch, seq, hidden] in the arguments of a block."""
-    found: Tensor = args[0] if args else kwargs["hidden_states"]
-    return found
+    hidden: Tensor = args[0] if args else kwargs["hidden_states"]
+    return hidden
 
 
 def with_hidden(output: Any, hidden: Tensor) -> Any:
@@ -118,13 +120,13 @@ def without(blocks: Sequence[tuple[nn.Module, str]], learn: Callable[[], object]
 
 def _middle(block: nn.Module, learn: Callable[[], object], crossing: bool) -> tuple[int, bool]:
     """Find the link that is the stream after a block's attention, and whether it is a norm."""
-    found: list[list[Link]] = []
+    chains: list[list[Link]] = []
     forward = block.forward
 
     def follow(*args: Any, **kwargs: Any) -> Any:
         with Chain(hidden_of(args, kwargs)) as chain:
             output = forward(*args, **kwargs)
-        found.append(chain.links)
+        chains.append(chain.links)
         return output
 
     block.forward = follow
@@ -132,10 +134,10 @@ def _middle(block: nn.Module, learn: Callable[[], object], crossing: bool) -> tu
         learn()
     finally:
         del block.forward
-    if not found or len(found[0]) < 2:
-        raise UnknownChainError(f"{type(block).__name__} has a chain of {len(found[0]) if found else 0} links")
-    at = len(found[0]) - 2 if crossing else 0
-    return at, found[0][at].normed
+    if not chains or len(chains[0]) < 2:
+        raise UnknownChainError(f"{type(block).__name__} has a chain of {len(chains[0]) if chains else 0} links")
+    at = len(chains[0]) - 2 if crossing else 0
+    return at, chains[0][at].normed
 
 
 def _give(block: nn.Module, giver: nn.Module, half: str) -> None:

@@ -133,8 +133,8 @@ class Bench:
         if healer:
             heal_beside(self.stack, rest, steps, text, registry().create("healer", healer, {}))
         loss = HeldOutLoss(self.stack, self.held_out).of(rest)
-        found = {"totals": list(loss.totals), "counts": list(loss.counts)}
-        return found if healer else {**found, **self._costs(rest.model)}
+        outcome = {"totals": list(loss.totals), "counts": list(loss.counts)}
+        return outcome if healer else {**outcome, **self._costs(rest.model)}
 
     def _costs(self, model: Any) -> dict[str, float]:
         """The costs: parameters, bytes of the cache per token, and the latency as a share of the intact model's."""
@@ -149,7 +149,7 @@ class Bench:
 def costs_of(model: Any) -> dict[str, float]:
     """Return the costs of a model, by name."""
     evaluator = registry().create("evaluator", "footprint", {})
-    return {one.name: one.value for one in evaluator.evaluate(model, None)}
+    return {metric.name: metric.value for metric in evaluator.evaluate(model, None)}
 
 
 def _place(line: Line) -> tuple[int, str, str, str, str]:
@@ -160,7 +160,7 @@ def read_method(method: str) -> tuple[str, ComponentSpec]:
     """Read the scorer and the pruner of a method: `SCORER`, or `SCORER:PRUNER,OPTION=VALUE`."""
     scorer, _, rest = method.partition(":")
     name, *options = (rest or "lowest").split(",")
-    values = (one.partition("=") for one in options)
+    values = (option.partition("=") for option in options)
     return scorer, ComponentSpec(name=name, options={option: yaml.safe_load(value) for option, _, value in values})
 
 
@@ -192,7 +192,7 @@ def main(
         texts = [load_calibration(str(o), tokenizer, samples=documents, packing="rows", **form) for o in others]
         bench = Bench(name, loaded, {}, [batch for text in texts for batch in text])
         bench.counts = _counts(len(bench.stack), count or [1, 2, 3], ratio or [0.12, 0.25])
-        used = [Path(one).name for one in (name, source, *others)]  # where they lie decides nothing
+        used = [Path(path).name for path in (name, source, *others)]  # where they lie decides nothing
         asked = [*used, samples, search_samples, max_length, documents, *[dtype] * (dtype is not None)]
         finished = Finished(results, asked)
         counts, heal_counts = list(bench.counts), heal_count or list(bench.counts)
@@ -211,11 +211,11 @@ def main(
                         known[_place(line)] = line
                         finished.add(line)
                         print(f"{name}, draw {draw}, {place}, {line['count']}: {line['seconds']:.0f} s", flush=True)
-                for count, one in itertools.product(heal_counts, healers):
-                    if (draw, *place, count, one) not in known:
-                        line = bench.healed(text, known[draw, *place, count, ""], one)
+                for count, healing in itertools.product(heal_counts, healers):
+                    if (draw, *place, count, healing) not in known:
+                        line = bench.healed(text, known[draw, *place, count, ""], healing)
                         finished.add(line)
-                        print(f"{name}, draw {draw}, {place}, {count}, {one}: {line['seconds']:.0f} s", flush=True)
+                        print(f"{name}, draw {draw}, {place}, {count}, {healing}: {line['seconds']:.0f} s", flush=True)
         lines = [line for line in finished.lines if line["draw"] < draws and line["method"] in methods]
         intact = HeldOutLoss(bench.stack, bench.held_out).of(bench.stack)
         costs = costs_of(loaded)
@@ -229,11 +229,11 @@ def main(
 
 def _counts(num_blocks: int, counts: Sequence[int], ratios: Sequence[float]) -> dict[str, int]:
     """Return how many steps to take, by label, each number once."""
-    found = {str(count): count for count in counts}
+    by_label = {str(count): count for count in counts}
     for ratio in ratios:
-        if (count := count_of(ratio, num_blocks)) not in found.values():
-            found[f"{count} ({ratio:.0%})"] = count
-    return found
+        if (count := count_of(ratio, num_blocks)) not in by_label.values():
+            by_label[f"{count} ({ratio:.0%})"] = count
+    return by_label
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ def searched(stack: Any, text: Any, scorer: str, options: dict[str, Any], count:
         steps = [step for step in untouched(removed, len(stack)) if among is None or step in among]
         scored += len(steps)
         scorers = {scorer: cls(len(steps))}
-        found = measure(stack, text, scorers, removed=removed, among=among, cache=cache, memory=memory)
-        return found[scorer]
+        importances = measure(stack, text, scorers, removed=removed, among=among, cache=cache, memory=memory)
+        return importances[scorer]
 
     pruner = registry().create("pruner", "greedy", options)
     start = time.perf_counter()
@@ -74,13 +74,13 @@ def main(
     times += [bare(), bare()]
     theirs, theirs_seconds, theirs_scored = searched(stack, text.first(rows), "perplexity", {}, count)
     times += [bare(), bare()]
-    one = sorted(times)[len(times) // 2]
-    print(f"a bare pass over {rows} rows: {one:.2f} s ({', '.join(f'{each:.2f}' for each in times)})")
+    median = sorted(times)[len(times) // 2]
+    print(f"a bare pass over {rows} rows: {median:.2f} s ({', '.join(f'{each:.2f}' for each in times)})")
     for name, blocks, took, number in (
         ("divergence", ours, seconds, scored),
         ("perplexity", theirs, theirs_seconds, theirs_scored),
     ):
-        print(f"{name}: {blocks}, {number} scores, {took:.0f} s, {took / one:.1f} passes")
+        print(f"{name}: {blocks}, {number} scores, {took:.0f} s, {took / median:.1f} passes")
     print(f"divergence / perplexity: {seconds / theirs_seconds:.2f}")
 
 

@@ -79,10 +79,10 @@ def batches(documents: list[tuple[str, int]], rng: random.Random) -> list[list[t
     """Yield all documents in new batches, each of similar lengths, to keep padding low."""
     rng.shuffle(documents)
     pools = [documents[start : start + POOL * BATCH] for start in range(0, len(documents), POOL * BATCH)]
-    ordered = [document for pool in pools for document in sorted(pool, key=lambda one: len(one[0]))]
-    found = [ordered[start : start + BATCH] for start in range(0, len(ordered) - BATCH + 1, BATCH)]
-    rng.shuffle(found)
-    return found
+    ordered = [document for pool in pools for document in sorted(pool, key=lambda pair: len(pair[0]))]
+    groups = [ordered[start : start + BATCH] for start in range(0, len(ordered) - BATCH + 1, BATCH)]
+    rng.shuffle(groups)
+    return groups
 
 
 def interval(values: list[float]) -> str:
@@ -120,7 +120,7 @@ def main(
 
     (whole,) = evaluator.evaluate(model, tokenizer)
     print(f"intact: {whole.value:.2%} ± {whole.stderr:.2%} (standard error over the documents)")
-    found: dict[str, list[list[int]]] = {}
+    by_scorer: dict[str, list[list[int]]] = {}
     form = RowFormat(tokenizer, LENGTH, batch_size=16, packing="rows")
     for seed in range(seeds):
         text = Corpus(training, TASK, form).draw(ROWS, seed)
@@ -130,11 +130,11 @@ def main(
             options = {"seed": seed} if "seed" in cls.Config.model_fields else {}
             scorers[name] = cls(len(stack), cls.Config(**options))
         for name, importance in measure(stack, text, scorers).items():
-            found.setdefault(name, []).append(importance.weakest_first())
+            by_scorer.setdefault(name, []).append(importance.weakest_first())
     for count in (1, 2):
         print(f"\nwithout {count} of {len(stack)} blocks, {seeds} calibration sets of {ROWS} sentences\n")
         print("| scorer | accuracy | retained | removed (times) |\n|---|---|---|---|")
-        for name, orders in found.items():
+        for name, orders in by_scorer.items():
             values = [accuracy(order[:count]) for order in orders]
             went = Counter(tuple(sorted(order[:count])) for order in orders).most_common()
             blocks = "; ".join(f"{', '.join(map(str, blocks))} ({times})" for blocks, times in went)

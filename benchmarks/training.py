@@ -182,13 +182,13 @@ def main(
     intact = Outcome.of(stack, measures)
     chance = [knowing_nothing(measure) for measure in measures]
     threads = torch.get_num_threads()
-    texts = [Path(one).name for one in (model, calibration, heal_text or "", *held_out)]
+    texts = [Path(path).name for path in (model, calibration, heal_text or "", *held_out)]
     finished = Finished(results, [*texts, blocks, samples, seed, max_length, rows, packing, dtype, threads])
     ways: dict[str, dict[str, Any]] = {name: {} for name in way or ["distill"]}
     if control:
         ways[CONTROL] = {"loss": "text"}
-    for one in set_ or []:
-        label, option, value = setting(one, "hidden.loss=hidden")
+    for assignment in set_ or []:
+        label, option, value = setting(assignment, "hidden.loss=hidden")
         ways[label][option] = value
     for label, chosen in ways.items():
         options = {"minutes": minutes} | chosen
@@ -231,18 +231,18 @@ def recovered(line: dict[str, Any], point: dict[str, Any], field: str = "losses"
 
     For the control there is no such share; the figure is what the intact model gained, relative to the same cost.
     """
-    intact, pruned, found = (sum(one[field]) for one in (line["intact"], line["pruned"], point))
+    intact, pruned, reached = (sum(outcome[field]) for outcome in (line["intact"], line["pruned"], point))
     start = intact if line["way"] == CONTROL else pruned
-    return float((start - found) / (pruned - intact))
+    return float((start - reached) / (pruned - intact))
 
 
 def _show(lines: list[dict[str, Any]]) -> None:
     labelled = bool(lines and lines[0]["intact"]["accuracy"])
     for line in lines:
         speed = line["tokens_per_second"]
-        told = "" if speed is None else f", {speed:,.0f} tokens per second, {speed / line['bare']:.2f} of the bare cost"
+        pace = "" if speed is None else f", {speed:,.0f} tokens per second, {speed / line['bare']:.2f} of the bare cost"
         back = f"{recovered(line, line['healed']):.1%} recovered in {line['healed']['seconds'] / 60:.1f} minutes"
-        title = f"{line['way']}: {line['done']}, {back}{told}"
+        title = f"{line['way']}: {line['done']}, {back}{pace}"
         table = Table("minutes", "steps", "tokens", "recovered", *["accuracy"] * labelled, title=title)
         for point in line["curve"]:
             cells = [f"{point['minutes']:.1f}", str(point["steps"]), f"{point['tokens']:,}"]
