@@ -90,8 +90,8 @@ def scorers() -> tuple[list[str], list[list[str]]]:
             for kind, head in concerned:
                 by_type[kind].add(head)
             rows[alike, _plain(reason)] += [
-                f"`{kind}`" if found == heads[kind] else f"`{kind}` ({', '.join(sorted(found))})"
-                for kind, found in sorted(by_type.items())
+                f"`{kind}`" if refused == heads[kind] else f"`{kind}` ({', '.join(sorted(refused))})"
+                for kind, refused in sorted(by_type.items())
             ]
     return ["scorers", "reason", "types"], [[*key, ", ".join(types)] for key, types in sorted(rows.items())]
 

@@ -52,7 +52,7 @@ def _place(line: dict[str, Any]) -> tuple[int, bool, int, int]:
 
 def _per_token(line: dict[str, Any]) -> str:
     """Show the greatest difference over the number of tokens, among the requests that differ most."""
-    apart = [abs(one["lm_eval"] - one["layerimp"]) / one["tokens"] for one in line.get("worst", ())]
+    apart = [abs(request["lm_eval"] - request["layerimp"]) / request["tokens"] for request in line.get("worst", ())]
     return f"{max(apart):.1e}" if apart else ""
 
 

@@ -42,4 +42,4 @@ def standalone(svg: str) -> str:
     )
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     ground = '<rect width="100%" height="100%" rx="6" style="fill: var(--paper)"/>'
-    return re.sub(r"<svg ([^>]*)>", lambda found: f"<svg {names} {found[1]}>{style}{ground}", svg, count=1)
+    return re.sub(r"<svg ([^>]*)>", lambda match: f"<svg {names} {match[1]}>{style}{ground}", svg, count=1)

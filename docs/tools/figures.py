@@ -31,13 +31,13 @@ GRID = (
 
 def first_blocks() -> str:
     """The shares of AVSS by block, for the literal and the default reading."""
-    found = _scores("--scorer paper=avss --set paper.variant=paper --set paper.epsilon=0.01 --scorer avss")
-    series = {"literal (block_out)": found["paper"], "default (mlp_act)": found["avss"]}
+    scored = _scores("--scorer paper=avss --set paper.variant=paper --set paper.epsilon=0.01 --scorer avss")
+    series = {"literal (block_out)": scored["paper"], "default (mlp_act)": scored["avss"]}
     styles = looks(list(series), ())
     figure = Figure(figsize=(640 / 72, 300 / 72), dpi=72)
     axes = figure.add_axes((0.09, 0.16, 0.66, 0.76))
-    for label, one in series.items():
-        shares, look = one["columns"]["normalized_avss"], styles[label]
+    for label, result in series.items():
+        shares, look = result["columns"]["normalized_avss"], styles[label]
         axes.plot(shares, color=look.colour, linestyle=look.dashes, marker=look.marker, linewidth=1.8, clip_on=False)
         end = len(shares) - 1, shares[-1]
         axes.annotate(label, end, (10, 0 if "literal" in label else -14), textcoords="offset points", color=look.colour)
@@ -49,10 +49,10 @@ def first_blocks() -> str:
 
 def ranks() -> str:
     """Each scorer's order of removal, the first three in colour."""
-    found = _scores("--scorer all --scorer paper=avss --set paper.variant=paper --samples 16 --max-length 128")
+    scored = _scores("--scorer all --scorer paper=avss --set paper.variant=paper --samples 16 --max-length 128")
     return str(
         drawn(
-            _order({label: Importance(one["scores"][0]) for label, one in found.items()}),
+            _order({label: Importance(result["scores"][0]) for label, result in scored.items()}),
             "ranks",
             "Order of removal by scorer and block",
         )
@@ -101,8 +101,8 @@ def _scores(options: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         printed = pages.Workshop(Path(folder)).run(pages.Block("bash", "", f"layerimp score {options} --json\n"))
     (model,) = json.loads(printed)["models"].values()
-    found: dict[str, Any] = model["scored"]
-    return found
+    scored: dict[str, Any] = model["scored"]
+    return scored
 
 
 FIGURES = {

@@ -24,18 +24,18 @@ def with_mathml(markdown: str) -> str:
     return _PIECE.sub(_shown, markdown)
 
 
-def _shown(found: re.Match[str]) -> str:
-    if found["stray"]:
-        raise ValueError(f"the formula {found['stray'].splitlines()[0]!r} has no end; a dollar is written \\$")
-    if found["block"]:
-        return f'<div class="formula">{_mathml(found["block"], "block")}</div>'
-    if found["inline"]:
-        return f'<span class="formula">{_mathml(found["inline"], "inline")}</span>'
-    return found[0]
+def _shown(match: re.Match[str]) -> str:
+    if match["stray"]:
+        raise ValueError(f"the formula {match['stray'].splitlines()[0]!r} has no end; a dollar is written \\$")
+    if match["block"]:
+        return f'<div class="formula">{_mathml(match["block"], "block")}</div>'
+    if match["inline"]:
+        return f'<span class="formula">{_mathml(match["inline"], "inline")}</span>'
+    return match[0]
 
 
 def _mathml(formula: str, display: str) -> str:
     made = convert(formula, display=display)
     if "<mi>&</mi>" in made or re.search(r"<m(?:i|text)>\\\\", made):
         raise ValueError(f"the formula {formula.strip()!r} has something that latex2mathml does not know")
-    return _MEANS_SOMETHING_IN_MARKDOWN.sub(lambda found: f"&#{ord(found[0])};", made)
+    return _MEANS_SOMETHING_IN_MARKDOWN.sub(lambda match: f"&#{ord(match[0])};", made)

@@ -30,8 +30,8 @@ def notebooks() -> list[Path]:
 
 def read(path: Path) -> Notebook:
     """A notebook's content."""
-    found: Notebook = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    notebook: Notebook = json.loads(path.read_text(encoding="utf-8"))
+    return notebook
 
 
 def write(path: Path, notebook: Notebook) -> None:
@@ -74,12 +74,12 @@ def _lines(text: str) -> list[str]:
     return text.splitlines(keepends=True)
 
 
-def same(shown: Notebook, found: Notebook) -> bool:
+def same(shown: Notebook, rerun: Notebook) -> bool:
     """Whether two executions of a notebook say the same, but for rounding; see `pages.same`."""
-    pairs = list(zip(shown["cells"], found["cells"], strict=True))
+    pairs = list(zip(shown["cells"], rerun["cells"], strict=True))
     limit = LIMIT.search("".join(line for cell in shown["cells"] for line in cell["source"]))
     command = f"--limit {limit[1]}" if limit else ""
-    return all(pages.same(_told(one), _told(other), command) for one, other in pairs)
+    return all(pages.same(_told(before), _told(after), command) for before, after in pairs)
 
 
 def _told(cell: dict[str, Any]) -> str:

@@ -61,8 +61,8 @@ class Block:
 
 def pages() -> list[Path]:
     """Return the README and every page of the site."""
-    found = (ROOT / "docs").rglob("*.md")
-    return [ROOT / "README.md", *sorted(page for page in found if "plugins" not in page.relative_to(ROOT).parts)]
+    files = (ROOT / "docs").rglob("*.md")
+    return [ROOT / "README.md", *sorted(page for page in files if "plugins" not in page.relative_to(ROOT).parts)]
 
 
 def blocks(markdown: str) -> list[Block]:
@@ -182,8 +182,8 @@ def _restore(environment: Mapping[str, str]) -> None:
 
 def shown(markdown: str) -> list[tuple[Block, str]]:
     """Return the blocks whose output a page shows, each with that output."""
-    found = blocks(markdown)
-    return [(first, second.code) for first, second in pairwise(found) if second.title == OUTPUT]
+    fenced = blocks(markdown)
+    return [(first, second.code) for first, second in pairwise(fenced) if second.title == OUTPUT]
 
 
 _BARS = re.compile("[█▏▎▍▌▋▊▉]+|[·─├┤●]{9,}")
@@ -215,9 +215,9 @@ def same(shown: str, printed: str, command: str = "") -> bool:
     limit = _LIMIT.search(command)
     tipped = TIPPED / (int(limit[1]) if limit else DOCUMENTS)
     texts = [_comparable(text) for text in (shown, printed)]
-    one, other = (" ".join(_SCORES.findall(text)) for text in texts)
+    scores, others = (" ".join(_SCORES.findall(text)) for text in texts)
     rest, further = (_SCORES.sub("", text) for text in texts)
-    return _all_alike(one, other, 0.0) and _all_alike(rest, further, tipped)
+    return _all_alike(scores, others, 0.0) and _all_alike(rest, further, tipped)
 
 
 def _comparable(text: str) -> str:
@@ -241,14 +241,14 @@ def _alike(word: str, other: str, tipped: float) -> bool:
     return all(map(partial(_near, tipped), numbers, further))
 
 
-def _near(tipped: float, one: str, other: str) -> bool:
+def _near(tipped: float, number: str, other: str) -> bool:
     """Whether two numbers are equal up to the last digit, or up to the documents on which processors may disagree."""
-    if "." not in one + other:
-        return one == other  # a count, or a rank
-    first, second = _number(one), _number(other)
-    whole = 100.0 if "%" in one else 1.0
+    if "." not in number + other:
+        return number == other  # a count, or a rank
+    first, second = _number(number), _number(other)
+    whole = 100.0 if "%" in number else 1.0
     leave = tipped * whole if max(abs(first), abs(second)) <= whole else 0.0
-    return abs(first - second) <= max(1.01 * min(map(_unit, (one, other))), leave)
+    return abs(first - second) <= max(1.01 * min(map(_unit, (number, other))), leave)
 
 
 def _unit(number: str) -> float:

@@ -58,11 +58,11 @@ class Panel:
 
 def panels() -> list[Panel]:
     """Return the models with several smaller ones whose quality and speed were measured."""
-    found: dict[str, list[shrunk.Line]] = {}
+    by_model: dict[str, list[shrunk.Line]] = {}
     for line in shrunk.rows():
         if line.get("retained"):
-            found.setdefault(shrunk.name_of(line), []).append(line)
-    made = [_panel(model, lines) for model, lines in found.items()]
+            by_model.setdefault(shrunk.name_of(line), []).append(line)
+    made = [_panel(model, lines) for model, lines in by_model.items()]
     return [panel for panel in made if len(panel.points) > 1]
 
 

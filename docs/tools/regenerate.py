@@ -22,9 +22,9 @@ def current(markdown: str, folder: Path) -> str:
     """A page with the outputs that its blocks have now; what comes after the last output is not run."""
     workshop, printed, command, end = pages.Workshop(folder), "", "", 0
     parts = []
-    found = list(zip(pages.FENCE.finditer(markdown), pages.blocks(markdown), strict=True))
-    last = max((n for n, (_, block) in enumerate(found) if block.title == pages.OUTPUT), default=0)
-    for place, block in found[: last + 1]:
+    fenced = list(zip(pages.FENCE.finditer(markdown), pages.blocks(markdown), strict=True))
+    last = max((n for n, (_, block) in enumerate(fenced) if block.title == pages.OUTPUT), default=0)
+    for place, block in fenced[: last + 1]:
         if block.title == pages.OUTPUT and not pages.same(block.code, printed, command):
             parts += [markdown[end : place.start(3)], _shown(printed)]
             end = place.end(3)
@@ -41,10 +41,10 @@ def _run_again(path: Path) -> bool:
     """Run a notebook, and write it if it shows something else than before; whether it does."""
     shown = notebooks.read(path)
     with tempfile.TemporaryDirectory() as folder:
-        found = notebooks.executed(shown, Path(folder))
-    changed = not notebooks.same(shown, found)
+        executed = notebooks.executed(shown, Path(folder))
+    changed = not notebooks.same(shown, executed)
     if changed:
-        notebooks.write(path, found)
+        notebooks.write(path, executed)
     return changed
 
 
@@ -61,9 +61,9 @@ def main() -> None:
         text, name = page.read_text(encoding="utf-8"), str(page.relative_to(pages.ROOT))
         if pages.shown(text) and (not named or name in named):
             with tempfile.TemporaryDirectory() as folder:
-                found = current(text, Path(folder))
-            print(f"{name}: {'as it was' if found == text else 'brought up to date'}", flush=True)
-            page.write_text(found, encoding="utf-8")
+                updated = current(text, Path(folder))
+            print(f"{name}: {'as it was' if updated == text else 'brought up to date'}", flush=True)
+            page.write_text(updated, encoding="utf-8")
     for path in notebooks.notebooks():
         name = str(path.relative_to(pages.ROOT))
         if not named or name in named:

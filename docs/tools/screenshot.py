@@ -41,7 +41,9 @@ def picture(browser: Any, report: Path) -> bytes:
 
 def grid() -> pages.Block:
     """Return the command of the page that makes its grid."""
-    (block,) = (one for one in pages.blocks(PAGE.read_text("utf-8")) if one.code.startswith("layerimp bench"))
+    (block,) = (
+        candidate for candidate in pages.blocks(PAGE.read_text("utf-8")) if candidate.code.startswith("layerimp bench")
+    )
     return block
 
 

@@ -25,10 +25,10 @@ Row = tuple[str, ...]
 
 def results() -> dict[str, list[dict[str, Any]]]:
     """Return what was measured, by model."""
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES}
+    by_model: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES}
     for line in map(json.loads, DATA.read_text(encoding="utf-8").splitlines()):
-        found[line["model"]].append(line)
-    return found
+        by_model[line["model"]].append(line)
+    return by_model
 
 
 @functools.cache

@@ -42,8 +42,8 @@ def results() -> list[dict[str, Any]]:
 def recovered(line: dict[str, Any], point: dict[str, Any]) -> float:
     """Return the share of the lost loss that a point of a curve recovers, or of a classifier's lost accuracy."""
     field = "accuracy" if line["intact"]["accuracy"] else "losses"
-    intact, pruned, found = (sum(one[field]) for one in (line["intact"], line["pruned"], point))
-    return float((pruned - found) / (pruned - intact))
+    intact, pruned, reached = (sum(outcome[field]) for outcome in (line["intact"], line["pruned"], point))
+    return float((pruned - reached) / (pruned - intact))
 
 
 def lines() -> Iterator[tuple[str, list[float], list[float]]]:
@@ -51,7 +51,7 @@ def lines() -> Iterator[tuple[str, list[float], list[float]]]:
     for line in results():
         if name := SHOWN.get((line["model"], line["way"])):
             points = [point for point in line["curve"] if point["steps"]]
-            yield name, [one["minutes"] for one in points], [recovered(line, one) for one in points]
+            yield name, [point["minutes"] for point in points], [recovered(line, point) for point in points]
 
 
 def table() -> tuple[list[str], list[list[str]]]:
@@ -81,18 +81,18 @@ def _row(line: dict[str, Any]) -> list[str]:
 def retained(line: dict[str, Any], point: dict[str, Any]) -> float:
     """Return the share that a point of a curve retains: of the loss, or of a classifier's accuracy, beyond chance."""
     field = "accuracy" if line["intact"]["accuracy"] else "losses"
-    intact, found = (sum(one[field]) for one in (line["intact"], point))
+    intact, reached = (sum(outcome[field]) for outcome in (line["intact"], point))
     chance = sum(line["chance"]) if field == "losses" else FLOOR
-    return float((chance - found) / (chance - intact))
+    return float((chance - reached) / (chance - intact))
 
 
 def picture() -> str:
     """Draw the figure."""
-    found = list(lines())
-    styles = looks([name for name, _, _ in found], ())
+    curves = list(lines())
+    styles = looks([name for name, _, _ in curves], ())
     figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72)
     axes = figure.add_axes((0.08, 0.15, 0.74, 0.75))
-    for name, minutes, shares in found:
+    for name, minutes, shares in curves:
         look = styles[name]
         axes.plot(minutes, shares, color=look.colour, linestyle=look.dashes, marker=look.marker, linewidth=1.8)
         axes.annotate(

@@ -28,17 +28,17 @@ def contents() -> dict[Path, bytes]:
     Raises:
         ValueError: a page asks for something that does not exist, or has a formula that cannot be shown.
     """
-    found = {}
+    files = {}
     for file in sorted(SOURCE.rglob("*")):
         path = file.relative_to(SOURCE)
         if file.is_file() and path.parts[0] not in NOT_PAGES:
-            found[path] = _page(file, file.read_text(encoding="utf-8")) if file.suffix == ".md" else file.read_bytes()
+            files[path] = _page(file, file.read_text(encoding="utf-8")) if file.suffix == ".md" else file.read_bytes()
     for notebook in notebooks.notebooks():
         page = notebook.relative_to(SOURCE).with_suffix(".md")
-        found[page] = _page(notebook, notebooks.as_markdown(notebook))
+        files[page] = _page(notebook, notebooks.as_markdown(notebook))
     for name, schema in reference.schema_files().items():
-        found[Path("reference", "schemas", f"{name}.json")] = schema.encode()
-    return found
+        files[Path("reference", "schemas", f"{name}.json")] = schema.encode()
+    return files
 
 
 def _page(file: Path, text: str) -> bytes:
