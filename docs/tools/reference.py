@@ -36,7 +36,7 @@ def expanded(markdown: str) -> str:
     Raises:
         KeyError: the page requests a part that does not exist.
     """
-    return DIRECTIVE.sub(lambda found: _PARTS[found[1]](*found[2].split()), markdown)
+    return DIRECTIVE.sub(lambda match: _PARTS[match[1]](*match[2].split()), markdown)
 
 
 def commands() -> dict[str, Any]:
@@ -57,12 +57,12 @@ def _types(command: str) -> dict[str, Any]:
     from layerimp.cli import app
 
     (function,) = (c.callback for c in app.registered_commands if c.callback and c.callback.__name__ == command)
-    found = {}
+    hints = {}
     for name, hint in get_type_hints(function).items():
         while get_origin(hint) in (Union, UnionType, list):  # X | None, list[X]
             hint = get_args(hint)[0]
-        found[name] = hint
-    return found
+        hints[name] = hint
+    return hints
 
 
 def schema_files() -> dict[str, str]:
@@ -157,13 +157,13 @@ def _type(field: Any) -> str:
     from layerimp.cli.plugins import type_name
 
     limits = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-    found = [
+    bounds = [
         f"{sign} {getattr(limit, name)}"
         for limit in field.metadata
         for name, sign in limits.items()
         if getattr(limit, name, None) is not None
     ]
-    text = ", ".join([type_name(field.annotation), *found])
+    text = ", ".join([type_name(field.annotation), *bounds])
     for name, model in documents.described_models().items():
         text = re.sub(rf"\b{model.__name__}\b", f"[{name}](#{name})", text)
     return text
@@ -194,9 +194,9 @@ def shipped(kind: Kind) -> list[str]:
     """Return the names of layerimp's own components of a kind; other installed plugins are not documented here."""
     from layerimp.registry.catalog import registry
 
-    found = registry()
-    ours = {record.name for record in found.plugins.records if record.distribution == "layerimp"}
-    return [name for name in found.names(kind) if found.origin(kind, name) in ours]
+    catalog = registry()
+    ours = {record.name for record in catalog.plugins.records if record.distribution == "layerimp"}
+    return [name for name in catalog.names(kind) if catalog.origin(kind, name) in ours]
 
 
 def _components(kind: Kind) -> str:
@@ -215,8 +215,8 @@ def page_of(kind: Kind, name: str) -> str:
     wanted = f"<!-- generated: options {kind} {name} -->"
     folder = (ROOT / "docs" / KINDS[kind]).parent
     for page in sorted(folder.glob("*.md")):
-        before, found, _ = page.read_text(encoding="utf-8").partition(wanted)
-        if found:
+        before, marker, _ = page.read_text(encoding="utf-8").partition(wanted)
+        if marker:
             headings = re.findall(r"^## (.+)$", before, re.MULTILINE)
             return page.name + (f"#{name}" if name in headings else "")
     raise KeyError(f"no page in {folder} holds {wanted}")
@@ -238,7 +238,7 @@ def _layers() -> str:
 
     settings = tomllib.loads(_file("pyproject.toml"))
     contract = next(
-        one for one in settings["tool"]["importlinter"]["contracts"] if one.get("containers") == ["layerimp"]
+        entry for entry in settings["tool"]["importlinter"]["contracts"] if entry.get("containers") == ["layerimp"]
     )
     rows = []
     for layer in contract["layers"]:
