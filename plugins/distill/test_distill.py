@@ -244,6 +244,14 @@ def test_short_trials_from_the_same_start_decide_on_the_rate() -> None:
     assert moves == pytest.approx([whole * rate for rate in (3e-5, 1e-4, 3e-4)], rel=0.01)
 
 
+def test_trials_that_all_end_farther_away_decide_nothing() -> None:
+    """On SmolLM2 six steps at each rate were too few, and 150 steps at the lowest one ended farther than at 1e-4."""
+    worse = [at(4.1, 1.1), at(5.0, 1.2), at(9.0, 3.0)]
+    outcome, _, _, notes = course([at(4, 1), *worse, at(3.5, 0.9)], steps=200, checks=1)
+    assert [check.rate for check in outcome.checks] == [1e-4]
+    assert "leave: 3e-05 worse, 1e-04 worse, 3e-04 worse; the rate is 1e-04" in notes.told[0]
+
+
 def test_a_share_of_the_rows_holds_the_first_half_twice() -> None:
     batch = {"input_ids": torch.arange(10, 130).reshape(6, 20), "attention_mask": torch.ones(6, 20, dtype=torch.long)}
     batch["input_ids"][5], batch["attention_mask"][5, 10:] = 3, 0  # of the ten tokens, no half is long enough

@@ -36,7 +36,7 @@ PERCENT = 100
 WARM_UP = 0.05
 """The share of the training during which the learning rate rises."""
 RATES = (3e-5, 1e-4, 3e-4)
-"""The learning rates that are tried; where trials do not fit, training begins with the middle one."""
+"""The learning rates that are tried; where trials do not decide, training begins with the middle one."""
 FEWEST = 5
 """A trial of fewer steps says nothing."""
 TRIALS = 0.1
@@ -228,6 +228,9 @@ class Training:
     def _try_rates(self, seconds: float, tokens: int) -> None:
         """Choose the rate by short trials from the start, if a tenth of the training has room for them.
 
+        The middle rate stays if no trial comes nearer: a few steps at any rate may cost what a long training brings
+        back.
+
         Args:
             seconds: The time of a step.
             tokens: The tokens of a step.
@@ -245,7 +248,7 @@ class Training:
             """A rate whose end could be kept comes first."""
             return not advances(nearer[rate], start), nearer[rate].relative_to(start)
 
-        self.rate = min(nearer, key=order, default=RATES[0])
+        self.rate = min(nearer, key=order, default=self.rate)
         shares = {rate: f"{end.relative_to(start):.1%}" for rate, end in nearer.items()}
         words = ", ".join(f"{rate:.0e} {shares.get(rate, 'worse')}" for rate in RATES)
         self._case.progress.note(
