@@ -36,7 +36,7 @@ def written(value: float, stderr: float | None, higher: bool) -> dict[str, Any]:
     ends = None if stderr is None else [pytest.approx(value - stderr), pytest.approx(value + stderr)]
     return {
         "value": value, "stderr": stderr, "ends": ends, "low": low, "high": high, "documents": None,
-        "higher_is_better": higher, "floor": None, "at_floor": False, "members": [], "flips": None,
+        "higher_is_better": higher, "floor": None, "at_floor": False, "parts": {}, "members": [], "flips": None,
     }  # fmt: skip
 
 
