@@ -147,8 +147,9 @@ def test_the_card_marks_tasks_at_their_floor_and_leaves_out_those_of_a_group_wit
     ]
     made = report()
     made.metrics = {"original": metrics, "paper": metrics}
-    results = model_card(made.results(), "paper").partition("## Results")[2]
+    metadata, _, results = model_card(made.results(), "paper").partition("## Results")
     assert re.findall(r"^\| ([\w †]+) \| acc", results, re.MULTILINE) == ["all", "group", "near †"]
+    assert re.findall(r"^ +type: (all|group|near|ant)$", metadata, re.MULTILINE) == ["all", "group", "near"]
     assert "†: the intact model is less than two standard errors better" in results
 
 
