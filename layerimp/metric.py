@@ -167,8 +167,9 @@ class Metric:
         values = self.documents if self.likelihood is None else self.likelihood.totals
         return None if values is None else len(values)
 
+    @cached_property
     def parts(self) -> list[Metric]:
-        """Return the parts of an average as metrics of their own; none unless it names them."""
+        """The parts of an average as metrics of their own; none unless it names them."""
         if not any(stratum.part for stratum in self.strata):
             return []
         parts, values = [], iter(self.documents or ())

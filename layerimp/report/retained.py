@@ -110,7 +110,7 @@ def retained(intact: Metric, pruned: Sequence[Metric]) -> Estimate:
         left = np.array([likelihood.totals for likelihood in known if likelihood is not None]).T - nothing[:, None]
         return _share(intact.task, left, best)
     if drawable([intact, *pruned]):
-        parts, unknown = intact.parts() or [intact], parts_at_floor(intact)
+        parts, unknown = intact.parts or [intact], parts_at_floor(intact)
         floors = np.concatenate([np.full(part.count or 0, part.floor or 0.0) for part in parts])
         counts = np.concatenate([np.full(part.count or 0, part.task not in unknown) for part in parts])
         values = np.array([metric.documents for metric in (intact, *pruned)], dtype=np.float64).T

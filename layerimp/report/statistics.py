@@ -131,7 +131,7 @@ def at_floor(metric: Metric) -> bool:
 
     For an average with parts, whether it is so on all parts.
     """
-    if parts := metric.parts():
+    if parts := metric.parts:
         return all(map(at_floor, parts))
     if (likelihood := metric.likelihood) is not None:
         if likelihood.unigram is None or len(likelihood.totals) < 2:
@@ -151,7 +151,7 @@ def at_floor(metric: Metric) -> bool:
 
 def parts_at_floor(metric: Metric) -> list[str]:
     """List the parts of an average of which a model knows nothing."""
-    return [part.task for part in metric.parts() if at_floor(part)]
+    return [part.task for part in metric.parts if at_floor(part)]
 
 
 def measured(metric: Metric, intact: Metric | None = None) -> Measured:
@@ -169,7 +169,7 @@ def measured(metric: Metric, intact: Metric | None = None) -> Measured:
         at_floor=at_floor(metric),
         parts={
             part.task: AveragedPart(value=part.value, stderr=part.stderr, floor=part.floor, at_floor=at_floor(part))
-            for part in metric.parts()
+            for part in metric.parts
         },
         members=list(metric.members),
         flips=None if intact is None else flips(intact, [metric]),

@@ -86,7 +86,7 @@ def test_the_documents_of_each_task_are_a_stratum_of_the_mean_also_within_a_grou
     group = SimpleNamespace(metadata={"mean_of": {"a": "acc", "b": "acc"}}, get_all_tasks=list, get_all_groups=list)
     (mean,) = averages({"both": group}, [one, other])
     assert mean.strata == (Stratum(2, 0.5, "a", 0.5), Stratum(2, 0.25, "b"), Stratum(3, 0.25, "b"))
-    assert [(part.task, part.value, part.floor) for part in mean.parts()] == [("a", 0.75, 0.5), ("b", 0.5, None)]
+    assert [(part.task, part.value, part.floor) for part in mean.parts] == [("a", 0.75, 0.5), ("b", 0.5, None)]
     assert mean.documents == (1.0, 0.5, 1.0, 0.0, 0.0, 1.0, 0.5)
     variances = 0.125 / 2, 0.5 / 2, 0.25 / 3  # of the means of (1, 0.5), (1, 0) and (0, 1, 0.5)
     weights = 0.5, 0.25, 0.25
