@@ -44,6 +44,8 @@ class _GradientModeError(PluginError):
 
 Key = tuple[str, int]
 """A scorer in a pass: its label, and the series of units that it scores."""
+NAMED = 4
+"""So many candidates are named; more are counted."""
 
 
 @dataclass(frozen=True)
@@ -165,14 +167,15 @@ class Pass:
     def _stage(self, scored: Scored) -> AbstractContextManager[Advance]:
         """The stage of the pass, which counts batches, or the blocks of an offloaded model.
 
-        A search may score several times without the same steps, so the stage then says how many candidates it scores.
+        A search may score several times without the same steps, so the stage then says which candidates it scores.
         """
         labels, stack = ", ".join(dict.fromkeys(label for label, _ in self._attending())), scored.stack
         rounds, unit = (stack, "blocks") if stack.offloaded else (scored.calibration, "batches")
         total = len(rounds) if isinstance(rounds, Sized) else None
         unit_bytes = stack.residency.block_bytes if stack.residency else 0
-        amount = sum(map(len, scored.series))
-        of = f" of {amount} candidate{'s' * (amount != 1)} without {written(scored.removed)}" if scored.removed else ""
+        steps = [unit.step for units in scored.series for unit in units]
+        candidates = written(steps) if len(steps) <= NAMED else f"{len(steps)} candidates"
+        of = f" of {candidates} without {written(scored.removed)}" if scored.removed else ""
         return scored.progress.stage(f"score {labels}{of}", total, unit=unit, unit_bytes=unit_bytes)
 
     def _drive(self, scored: Scored, advance: Advance) -> Drive:
