@@ -53,8 +53,8 @@ def environment(published: tuple[Path, Path], tmp_path_factory: pytest.TempPathF
 
 @pytest.mark.slow
 def test_the_default_command_runs_from_the_wheel_outside_the_source(environment: Environment, tmp_path: Path) -> None:
-    found = environment("python", "-c", "import layerimp; print(layerimp.__file__)", cwd=tmp_path).strip()
-    assert Path(found).is_relative_to(environment.bin.parent)
+    path = environment("python", "-c", "import layerimp; print(layerimp.__file__)", cwd=tmp_path).strip()
+    assert Path(path).is_relative_to(environment.bin.parent)
     assert environment("layerimp", "--version") == f"layerimp {layerimp.__version__}\n"
     failed = {name: plugin for name, plugin in environment.plugins().items() if plugin["status"] != "ok"}
     assert not failed

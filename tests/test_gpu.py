@@ -25,8 +25,8 @@ OTHERS = ("gbis", "taylor", "lrp", "perplexity", "cim")
 def test_scores_are_those_of_the_cpu(name: str) -> None:
     model = tiny(name, attention="eager" if name in EAGER_ONLY else "sdpa")
     expected = layerimp.score(model, TEXT, [*SCORERS, *OTHERS])
-    found = layerimp.score(model.to("cuda"), TEXT, [*SCORERS, *OTHERS])
-    for scorer, importance in found.items():
+    results = layerimp.score(model.to("cuda"), TEXT, [*SCORERS, *OTHERS])
+    for scorer, importance in results.items():
         assert importance.scores == pytest.approx(expected[scorer].scores, rel=1e-3, abs=1e-5), scorer
 
 
@@ -42,7 +42,7 @@ def test_offloaded_scores_are_those_of_the_whole_model(name: str, dtype: str, tm
 def test_one_block_is_on_the_gpu_at_a_time(tmp_path: Path) -> None:
     wide = tiny("llama", hidden_size=256, intermediate_size=2048)
     directory = saved(wide, tmp_path / "model")
-    block = sum(one.nbytes for one in wide.model.layers[0].parameters())
+    block = sum(parameter.nbytes for parameter in wide.model.layers[0].parameters())
     stack = open_offloaded(directory, device="cuda")
     scores(stack, ["block-influence"])  # from here on the workspace of the products is there
     before = torch.cuda.memory_allocated()
@@ -59,7 +59,7 @@ def test_a_run_with_healing(layerimp_command: Run, scoring: list[object], task: 
     assert code == 0, err
     for label in ("block-influence", "block-influence+linear", "block-influence+distill"):
         tensors = load_file(output / "checkpoints" / label / "model.safetensors")
-        assert all(one.isfinite().all() for one in tensors.values()), label
+        assert all(tensor.isfinite().all() for tensor in tensors.values()), label
 
 
 def test_files_are_pruned_as_in_memory(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
@@ -68,9 +68,9 @@ def test_files_are_pruned_as_in_memory(layerimp_command: Run, scoring: list[obje
             "prune", *scoring, "--scorer", "block-influence", "--ratio", 0.25, way, "--output", tmp_path / way
         )
         assert code == 0, err
-    one, two = (
+    offloaded, whole = (
         load_file(tmp_path / way / "checkpoints" / "block-influence" / "model.safetensors")
         for way in ("--offload", "--no-offload")
     )
-    assert one.keys() == two.keys()
-    assert all(torch.equal(tensor, two[key]) for key, tensor in one.items())
+    assert offloaded.keys() == whole.keys()
+    assert all(torch.equal(tensor, whole[key]) for key, tensor in offloaded.items())

@@ -62,18 +62,18 @@ def merged_moments(shards: list[np.ndarray], tree: bool) -> Moments:
 def test_any_split_gives_the_moments_of_the_whole(data: st.DataObject, tree: bool) -> None:
     shards = data.draw(sharded((0.0, 1.0, -50.0), 1000.0))
     mean, variance = exact(np.concatenate(shards))
-    found = merged_moments(shards, tree)
-    assert float(found.mean()[1]) == pytest.approx(float(mean), rel=1e-12, abs=1e-11)
-    assert float(found.variance()[1]) == pytest.approx(float(variance), rel=1e-10, abs=1e-15)
+    moments = merged_moments(shards, tree)
+    assert float(moments.mean()[1]) == pytest.approx(float(mean), rel=1e-12, abs=1e-11)
+    assert float(moments.variance()[1]) == pytest.approx(float(variance), rel=1e-10, abs=1e-15)
 
 
 @modest
 @given(shards=sharded((1e4, -1e6), 1.0, np.float32))
 def test_float32_inputs_with_a_large_mean(shards: list[np.ndarray]) -> None:
     mean, variance = exact(np.concatenate(shards))
-    found = merged_moments(shards, tree=False)
-    assert float(found.mean()[1]) == pytest.approx(float(mean), rel=1e-14)
-    assert float(found.variance()[1]) == pytest.approx(float(variance), rel=1e-6, abs=1e-12)
+    moments = merged_moments(shards, tree=False)
+    assert float(moments.mean()[1]) == pytest.approx(float(mean), rel=1e-14)
+    assert float(moments.variance()[1]) == pytest.approx(float(variance), rel=1e-6, abs=1e-12)
     whole = Mean(1)
     for shard in shards:
         whole.add(0, torch.from_numpy(shard))
@@ -87,17 +87,17 @@ def test_a_small_variance_does_not_cancel(size: int) -> None:
     assert float(variance) == pytest.approx(1e-4, rel=0.1)
     naive = (numbers**2).mean() - numbers.mean() ** 2
     assert abs(naive - float(variance)) > 0.1 * float(variance)
-    found = merged_moments([numbers[start : start + size] for start in range(0, 1000, size)], tree=True)
-    assert float(found.variance()[1]) == pytest.approx(float(variance), rel=1e-5)
+    moments = merged_moments([numbers[start : start + size] for start in range(0, 1000, size)], tree=True)
+    assert float(moments.variance()[1]) == pytest.approx(float(variance), rel=1e-5)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
 def test_the_order_of_merging_does_not_matter(order: tuple[int, ...]) -> None:
     parts = [np.array([1.0, 2.0]), np.array([40.0]), np.array([-3.0, 5.0, 6.0])]
-    found = merged_moments([parts[index] for index in order], tree=False)
+    moments = merged_moments([parts[index] for index in order], tree=False)
     mean, variance = exact(np.concatenate(parts))
-    assert float(found.mean()[1]) == pytest.approx(float(mean), rel=1e-14)
-    assert float(found.variance()[1]) == pytest.approx(float(variance), rel=1e-14)
+    assert float(moments.mean()[1]) == pytest.approx(float(mean), rel=1e-14)
+    assert float(moments.variance()[1]) == pytest.approx(float(variance), rel=1e-14)
 
 
 def test_one_add_equals_its_parts_in_place() -> None:
@@ -137,13 +137,13 @@ def test_any_split_gives_the_mean_of_the_whole(shards: list[np.ndarray]) -> None
 
 
 def test_merging_leaves_the_other_shard_alone() -> None:
-    one, two = Mean(1), Mean(1)
-    one.add(0, torch.tensor([1.0]))
-    two.add(0, torch.tensor([3.0]))
-    one.merge(two)
-    one.add(0, torch.tensor([8.0]))
-    assert one.value().tolist() == [4.0]
-    assert two.value().tolist() == [3.0]
+    first, second = Mean(1), Mean(1)
+    first.add(0, torch.tensor([1.0]))
+    second.add(0, torch.tensor([3.0]))
+    first.merge(second)
+    first.add(0, torch.tensor([8.0]))
+    assert first.value().tolist() == [4.0]
+    assert second.value().tolist() == [3.0]
 
 
 @pytest.mark.parametrize(
@@ -168,10 +168,10 @@ def test_a_long_float32_sum_keeps_its_last_digits() -> None:
 def test_chunks_are_whole_rows(monkeypatch: pytest.MonkeyPatch, rows: int, width: int) -> None:
     monkeypatch.setattr(stats, "CHUNK_ELEMENTS", 10)
     whole = torch.arange(rows * width).reshape(rows, width)
-    found = list(chunks(whole))
-    assert torch.equal(torch.cat(found), whole)
-    assert all(chunk.numel() <= max(10, width) for chunk in found)
-    assert all(chunk.numel() + width > 10 for chunk in found[:-1])
+    pieces = list(chunks(whole))
+    assert torch.equal(torch.cat(pieces), whole)
+    assert all(piece.numel() <= max(10, width) for piece in pieces)
+    assert all(piece.numel() + width > 10 for piece in pieces[:-1])
 
 
 @pytest.mark.parametrize(
@@ -200,12 +200,12 @@ def test_products_are_those_of_every_element(dtype: torch.dtype, monkeypatch: py
 
 
 def test_sums_merge() -> None:
-    one, other = Sum(2), Sum(2)
-    for sums, values in ((one, (1.0, 2.5)), (other, (-4.0,))):
+    first, second = Sum(2), Sum(2)
+    for sums, values in ((first, (1.0, 2.5)), (second, (-4.0,))):
         for value in values:
             sums.add(1, torch.tensor(value, dtype=torch.float64))
-    one.merge(other)
-    assert one.value().tolist() == [0.0, -0.5]
+    first.merge(second)
+    assert first.value().tolist() == [0.0, -0.5]
 
 
 def test_a_workspace_asks_for_memory_once() -> None:

@@ -110,12 +110,12 @@ def test_each_step_has_one_spelling() -> None:
 
 @modest
 @given(removals())
-def test_what_is_left_takes_turns(found: tuple[int, list[Step]]) -> None:
-    count, steps = found
+def test_what_is_left_takes_turns(removal: tuple[int, list[Step]]) -> None:
+    count, steps = removal
     assert list(checked_steps(steps, count)) == steps
     gone = removed_by(steps)
-    kept = [one for depth in range(2 * count) if (one := Sublayer.at(depth)) not in gone]
-    assert [one.part for one in kept] == ["attn", "mlp"] * (count - len(steps))
+    kept = [sublayer for depth in range(2 * count) if (sublayer := Sublayer.at(depth)) not in gone]
+    assert [sublayer.part for sublayer in kept] == ["attn", "mlp"] * (count - len(steps))
     assert kept_halves(steps, count) == [(a.block, m.block) for a, m in zip(kept[::2], kept[1::2], strict=True)]
     assert all(attention <= mlp for attention, mlp in kept_halves(steps, count))
     assert sorted(untouched(steps, count) + list(touched_by(steps))) == list(range(count))
@@ -123,8 +123,8 @@ def test_what_is_left_takes_turns(found: tuple[int, list[Step]]) -> None:
 
 @modest
 @given(removals())
-def test_what_is_written_is_read_again(found: tuple[int, list[Step]]) -> None:
-    count, steps = found
+def test_what_is_written_is_read_again(removal: tuple[int, list[Step]]) -> None:
+    count, steps = removal
     if steps:
         read = read_steps(",".join(map(str, steps)))
         assert removed_by(read) == removed_by(steps)
@@ -135,10 +135,10 @@ def test_what_is_written_is_read_again(found: tuple[int, list[Step]]) -> None:
 
 @modest
 @given(removals())
-def test_runs_are_even_and_apart(found: tuple[int, list[Step]]) -> None:
-    _, steps = found
+def test_runs_are_even_and_apart(removal: tuple[int, list[Step]]) -> None:
+    _, steps = removal
     runs = list(runs_of(removed_by(steps)))
-    assert {one for run in runs for one in run} == removed_by(steps)
+    assert {sublayer for run in runs for sublayer in run} == removed_by(steps)
     assert all(len(run) % 2 == 0 for run in runs)
     assert all(first[-1].depth + 1 < second[0].depth for first, second in pairwise(runs))
     assert simplest(steps) == [step for run in runs for step in steps_of(run)]
@@ -161,9 +161,9 @@ def test_steps_are_named_in_prose(steps: list[Step], said: str) -> None:
 
 
 def test_integers_of_other_libraries_are_blocks() -> None:
-    found = checked_steps([*np.argsort([0.3, 0.1, 0.2, 0.4])[:2], torch.tensor(0)], 4)
-    assert found == (1, 2, 0)
-    assert all(type(step) is int for step in found)
+    steps = checked_steps([*np.argsort([0.3, 0.1, 0.2, 0.4])[:2], torch.tensor(0)], 4)
+    assert steps == (1, 2, 0)
+    assert all(type(step) is int for step in steps)
 
 
 @pytest.mark.parametrize(

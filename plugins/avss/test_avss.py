@@ -51,11 +51,11 @@ def kept_activations(model: Any, batches: list[dict[str, torch.Tensor]], site: s
         ]
     kept: list[list[np.ndarray]] = [[] for _ in model.model.layers]
     with torch.no_grad():
-        for one in batches:
-            model.model(**one, use_cache=False)
+        for inputs in batches:
+            model.model(**inputs, use_cache=False)
             for index, at in seen.items():
                 act = at["block_out"] - at["block_in"] if site == "block_delta" else at[site]
-                for row, mask in zip(act.double(), one["attention_mask"].bool(), strict=True):
+                for row, mask in zip(act.double(), inputs["attention_mask"].bool(), strict=True):
                     kept[index].append(row[mask].numpy())
     for handle in handles:
         handle.remove()
@@ -115,11 +115,11 @@ def test_equals_a_naive_computation(options: dict[str, Any], dtype: torch.dtype,
     model = tiny_model(dtype=dtype)
     batches = [batch(3, 12, seed=1), padded_batch((12, 5, 9), seed=2)]
     expected = naive(kept_activations(model, batches, AVSSConfig(**options).site), AVSSConfig(**options))
-    found = score(model, batches, **options)
-    assert found.columns.keys() == expected.keys() == COLUMNS
-    for name, column in found.columns.items():
+    importance = score(model, batches, **options)
+    assert importance.columns.keys() == expected.keys() == COLUMNS
+    for name, column in importance.columns.items():
         np.testing.assert_allclose(column, expected[name], rtol=tolerance, err_msg=name)
-    assert found.scores == found.columns["normalized_avss"]
+    assert importance.scores == importance.columns["normalized_avss"]
 
 
 def test_streams_over_chunks_like_over_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,9 +145,9 @@ def test_padding_and_batch_size_change_nothing(options: dict[str, Any]) -> None:
     mask = torch.stack([torch.arange(max(lengths)) >= max(lengths) - len(row) for row in rows]).long()
     expected = score(model, alone, **options)
     for other in ([together], [{"input_ids": left, "attention_mask": mask}]):
-        found = score(model, other, **options)
+        importance = score(model, other, **options)
         for name, column in expected.columns.items():
-            np.testing.assert_allclose(found.columns[name], column, rtol=1e-9, err_msg=name)
+            np.testing.assert_allclose(importance.columns[name], column, rtol=1e-9, err_msg=name)
 
 
 @pytest.mark.parametrize("options", CASES[:3], ids=str)
@@ -173,9 +173,9 @@ def test_variants_run_beside_one_another_under_labels() -> None:
 
 
 def test_the_floor_is_named() -> None:
-    found = score(tiny_model(), [batch()], variant="paper", epsilon=1e-30)
-    assert found.columns["sparsity"] == [1e-6] * BLOCKS
-    assert "0, 1, 2, 3" in " ".join(found.notes)
+    importance = score(tiny_model(), [batch()], variant="paper", epsilon=1e-30)
+    assert importance.columns["sparsity"] == [1e-6] * BLOCKS
+    assert "0, 1, 2, 3" in " ".join(importance.notes)
     assert score(tiny_model(), [batch()]).notes == ()
 
 
@@ -185,13 +185,13 @@ def test_rows_of_one_token_leave_nothing_without_the_first() -> None:
 
 
 def test_a_handful_of_inactive_activations_is_named() -> None:
-    found = score(tiny_model(), [batch()], variant="paper", sparsity_floor=1e-9, epsilon=0.03)
+    importance = score(tiny_model(), [batch()], variant="paper", sparsity_floor=1e-9, epsilon=0.03)
     entries = batch()["input_ids"].numel() * tiny_model().config.hidden_size
-    counted = [share * entries for share in found.columns["sparsity"]]
+    counted = [share * entries for share in importance.columns["sparsity"]]
     few = [str(block) for block, count in enumerate(counted) if count < 99.5]
     assert 0 < len(few) < BLOCKS
     assert min(counted) > 0.5, "none is floored"
-    (note,) = found.notes
+    (note,) = importance.notes
     assert note.startswith(f"fewer than 100 activations are below epsilon in {len(few)} of 4 blocks ({', '.join(few)})")
 
 
@@ -257,24 +257,24 @@ def test_a_shift_leaves_the_variance(seed: int, shift: float) -> None:
 
 @PROPERTY
 @given(seeds, st.floats(1e-3, 2), st.floats(1e-3, 2))
-def test_sparsity_grows_with_epsilon(seed: int, one: float, other: float) -> None:
-    acts, (small, large) = random_acts(seed), sorted((one, other))
+def test_sparsity_grows_with_epsilon(seed: int, epsilon: float, other: float) -> None:
+    acts, (small, large) = random_acts(seed), sorted((epsilon, other))
     assert (of_activations(acts, epsilon=small)["sparsity"] <= of_activations(acts, epsilon=large)["sparsity"]).all()
 
 
 @PROPERTY
 @given(seeds)
 def test_normalized_columns_and_ranking(seed: int) -> None:
-    found = of_activations(random_acts(seed))
+    columns = of_activations(random_acts(seed))
     for name in ("normalized_variance", "normalized_sparsity", "normalized_avss"):
-        assert found[name].sum() == pytest.approx(1)
-    assert found["cumulative_avss"][-1] == pytest.approx(1)
-    assert (found["avss"].argsort() == found["normalized_avss"].argsort()).all()
+        assert columns[name].sum() == pytest.approx(1)
+    assert columns["cumulative_avss"][-1] == pytest.approx(1)
+    assert (columns["avss"].argsort() == columns["normalized_avss"].argsort()).all()
 
 
 def test_constant_activations_share_equally() -> None:
-    found = of_activations([np.ones((3, 4)) for _ in range(4)])
-    assert found["normalized_avss"].tolist() == [0.25] * 4
+    columns = of_activations([np.ones((3, 4)) for _ in range(4)])
+    assert columns["normalized_avss"].tolist() == [0.25] * 4
 
 
 def test_float32_does_not_cancel() -> None:
@@ -296,6 +296,6 @@ def test_float32_moments_with_any_mean(offset: float, mode: str) -> None:
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -1e-20, 3e7])
 def test_the_variance_of_equal_float32_values_is_zero(value: float) -> None:
-    found = of_activations([np.full((9, 50), value, dtype=np.float32)])
-    np.testing.assert_allclose(found["variance"], 0, atol=1e-14 * value**2)
-    assert np.isfinite(found["std"]).all()
+    columns = of_activations([np.full((9, 50), value, dtype=np.float32)])
+    np.testing.assert_allclose(columns["variance"], 0, atol=1e-14 * value**2)
+    assert np.isfinite(columns["std"]).all()

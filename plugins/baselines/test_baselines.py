@@ -29,15 +29,17 @@ Rows = list[np.ndarray]
 def states(model: Any, batches: list[dict[str, torch.Tensor]]) -> list[Rows]:
     """h_0 to h_L of a Llama, each as a list of samples [token, hidden] in float64, padding dropped."""
     kept: list[Rows] = [[] for _ in range(BLOCKS + 1)]
-    found: dict[int, torch.Tensor] = {}
+    stream: dict[int, torch.Tensor] = {}
     blocks = model.model.layers
-    handles = [b.register_forward_pre_hook(lambda _m, a, i=i: found.__setitem__(i, a[0])) for i, b in enumerate(blocks)]
-    handles.append(blocks[-1].register_forward_hook(lambda _m, _a, out: found.__setitem__(BLOCKS, out)))
+    handles = [
+        b.register_forward_pre_hook(lambda _m, a, i=i: stream.__setitem__(i, a[0])) for i, b in enumerate(blocks)
+    ]
+    handles.append(blocks[-1].register_forward_hook(lambda _m, _a, out: stream.__setitem__(BLOCKS, out)))
     with torch.no_grad():
-        for one in batches:
-            model.model(**one, use_cache=False)
-            for index, hidden in found.items():
-                for row, mask in zip(hidden.double(), one["attention_mask"].bool(), strict=True):
+        for inputs in batches:
+            model.model(**inputs, use_cache=False)
+            for index, hidden in stream.items():
+                for row, mask in zip(hidden.double(), inputs["attention_mask"].bool(), strict=True):
                     kept[index].append(row[mask].numpy())
     for handle in handles:
         handle.remove()
@@ -58,30 +60,30 @@ def setting() -> tuple[Any, list[dict[str, torch.Tensor]], list[Rows]]:
 def test_block_influence_of_a_trained_model() -> None:
     """Against the hidden states that Transformers gives out; those of the last block only past the final norm."""
     model, tokenizer = layerimp.load("starter", dtype="float32")
-    one = tokenizer(
+    inputs = tokenizer(
         ["Mia has the red key.", "The film was not bad, although it was long."], padding=True, return_tensors="pt"
     )
-    mask = one["attention_mask"].bool()
+    mask = inputs["attention_mask"].bool()
     with torch.no_grad():
-        states = model.model(**one, output_hidden_states=True).hidden_states[:-1]
+        states = model.model(**inputs, output_hidden_states=True).hidden_states[:-1]
     rows = [hidden[mask].double().numpy() for hidden in states]
-    found = layerimp.score(model, [dict(one)], ["block-influence"])["block-influence"].scores
-    assert found[:-1] == pytest.approx([float((1 - cosine(a, b)).mean()) for a, b in pairwise(rows)], rel=1e-4)
+    scores = layerimp.score(model, [dict(inputs)], ["block-influence"])["block-influence"].scores
+    assert scores[:-1] == pytest.approx([float((1 - cosine(a, b)).mean()) for a, b in pairwise(rows)], rel=1e-4)
 
 
 def test_block_influence(setting: Any) -> None:
     model, batches, kept = setting
     pairs = [(np.concatenate(a), np.concatenate(b)) for a, b in pairwise(kept)]
-    found = layerimp.score(model, batches, ["block-influence"])["block-influence"].scores
-    np.testing.assert_allclose(found, [np.mean(1 - cosine(a, b)) for a, b in pairs], rtol=1e-9)
+    scores = layerimp.score(model, batches, ["block-influence"])["block-influence"].scores
+    np.testing.assert_allclose(scores, [np.mean(1 - cosine(a, b)) for a, b in pairs], rtol=1e-9)
 
 
 def test_relative_magnitude(setting: Any) -> None:
     model, batches, kept = setting
     pairs = [(np.concatenate(a), np.concatenate(b)) for a, b in pairwise(kept)]
     expected = [np.mean(np.linalg.norm(b - a, axis=-1) / np.linalg.norm(b, axis=-1)) for a, b in pairs]
-    found = layerimp.score(model, batches, ["relative-magnitude"])["relative-magnitude"].scores
-    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    scores = layerimp.score(model, batches, ["relative-magnitude"])["relative-magnitude"].scores
+    np.testing.assert_allclose(scores, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("tokens", ["last", "all"])
@@ -93,18 +95,18 @@ def test_angular(setting: Any, window: int, tokens: str) -> None:
         float(np.mean(np.arccos(cosine(chosen[s], chosen[s + window])) / math.pi)) for s in range(BLOCKS - window + 1)
     ]
     scorer = Angular(BLOCKS, Angular.Config(window=window, tokens=tokens))
-    found = layerimp.score(model, batches, [scorer])["angular"]
-    np.testing.assert_allclose(found.spans[window], windows, rtol=1e-8)
+    importance = layerimp.score(model, batches, [scorer])["angular"]
+    np.testing.assert_allclose(importance.spans[window], windows, rtol=1e-8)
     holders = [[w for s, w in enumerate(windows) if s <= block < s + window] for block in range(BLOCKS)]
-    np.testing.assert_allclose(found.scores, [min(each) for each in holders], rtol=1e-8)
+    np.testing.assert_allclose(importance.scores, [min(each) for each in holders], rtol=1e-8)
 
 
 def test_angular_agrees_with_block_influence_on_one_token() -> None:
     """On a single token per row, cos(pi x angular) = 1 - block influence."""
-    model, one = tiny("llama", dtype=torch.float64), batch(1, 1)
-    found = layerimp.score(model, [one], ["angular", "block-influence"])
-    turned = np.cos(np.pi * np.array(found["angular"].scores))
-    np.testing.assert_allclose(turned, 1 - np.array(found["block-influence"].scores), rtol=1e-9)
+    model, inputs = tiny("llama", dtype=torch.float64), batch(1, 1)
+    importances = layerimp.score(model, [inputs], ["angular", "block-influence"])
+    turned = np.cos(np.pi * np.array(importances["angular"].scores))
+    np.testing.assert_allclose(turned, 1 - np.array(importances["block-influence"].scores), rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", FORWARD)
@@ -168,8 +170,8 @@ def test_a_search_by_random_removes_at_random(cuts: Any) -> None:
     def scored(*removed: int) -> dict[Any, float]:
         left = 9 - len(removed)
         seams = {"r": Random(left - 1)} if cuts == "all" else {}
-        found = measure(stack, text, {"r": Random(left)}, beside=seams, removed=removed, units=cuts)["r"]
-        return dict(zip(found.blocks, found.scores, strict=True))
+        importance = measure(stack, text, {"r": Random(left)}, beside=seams, removed=removed, units=cuts)["r"]
+        return dict(zip(importance.blocks, importance.scores, strict=True))
 
     first, later = scored(), scored(2, 5)
     assert {step: score for step, score in later.items() if step in first} == {

@@ -25,12 +25,12 @@ def score(model: Any, batches: list[Any]) -> Any:
 def loss(model: Any, batches: list[dict[str, torch.Tensor]]) -> float:
     """Per target, in nats."""
     total, count = 0.0, 0
-    for one in batches:
+    for inputs in batches:
         with torch.no_grad():
-            logits = model(input_ids=one["input_ids"], attention_mask=one["attention_mask"]).logits
-        labels = one.get("labels")
+            logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+        labels = inputs.get("labels")
         if labels is None:
-            labels = one["input_ids"].masked_fill(one["attention_mask"] == 0, -100)[:, 1:].flatten()
+            labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)[:, 1:].flatten()
             logits = logits[:, :-1].flatten(0, 1)
         total += float(cross_entropy(logits, labels, ignore_index=-100, reduction="sum"))
         count += int((labels != -100).sum())
@@ -40,34 +40,34 @@ def loss(model: Any, batches: list[dict[str, torch.Tensor]]) -> float:
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox", "gemma3_text"])
 def test_it_is_the_loss_of_the_model_without_the_block(architecture: str) -> None:
     model, batches = tiny(architecture, dtype=torch.float64), [padded_batch((12, 5, 9)), batch(2, 7, seed=1)]
-    found, intact = score(model, batches), loss(model, batches)
+    importance, intact = score(model, batches), loss(model, batches)
     for block in range(BLOCKS):
         with pruned(model, [block]):
             without = loss(model, batches)
-        assert found.scores[block] == pytest.approx(without - intact, abs=1e-9)
-        assert found.columns["perplexity_without"][block] == pytest.approx(math.exp(without), rel=1e-9)
+        assert importance.scores[block] == pytest.approx(without - intact, abs=1e-9)
+        assert importance.columns["perplexity_without"][block] == pytest.approx(math.exp(without), rel=1e-9)
     said = f"perplexity of the intact model: {math.exp(intact):.6g} ({intact:.4g} nats per target)"
-    assert list(found.notes) == [said]
+    assert list(importance.notes) == [said]
 
 
 @pytest.mark.parametrize("architecture", ["bert", "distilbert", "llama", "gpt2"])
 @pytest.mark.parametrize("labelled", [True, False])
 def test_classifiers_with_labels_or_their_own(architecture: str, labelled: bool) -> None:
-    model, one = classifier(architecture), padded_batch()
-    own = model(**one).logits.argmax(dim=-1)
-    known = one | {"labels": torch.tensor([2, 0, 1]) if labelled else own}
-    found, intact = score(model, [known if labelled else one]), loss(model, [known])
+    model, inputs = classifier(architecture), padded_batch()
+    own = model(**inputs).logits.argmax(dim=-1)
+    known = inputs | {"labels": torch.tensor([2, 0, 1]) if labelled else own}
+    importance, intact = score(model, [known if labelled else inputs]), loss(model, [known])
     for block in range(BLOCKS):
         with pruned(model, [block]):
-            assert found.scores[block] == pytest.approx(loss(model, [known]) - intact, abs=1e-9)
+            assert importance.scores[block] == pytest.approx(loss(model, [known]) - intact, abs=1e-9)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox", "gemma3_text"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_identity_block_scores_exactly_0(architecture: str, dtype: torch.dtype) -> None:
-    found = score(shut(tiny(architecture, dtype=dtype), 2), [padded_batch()])
-    assert found.scores[2] == 0
-    assert all(found.scores[:2] + found.scores[3:])
+    importance = score(shut(tiny(architecture, dtype=dtype), 2), [padded_batch()])
+    assert importance.scores[2] == 0
+    assert all(importance.scores[:2] + importance.scores[3:])
 
 
 def test_batches_shards_and_padding_change_nothing() -> None:
@@ -87,19 +87,19 @@ def test_batches_shards_and_padding_change_nothing() -> None:
 
 
 def test_bypassed_blocks_are_as_if_removed() -> None:
-    model, one = tiny("llama", dtype=torch.float64), padded_batch()
-    past = measure(layerimp.find_blocks(model), [one], {"p": Perplexity(BLOCKS - 1)}, removed=[1])["p"]
+    model, inputs = tiny("llama", dtype=torch.float64), padded_batch()
+    past = measure(layerimp.find_blocks(model), [inputs], {"p": Perplexity(BLOCKS - 1)}, removed=[1])["p"]
     assert past.blocks == [0, 2, 3]
     with pruned(model, [1]):
-        assert past.scores == pytest.approx(score(model, [one]).scores, rel=1e-9)
+        assert past.scores == pytest.approx(score(model, [inputs]).scores, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["perplexity", "gbis", "taylor", "cim"])
 def test_a_classifier_without_labels_is_measured_by_the_intact_models_predictions(name: str) -> None:
-    model, one = classifier("bert", dtype=torch.float64), batch(16, 12)
+    model, inputs = classifier("bert", dtype=torch.float64), batch(16, 12)
     with torch.no_grad():
-        model.classifier.bias -= model(**one).logits.mean(dim=0)  # so that it does not predict one class
-        labels = model(**one).logits.argmax(-1)
+        model.classifier.bias -= model(**inputs).logits.mean(dim=0)  # so that it does not predict one class
+        labels = model(**inputs).logits.argmax(-1)
     stack = layerimp.find_blocks(model)
 
     def scored(batch: Any) -> list[float]:
@@ -107,5 +107,5 @@ def test_a_classifier_without_labels_is_measured_by_the_intact_models_prediction
         return measure(stack, [batch], {"s": scorer}, removed=[1, 2])["s"].scores
 
     with pruned(model, [1, 2]):
-        assert not torch.equal(model(**one).logits.argmax(-1), labels), "what is left predicts something else"
-    assert scored(one) == pytest.approx(scored({**one, "labels": labels}), rel=1e-9)
+        assert not torch.equal(model(**inputs).logits.argmax(-1), labels), "what is left predicts something else"
+    assert scored(inputs) == pytest.approx(scored({**inputs, "labels": labels}), rel=1e-9)

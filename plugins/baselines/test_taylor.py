@@ -26,11 +26,11 @@ def naive(model: Any, batches: list[Batch]) -> list[float]:
     """Autograd over all logits, all parameters taking gradients, which add up over the batches."""
     count = 0
     model.zero_grad()
-    for one in batches:
-        logits = model(input_ids=one["input_ids"], attention_mask=one["attention_mask"]).logits
-        labels = one.get("labels")
+    for inputs in batches:
+        logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+        labels = inputs.get("labels")
         if logits.ndim == 3:
-            labels = one["input_ids"].masked_fill(one["attention_mask"] == 0, -100)[:, 1:].flatten()
+            labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)[:, 1:].flatten()
             logits = logits[:, :-1].flatten(0, 1)
         cross_entropy(logits, labels, reduction="sum", ignore_index=-100).backward()
         count += int((labels != -100).sum())
@@ -74,7 +74,7 @@ def test_batches_padding_and_shards_change_nothing() -> None:
 def test_the_magnitude_is_taken_last() -> None:
     """The gradients of two texts cancel in part, which magnitudes batch by batch would not."""
     model, batches = tiny("llama", dtype=torch.float64), [batch(1, 12), batch(1, 12, seed=1)]
-    apart = np.mean([score(model, [one]) for one in batches], axis=0)
+    apart = np.mean([score(model, [inputs]) for inputs in batches], axis=0)
     assert (np.array(score(model, batches)) < 0.99 * apart).all()
 
 
@@ -88,5 +88,5 @@ def test_an_identity_block_scores_exactly_0(architecture: str, dtype: torch.dtyp
 
 def test_sums_are_not_rounded_to_half_precision() -> None:
     """A gradient that comes sixteen times over is the same mean; in bfloat16 alone the sum would drift."""
-    model, one = tiny("llama", dtype=torch.bfloat16), batch()
-    np.testing.assert_allclose(score(model, [one] * 16), score(model, [one]), rtol=1e-5)
+    model, inputs = tiny("llama", dtype=torch.bfloat16), batch()
+    np.testing.assert_allclose(score(model, [inputs] * 16), score(model, [inputs]), rtol=1e-5)

@@ -29,7 +29,7 @@ def rows(count: int, width: int, seed: int) -> torch.Tensor:
 
 def states_of(linear: nn.Module, norm: nn.Module | None, sizes: Sequence[int], *, joined: bool = False) -> list[State]:
     """Made-up states in batches, at a gap after a map of 5 features and 3 outputs; two tokens are massive."""
-    found = []
+    states = []
     for seed, size in enumerate(sizes):
         read, target, rest = rows(size, 5, seed), rows(size, 3, 10 + seed), rows(size, 3, 20 + seed)
         target[0] *= 1000
@@ -37,8 +37,8 @@ def states_of(linear: nn.Module, norm: nn.Module | None, sizes: Sequence[int], *
             written = linear(read)
             normed = None if norm is None else written + rest if joined else written
             added = written if norm is None else norm(normed)
-        found.append(State(added if joined else rest + added, target, read, written, normed))
-    return found
+        states.append(State(added if joined else rest + added, target, read, written, normed))
+    return states
 
 
 class Holder(nn.Module):
@@ -74,15 +74,15 @@ def test_the_plain_fit_is_weighted_least_squares(bias: bool) -> None:
     fit = PlainFit(model, Writer("down", scale=scale), total)
     for state in states:
         fit.add(state)
-    found = fit.values(factor, ridge)
+    values = fit.values(factor, ridge)
     x, target, stream = (whole(states, name) for name in ("read", "target", "stream"))
     if bias:
         x = torch.cat([x, torch.ones(len(x), 1)], dim=1)
     weight = 1 / target.square().mean(dim=1).sqrt()
     change = lstsq(x, target / (total * factor) - stream, weight, ridge) / scale
-    assert torch.allclose(found["down.weight"], model.down.weight + change[:, :5], atol=1e-8)
+    assert torch.allclose(values["down.weight"], model.down.weight + change[:, :5], atol=1e-8)
     if bias:
-        assert torch.allclose(found["down.bias"], model.down.bias + change[:, 5], atol=1e-8)
+        assert torch.allclose(values["down.bias"], model.down.bias + change[:, 5], atol=1e-8)
 
 
 @pytest.mark.parametrize("joined", [False, True])
@@ -94,7 +94,7 @@ def test_the_diagonal_fit_is_least_squares_channel_by_channel(joined: bool) -> N
     for state in states:
         fit.add(state)
     aims = [fit.aim(state, 1.0) for state in states]
-    found = fit.norm_values(1.0)
+    values = fit.norm_values(1.0)
     aim, normed = torch.cat(aims), whole(states, "normed")
     unit = nn.functional.layer_norm(normed, (3,))
     weight = 1 / whole(states, "target").square().mean(dim=1).sqrt()
@@ -104,8 +104,8 @@ def test_the_diagonal_fit_is_least_squares_channel_by_channel(joined: bool) -> N
         columns = torch.stack([unit[:, channel], torch.ones(len(unit), dtype=torch.float64)], dim=1)
         root = weight.sqrt()[:, None]
         solution = torch.linalg.lstsq(root * columns, root * expected[:, channel : channel + 1]).solution[:, 0]
-        assert float(found["norm.weight"][channel]) == pytest.approx(float(solution[0]), rel=1e-6)
-        assert float(found["norm.bias"][channel]) == pytest.approx(float(solution[1]), rel=1e-6, abs=1e-8)
+        assert float(values["norm.weight"][channel]) == pytest.approx(float(solution[0]), rel=1e-6)
+        assert float(values["norm.bias"][channel]) == pytest.approx(float(solution[1]), rel=1e-6, abs=1e-8)
 
 
 def test_a_fit_through_a_norm_finds_what_was_there() -> None:
@@ -142,10 +142,10 @@ def test_a_gap_where_nothing_was_lost_stays(healer: str, architecture: str) -> N
         for name, parameter in block.named_parameters():
             if name.split(".")[-2] in ("o_proj", "down_proj", "c_proj"):
                 nn.init.zeros_(parameter)
-    found = healed(model, [1, 2], healer)
-    assert found.loss["pruned"] == pytest.approx(found.loss["intact"], abs=1e-6)
-    pruned: Any = found.model
-    for path in found.changed:
+    healing = healed(model, [1, 2], healer)
+    assert healing.loss["pruned"] == pytest.approx(healing.loss["intact"], abs=1e-6)
+    pruned: Any = healing.model
+    for path in healing.changed:
         before = model.get_parameter(path)
         assert torch.allclose(pruned.get_parameter(path), before, atol=1e-4), path
 
@@ -171,28 +171,28 @@ def test_linear_brings_back_what_was_lost(changes: dict[str, Any], gone: tuple[S
     model = tiny_model(**changes)
     text = predictable(model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    found = layerimp.heal(model, gone, text, "linear")
-    assert found.recovered is not None
-    assert found.recovered > 0.05
+    healing = layerimp.heal(model, gone, text, "linear")
+    assert healing.recovered is not None
+    assert healing.recovered > 0.05
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    layerimp.save(found.model, None, tmp_path / "healed")
+    layerimp.save(healing.model, None, tmp_path / "healed")
 
 
 def test_a_post_norm_classifier_is_healed_or_left() -> None:
     model = tiny_classifier()
     for healer in ("linear", "rescale"):
-        found = healed(model, [1, 2], healer)
-        assert found.loss["healed"] <= found.loss["pruned"]
-    assert found.changed == []
-    assert "its norms do not cancel a factor" in found.repairs[0].why
+        healing = healed(model, [1, 2], healer)
+        assert healing.loss["healed"] <= healing.loss["pruned"]
+    assert healing.changed == []
+    assert "its norms do not cancel a factor" in healing.repairs[0].why
 
 
 def test_experts_get_a_factor_alone() -> None:
     judging = [batch(32, 16, seed=7)]
-    found = layerimp.heal(tiny_model("mixtral", num_local_experts=4), [1], TEXT, "linear", judging=judging)
-    assert found.changed
-    assert "experts" in found.repairs[0].why
-    assert all("down_proj" in path or "o_proj" in path for path in found.changed)
+    healing = layerimp.heal(tiny_model("mixtral", num_local_experts=4), [1], TEXT, "linear", judging=judging)
+    assert healing.changed
+    assert "experts" in healing.repairs[0].why
+    assert all("down_proj" in path or "o_proj" in path for path in healing.changed)
 
 
 def test_few_tokens_are_told() -> None:
@@ -235,8 +235,8 @@ def test_factors_of_several_gaps_multiply() -> None:
     text = [
         {name: rows[:8] for name, rows in predictable(model)[0].items()}
     ]  # few rows: any gain on the one to choose by is taken
-    found = layerimp.heal(model, [1, 3], text, Rescale(Rescale.Config(shares=(1.0, 0.5, 0.25, -0.25))))
-    factors = [repair.numbers.get("factor", 1.0) for repair in found.repairs]
+    healing = layerimp.heal(model, [1, 3], text, Rescale(Rescale.Config(shares=(1.0, 0.5, 0.25, -0.25))))
+    factors = [repair.numbers.get("factor", 1.0) for repair in healing.repairs]
     plain = layerimp.heal(model, [1, 3], TEXT, Rescale(Rescale.Config(shares=(1e-9,)))).model
     blocks = layerimp.find_blocks(plain)
     ids = TEXT[0]["input_ids"]
@@ -251,7 +251,7 @@ def test_factors_of_several_gaps_multiply() -> None:
     ):
         expected = plain(input_ids=ids).logits
     with torch.no_grad():
-        logits = found.model(input_ids=ids).logits
+        logits = healing.model(input_ids=ids).logits
     assert torch.allclose(logits, expected, atol=2e-2 * float(expected.abs().max()))
     assert any(factor != 1 for factor in factors)
 

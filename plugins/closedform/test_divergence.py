@@ -28,8 +28,8 @@ BARE = "scored without a repair, which cannot be fitted or has nothing to do: bl
 SPECIAL = 3
 """The first token ids, which the configuration names as special, and which are in no row."""
 TEXT = [
-    one | {"input_ids": one["input_ids"].clamp(min=SPECIAL)}
-    for one in (batch(3, 40, seed=1), padded_batch((40, 31, 22), seed=2))
+    inputs | {"input_ids": inputs["input_ids"].clamp(min=SPECIAL)}
+    for inputs in (batch(3, 40, seed=1), padded_batch((40, 31, 22), seed=2))
 ]
 SETTINGS: dict[str, Any] = {"rows": 2, "tokens": 140, "ridge": 0.01, "copying": 0.25}
 
@@ -69,12 +69,12 @@ def by_hand(model: Any, blocks: Sequence[int]) -> tuple[float, float]:
             layers[last].register_forward_hook(lambda _module, _args, output, ends=ends: ends.append(output)),
         ]
         sums = [torch.zeros(64, 64), torch.zeros(64, 32)]
-        for one in fitted:
+        for inputs in fitted:
             read.clear()
             ends.clear()
             with torch.no_grad():
-                model(**one)
-            real = one["attention_mask"].bool()
+                model(**inputs)
+            real = inputs["attention_mask"].bool()
             x, y = read[0][real], (ends[1] - ends[0])[real]
             weight = 1 / ends[1][real].square().mean(dim=1, keepdim=True).sqrt()
             sums = [sums[0] + (weight * x).T @ x, sums[1] + (weight * x).T @ y]
@@ -83,8 +83,8 @@ def by_hand(model: Any, blocks: Sequence[int]) -> tuple[float, float]:
         ridge = SETTINGS["ridge"] * sums[0].diagonal().mean() * torch.eye(64)
         new[down] = down.weight.detach() + torch.linalg.solve(sums[0] + ridge, sums[1]).T
     plain, copied = [], []
-    for one in measured:
-        for row, real in zip(one["input_ids"], one["attention_mask"].bool(), strict=True):
+    for inputs in measured:
+        for row, real in zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True):
             own = row[real]
             half = own[: len(own) // 2]
             twice = torch.cat([half, half])[None]
@@ -192,21 +192,25 @@ def test_some_blocks_score_as_they_do_among_all() -> None:
 
 
 def test_the_order_of_the_rows_does_not_matter() -> None:
-    backwards = [{name: value.flip(0) for name, value in one.items()} for one in reversed(TEXT)]
+    backwards = [{name: value.flip(0) for name, value in inputs.items()} for inputs in reversed(TEXT)]
     model = model_of()
     assert scored(model, text=backwards).scores == pytest.approx(scored(model).scores, rel=1e-9)
 
 
 def test_rows_are_split_by_their_content() -> None:
     measured, fitted = split_rows(TEXT, 2, 999)
-    assert [[len(one["input_ids"]) for one in part] for part in (measured, fitted)] == [[2], [3, 1]]
-    rows = [row[row > 0].tolist() for one in (*measured, *fitted) for row in one["input_ids"] * one["attention_mask"]]
-    every = [row[row > 0].tolist() for one in TEXT for row in one["input_ids"] * one["attention_mask"]]
+    assert [[len(inputs["input_ids"]) for inputs in part] for part in (measured, fitted)] == [[2], [3, 1]]
+    rows = [
+        row[row > 0].tolist()
+        for inputs in (*measured, *fitted)
+        for row in inputs["input_ids"] * inputs["attention_mask"]
+    ]
+    every = [row[row > 0].tolist() for inputs in TEXT for row in inputs["input_ids"] * inputs["attention_mask"]]
     assert sorted(rows) == sorted(every)
-    every = [int(length) for one in fitted for length in one["attention_mask"].sum(dim=1)]
+    every = [int(length) for inputs in fitted for length in inputs["attention_mask"].sum(dim=1)]
     for tokens in (1, every[0], every[0] + 1, 999):
         _, fitted = split_rows(TEXT, 2, tokens)
-        lengths = [int(length) for one in fitted for length in one["attention_mask"].sum(dim=1)]
+        lengths = [int(length) for inputs in fitted for length in inputs["attention_mask"].sum(dim=1)]
         assert lengths == every[: len(lengths)]
         assert sum(lengths[:-1]) < tokens
         assert sum(lengths) >= tokens or lengths == every

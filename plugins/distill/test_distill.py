@@ -115,9 +115,9 @@ class Seen(Healer):
 
 def divergence(pruned: PreTrainedModel, intact: PreTrainedModel) -> float:
     """From whole logits, averaged over the predictions of the last part of the text."""
-    one = TEXT[2]
+    inputs = TEXT[2]
     with torch.no_grad():
-        ours, theirs = (model.eval()(**one).logits[:, :-1].log_softmax(-1) for model in (pruned, intact))
+        ours, theirs = (model.eval()(**inputs).logits[:, :-1].log_softmax(-1) for model in (pruned, intact))
     return float((theirs.exp() * (theirs - ours)).sum(-1).mean())
 
 
@@ -162,10 +162,10 @@ def test_without_the_teacher_the_text_is_learned() -> None:
     def look(case: Case) -> None:
         loss = loss_of("text", Teaching(case), case.batches)
         with learning(case, "beside", width=2, rank=4) as learner:
-            before = [float(loss(one).detach()) for one in case.batches]
+            before = [float(loss(inputs).detach()) for inputs in case.batches]
             blind = replace_field(case, distance=lambda: at(next(falling)))
             trained(blind, learner, steps=40, rate=3e-3, checks=1, loss="text")
-            after = [float(loss(one).detach()) for one in case.batches]
+            after = [float(loss(inputs).detach()) for inputs in case.batches]
         assert all(now < 0.9 * then for now, then in zip(after, before, strict=True))
 
     layerimp.heal(model, [1], TEXT, Seen(look))
@@ -292,7 +292,7 @@ def test_half_precision(learns: str) -> None:
         assert case.distance() == measured == outcome.best.distance
 
     layerimp.heal(sharp(tiny_model()).to(torch.bfloat16), [1], TEXT, Seen(look), progress=notes)
-    assert not [told for told in notes.told if "left" in told]
+    assert not [note for note in notes.told if "left" in note]
 
 
 def same(outcome: Outcome) -> list[Any]:
@@ -310,7 +310,7 @@ class Always(Memory):
 @pytest.mark.parametrize("learns", ["beside", "lora"])
 def test_an_interrupted_training_comes_to_the_same(tmp_path: Path, learns: str) -> None:
     """Interrupted at the fourth of seven steps, and run again: equal in every bit to one that was not."""
-    found: list[list[torch.Tensor]] = []
+    weights: list[list[torch.Tensor]] = []
     outcomes, notes = [], Notes()
 
     def once(case: Case, memory: Memory, stop: int | None = None) -> None:
@@ -325,7 +325,7 @@ def test_an_interrupted_training_comes_to_the_same(tmp_path: Path, learns: str) 
 
         with learning(case, learns, width=1, rank=2) as learner:
             outcomes.append(trained(case, learner, loss, memory, steps=7, checks=3))
-            found.append([parameter.detach().clone() for parameter in learner.parameters])
+            weights.append([parameter.detach().clone() for parameter in learner.parameters])
 
     def look(case: Case) -> None:
         noting = replace_field(case, progress=notes, further=[batch(4, 16, seed=9)])
@@ -336,7 +336,7 @@ def test_an_interrupted_training_comes_to_the_same(tmp_path: Path, learns: str) 
         once(noting, Always(tmp_path), stop=1)  # nothing is left to do
 
     layerimp.heal(sharp(tiny_model()), [1], TEXT, Seen(look))
-    whole, resumed, done = found
+    whole, resumed, done = weights
     assert all(map(torch.equal, whole, resumed))
     assert all(map(torch.equal, whole, done))
     assert same(outcomes[0]) == same(outcomes[1]) == same(outcomes[2])
@@ -446,18 +446,18 @@ def test_healing_that_made_nothing_better_changes_nothing() -> None:
     starts = [torch.arange(first, first + 8)[:, None] for first in (1, 9, 17)]
     text = [model.generate(ids, max_new_tokens=15, min_new_tokens=15, do_sample=False) for ids in starts]
     batches = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)} for ids in text]
-    found = layerimp.heal(model, [1], batches, Distill(DistillConfig(steps=5, rate=100.0, checks=1, first=None)))
-    assert found.loss["pruned"] < math.log(97) / 2, "no ruined model comes close"
-    assert not found.changed
-    assert {repair.done for repair in found.repairs} == {"nothing"}
-    assert found.repairs[0].why.startswith("training did not bring the model clearly nearer to the intact one")
-    assert found.loss["healed"] == found.loss["pruned"]
+    healing = layerimp.heal(model, [1], batches, Distill(DistillConfig(steps=5, rate=100.0, checks=1, first=None)))
+    assert healing.loss["pruned"] < math.log(97) / 2, "no ruined model comes close"
+    assert not healing.changed
+    assert {repair.done for repair in healing.repairs} == {"nothing"}
+    assert healing.repairs[0].why.startswith("training did not bring the model clearly nearer to the intact one")
+    assert healing.loss["healed"] == healing.loss["pruned"]
 
 
 def test_a_rate_that_undoes_what_was_there_is_told() -> None:
-    found = healed(sharp(tiny_model()), steps=4, rate=0.1, checks=4, first="linear")
-    assert not any(repair.done.endswith("distill") for repair in found.repairs)
-    why = re.search(r"took it as far as (\d+)% of the distance before: a lower rate may help$", found.repairs[0].why)
+    healing = healed(sharp(tiny_model()), steps=4, rate=0.1, checks=4, first="linear")
+    assert not any(repair.done.endswith("distill") for repair in healing.repairs)
+    why = re.search(r"took it as far as (\d+)% of the distance before: a lower rate may help$", healing.repairs[0].why)
     assert why is not None
     assert int(why[1]) > 100
 
@@ -479,10 +479,10 @@ def test_another_healer_goes_first_and_is_kept_by_the_same_rule() -> None:
         healer._first = First()
         pruned = layerimp.find_blocks(prepare(layerimp.find_blocks(model), [1]).beside())
         replace(pruned.model, "lm_head.weight", 3 * model.lm_head.weight)
-        found = layerimp.heal(model, [1], TEXT, healer, pruned=pruned.model, judging=judging, progress=notes)
-        assert found.repairs[0].done == ("first" if kept else "nothing")
-        assert bool(found.changed) is kept
-        assert found.repairs[0].why.endswith("training did not bring the model clearly nearer to the intact one")
+        healing = layerimp.heal(model, [1], TEXT, healer, pruned=pruned.model, judging=judging, progress=notes)
+        assert healing.repairs[0].done == ("first" if kept else "nothing")
+        assert bool(healing.changed) is kept
+        assert healing.repairs[0].why.endswith("training did not bring the model clearly nearer to the intact one")
     assert [note for note in notes.told if note.startswith("first was taken back before the training: the divergence")]
 
 
@@ -496,8 +496,8 @@ def test_training_ends_at_the_first_limit() -> None:
             course = trained(only, learner, counted, steps=50, tokens=300, rate=1e-3, checks=100)
             assert course.checks[-1].tokens == 320
 
-    def counted(one: Any) -> torch.Tensor:
-        counts.append(int(one["attention_mask"].sum()))
+    def counted(inputs: Any) -> torch.Tensor:
+        counts.append(int(inputs["attention_mask"].sum()))
         return torch.zeros((), requires_grad=True)
 
     layerimp.heal(tiny_model(), [1], TEXT, Seen(look))
@@ -591,15 +591,15 @@ def test_what_does_not_learn_is_in_memory_once(learns: str) -> None:
 
 
 def test_low_rank_changes_beside_the_gaps_leave_other_blocks() -> None:
-    found: list[set[int]] = []
+    blocks: list[set[int]] = []
 
     def look(case: Case) -> None:
         for learns in ("lora-beside", "lora"):
             with learning(case, learns, width=1, rank=2) as learner:
-                found.append({int(path.split(".")[2]) for path in learner.values})
+                blocks.append({int(path.split(".")[2]) for path in learner.values})
 
     layerimp.heal(tiny_model(num_hidden_layers=12), [4], TEXT, Seen(look))
-    assert found == [{3, 4}, set(range(11))]
+    assert blocks == [{3, 4}, set(range(11))]
 
 
 def test_activations_are_counted_as_autograd_keeps_them() -> None:
@@ -621,7 +621,7 @@ def test_activations_are_counted_as_autograd_keeps_them() -> None:
 
 
 def test_rows_that_run_one_after_another_take_the_same_step() -> None:
-    found: list[torch.Tensor] = []
+    weights: list[torch.Tensor] = []
 
     def look(case: Case) -> None:
         config, loss = DistillConfig(steps=1, rate=1e-3), loss_of("divergence", Teaching(case), case.batches)
@@ -631,11 +631,11 @@ def test_rows_that_run_one_after_another_take_the_same_step() -> None:
                     replace_field(case, distance=lambda: next(falling)), learner, loss, config, Plan("all", 4, at_once)
                 )
                 Training(task, Memory(None), at(2.0), 0.0).run()
-                found.append(torch.cat([parameter.detach().flatten() for parameter in learner.parameters]))
+                weights.append(torch.cat([parameter.detach().flatten() for parameter in learner.parameters]))
 
     falling = iter([at(1.0), at(1.0)])
     layerimp.heal(sharp(tiny_model()), [1], [batch(8, 16, seed=0)], Seen(look))
-    assert torch.allclose(found[0], found[1], atol=1e-6)
+    assert torch.allclose(weights[0], weights[1], atol=1e-6)
 
 
 def test_the_random_generators_stay() -> None:
@@ -655,15 +655,15 @@ def test_lora_adapts_linear_maps_beside_fused_experts() -> None:
     size |= {"kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 8, "v_head_dim": 8}
     torch.manual_seed(0)
     model = sharp(DeepseekV3ForCausalLM(DeepseekV3Config(**size)).eval())
-    found: list[set[str]] = []
+    paths: list[set[str]] = []
 
     def look(case: Case) -> None:
         with learning(case, "lora", width=1, rank=2) as learner:
-            found.append(set(learner.values))
+            paths.append(set(learner.values))
 
     layerimp.heal(model, [1], TEXT, Seen(look))
-    assert "model.layers.0.mlp.gate_proj.weight" in found[0]
-    assert "model.layers.2.mlp.shared_experts.down_proj.weight" in found[0]
+    assert "model.layers.0.mlp.gate_proj.weight" in paths[0]
+    assert "model.layers.2.mlp.shared_experts.down_proj.weight" in paths[0]
     scope = Scope(gaps=1, rows=8, batches=1, held_out=1, length=16)
     words = Distill(DistillConfig(learns="lora")).decide(layerimp.find_blocks(model), scope, Room("cpu", 2**30)).words
     left = 2 * (4 * 3 * 16 * 32 + 4 * 32)  # two blocks with four experts of three maps, and their routers
@@ -676,8 +676,8 @@ def test_float16_on_a_cpu_is_refused_before_any_training() -> None:
 
 
 def test_a_classifier_learns_from_its_teacher() -> None:
-    found = healed(tiny_classifier(), gone=[1, 2], steps=20, loss="hidden")
-    assert found.accuracy["healed"] >= found.accuracy["pruned"]
+    healing = healed(tiny_classifier(), gone=[1, 2], steps=20, loss="hidden")
+    assert healing.accuracy["healed"] >= healing.accuracy["pruned"]
 
 
 def test_limits() -> None:

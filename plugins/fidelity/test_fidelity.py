@@ -34,36 +34,36 @@ def test_hook():
 def test_the_divergence_and_the_agreement_are_those_of_the_whole_models():
     model = tiny_model(dtype=torch.float64)
     other = pruned(model, 1)
-    found = fidelity(model, other)
+    comparison = fidelity(model, other)
     values, same = [], []
-    for one in TEXT:
-        for ids, mask in zip(one["input_ids"], one["attention_mask"].bool(), strict=True):
+    for inputs in TEXT:
+        for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True):
             with torch.no_grad():
                 p, q = (each(input_ids=ids[mask][None]).logits[0, :-1].log_softmax(dim=-1) for each in (model, other))
             values += (p.exp() * (p - q)).sum(dim=-1).tolist()
             same += (p.argmax(dim=-1) == q.argmax(dim=-1)).tolist()
-    assert found.predictions == len(values)
-    assert found.divergence.mean == pytest.approx(math.fsum(values) / len(values), rel=1e-9)
-    assert found.divergence.max == pytest.approx(max(values), rel=1e-6)
-    assert found.agreement == sum(same) / len(same)
+    assert comparison.predictions == len(values)
+    assert comparison.divergence.mean == pytest.approx(math.fsum(values) / len(values), rel=1e-9)
+    assert comparison.divergence.max == pytest.approx(max(values), rel=1e-6)
+    assert comparison.agreement == sum(same) / len(same)
 
 
 def test_copying_and_generation_are_measured():
     model = tiny_model()
-    found = fidelity(model, pruned(model, 1))
-    assert 0 <= found.copying.accuracy <= 1
-    assert found.copying.divergence > 0
-    assert found.generation.same_tokens < 20
-    assert [sample.chat for sample in found.generation.samples] == [False, False]
-    assert not found.missing
+    comparison = fidelity(model, pruned(model, 1))
+    assert 0 <= comparison.copying.accuracy <= 1
+    assert comparison.copying.divergence > 0
+    assert comparison.generation.same_tokens < 20
+    assert [sample.chat for sample in comparison.generation.samples] == [False, False]
+    assert not comparison.missing
 
 
 def test_without_prompts_nothing_is_generated():
     model = tiny_model()
     model.generate = None
-    found = fidelity(model, pruned(tiny_model(), 1), config=FidelityEvaluator.Config(prompts=0))
-    assert found.generation is None
-    assert found.missing == {}
+    comparison = fidelity(model, pruned(tiny_model(), 1), config=FidelityEvaluator.Config(prompts=0))
+    assert comparison.generation is None
+    assert comparison.missing == {}
 
 
 def test_a_padded_vocabulary_is_compared_on_the_tokenizer_s_ids():
@@ -77,26 +77,26 @@ def test_a_padded_vocabulary_is_compared_on_the_tokenizer_s_ids():
             for name, value in big.state_dict().items():
                 value[: len(state[name])] = state[name]
         wide_other.lm_head.weight[100:] *= 50
-    found = fidelity(wide, wide_other)
-    assert found.divergence == expected.divergence
-    assert found.copying == expected.copying
+    comparison = fidelity(wide, wide_other)
+    assert comparison.divergence == expected.divergence
+    assert comparison.copying == expected.copying
 
 
 def test_a_classifier_is_compared_by_its_labels():
     model = tiny_classifier(dtype=torch.float64)
     other = pruned(model, 1)
-    found = fidelity(model, other)
+    comparison = fidelity(model, other)
     rows = [
         (ids[mask][None])
-        for one in TEXT
-        for ids, mask in zip(one["input_ids"], one["attention_mask"].bool(), strict=True)
+        for inputs in TEXT
+        for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True)
     ]
     with torch.no_grad():
         p, q = (torch.cat([each(input_ids=row).logits for row in rows]).log_softmax(dim=-1) for each in (model, other))
-    assert found.predictions == len(rows)
-    assert found.divergence.mean == pytest.approx(float((p.exp() * (p - q)).sum(dim=-1).mean()), rel=1e-9)
-    assert found.agreement == float((p.argmax(dim=-1) == q.argmax(dim=-1)).double().mean())
-    assert found.missing == {
+    assert comparison.predictions == len(rows)
+    assert comparison.divergence.mean == pytest.approx(float((p.exp() * (p - q)).sum(dim=-1).mean()), rel=1e-9)
+    assert comparison.agreement == float((p.argmax(dim=-1) == q.argmax(dim=-1)).double().mean())
+    assert comparison.missing == {
         "copying": "a classifier predicts no tokens",
         "generation": "BertForSequenceClassification does not generate text",
     }
@@ -113,9 +113,9 @@ def test_a_model_that_predicts_neither_is_refused():
 
 def test_short_rows_are_said_to_be_short():
     model = tiny_model()
-    found = fidelity(model, pruned(model, 1), text=[batch(4, 12)])
-    assert found.divergence.mean > 0
-    assert found.missing == {
+    comparison = fidelity(model, pruned(model, 1), text=[batch(4, 12)])
+    assert comparison.divergence.mean > 0
+    assert comparison.missing == {
         "copying": "all rows are too short to be repeated",
         "generation": "all documents are too short for a prompt",
     }
@@ -123,24 +123,24 @@ def test_short_rows_are_said_to_be_short():
 
 def test_texts_beyond_the_model_s_positions_are_not_generated():
     model = tiny_model()
-    found = fidelity(model, pruned(model, 1), config=FidelityEvaluator.Config())
-    assert found.missing == {"generation": "a prompt and 64 tokens more are beyond the model's 64 positions"}
+    comparison = fidelity(model, pruned(model, 1), config=FidelityEvaluator.Config())
+    assert comparison.missing == {"generation": "a prompt and 64 tokens more are beyond the model's 64 positions"}
 
 
 def test_texts_beyond_the_other_model_s_positions_are_not_generated():
     model, short = tiny_model("gpt2"), tiny_model("gpt2", max_position_embeddings=48)
-    found = fidelity(model, short)
-    assert found.divergence.mean > 0
-    assert found.missing == {"generation": "a prompt and 20 tokens more are beyond the model's 48 positions"}
+    comparison = fidelity(model, short)
+    assert comparison.divergence.mean > 0
+    assert comparison.missing == {"generation": "a prompt and 20 tokens more are beyond the model's 48 positions"}
 
 
 def test_a_chat_template_that_fails_takes_only_the_texts():
     model, tokenizer = tiny_model(), tiny_tokenizer()
     tokenizer.chat_template = "{{ raise_exception('no user here') }}"
-    found = fidelity(model, pruned(model, 1), tokenizer)
-    assert found.divergence.mean > 0
-    assert found.copying is not None
-    assert "no user here" in found.missing["generation"]
+    comparison = fidelity(model, pruned(model, 1), tokenizer)
+    assert comparison.divergence.mean > 0
+    assert comparison.copying is not None
+    assert "no user here" in comparison.missing["generation"]
 
 
 def test_a_model_that_fails_to_generate_is_still_compared():
@@ -148,10 +148,10 @@ def test_a_model_that_fails_to_generate_is_still_compared():
     other = pruned(model, 1)
     compare = FidelityEvaluator(FEW).comparison(model, tiny_tokenizer(), TEXT)
     other.generate = lambda **_: 1 / 0
-    found = compare(other)
-    assert found.divergence.mean > 0
-    assert found.copying is not None
-    assert found.generation is None
-    assert "cannot generate text" in found.missing["generation"]
+    comparison = compare(other)
+    assert comparison.divergence.mean > 0
+    assert comparison.copying is not None
+    assert comparison.generation is None
+    assert "cannot generate text" in comparison.missing["generation"]
     del other.generate
     assert compare(other).missing == {}

@@ -40,9 +40,9 @@ def test_counts():
     model = llama(tie_word_embeddings=False)
     block = 4 * 16 * 16 + 3 * 16 * 32 + 2 * 16
     count = 2 * block + 16 + 2 * 40 * 16
-    found = values(model)
-    assert found["parameters"] == count
-    assert found["bytes"] == 4 * count
+    metrics = values(model)
+    assert metrics["parameters"] == count
+    assert metrics["bytes"] == 4 * count
 
 
 def test_tied_weights_count_once():
@@ -81,10 +81,10 @@ def test_latency_is_that_of_a_forward(monkeypatch):
 
     monkeypatch.setattr(type(model), "forward", slow)
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    found = values(model, sequences=2, seq_length=10, repeats=3, warmup=1)
+    metrics = values(model, sequences=2, seq_length=10, repeats=3, warmup=1)
     assert seen == [((2, 10), True, False, True), *[((2, 10), False, False, True)] * 4]
-    assert found["latency_ms"] == pytest.approx(30)
-    assert found["tokens_per_second"] == pytest.approx(20 / 0.03)
+    assert metrics["latency_ms"] == pytest.approx(30)
+    assert metrics["tokens_per_second"] == pytest.approx(20 / 0.03)
 
 
 def test_length_is_capped_by_the_model(monkeypatch):
@@ -100,9 +100,9 @@ def test_length_is_capped_by_the_model(monkeypatch):
 @pytest.mark.parametrize(("config", "model"), [(BertConfig, BertForMaskedLM), (RobertaConfig, RobertaForMaskedLM)])
 def test_encoders(config, model):
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    found = values(model(config(vocab_size=30, max_position_embeddings=20, **sizes)))
-    assert found["latency_ms"] > 0
-    assert "kv_bytes_per_token" not in found
+    metrics = values(model(config(vocab_size=30, max_position_embeddings=20, **sizes)))
+    assert metrics["latency_ms"] > 0
+    assert "kv_bytes_per_token" not in metrics
 
 
 def test_the_model_is_left_as_it_was():

@@ -27,40 +27,40 @@ def score(model: Any, batches: list[Batch], variant: Any = "grad_x_delta") -> Im
     return layerimp.score(model, batches, [GBIS(BLOCKS, GBISConfig(variant=variant))])["gbis"]
 
 
-def losses(model: Any, one: Batch) -> torch.Tensor:
+def losses(model: Any, inputs: Batch) -> torch.Tensor:
     """The negative log-likelihood of each next token, or of each label or own prediction [target]."""
-    logits = model(input_ids=one["input_ids"], attention_mask=one["attention_mask"]).logits.log_softmax(-1)
+    logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits.log_softmax(-1)
     if logits.ndim == 3:
-        real = one["attention_mask"].bool()[:, 1:]
-        logits, ids = logits[:, :-1][real], one["input_ids"][:, 1:][real]
+        real = inputs["attention_mask"].bool()[:, 1:]
+        logits, ids = logits[:, :-1][real], inputs["input_ids"][:, 1:][real]
     else:
-        ids = one["labels"] if "labels" in one else logits.argmax(-1)
+        ids = inputs["labels"] if "labels" in inputs else logits.argmax(-1)
     return -logits[range(len(ids)), ids]
 
 
-def with_states(model: Any, one: Batch) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
+def with_states(model: Any, inputs: Batch) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
     """The losses of a batch, and h_0 to h_L of a Llama in their graph."""
-    found: dict[int, torch.Tensor] = {}
+    states: dict[int, torch.Tensor] = {}
     blocks = model.model.layers
-    hooks = [b.register_forward_pre_hook(lambda _m, a, i=i: found.__setitem__(i, a[0])) for i, b in enumerate(blocks)]
-    hooks.append(blocks[-1].register_forward_hook(lambda _m, _a, out: found.__setitem__(BLOCKS, out)))
-    values = losses(model, one)
+    hooks = [b.register_forward_pre_hook(lambda _m, a, i=i: states.__setitem__(i, a[0])) for i, b in enumerate(blocks)]
+    hooks.append(blocks[-1].register_forward_hook(lambda _m, _a, out: states.__setitem__(BLOCKS, out)))
+    values = losses(model, inputs)
     for hook in hooks:
         hook.remove()
-    return values, found
+    return values, states
 
 
 def naive(model: Any, batches: list[Batch], variant: str) -> list[float]:
     """Term by term, per row and token, from the hidden states of a Llama."""
     totals, count = [0.0] * BLOCKS, 0
-    for one in batches:
-        values, found = with_states(model, one)
+    for inputs in batches:
+        values, states = with_states(model, inputs)
         count += len(values)
-        gradients = torch.autograd.grad(values.sum(), [found[i] for i in range(BLOCKS + 1)])
-        h = [found[i].detach().numpy() for i in range(BLOCKS + 1)]
+        gradients = torch.autograd.grad(values.sum(), [states[i] for i in range(BLOCKS + 1)])
+        h = [states[i].detach().numpy() for i in range(BLOCKS + 1)]
         g = [gradient.numpy() for gradient in gradients]
         for block in range(BLOCKS):
-            for row, token in one["attention_mask"].nonzero().tolist():
+            for row, token in inputs["attention_mask"].nonzero().tolist():
                 at = (row, token)
                 if variant == "grad_x_delta":
                     totals[block] += np.abs((h[block + 1][at] - h[block][at]) * g[block + 1][at]).sum()
@@ -74,9 +74,9 @@ def naive(model: Any, batches: list[Batch], variant: str) -> list[float]:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_equals_a_naive_computation(variant: str) -> None:
     model, batches = tiny("llama", dtype=torch.float64), [batch(3, 12, seed=1), padded_batch((12, 5, 9), seed=2)]
-    found = score(model, batches, variant)
-    np.testing.assert_allclose(found.scores, naive(model, batches, variant), rtol=1e-9)
-    assert found.columns.keys() == ({"slope"} if variant == "grad_x_delta" else set())
+    importance = score(model, batches, variant)
+    np.testing.assert_allclose(importance.scores, naive(model, batches, variant), rtol=1e-9)
+    assert importance.columns.keys() == ({"slope"} if variant == "grad_x_delta" else set())
 
 
 def mean_loss(model: Any, batches: list[Batch], block: int, alpha: float) -> float:
@@ -88,7 +88,7 @@ def mean_loss(model: Any, batches: list[Batch], block: int, alpha: float) -> flo
 
     hook = layerimp.find_blocks(model)[block].register_forward_hook(scaled, with_kwargs=True)
     with torch.no_grad():
-        values = torch.cat([losses(model, one) for one in batches])
+        values = torch.cat([losses(model, inputs) for inputs in batches])
     hook.remove()
     return float(values.mean())
 
@@ -97,8 +97,8 @@ def mean_loss(model: Any, batches: list[Batch], block: int, alpha: float) -> flo
 def test_the_signed_sum_is_the_slope_of_the_loss(architecture: str) -> None:
     model = (classifier if architecture == "bert" else tiny)(architecture, dtype=torch.float64)
     batches, step = [padded_batch((12, 5, 9)), padded_batch((4, 8), seed=1)], 1e-2
-    for index, one in enumerate(batches):
-        one["labels"] = torch.arange(len(one["input_ids"])) + index
+    for index, inputs in enumerate(batches):
+        inputs["labels"] = torch.arange(len(inputs["input_ids"])) + index
     slopes = score(model, batches).columns["slope"]
     for block in range(BLOCKS):
         two_down, down, up, two_up = (mean_loss(model, batches, block, 1 + at * step) for at in (-2, -1, 1, 2))
@@ -109,16 +109,19 @@ def test_the_signed_sum_is_the_slope_of_the_loss(architecture: str) -> None:
 @pytest.mark.parametrize("architecture", ["distilbert", "roberta", "gpt2"])
 def test_classifiers_with_and_without_labels(architecture: str, labelled: bool) -> None:
     model = classifier(architecture)
-    one = padded_batch()
+    inputs = padded_batch()
     own = torch.cat(
-        [model(input_ids=ids[None, :n]).logits.argmax(-1) for ids, n in zip(one["input_ids"], (12, 5, 9), strict=True)]
+        [
+            model(input_ids=ids[None, :n]).logits.argmax(-1)
+            for ids, n in zip(inputs["input_ids"], (12, 5, 9), strict=True)
+        ]
     )
     labels = (own + 1) % 3 if labelled else own
-    given = one | {"labels": labels}
+    given = inputs | {"labels": labels}
     expected = score(model, [given])
-    found = score(model, [given if labelled else one])
-    assert found == expected
-    assert found != score(model, [one | {"labels": (labels + 1) % 3}])
+    importance = score(model, [given if labelled else inputs])
+    assert importance == expected
+    assert importance != score(model, [inputs | {"labels": (labels + 1) % 3}])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -135,10 +138,10 @@ def test_batches_padding_and_shards_change_nothing(variant: Any, cuts: set[int],
             layerimp.score(model, mine, [scorer])
     for other in scorers[1:]:
         scorers[0].merge(other)
-    found = scorers[0].compute()
-    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-10)
+    importance = scorers[0].compute()
+    np.testing.assert_allclose(importance.scores, expected.scores, rtol=1e-10)
     for name, column in expected.columns.items():
-        np.testing.assert_allclose(found.columns[name], column, rtol=1e-8, atol=1e-12)
+        np.testing.assert_allclose(importance.columns[name], column, rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox", "gemma3_text"])

@@ -36,21 +36,21 @@ from layerimp.surgery.removal import pruned
 from layerimp.testing import BLOCKS, Check, padded_batch, parametrize
 
 
-def loss(model: Any, one: dict[str, torch.Tensor]) -> float:
-    labels = one["input_ids"].masked_fill(one["attention_mask"] == 0, -100)[:, 1:]
+def loss(model: Any, inputs: dict[str, torch.Tensor]) -> float:
+    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)[:, 1:]
     with torch.no_grad():
-        logits = model(**one).logits[:, :-1]
+        logits = model(**inputs).logits[:, :-1]
     return float(cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100))
 
 
 @pytest.mark.parametrize("ends", [0, 1])
 def test_with_perplexity_it_is_sleb(ends: int) -> None:
-    model, one = tiny("llama", dtype=torch.float64, num_hidden_layers=6), padded_batch()
+    model, inputs = tiny("llama", dtype=torch.float64, num_hidden_layers=6), padded_batch()
     stack = layerimp.find_blocks(model)
 
     def scoring(removed: Sequence[int]) -> Importance:
         scorer = Perplexity(len(stack) - len(removed))
-        return measure(stack, [one], {"perplexity": scorer}, removed=removed)["perplexity"]
+        return measure(stack, [inputs], {"perplexity": scorer}, removed=removed)["perplexity"]
 
     expected: list[int] = []
     for _ in range(3):
@@ -58,10 +58,10 @@ def test_with_perplexity_it_is_sleb(ends: int) -> None:
         for block in range(ends, 6 - ends):
             if block not in expected:
                 with pruned(model, [*expected, block]):
-                    losses[block] = loss(model, one)
+                    losses[block] = loss(model, inputs)
         expected.append(min(losses, key=lambda block: losses[block]))
-    found = Greedy(Greedy.Config(protect_first=ends, protect_last=ends)).plan(scoring, Budget(6, 3))
-    assert found.blocks == expected
+    plan = Greedy(Greedy.Config(protect_first=ends, protect_last=ends)).plan(scoring, Budget(6, 3))
+    assert plan.blocks == expected
 
 
 class Asked:
@@ -124,10 +124,10 @@ def searched(scoring: Damage, budget: Budget, **options: float) -> list[Step]:
 @given(seed=st.integers(0, 10**6), cuts=st.sampled_from(["all", "blocks"]), count=st.integers(1, 3))
 def test_each_step_is_the_best_of_all_legal_ones(seed: int, cuts: Cuts, count: int) -> None:
     scoring = Damage(4, seed=seed, cuts=cuts)
-    found = searched(scoring, Budget.exactly(count, 4, cuts=cuts))
+    steps = searched(scoring, Budget.exactly(count, 4, cuts=cuts))
     for end in range(count):
-        rises = {way[end]: scoring.of(way) for way in scoring.sequences(end + 1, tuple(found[:end]))}
-        assert found[end] == min(rises, key=lambda step: rises[step])
+        rises = {way[end]: scoring.of(way) for way in scoring.sequences(end + 1, tuple(steps[:end]))}
+        assert steps[end] == min(rises, key=lambda step: rises[step])
 
 
 @modest
@@ -190,10 +190,10 @@ def test_every_plan_takes_turns_and_keeps_to_its_budget(
     protect = data.draw(st.sets(st.integers(0, size - 1), max_size=1))
     scoring = Damage(size, seed=seed, cuts=cuts)
     budget = Budget.exactly(data.draw(st.integers(1, size - 1)), size, protect=sorted(protect), cuts=cuts)
-    found = searched(scoring, budget, exchange=exchange, gap_penalty=penalty)
-    assert len(checked_steps(found, size)) == budget.count
-    assert protect.isdisjoint(touched_by(found))
-    asked = [removed_by(one) for one in scoring.asked]
+    steps = searched(scoring, budget, exchange=exchange, gap_penalty=penalty)
+    assert len(checked_steps(steps, size)) == budget.count
+    assert protect.isdisjoint(touched_by(steps))
+    asked = [removed_by(way) for way in scoring.asked]
     assert len(set(asked)) == len(asked)  # nothing is scored twice
 
 

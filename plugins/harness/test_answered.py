@@ -43,7 +43,7 @@ def log_likelihood(model, tokenizer, context, option):
 def answer(model, tokenizer, text, metric):
     totals = [log_likelihood(model, tokenizer, text, option) for option in OPTIONS]
     if metric == "acc_mutual_info":
-        totals = [one - log_likelihood(model, tokenizer, "", o) for one, o in zip(totals, OPTIONS, strict=True)]
+        totals = [total - log_likelihood(model, tokenizer, "", o) for total, o in zip(totals, OPTIONS, strict=True)]
     else:
         totals = [total / LENGTH[metric](option) for total, option in zip(totals, OPTIONS, strict=True)]
     return totals.index(max(totals))
@@ -56,17 +56,17 @@ def test_flips_are_those_of_a_recount(tmp_path, models, tokenizer, metric):
     write_task(tmp_path, "three", THREE)
     measured = [named(harness(tmp_path, "three").evaluate(model, tokenizer))["three", metric] for model in models]
     recount = [[answer(model, tokenizer, doc["text"], metric) for doc in docs] for model in models]
-    assert [list(one.answers) for one in measured] == recount
-    right = [[given == doc["label"] for given, doc in zip(one, docs, strict=True)] for one in recount]
-    assert [list(map(bool, one.documents)) for one in measured] == right
+    assert [list(measurement.answers) for measurement in measured] == recount
+    right = [[given == doc["label"] for given, doc in zip(answers, docs, strict=True)] for answers in recount]
+    assert [list(map(bool, measurement.documents)) for measurement in measured] == right
     before, after = measured
-    found = flips(before, [after])
+    flipped = flips(before, [after])
     differ = sum(ours != theirs for ours, theirs in zip(*recount, strict=True))
-    assert found.share == pytest.approx(differ / 24)
-    assert found.stderr == pytest.approx((differ / 24 * (1 - differ / 24) / 23) ** 0.5)
-    assert found.to_wrong == sum(before and not after for before, after in zip(*right, strict=True))
-    assert found.to_right == sum(after and not before for before, after in zip(*right, strict=True))
-    assert differ > found.to_wrong + found.to_right > 0, "from wrong to wrong is a flip too"
+    assert flipped.share == pytest.approx(differ / 24)
+    assert flipped.stderr == pytest.approx((differ / 24 * (1 - differ / 24) / 23) ** 0.5)
+    assert flipped.to_wrong == sum(before and not after for before, after in zip(*right, strict=True))
+    assert flipped.to_right == sum(after and not before for before, after in zip(*right, strict=True))
+    assert differ > flipped.to_wrong + flipped.to_right > 0, "from wrong to wrong is a flip too"
 
 
 def test_generated_answers_are_compared_after_the_filter(folder, models, tokenizer):
@@ -80,8 +80,10 @@ def test_generated_answers_are_compared_after_the_filter(folder, models, tokeniz
     task = (folder / "generate.yaml").read_text()
     (folder / "filtered.yaml").write_text(task.replace("task: generate", "task: filtered") + textwrap.dedent(filters))
     measured = [named(harness(folder, "generate", "filtered").evaluate(model, tokenizer)) for model in models]
-    one, other = measured
-    whole, first = (flips(one[name, "exact_match"], [other[name, "exact_match"]]) for name in ("generate", "filtered"))
+    before, after = measured
+    whole, first = (
+        flips(before[name, "exact_match"], [after[name, "exact_match"]]) for name in ("generate", "filtered")
+    )
     assert 0 < first.share < whole.share <= 1
 
 

@@ -17,9 +17,9 @@ def test_tasks_of_equal_value_have_the_weights_that_the_group_states(folder, mod
         (folder / "all.yaml").write_text(
             f"group: all\ntask: [few, many]\naggregate_metric_list: [{{metric: acc, weight_by_size: {stated}}}]\n"
         )
-        found = named(harness(folder, "all").evaluate(model, tokenizer))
-        assert found["few", "acc"].value == found["many", "acc"].value
-        assert [part.weight for part in found["all", "acc"].strata] == pytest.approx(weights)
+        metrics = named(harness(folder, "all").evaluate(model, tokenizer))
+        assert metrics["few", "acc"].value == metrics["many", "acc"].value
+        assert [part.weight for part in metrics["all", "acc"].strata] == pytest.approx(weights)
 
 
 def test_a_group_has_the_documents_and_answers_of_its_own_filter(folder, model, tokenizer):
@@ -34,10 +34,10 @@ def test_a_group_has_the_documents_and_answers_of_its_own_filter(folder, model, 
         text = textwrap.dedent(GENERATE) + textwrap.dedent(filters)
         write_task(folder, name, text, dataset_kwargs=f"{{data_files: {{test: {name}.jsonl}}}}")
     (folder / "all.yaml").write_text("group: all\ntask: [one, two]\naggregate_metric_list: [{metric: exact_match}]\n")
-    found = named(harness(folder, "all").evaluate(model, tokenizer))
+    metrics = named(harness(folder, "all").evaluate(model, tokenizer))
     for name in ("exact_match", "exact_match[upper]"):
-        parts = [found[task, name] for task in ("one", "two")]
-        assert found["all", name].answers == parts[0].answers + parts[1].answers
-        assert found["all", name].documents == parts[0].documents + parts[1].documents
-        assert found["all", name].members == ("one", "two")
-    assert found["all", "exact_match"].answers != found["all", "exact_match[upper]"].answers
+        parts = [metrics[task, name] for task in ("one", "two")]
+        assert metrics["all", name].answers == parts[0].answers + parts[1].answers
+        assert metrics["all", name].documents == parts[0].documents + parts[1].documents
+        assert metrics["all", name].members == ("one", "two")
+    assert metrics["all", "exact_match"].answers != metrics["all", "exact_match[upper]"].answers

@@ -35,9 +35,9 @@ def test_memory_that_runs_out_shrinks_the_batch(folder, model, tokenizer):
     names = ("choice", "rolling", "generate")
     expected = harness(folder, *names, batch_size=1).evaluate(model, tokenizer)
     with forwards_that_take(2, model) as sizes:
-        found = harness(folder, *names, batch_size=8).evaluate(model, tokenizer)
+        metrics = harness(folder, *names, batch_size=8).evaluate(model, tokenizer)
     assert max(sizes) == 2
-    assert [m.value for m in found] == pytest.approx([m.value for m in expected], rel=1e-5)
+    assert [m.value for m in metrics] == pytest.approx([m.value for m in expected], rel=1e-5)
     with forwards_that_take(0, model), pytest.raises(TaskError, match="memory"):
         harness(folder, "choice").evaluate(model, tokenizer)
 

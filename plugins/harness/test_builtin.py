@@ -10,14 +10,14 @@ from layerimp_harness.tasks import whole_index
 def all_of(name: str, registry: builtin.Registry) -> set[str]:
     """The names that an entry leads to, itself among them."""
     entry = registry[name]
-    found = {name, *(entry.tags if entry.kind.name == "TAG" else ())}
+    names = {name, *(entry.tags if entry.kind.name == "TAG" else ())}
     listed = builtin.members(entry.cfg)
     for member in listed if isinstance(listed, list) else ():
         inner = member if isinstance(member, dict) else {}
         below = str(inner.get("group") or inner.get("task") or member)
-        if below in registry and below not in found:
-            found |= all_of(below, registry)
-    return found
+        if below in registry and below not in names:
+            names |= all_of(below, registry)
+    return names
 
 
 @pytest.mark.parametrize(
@@ -36,13 +36,13 @@ def all_of(name: str, registry: builtin.Registry) -> set[str]:
 )
 @pytest.mark.slow
 def test_an_entry_is_that_of_the_whole_index(name: str) -> None:
-    found, whole = builtin.entries([name]), whole_index()
+    entries, whole = builtin.entries([name]), whole_index()
     names = all_of(name, whole)
-    assert all_of(name, found) == names
-    for one in names:
-        ours, theirs = found[one], whole[one]
+    assert all_of(name, entries) == names
+    for member in names:
+        ours, theirs = entries[member], whole[member]
         assert (ours.kind, ours.yaml_path, ours.cfg) == (theirs.kind, theirs.yaml_path, theirs.cfg)
-        assert ours.tags == theirs.tags or one != name  # a tag beside the one asked for may have more tasks
+        assert ours.tags == theirs.tags or member != name  # a tag beside the one asked for may have more tasks
 
 
 def test_several_names_and_none() -> None:

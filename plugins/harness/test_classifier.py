@@ -174,14 +174,14 @@ def test_training_text_for_classifiers_has_labels(task_path: Path) -> None:
     names = {0: "awful", 1: "bad", 2: "great"}
     model = model_of("bert", id2label=names, label2id={name: number for number, name in names.items()})
     rows = [json.loads(line) for line in (task_path / "train.jsonl").read_text().splitlines()]
-    found = harness(task_path, "pair").training_documents(model, tiny_tokenizer())
-    assert list(found) == [(f"{row['one']} {row['two']}", (1, 2, 0)[row["label"]]) for row in rows]
+    documents = harness(task_path, "pair").training_documents(model, tiny_tokenizer())
+    assert list(documents) == [(f"{row['one']} {row['two']}", (1, 2, 0)[row["label"]]) for row in rows]
 
 
 def test_training_text_for_decoders_is_the_prompt_with_its_answer(task_path: Path) -> None:
     rows = [json.loads(line) for line in (task_path / "train.jsonl").read_text().splitlines()]
-    found = harness(task_path, "single").training_documents(tiny("llama"), tiny_tokenizer())
-    assert found[:2] == [(f"w1 w2 w3 {row['one']} w4 {CHOICES[row['label']]}", None) for row in rows[:2]]
+    documents = harness(task_path, "single").training_documents(tiny("llama"), tiny_tokenizer())
+    assert documents[:2] == [(f"w1 w2 w3 {row['one']} w4 {CHOICES[row['label']]}", None) for row in rows[:2]]
     with pytest.raises(TaskError, match="task 'written' has no training split to calibrate on"):
         harness(task_path, "written").training_documents(tiny("llama"), tiny_tokenizer())
 

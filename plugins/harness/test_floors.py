@@ -42,7 +42,7 @@ def floor_of(metric, samples, *, kind="multiple_choice", own=None):
 def test_the_floor_is_what_chance_gives(kind, metric, floor):
     options = [[("q", "a"), ("q", "b")], [("q", c) for c in "cdef"], [("q", c) for c in "ghij"] + [("", "g")] * 4]
     options += [[("q", c) for c in "klm"]]
-    samples = [{"arguments": one, "target": t} for one, t in zip(options, (0, 1, [1, 2], 1), strict=True)]
+    samples = [{"arguments": arguments, "target": t} for arguments, t in zip(options, (0, 1, [1, 2], 1), strict=True)]
     assert floor_of(metric, samples, kind=kind) == (None if floor is None else pytest.approx(floor))
     assert floor_of("acc", samples, own=print) is None
 
@@ -60,7 +60,7 @@ def test_the_floor_of_an_accuracy_is_no_lower_than_what_the_most_frequent_answer
 def test_options_are_the_same_answer_by_their_wording_and_not_by_their_number(varying):
     """In BLiMP the right option is always the first, and in WinoGrande the options are contexts."""
     pairs = [[f"good {number}", f"bad {number}"] for number in range(4)]
-    asked = [[("", one) if varying == "continuation" else (one, " it fell") for one in pair] for pair in pairs]
+    asked = [[("", option) if varying == "continuation" else (option, " it fell") for option in pair] for pair in pairs]
     assert floor_of("acc", [{"arguments": pair, "target": 0} for pair in asked]) == pytest.approx(1 / 2)
 
 
@@ -92,21 +92,21 @@ def test_a_group_sums_up_the_floors_of_its_tasks(folder, model, tokenizer):
     (folder / "all.yaml").write_text(
         "group: all\ntask: [choice, three]\naggregate_metric_list: [{metric: acc, weight_by_size: false}]\n"
     )
-    found = named(harness(folder, "all").evaluate(model, tokenizer))
+    metrics = named(harness(folder, "all").evaluate(model, tokenizer))
     always = [max(Counter(doc["label"] for doc in documents(count)).values()) / count for count in (9, 5)]
-    assert [found[task, "acc"].floor for task in ("choice", "three")] == pytest.approx(always)
-    assert found["all", "acc"].floor == pytest.approx(sum(always) / 2)
-    assert found["all", "acc"].members[:2] == ("choice", "three")
-    assert found["three", "acc"].members == ()
-    mean = found["all", "acc"]
+    assert [metrics[task, "acc"].floor for task in ("choice", "three")] == pytest.approx(always)
+    assert metrics["all", "acc"].floor == pytest.approx(sum(always) / 2)
+    assert metrics["all", "acc"].members[:2] == ("choice", "three")
+    assert metrics["three", "acc"].members == ()
+    mean = metrics["all", "acc"]
     assert [(part.documents, part.weight) for part in mean.strata] == [(9, 0.5), (5, 0.5)]
     of_tasks = sum(mean.documents[:9]) / 9, sum(mean.documents[9:]) / 5
     assert mean.value == pytest.approx(sum(of_tasks) / 2), "each task counts alike, whatever its number of documents"
     (folder / "all.yaml").write_text("group: all\ntask: [choice, three]\naggregate_metric_list: [{metric: acc}]\n")
-    found = named(harness(folder, "all").evaluate(model, tokenizer))
-    assert found["all", "acc"].count == 14
-    assert sum(found["all", "acc"].documents) / 14 == pytest.approx(found["all", "acc"].value)
-    assert found["all", "acc"].hashes == found["choice", "acc"].hashes + found["three", "acc"].hashes
+    metrics = named(harness(folder, "all").evaluate(model, tokenizer))
+    assert metrics["all", "acc"].count == 14
+    assert sum(metrics["all", "acc"].documents) / 14 == pytest.approx(metrics["all", "acc"].value)
+    assert metrics["all", "acc"].hashes == metrics["choice", "acc"].hashes + metrics["three", "acc"].hashes
 
 
 def test_a_group_in_a_group_counts_by_the_outer_one(folder, model, tokenizer):

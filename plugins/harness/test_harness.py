@@ -42,26 +42,26 @@ def direct_accuracy(model, tokenizer, docs, shots=lambda doc: ""):
 
 def test_accuracy_equals_a_direct_computation(folder, model, tokenizer):
     right = direct_accuracy(model, tokenizer, documents())
-    found = named(harness(folder, "choice").evaluate(model, tokenizer))
+    metrics = named(harness(folder, "choice").evaluate(model, tokenizer))
     mean = sum(right) / len(right)
     spread = sum((x - mean) ** 2 for x in right) / (len(right) - 1)
     assert 0 < mean < 1
-    assert found["choice", "acc"].value == pytest.approx(mean)
-    assert found["choice", "acc"].stderr == pytest.approx(math.sqrt(spread / len(right)))
-    assert found["choice", "f1"].stderr > 0
-    assert found["choice", "acc"].higher_is_better
+    assert metrics["choice", "acc"].value == pytest.approx(mean)
+    assert metrics["choice", "acc"].stderr == pytest.approx(math.sqrt(spread / len(right)))
+    assert metrics["choice", "f1"].stderr > 0
+    assert metrics["choice", "acc"].higher_is_better
 
 
 def test_values_are_those_of_lm_eval_alone(folder, model, tokenizer):
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
 
-    one = harness(folder, "choice", "rolling", "generate", max_length=12)
-    found = one.evaluate(model, tokenizer)
+    evaluator = harness(folder, "choice", "rolling", "generate", max_length=12)
+    metrics = evaluator.evaluate(model, tokenizer)
     with contained(0):
         stock = HFLM(pretrained=model, tokenizer=tokenizer, max_length=12)
-        results = evaluate(lm=stock, task_dict={"tasks": one._loaded.tasks}, bootstrap_iters=0)["results"]
-    assert [m.value for m in found] == pytest.approx([results[m.task][f"{m.name},none"] for m in found], rel=1e-5)
+        results = evaluate(lm=stock, task_dict={"tasks": evaluator._loaded.tasks}, bootstrap_iters=0)["results"]
+    assert [m.value for m in metrics] == pytest.approx([results[m.task][f"{m.name},none"] for m in metrics], rel=1e-5)
 
 
 def direct_rolling(model, tokenizer, text, window):
@@ -84,10 +84,10 @@ def test_perplexity_equals_a_direct_computation(folder, model, tokenizer, window
     values = [direct_rolling(model, tokenizer, doc["text"], window) for doc in docs]
     words = sum(len(doc["text"].split()) for doc in docs)
     size = sum(len(doc["text"].encode()) for doc in docs)
-    found = named(harness(folder, "rolling", max_length=window).evaluate(model, tokenizer))
-    assert found["rolling", "word_perplexity"].value == pytest.approx(math.exp(-sum(values) / words), rel=1e-5)
-    assert found["rolling", "byte_perplexity"].value == pytest.approx(math.exp(-sum(values) / size), rel=1e-5)
-    bits = found["rolling", "bits_per_byte"]
+    metrics = named(harness(folder, "rolling", max_length=window).evaluate(model, tokenizer))
+    assert metrics["rolling", "word_perplexity"].value == pytest.approx(math.exp(-sum(values) / words), rel=1e-5)
+    assert metrics["rolling", "byte_perplexity"].value == pytest.approx(math.exp(-sum(values) / size), rel=1e-5)
+    bits = metrics["rolling", "bits_per_byte"]
     assert bits.value == pytest.approx(-sum(values) / size / math.log(2), rel=1e-5)
     assert not bits.higher_is_better
     assert bits.stderr > 0
@@ -102,9 +102,9 @@ def test_few_shot_examples_come_first(folder, model, tokenizer):
         dataset_kwargs="{data_files: {test: docs.jsonl, train: shots.jsonl}}",
         training_split="train",
     )
-    found = harness(folder, "shot", num_fewshot=1).evaluate(model, tokenizer)
+    metrics = harness(folder, "shot", num_fewshot=1).evaluate(model, tokenizer)
     right = direct_accuracy(model, tokenizer, documents(), lambda doc: "the dog good film\n\n")
-    assert found[0].value == pytest.approx(sum(right) / len(right))
+    assert metrics[0].value == pytest.approx(sum(right) / len(right))
 
 
 def test_a_task_that_sets_no_shots_keeps_none(folder, model, tokenizer):
@@ -116,8 +116,8 @@ def test_a_task_that_sets_no_shots_keeps_none(folder, model, tokenizer):
 
 def test_limit_takes_the_first_documents(folder, model, tokenizer):
     right = direct_accuracy(model, tokenizer, documents()[:3])
-    found = harness(folder, "choice", limit=3).evaluate(model, tokenizer)
-    assert found[0].value == pytest.approx(sum(right) / 3)
+    metrics = harness(folder, "choice", limit=3).evaluate(model, tokenizer)
+    assert metrics[0].value == pytest.approx(sum(right) / 3)
 
 
 def test_one_document_has_no_error(folder, model, tokenizer):
@@ -125,20 +125,20 @@ def test_one_document_has_no_error(folder, model, tokenizer):
 
 
 def test_twice_the_same_and_another_model_another(folder, tokenizer):
-    one = harness(folder, "choice", "rolling", "generate")
-    first = one.evaluate(make_model(), tokenizer)
+    evaluator = harness(folder, "choice", "rolling", "generate")
+    first = evaluator.evaluate(make_model(), tokenizer)
     changed = make_model()
     changed.model.layers = changed.model.layers[:1]
     changed.config.num_hidden_layers = 1
-    pruned = one.evaluate(changed, tokenizer)
-    assert one.evaluate(make_model(), tokenizer) == first
+    pruned = evaluator.evaluate(changed, tokenizer)
+    assert evaluator.evaluate(make_model(), tokenizer) == first
     assert pruned != first
     assert harness(folder, "choice", "rolling", "generate").evaluate(changed, tokenizer) == pruned
 
 
 def test_batches_change_nothing(folder, model, tokenizer):
-    one, many = (harness(folder, "choice", "rolling", batch_size=n).evaluate(model, tokenizer) for n in (1, 8))
-    assert [m.value for m in many] == pytest.approx([m.value for m in one], rel=1e-5)
+    alone, together = (harness(folder, "choice", "rolling", batch_size=n).evaluate(model, tokenizer) for n in (1, 8))
+    assert [m.value for m in together] == pytest.approx([m.value for m in alone], rel=1e-5)
 
 
 def test_generation(folder, model, tokenizer):
@@ -169,18 +169,18 @@ def test_group_with_neighbours_and_its_own_aggregate(folder, model, tokenizer):
         "docs.jsonl}}, test_split: test, output_type: multiple_choice, doc_to_text: '{{text}}', doc_to_choice: "
         "[cat, dog], doc_to_target: label, metric_list: [{metric: acc}]}]\naggregate_metric_list: [{metric: acc}]\n"
     )
-    found = named(harness(folder, "both").evaluate(model, tokenizer))
-    leaves = [found["choice", "acc"], found["both::inline", "acc"]]
-    assert found["both", "acc"].value == pytest.approx(sum(m.value for m in leaves) / 2)
-    assert found["both", "acc"].stderr > 0
+    metrics = named(harness(folder, "both").evaluate(model, tokenizer))
+    leaves = [metrics["choice", "acc"], metrics["both::inline", "acc"]]
+    assert metrics["both", "acc"].value == pytest.approx(sum(m.value for m in leaves) / 2)
+    assert metrics["both", "acc"].stderr > 0
 
 
 def test_tag_and_name_from_the_task_path(folder, model, tokenizer, monkeypatch):
     monkeypatch.setattr(tasks, "whole_index", lambda: pytest.fail("the whole index was read"))
     write_task(folder, "tagged", CHOICE, tag="mine")
     for name in ("choice", "mine"):
-        one = Harness(Harness.Config(tasks=(name,), task_path=folder))
-        assert one.evaluate(model, tokenizer)[0].name == "acc"
+        evaluator = Harness(Harness.Config(tasks=(name,), task_path=folder))
+        assert evaluator.evaluate(model, tokenizer)[0].name == "acc"
 
 
 def test_no_tasks_no_metrics(model, tokenizer):
@@ -191,8 +191,8 @@ def test_overflow_is_infinite_and_nan_an_error(folder, tokenizer):
     broken = make_model()
     with torch.no_grad():
         broken.lm_head.weight *= 1e6
-    found = named(harness(folder, "rolling").evaluate(broken, tokenizer))
-    assert found["rolling", "word_perplexity"].value == found["rolling", "word_perplexity"].stderr == math.inf
+    metrics = named(harness(folder, "rolling").evaluate(broken, tokenizer))
+    assert metrics["rolling", "word_perplexity"].value == metrics["rolling", "word_perplexity"].stderr == math.inf
     with torch.no_grad():
         broken.lm_head.weight.fill_(math.nan)
     with pytest.raises(NonFiniteError, match="a NaN"):

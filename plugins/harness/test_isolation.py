@@ -51,9 +51,9 @@ def test_nothing_is_printed_or_changed(folder, model, tokenizer, capfd):
 
     before = state()
     try:
-        one = harness(folder, "choice", "rolling", "generate")
-        one.evaluate(model, tokenizer)
-        one.fingerprint()
+        evaluator = harness(folder, "choice", "rolling", "generate")
+        evaluator.evaluate(model, tokenizer)
+        evaluator.fingerprint()
     finally:
         logging.getLogger("lm_eval").removeHandler(handler)
     assert state() == before
@@ -93,11 +93,11 @@ def test_progress(folder, model, tokenizer):
         def advance(self, units):
             self.stages[-1][-1] += units
 
-    one = harness(folder, "choice", "rolling", "generate", max_length=6)
-    one.progress = Listener()
+    evaluator = harness(folder, "choice", "rolling", "generate", max_length=6)
+    evaluator.progress = Listener()
     before = sys.stdout, sys.stderr
-    one.evaluate(model, tokenizer)
-    assert one.progress.stages == [["evaluate choice, rolling, generate", 36, "requests", 36]]
+    evaluator.evaluate(model, tokenizer)
+    assert evaluator.progress.stages == [["evaluate choice, rolling, generate", 36, "requests", 36]]
     assert (sys.stdout, sys.stderr) == before
 
 
@@ -110,9 +110,9 @@ def test_a_long_text_is_done_bit_by_bit(folder, model, tokenizer):
         def stage(self, description, total=None, **_more):
             yield steps.append
 
-    one = harness(folder, "rolling", max_length=3, batch_size=1)
-    one.progress = Listener()
-    one.evaluate(model, tokenizer)
+    evaluator = harness(folder, "rolling", max_length=3, batch_size=1)
+    evaluator.progress = Listener()
+    evaluator.evaluate(model, tokenizer)
     assert sum(steps) == 9
     done = [sum(steps[:end]) for end in range(len(steps))]
     assert done.index(3) < len(done) / 2

@@ -99,19 +99,19 @@ def ours(
     """What is said here, and the outcomes of the trials."""
     likelihoods = Noting(model, Batches(rows, model.device), max_length=longest, vocabulary=VOCAB)
     likelihoods.trials = []
-    found: dict[int, tuple[float, bool]] = {}
+    answers: dict[int, tuple[float, bool]] = {}
 
     def done(number: int, value: float, greedy: bool) -> None:
-        assert number not in found
-        found[number] = value, greedy
+        assert number not in answers
+        answers[number] = value, greedy
 
     likelihoods.answer(requests, done, **({"sharing": True, "greedy": True} | options))
-    return [found[number] for number in range(len(requests))], likelihoods.trials
+    return [answers[number] for number in range(len(requests))], likelihoods.trials
 
 
-def assert_equal(found: list[tuple[float, bool]], expected: list[tuple[float, bool]]) -> None:
-    assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], rel=1e-4, abs=1e-4)
-    assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
+def assert_equal(answers: list[tuple[float, bool]], expected: list[tuple[float, bool]]) -> None:
+    assert [value for value, _ in answers] == pytest.approx([value for value, _ in expected], rel=1e-4, abs=1e-4)
+    assert [greedy for _, greedy in answers] == [greedy for _, greedy in expected]
 
 
 def direct(model: PreTrainedModel, request: tuple[None, list[int], list[int]]) -> float:
@@ -140,8 +140,8 @@ def test_shared_contexts_give_the_values_of_lm_eval(name: str) -> None:
     architecture, changes = ORDINARY[name]
     model, requests = tiny(architecture, **changes), questions()
     before = Snapshot.of(model)
-    found, trials = ours(model, requests)
-    assert_equal(found, stock(model, requests))
+    answers, trials = ours(model, requests)
+    assert_equal(answers, stock(model, requests))
     assert trials == [True]
     now = Snapshot.of(model)
     assert not before.traces(now)
@@ -151,15 +151,15 @@ def test_shared_contexts_give_the_values_of_lm_eval(name: str) -> None:
 @pytest.mark.parametrize("name", _STATES)
 def test_a_model_in_which_every_token_leaves_a_state_is_run_without_trees(name: str) -> None:
     model, requests = stateful(name), questions()
-    found, trials = ours(model, requests)
-    assert_equal(found, stock(model, requests))
+    answers, trials = ours(model, requests)
+    assert_equal(answers, stock(model, requests))
     assert True not in trials
 
 
 def test_positions_that_cannot_be_given_are_not_shared() -> None:
     model, requests = tiny("bloom"), questions()
-    found, trials = ours(model, requests)
-    assert_equal(found, stock(model, requests))
+    answers, trials = ours(model, requests)
+    assert_equal(answers, stock(model, requests))
     assert trials == []
 
 
@@ -168,25 +168,25 @@ def test_positions_that_cannot_be_given_are_not_shared() -> None:
 def test_the_batch_changes_nothing(rows: int, sharing: bool) -> None:
     model, requests = tiny(), questions()
     with tokens_run(model) as shapes:
-        found, _ = ours(model, requests, rows=rows, sharing=sharing)
-    assert_equal(found, stock(model, requests))
+        answers, _ = ours(model, requests, rows=rows, sharing=sharing)
+    assert_equal(answers, stock(model, requests))
     assert max(shape[0] for shape in shapes) <= rows
 
 
 def test_double_precision_stays_double() -> None:
     model, requests = tiny(dtype=torch.float64), questions()
-    found, trials = ours(model, requests)
+    answers, trials = ours(model, requests)
     assert trials == [True]
-    assert [value for value, _ in found] == pytest.approx([value for value, _ in stock(model, requests)], rel=1e-6)
-    for request, (value, _greedy) in zip(requests, found, strict=True):
+    assert [value for value, _ in answers] == pytest.approx([value for value, _ in stock(model, requests)], rel=1e-6)
+    for request, (value, _greedy) in zip(requests, answers, strict=True):
         assert value == pytest.approx(direct(model, request), rel=1e-10)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_sixteen_bits_are_near(dtype: torch.dtype) -> None:
     model, requests = tiny(dtype=dtype), questions()
-    found, _ = ours(model, requests)
-    for (value, _), (expected, _), request in zip(found, stock(model.float(), requests), requests, strict=True):
+    answers, _ = ours(model, requests)
+    for (value, _), (expected, _), request in zip(answers, stock(model.float(), requests), requests, strict=True):
         assert value == pytest.approx(expected, abs=0.5 * len(request[2]))
 
 
@@ -211,9 +211,9 @@ def test_windows_of_rolled_texts() -> None:
     rng = random.Random(2)
     requests = [(None, [1], rng.choices(range(4, VOCAB), k=length)) for length in (3, 30, 50, 17, 50)]
     model = tiny()
-    found, _ = ours(model, requests, sharing=False, greedy=False)
-    assert [value for value, _ in found] == pytest.approx([value for value, _ in stock(model, requests)], rel=1e-5)
-    assert not any(greedy for _, greedy in found)
+    answers, _ = ours(model, requests, sharing=False, greedy=False)
+    assert [value for value, _ in answers] == pytest.approx([value for value, _ in stock(model, requests)], rel=1e-5)
+    assert not any(greedy for _, greedy in answers)
 
 
 # What is computed
@@ -249,7 +249,7 @@ def test_a_token_attends_to_those_before_it_in_its_rows(texts: list[list[int]]) 
                 beginnings[place] = row.tokens[: depth + 1]
         assert [beginning[-1] for beginning in beginnings] == tree.tokens
         assert [len(beginning) - 1 for beginning in beginnings] == tree.depths().tolist()
-        naive = [[one[: len(other)] == other for other in beginnings] for one in beginnings]
+        naive = [[beginning[: len(other)] == other for other in beginnings] for beginning in beginnings]
         assert naive == tree.attends().tolist()
 
 
@@ -287,10 +287,10 @@ def test_only_logits_that_are_read_are_made(name: str) -> None:
     kept: list[int] = []
     head = model.get_output_embeddings()
     handle = head.register_forward_hook(lambda _module, _args, output: kept.append(output.shape[1]))
-    found, _ = ours(model, requests, sharing=False)
+    answers, _ = ours(model, requests, sharing=False)
     handle.remove()
     assert max(kept) <= 8 + 7  # a continuation, and the padding of the shortest row beside the longest in its batch
-    assert_equal(found, stock(model, requests))
+    assert_equal(answers, stock(model, requests))
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])
@@ -303,13 +303,13 @@ def test_a_tree_has_logits_where_a_token_is_predicted_alone(name: str, monkeypat
         lambda _module, args, output: kept.append(output.shape[1])
     )
     with tokens_run(model) as shapes:
-        found, trials = ours(model, requests)
+        answers, trials = ours(model, requests)
     handle.remove()
     assert trials == [True]
     predicted = {(*context, *text[:n]) for _, context, text in requests for n in range(len(text))}
     trial, proof = 2 * 8, 2 * 8 + 1
     assert len(predicted) < sum(kept) <= len(predicted) + trial + proof < sum(rows * tokens for rows, tokens in shapes)
-    assert_equal(found, stock(model, requests))
+    assert_equal(answers, stock(model, requests))
 
 
 def test_of_equally_probable_tokens_the_first_one_counts() -> None:
@@ -320,9 +320,9 @@ def test_of_equally_probable_tokens_the_first_one_counts() -> None:
         twin = (best + 1) % VOCAB
         head.weight[twin] = head.weight[best]
     requests = [(None, [5, 6, 7], [token]) for token in (best, twin)]
-    found, _ = ours(model, requests)
-    assert [greedy for _, greedy in found] == [best < twin, twin < best]
-    assert_equal(found, stock(model, requests))
+    answers, _ = ours(model, requests)
+    assert [greedy for _, greedy in answers] == [best < twin, twin < best]
+    assert_equal(answers, stock(model, requests))
 
 
 # What fails
@@ -344,9 +344,9 @@ def test_a_model_that_answers_differently_in_a_tree_is_run_without(
 
     monkeypatch.setattr(Forest, "run", run)
     model, requests = tiny(), questions()
-    found, trials = ours(model, requests)
+    answers, trials = ours(model, requests)
     assert trials == [False]
-    assert_equal(found, stock(model, requests))
+    assert_equal(answers, stock(model, requests))
 
 
 @pytest.mark.parametrize("lengths", [(30, 12, 9, 6), (9, 23, 5)])
@@ -364,18 +364,18 @@ def test_a_model_that_does_not_heed_what_it_is_given_is_run_without(ignored: str
 
     backbone.forward = forward
     requests = questions(lengths)
-    found, trials = ours(model, requests, longest=32)
+    answers, trials = ours(model, requests, longest=32)
     assert trials == [False]
-    assert_equal(found, stock(model, requests, 32))
+    assert_equal(answers, stock(model, requests, 32))
 
 
 def test_a_window_that_only_a_long_row_shows_is_noticed() -> None:
     sizes = {"vocab_size": VOCAB, "hidden_size": 32, "num_layers": 4, "num_heads": 4, "eos_token_id": 0}
     local = {"attention_types": [[["global", "local"], 2]], "window_size": 16, "max_position_embeddings": LONGEST}
     model = grown(AutoModelForCausalLM, AutoConfig.for_model("gpt_neo", **sizes, **local))
-    found, trials = ours(model, questions())
+    answers, trials = ours(model, questions())
     assert trials == [False]
-    assert_equal(found, stock(model, questions()))
+    assert_equal(answers, stock(model, questions()))
 
 
 def test_a_model_that_takes_no_mask_is_run_without() -> None:
@@ -387,9 +387,9 @@ def test_a_model_that_takes_no_mask_is_run_without() -> None:
         def forward(self, input_ids: torch.Tensor) -> Any:
             return model(input_ids)
 
-    found, trials = ours(Bare(), requests)  # type: ignore[arg-type]
+    answers, trials = ours(Bare(), requests)  # type: ignore[arg-type]
     assert trials == []
-    assert_equal(found, stock(model, requests))
+    assert_equal(answers, stock(model, requests))
 
 
 @pytest.mark.parametrize("most", [1, 2, 5])
@@ -402,7 +402,7 @@ def test_memory_that_runs_out_on_trees_makes_smaller_batches(most: int) -> None:
 
     embeddings: Any = model.get_input_embeddings()
     handle = embeddings.register_forward_pre_hook(hook)
-    found, trials = ours(model, requests, rows=8)
+    answers, trials = ours(model, requests, rows=8)
     handle.remove()
     assert trials == [True]
-    assert_equal(found, stock(model, requests))
+    assert_equal(answers, stock(model, requests))

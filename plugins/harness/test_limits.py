@@ -67,8 +67,8 @@ def test_documents_are_measured_up_to_the_limit_of_their_task(folder: Any, model
     assert counts == {("choice", 3), ("again", 2), ("rolling", 4)}
     assert measured.reading(model, tokenizer).documents == 9
     alone = harness(folder, "choice", limit=3)
-    assert [one.value for one in alone.evaluate(model, tokenizer)] == [
-        one.value for one in measured.evaluate(model, tokenizer) if one.task == "choice"
+    assert [metric.value for metric in alone.evaluate(model, tokenizer)] == [
+        metric.value for metric in measured.evaluate(model, tokenizer) if metric.task == "choice"
     ]
     with pytest.raises(UnknownNameError, match="chioce"):
         harness(folder, "both", limits={"chioce": 5}).prepare()

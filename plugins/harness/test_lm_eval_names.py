@@ -54,16 +54,16 @@ MEMBERS = {
 
 def imports(source: str) -> list[tuple[str, str]]:
     """What a source imports, as pairs of a module and a name in it; the name is empty for a whole module."""
-    found = []
+    pairs = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):
-            found += [(node.module or "", alias.name) for alias in node.names]
+            pairs += [(node.module or "", alias.name) for alias in node.names]
         elif isinstance(node, ast.Import):
-            found += [(alias.name, "") for alias in node.names]
-    return found
+            pairs += [(alias.name, "") for alias in node.names]
+    return pairs
 
 
-IMPORTED = [(file.name, *one) for file in sorted(PACKAGE.glob("*.py")) for one in imports(file.read_text())]
+IMPORTED = [(file.name, *pair) for file in sorted(PACKAGE.glob("*.py")) for pair in imports(file.read_text())]
 USERS = {
     name: list(dict.fromkeys(file for file, module, used in IMPORTED if (module, used) == (ADAPTER, name)))
     for name in HOMES
@@ -79,10 +79,10 @@ def has(owner: Any, member: str) -> bool:
 def missing(name: str) -> str:
     """What this version of lm-eval lacks of a name, and which files use it; empty where it lacks nothing."""
     try:
-        found = getattr(lm_eval_names, name)
+        owner = getattr(lm_eval_names, name)
     except ImportError as error:
         return f"{error} (used by {', '.join(USERS[name])})"
-    lacking = [member for member in MEMBERS.get(name, ()) if not has(found, member)]
+    lacking = [member for member in MEMBERS.get(name, ()) if not has(owner, member)]
     return f"{HOMES[name]}.{name} has no {', '.join(lacking)} (used by {', '.join(USERS[name])})" if lacking else ""
 
 
@@ -116,10 +116,10 @@ def test_every_member_is_used() -> None:
 def test_a_name_that_moved_is_told_with_its_users(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
     monkeypatch.setitem(HOMES, "TaskFactory", home)
     monkeypatch.delitem(vars(lm_eval_names), "TaskFactory", raising=False)
-    told = missing("TaskFactory")
-    assert told.startswith("lm-eval 0.")
-    assert f"has no {home}.TaskFactory" in told
-    assert told.endswith("(used by deferred.py)")
+    message = missing("TaskFactory")
+    assert message.startswith("lm-eval 0.")
+    assert f"has no {home}.TaskFactory" in message
+    assert message.endswith("(used by deferred.py)")
 
 
 def test_a_member_that_is_gone_is_told_with_its_users(monkeypatch: pytest.MonkeyPatch) -> None:

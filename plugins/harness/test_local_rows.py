@@ -57,10 +57,10 @@ def harness(data_dir: Path, *tasks: str, **options: Any) -> Harness:
     return Harness(Harness.Config(tasks=tasks, data_dir=data_dir, **{"bootstrap": 50, **options}))
 
 
-def loaded(one: Harness) -> dict[str, Any]:
-    one.prepare()
-    assert one._loaded is not None
-    return one._loaded.tasks
+def loaded(evaluator: Harness) -> dict[str, Any]:
+    evaluator.prepare()
+    assert evaluator._loaded is not None
+    return evaluator._loaded.tasks
 
 
 def replace_hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
@@ -90,8 +90,8 @@ def answered(task: Any) -> list[tuple[Any, Any]]:
 def test_a_task_by_its_own_name_measures_what_lm_eval_measures_on_the_same_rows(
     name: str, data_dir: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, one = byte_model(), harness(data_dir, name)
-    found = one.evaluate(model, tokenizer)
+    model, evaluator = byte_model(), harness(data_dir, name)
+    metrics = evaluator.evaluate(model, tokenizer)
     assert not Path(datasets.config.HF_DATASETS_CACHE).exists(), "nothing is copied into the library's cache"
     asked = replace_hub(monkeypatch)
     with contained(0):
@@ -102,7 +102,7 @@ def test_a_task_by_its_own_name_measures_what_lm_eval_measures_on_the_same_rows(
         lm = HFLM(pretrained=model, tokenizer=tokenizer, max_length=2048)
         results = evaluate(lm=lm, task_dict=stock, bootstrap_iters=0)
     assert len(asked) == 1
-    ours, theirs = answered(loaded(one)[name]), answered(stock["tasks"][name])
+    ours, theirs = answered(loaded(evaluator)[name]), answered(stock["tasks"][name])
     assert [asking for asking, _ in ours] == [asking for asking, _ in theirs]
     for (_, mine), (_, other) in zip(ours, theirs, strict=True):
         if isinstance(other[0], tuple):  # a log-likelihood, and whether the continuation is the likeliest
@@ -110,7 +110,7 @@ def test_a_task_by_its_own_name_measures_what_lm_eval_measures_on_the_same_rows(
             assert mine[0][1] == other[0][1]
         else:
             assert mine == other
-    chosen = {metric.name.partition("[")[0]: metric.value for metric in found}
+    chosen = {metric.name.partition("[")[0]: metric.value for metric in metrics}
     for key, value in results["results"][name].items():
         metric, comma, _ = key.partition(",")
         if comma and not metric.endswith("_stderr"):
@@ -118,20 +118,20 @@ def test_a_task_by_its_own_name_measures_what_lm_eval_measures_on_the_same_rows(
 
 
 def test_a_group_reads_a_file_for_each_member(data_dir: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    one = harness(data_dir, "blimp", limit=1)
-    found = {(metric.task, metric.name): metric for metric in one.evaluate(byte_model(), tokenizer)}
-    leaves = [metric.value for (task, _), metric in found.items() if task != "blimp"]
-    assert len(leaves) == len(one.data_files()) == 67
-    assert found["blimp", "acc"].value == pytest.approx(sum(leaves) / 67)
-    assert found["blimp", "acc"].floor == pytest.approx(1 / 2)
+    evaluator = harness(data_dir, "blimp", limit=1)
+    metrics = {(metric.task, metric.name): metric for metric in evaluator.evaluate(byte_model(), tokenizer)}
+    leaves = [metric.value for (task, _), metric in metrics.items() if task != "blimp"]
+    assert len(leaves) == len(evaluator.data_files()) == 67
+    assert metrics["blimp", "acc"].value == pytest.approx(sum(leaves) / 67)
+    assert metrics["blimp", "acc"].floor == pytest.approx(1 / 2)
 
 
 def test_a_task_that_is_written_in_python_reads_local_rows_as_well(tmp_path: Path) -> None:
     row = {"doc_id": "1", "text": "A cat sat on the", "value": "mat"}
     write_rows(tmp_path, "squad_completion/validation", [row])
-    one = harness(tmp_path, "squad_completion")
-    assert loaded(one)["squad_completion"].instances[0].args[0] == "A cat sat on the"
-    assert [file.path for file in one.data_files()] == ["squad_completion/validation.jsonl"]
+    evaluator = harness(tmp_path, "squad_completion")
+    assert loaded(evaluator)["squad_completion"].instances[0].args[0] == "A cat sat on the"
+    assert [file.path for file in evaluator.data_files()] == ["squad_completion/validation.jsonl"]
     (tmp_path / "squad_completion/validation.jsonl").unlink()
     with pytest.raises(TaskError, match=r"no local rows .*'squad_completion', split validation"):
         harness(tmp_path, "squad_completion").prepare()
@@ -285,8 +285,8 @@ def test_examples_come_from_their_own_file_or_not_at_all(
 
 
 def test_rows_for_training_are_read_when_they_are_asked_for(data_dir: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    one = harness(data_dir, "gsm8k", num_fewshot=0)
-    texts = [text for text, _ in one.training_documents(byte_model(), tokenizer)]
+    evaluator = harness(data_dir, "gsm8k", num_fewshot=0)
+    texts = [text for text, _ in evaluator.training_documents(byte_model(), tokenizer)]
     assert texts == [f"Question: {row['question']}\nAnswer: {row['answer']}" for row in ROWS["gsm8k/train"]]
 
 
@@ -367,10 +367,10 @@ def test_the_command_of_lm_eval_takes_a_data_directory(data_dir: Path, monkeypat
 
 def test_without_a_data_directory_the_hub_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = replace_hub(monkeypatch)
-    one = Harness(Harness.Config(tasks=("boolq",)))
-    assert len(loaded(one)["boolq"].eval_docs) == 3
+    evaluator = Harness(Harness.Config(tasks=("boolq",)))
+    assert len(loaded(evaluator)["boolq"].eval_docs) == 3
     assert asked == [("aps/super_glue", "boolq")]
-    assert one.data_files() == []
+    assert evaluator.data_files() == []
 
 
 def test_tasks_are_described_without_their_rows(tmp_path: Path) -> None:

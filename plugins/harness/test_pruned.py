@@ -59,7 +59,7 @@ def measured(directory: Path, model: str, arguments: str) -> tuple[dict[str, Any
     """What lm-eval makes of a model: the metrics, the answers to all requests, and what it writes of the model."""
     mood(directory)
     with contained(0):
-        found = simple_evaluate(
+        evaluation = simple_evaluate(
             model=model,
             model_args=arguments,
             tasks=["mood"],
@@ -68,7 +68,11 @@ def measured(directory: Path, model: str, arguments: str) -> tuple[dict[str, Any
             log_samples=True,
             **HOW,
         )
-    return found["results"]["mood"], [one["resps"] for one in found["samples"]["mood"]], found["config"]
+    return (
+        evaluation["results"]["mood"],
+        [sample["resps"] for sample in evaluation["samples"]["mood"]],
+        evaluation["config"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,16 +90,16 @@ def test_a_plan_is_measured_like_its_checkpoint(architecture: str, steps: list[i
     model, tokenizer = layerimp.load(whole)
     layerimp.save(layerimp.prune(model, layerimp.read_plans(plan)["mine"]), tokenizer, tmp_path / "pruned")
     expected = measured(tmp_path, "hf", f"pretrained={tmp_path / 'pruned'}")
-    found = measured(tmp_path, "layerimp", f"pretrained={whole},plan={plan}")
-    assert found[:2] == expected[:2]
-    assert found[2]["plan"]["blocks"] == steps
-    assert found[2]["model_num_parameters"] == expected[2]["model_num_parameters"]
+    outcome = measured(tmp_path, "layerimp", f"pretrained={whole},plan={plan}")
+    assert outcome[:2] == expected[:2]
+    assert outcome[2]["plan"]["blocks"] == steps
+    assert outcome[2]["model_num_parameters"] == expected[2]["model_num_parameters"]
 
 
 def test_without_a_plan_the_model_is_intact(model_dir: Path, tmp_path: Path) -> None:
-    found = measured(tmp_path, "layerimp", f"pretrained={model_dir}")
-    assert found[:2] == measured(tmp_path, "hf", f"pretrained={model_dir}")[:2]
-    assert found[2]["plan"] is None
+    outcome = measured(tmp_path, "layerimp", f"pretrained={model_dir}")
+    assert outcome[:2] == measured(tmp_path, "hf", f"pretrained={model_dir}")[:2]
+    assert outcome[2]["plan"] is None
 
 
 def test_the_arguments_choose_a_part_of_a_file(model_dir: Path, tmp_path: Path) -> None:
@@ -171,9 +175,9 @@ def test_the_entry_point_is_what_lm_eval_takes(pyproject: Path) -> None:
     """lm-eval loads the value and creates the class by its class methods; its decorator accepts the same class."""
     declared = tomllib.loads(pyproject.read_text())["project"]["entry-points"]["lm_eval.models"]
     assert list(declared) == ["layerimp"]
-    found = EntryPoint("layerimp", declared["layerimp"], "lm_eval.models").load()
-    assert found is PrunedModel is get_model("layerimp")
-    assert declared["layerimp"] == f"{found.__module__}:{found.__name__}"
+    model_class = EntryPoint("layerimp", declared["layerimp"], "lm_eval.models").load()
+    assert model_class is PrunedModel is get_model("layerimp")
+    assert declared["layerimp"] == f"{model_class.__module__}:{model_class.__name__}"
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
@@ -207,7 +211,7 @@ def test_the_command_of_lm_eval_measures_a_plan(
         run(monkeypatch, "--model", "layerimp", *arguments, "--tasks", "mood", "--include_path", tmp_path,
             "--output_path", tmp_path / "out")  # fmt: skip
     (written,) = (tmp_path / "out").rglob("results_*.json")
-    found = json.loads(written.read_text())
-    assert found["config"]["plan"]["blocks"] == [1, "2/3"]
+    evaluation = json.loads(written.read_text())
+    assert evaluation["config"]["plan"]["blocks"] == [1, "2/3"]
     expected, _, _ = measured(tmp_path, "layerimp", f"pretrained={model_dir},plan={plan}")
-    assert found["results"]["mood"]["acc,none"] == expected["acc,none"]
+    assert evaluation["results"]["mood"]["acc,none"] == expected["acc,none"]

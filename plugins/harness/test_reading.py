@@ -34,10 +34,10 @@ def test_large_tasks_are_estimated(folder, model, tokenizer, monkeypatch):
     monkeypatch.setattr(module, "SAMPLE", 40)
     real = module._requested
     monkeypatch.setattr(module, "_requested", lambda requests, *a: (built.append(len(requests)), real(requests, *a))[1])
-    found = harness(folder, "rolling").reading(model, tokenizer)
+    reading = harness(folder, "rolling").reading(model, tokenizer)
     assert built == [40]
-    assert found.documents == found.rows == 400
-    assert found.tokens == pytest.approx(words(docs), rel=0.1)
+    assert reading.documents == reading.rows == 400
+    assert reading.tokens == pytest.approx(words(docs), rel=0.1)
 
 
 def test_the_evaluation_is_the_same_afterwards(folder, model, tokenizer):
@@ -50,6 +50,6 @@ def test_a_classifier_reads_a_row_for_each_document(folder):
     write_task(
         folder, "labelled", CHOICE.replace("on the, good film", "bad, good"), metadata="{classifier_fields: text}"
     )
-    found = harness(folder, "labelled").reading(tiny_classifier(), tiny_tokenizer())
-    assert (found.documents, found.rows, found.predicted) == (9, 9, 0)
-    assert found.tokens > 0
+    reading = harness(folder, "labelled").reading(tiny_classifier(), tiny_tokenizer())
+    assert (reading.documents, reading.rows, reading.predicted) == (9, 9, 0)
+    assert reading.tokens > 0

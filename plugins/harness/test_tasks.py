@@ -96,9 +96,9 @@ def test_templates_in_a_list_of_choices_are_refused(folder, choices):
 
 def test_a_template_of_all_choices(folder):
     write_task(folder, "odd", CHOICE.replace("[on the, good film]", '"{{[text, text ~ label]}}"'))
-    one = harness(folder, "odd")
-    one.prepare()
-    task = one._loaded.tasks["odd"]
+    evaluator = harness(folder, "odd")
+    evaluator.prepare()
+    task = evaluator._loaded.tasks["odd"]
     document = task.eval_docs[0]
     assert task.doc_to_choice(document) == [document["text"], f"{document['text']}{document['label']}"]
 
@@ -126,9 +126,9 @@ def test_order_in_which_data_files_are_looked_for(folder, model, tokenizer, monk
         write_docs(directory, documents(count))
 
     def count(**options):
-        one = harness(folder, "choice", **options)
-        one.prepare()
-        return len(one._loaded.tasks["choice"].eval_docs)
+        evaluator = harness(folder, "choice", **options)
+        evaluator.prepare()
+        return len(evaluator._loaded.tasks["choice"].eval_docs)
 
     assert count(data_dir=given) == 3
     assert count() == 2
@@ -159,8 +159,8 @@ def test_some_of_the_tasks_are_those_that_are_loaded_already(folder, model, toke
     assert group._tasks().tasks["choice"] is every._tasks().tasks["choice"]
     assert group.fingerprint() == harness(folder, "both").fingerprint()
     assert rolling.fingerprint() == harness(folder, "rolling").fingerprint()
-    found = every.evaluate(model, tokenizer)
-    assert {metric.task for metric in found} == group.reported() - {"both"} | rolling.reported()
-    assert [metric.value for metric in found if metric.task == "rolling"] == [
+    metrics = every.evaluate(model, tokenizer)
+    assert {metric.task for metric in metrics} == group.reported() - {"both"} | rolling.reported()
+    assert [metric.value for metric in metrics if metric.task == "rolling"] == [
         pytest.approx(metric.value) for metric in rolling.evaluate(model, tokenizer)
     ]

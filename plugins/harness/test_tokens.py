@@ -18,8 +18,8 @@ from layerimp.errors import TaskError
 
 
 def test_texts_are_tokenised_once_for_all_models_of_a_run(folder, model, tokenizer, monkeypatch):
-    one = harness(folder, "choice", "rolling", "generate")
-    first = one.evaluate(model, tokenizer)
+    evaluator = harness(folder, "choice", "rolling", "generate")
+    first = evaluator.evaluate(model, tokenizer)
     encoded = []
     usual = PreTrainedTokenizerFast._encode_plus
     monkeypatch.setattr(
@@ -27,24 +27,24 @@ def test_texts_are_tokenised_once_for_all_models_of_a_run(folder, model, tokeniz
         "_encode_plus",
         lambda self, text, *args, **kwargs: encoded.append(text) or usual(self, text, *args, **kwargs),
     )
-    assert one.evaluate(model, tokenizer) == first
+    assert evaluator.evaluate(model, tokenizer) == first
     texts = [text for text in encoded if isinstance(text, str)]
     assert not any(doc["text"] in text for doc in documents() for text in texts)
 
 
 def test_a_tokenizer_that_changes_between_two_models_is_asked_again(folder, model, tokenizer):
-    one = harness(folder, "choice", "rolling")
-    first = one.evaluate(model, tokenizer)
+    evaluator = harness(folder, "choice", "rolling")
+    first = evaluator.evaluate(model, tokenizer)
     changed = make_tokenizer(words=WORDS[::-1], unk_token="<unk>", bos_token="<s>", eos_token="</s>")
     expected = harness(folder, "choice", "rolling").evaluate(model, changed)
-    assert one.evaluate(model, changed) == expected != first
+    assert evaluator.evaluate(model, changed) == expected != first
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="</s> $A", special_tokens=[("</s>", 2)]
     )
     expected = harness(folder, "choice", "rolling").evaluate(model, tokenizer)
-    assert one.evaluate(model, tokenizer) == expected != first
+    assert evaluator.evaluate(model, tokenizer) == expected != first
     with pytest.raises(TaskError, match="do not belong together"):
-        one.evaluate(make_model(vocab_size=5), tokenizer)
+        evaluator.evaluate(make_model(vocab_size=5), tokenizer)
 
 
 def test_tokens_of_a_tokenizer_that_cannot_be_compared_are_not_kept():
@@ -63,12 +63,12 @@ def test_tokens_of_a_tokenizer_that_cannot_be_compared_are_not_kept():
 def test_a_template_is_compiled_once(folder, model, tokenizer, monkeypatch):
     import jinja2
 
-    one = harness(folder, "rolling")
-    one.prepare()
+    evaluator = harness(folder, "rolling")
+    evaluator.prepare()
     compiled = []
     usual = jinja2.Environment.compile
     monkeypatch.setattr(
         jinja2.Environment, "compile", lambda self, source, *args: compiled.append(source) or usual(self, source, *args)
     )
-    one.evaluate(model, tokenizer)
+    evaluator.evaluate(model, tokenizer)
     assert compiled.count("{{text}}") == 1

@@ -90,6 +90,10 @@ def test_every_plan_takes_turns_keeps_to_its_budget_and_begins_longer_ones(
     first = [step for step in plans[-1] if step in rank]
     gone: set[object] = set()
     for step in first:  # the weakest of those that do not overlap with what went before
-        fitting = [one for one in rank if gone.isdisjoint(sublayers_of(one)) and protect.isdisjoint(touched_by([one]))]
-        assert step == min(fitting, key=lambda one: rank[one])
+        fitting = [
+            candidate
+            for candidate in rank
+            if gone.isdisjoint(sublayers_of(candidate)) and protect.isdisjoint(touched_by([candidate]))
+        ]
+        assert step == min(fitting, key=lambda candidate: rank[candidate])
         gone.update(sublayers_of(step))

@@ -61,25 +61,25 @@ def test_relevance_is_conserved(architecture: str, attention: str) -> None:
 @pytest.mark.parametrize("architecture", ["bert", "distilbert", "llama", "gpt2"])
 @pytest.mark.parametrize("labelled", [True, False])
 def test_relevance_of_a_label_is_conserved(architecture: str, labelled: bool) -> None:
-    model, one = with_biases(classifier(architecture)), padded_batch()
+    model, inputs = with_biases(classifier(architecture)), padded_batch()
     own = torch.cat(
-        [model(input_ids=ids[None, :n]).logits for ids, n in zip(one["input_ids"], (12, 5, 9), strict=True)]
+        [model(input_ids=ids[None, :n]).logits for ids, n in zip(inputs["input_ids"], (12, 5, 9), strict=True)]
     )
-    given = one | ({"labels": (own.argmax(-1) + 1) % 3} if labelled else {})
+    given = inputs | ({"labels": (own.argmax(-1) + 1) % 3} if labelled else {})
     assert missing(model, [given]) < 1e-6
-    assert (score(model, [given]) == score(model, [one | {"labels": own.argmax(-1)}])) is not labelled
+    assert (score(model, [given]) == score(model, [inputs | {"labels": own.argmax(-1)}])) is not labelled
 
 
 @pytest.mark.same_bits("the outputs of a model with and without the rules of LRP")
 @pytest.mark.parametrize("rule", ["cp", "attnlrp"])
 @pytest.mark.parametrize(("architecture", "attention"), KINDS)
 def test_no_value_changes(architecture: str, attention: str, rule: Any) -> None:
-    model, one = tiny(architecture, attention=attention), padded_batch()
-    expected = model(**one).logits
+    model, inputs = tiny(architecture, attention=attention), padded_batch()
+    expected = model(**inputs).logits
     with linear_activations(model), Rules(rule):
-        found = model(**one).logits
-    assert torch.equal(found, expected)
-    assert found.requires_grad
+        logits = model(**inputs).logits
+    assert torch.equal(logits, expected)
+    assert logits.requires_grad
 
 
 @pytest.mark.parametrize("rule", ["cp", "attnlrp"])
@@ -173,7 +173,7 @@ def test_layer_norm_is_linear(bias: bool) -> None:
     np.testing.assert_allclose(x.grad, expected, rtol=1e-9, atol=1e-15)
 
 
-def written_out(model: Any, one: Batch, rule: str) -> tuple[list[torch.Tensor], torch.Tensor]:
+def written_out(model: Any, inputs: Batch, rule: str) -> tuple[list[torch.Tensor], torch.Tensor]:
     """A Llama with what the rules hold constant detached by hand: its hidden states, and the targets' logits."""
 
     def constant(value: torch.Tensor) -> torch.Tensor:
@@ -189,7 +189,7 @@ def written_out(model: Any, one: Batch, rule: str) -> tuple[list[torch.Tensor], 
         low, high = x.chunk(2, dim=-1)
         return x * cos + torch.cat([-high, low], dim=-1) * sin
 
-    (row,) = one["input_ids"]
+    (row,) = inputs["input_ids"]
     base, config, length = model.model, model.config, len(row)
     size, groups = config.hidden_size // config.num_attention_heads, config.num_attention_heads
     hidden = base.embed_tokens(row).detach().requires_grad_()
@@ -223,17 +223,17 @@ def test_equals_a_model_written_out(rule: Any) -> None:
     model = tiny("llama", dtype=torch.float64)
     batches = [batch(1, 12, seed=seed) for seed in range(2)]
     branch, signed, logits = np.zeros(BLOCKS), np.zeros(BLOCKS), 0.0
-    for one in batches:
-        states, targets = written_out(model, one, rule)
+    for inputs in batches:
+        states, targets = written_out(model, inputs, rule)
         gradients = torch.autograd.grad(targets.sum(), states)
         logits += float(targets.detach().abs().sum())
         for block in range(BLOCKS):
             relevance = ((states[block + 1] - states[block]) * gradients[block + 1]).detach().numpy()
             branch[block] += np.abs(relevance).sum()
             signed[block] += relevance.sum()
-    found = score(model, batches, rule)
-    np.testing.assert_allclose(found.scores, branch / logits, rtol=1e-5)
-    np.testing.assert_allclose(found.columns["signed_relevance"], signed / logits, rtol=1e-4)
+    importance = score(model, batches, rule)
+    np.testing.assert_allclose(importance.scores, branch / logits, rtol=1e-5)
+    np.testing.assert_allclose(importance.columns["signed_relevance"], signed / logits, rtol=1e-4)
 
 
 def test_a_step_without_a_rule_is_told() -> None:
@@ -256,19 +256,19 @@ def test_batches_padding_and_shards_change_nothing(rule: Any) -> None:
         for index, shard in enumerate(shards):
             layerimp.score(model, parts[index::2], [shard])
         shards[0].merge(shards[1])
-        found = shards[0].compute()
-        np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-6)
+        importance = shards[0].compute()
+        np.testing.assert_allclose(importance.scores, expected.scores, rtol=1e-6)
         for name in ("signed_relevance", "input_relevance"):
-            np.testing.assert_allclose(found.columns[name], expected.columns[name], rtol=1e-5, atol=1e-7)
+            np.testing.assert_allclose(importance.columns[name], expected.columns[name], rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox", "gemma3_text"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_identity_block_scores_exactly_0(architecture: str, dtype: torch.dtype) -> None:
-    found = score(shut(tiny(architecture, dtype=dtype), 2), [batch()])
-    assert found.scores[2] == 0
-    assert min(found.scores[:2] + found.scores[3:]) > 0
-    assert not found.notes
+    importance = score(shut(tiny(architecture, dtype=dtype), 2), [batch()])
+    assert importance.scores[2] == 0
+    assert min(importance.scores[:2] + importance.scores[3:]) > 0
+    assert not importance.notes
 
 
 def test_rule_sets_do_not_share_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,12 +277,12 @@ def test_rule_sets_do_not_share_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Backward, "drive", lambda self, *a, **k: (passes.append(self), drive(self, *a, **k))[1])
     other = LRP(BLOCKS, LRPConfig(rule="attnlrp"))
     model = tiny("llama")
-    found = layerimp.score(
+    importances = layerimp.score(
         model, [batch()], {"gbis": "gbis", "lrp": "lrp", "taylor": "taylor", "again": "lrp", "attnlrp": other}
     )
     assert passes == [Backward(parameters=True), Relevance(), Relevance(rule="attnlrp")]
-    assert found["lrp"] == found["again"] == score(model, [batch()])
-    assert found["attnlrp"] == score(model, [batch()], "attnlrp")
+    assert importances["lrp"] == importances["again"] == score(model, [batch()])
+    assert importances["attnlrp"] == score(model, [batch()], "attnlrp")
 
 
 def test_what_cannot_be_followed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

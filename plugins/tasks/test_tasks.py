@@ -63,9 +63,9 @@ def harness(task: str, data_dir: Path | None, **options: Any) -> Harness:
 
 
 def measured(task: str, data_dir: Path | None, model: Any = None, **options: Any) -> dict[str, Any]:
-    found = harness(task, data_dir, **options).evaluate(model or tiny("llama"), tiny_tokenizer())
-    assert all(metric.stderr is not None for metric in found)
-    return {metric.name: metric.value for metric in found}
+    metrics = harness(task, data_dir, **options).evaluate(model or tiny("llama"), tiny_tokenizer())
+    assert all(metric.stderr is not None for metric in metrics)
+    return {metric.name: metric.value for metric in metrics}
 
 
 def log_probs(model: Any, ids: list[int]) -> torch.Tensor:
@@ -94,9 +94,9 @@ def test_perplexities_follow_from_the_logits(task: str, data_dir: Path) -> None:
 def test_an_empty_document_counts_in_no_perplexity_and_breaks_none(data_dir: Path) -> None:
     place = data_dir / "pile/sample.jsonl"
     place.write_text(place.read_text() + json.dumps({"text": "", "meta": {"pile_set_name": "Github"}}) + "\n")
-    found = harness("layerimp_pile", data_dir).evaluate(tiny("llama"), tiny_tokenizer())
-    assert [metric.name for metric in found if metric.likelihood] == [metric.name for metric in found]
-    for metric in found:
+    metrics = harness("layerimp_pile", data_dir).evaluate(tiny("llama"), tiny_tokenizer())
+    assert [metric.name for metric in metrics if metric.likelihood] == [metric.name for metric in metrics]
+    for metric in metrics:
         assert metric.likelihood is not None
         assert metric.likelihood.unigram is not None
         assert len(metric.likelihood.unigram) == len(metric.likelihood.totals) == metric.count
@@ -105,9 +105,9 @@ def test_an_empty_document_counts_in_no_perplexity_and_breaks_none(data_dir: Pat
 
 @pytest.mark.parametrize("task", TEXT)
 def test_text_for_calibration_is_not_measured(task: str, data_dir: Path) -> None:
-    one = harness(task, data_dir)
-    calibrating = [document for document, _ in one.training_documents(tiny("llama"), tiny_tokenizer())]
-    (loaded,) = one._tasks().tasks.values()
+    evaluator = harness(task, data_dir)
+    calibrating = [document for document, _ in evaluator.training_documents(tiny("llama"), tiny_tokenizer())]
+    (loaded,) = evaluator._tasks().tasks.values()
     measured_on = [doc["text"] for doc in loaded.eval_docs]
     assert calibrating
     assert len(measured_on) > 8 * len(calibrating)

@@ -47,8 +47,8 @@ def test_the_mean_is_that_of_the_tasks_without_examples(group: str, parts: dict[
     harness = Harness(Harness.Config(tasks=(group,), data_dir=data_dir, num_fewshot=5, limits={"blimp": 67}))
     metrics = harness.evaluate(byte_model(), byte_tokenizer())
     mean, *others = metrics
-    found = {(metric.task, metric.name): metric for metric in others}
-    own = [found[key] for key in parts.items()]
+    by_name = {(metric.task, metric.name): metric for metric in others}
+    own = [by_name[key] for key in parts.items()]
     assert (mean.task, mean.name) == (group, "accuracy")
     assert mean.value == pytest.approx(sum(metric.value for metric in own) / len(parts))
     assert mean.floor == pytest.approx(sum(metric.floor or 0 for metric in own) / len(parts))
@@ -81,10 +81,10 @@ def test_a_mean_has_the_error_of_independent_tasks_and_no_part_may_be_missing() 
 
 def test_the_documents_of_each_task_are_a_stratum_of_the_mean_also_within_a_group() -> None:
     inner = (Stratum(2, 0.5), Stratum(3, 0.5))
-    one = Metric("a", "acc", 0.75, 0.2, floor=0.5, documents=(1.0, 0.5), hashes=(1, 2))
-    other = Metric("b", "acc", 0.5, 0.3, documents=(1.0, 0.0, 0.0, 1.0, 0.5), hashes=(3, 4, 5, 6, 7), strata=inner)
+    first = Metric("a", "acc", 0.75, 0.2, floor=0.5, documents=(1.0, 0.5), hashes=(1, 2))
+    second = Metric("b", "acc", 0.5, 0.3, documents=(1.0, 0.0, 0.0, 1.0, 0.5), hashes=(3, 4, 5, 6, 7), strata=inner)
     group = SimpleNamespace(metadata={"mean_of": {"a": "acc", "b": "acc"}}, get_all_tasks=list, get_all_groups=list)
-    (mean,) = averages({"both": group}, [one, other])
+    (mean,) = averages({"both": group}, [first, second])
     assert mean.strata == (Stratum(2, 0.5, "a", 0.5), Stratum(2, 0.25, "b"), Stratum(3, 0.25, "b"))
     assert [(part.task, part.value, part.floor) for part in mean.parts] == [("a", 0.75, 0.5), ("b", 0.5, None)]
     assert mean.documents == (1.0, 0.5, 1.0, 0.0, 0.0, 1.0, 0.5)

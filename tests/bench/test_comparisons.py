@@ -26,17 +26,17 @@ def with_comparison(**changes: Any) -> Layout:
     return plain.model_copy(update={"models": models})
 
 
-def keys(one: Layout) -> dict[str, Cell]:
+def keys(grid: Layout) -> dict[str, Cell]:
     """All cells of a grid that is computed to the end."""
-    return {key: cell for key, (cell, _) in computed_cells(one).items()}
+    return {key: cell for key, (cell, _) in computed_cells(grid).items()}
 
 
-def computed_cells(one: Layout) -> dict[str, tuple[Cell, Result]]:
+def computed_cells(grid: Layout) -> dict[str, tuple[Cell, Result]]:
     """All cells of a grid, with their results."""
     known: dict[str, Result] = {}
-    found: dict[str, Cell] = {}
-    while fresh := {key: cell for key, cell in one.cells(known.get, "one").items() if key not in known}:
-        found |= fresh
+    cells: dict[str, Cell] = {}
+    while fresh := {key: cell for key, cell in grid.cells(known.get, "one").items() if key not in known}:
+        cells |= fresh
         for key, cell in fresh.items():
             if cell.kind == "planning":
                 scores = known[cell.content["scoring"]]["scores"]
@@ -44,7 +44,7 @@ def computed_cells(one: Layout) -> dict[str, tuple[Cell, Result]]:
                 known[key] = {"blocks": ranked[: cell.content["count"]]}
             else:
                 known[key] = computed(cell)
-    return {key: (cell, known[key]) for key, cell in found.items()}
+    return {key: (cell, known[key]) for key, cell in cells.items()}
 
 
 def test_every_pruned_model_is_compared_and_other_cells_stay() -> None:
@@ -61,20 +61,20 @@ def test_every_pruned_model_is_compared_and_other_cells_stay() -> None:
 
 
 def test_other_text_makes_other_cells() -> None:
-    one, other = with_comparison(repeats=2), with_comparison(repeats=3)
-    cell, same = (each.evaluation("one", (1,), COMPARISON) for each in (one, one))
+    grid, other = with_comparison(repeats=2), with_comparison(repeats=3)
+    cell, same = (each.evaluation("one", (1,), COMPARISON) for each in (grid, grid))
     assert cell.key == same.key != other.evaluation("one", (1,), COMPARISON).key
 
 
 def test_a_model_that_cannot_be_compared_is_named_once_in_the_notes() -> None:
-    one, why = with_comparison(), {"left_out": "it predicts nothing"}
+    grid, why = with_comparison(), {"left_out": "it predicts nothing"}
     records = {
         key: Record(why if cell.content.get("evaluator") == "fidelity" else result, "", 1.0, "")
-        for key, (cell, result) in computed_cells(one).items()
+        for key, (cell, result) in computed_cells(grid).items()
     }
-    found = grid_results(one, records)
-    assert [note for note in found.notes if "fidelity" in note] == ["one: fidelity is left out: it predicts nothing"]
-    assert {each.fidelity for removal in found.models["one"].removals for each in removal.models} == {None}
+    results = grid_results(grid, records)
+    assert [note for note in results.notes if "fidelity" in note] == ["one: fidelity is left out: it predicts nothing"]
+    assert {each.fidelity for removal in results.models["one"].removals for each in removal.models} == {None}
 
 
 @pytest.fixture
@@ -115,13 +115,13 @@ def test_a_grid_measures_fidelity_and_generates_nothing_unless_asked(
 
 
 def test_a_model_is_compared_alike_in_a_run_and_in_a_grid(values: dict[str, Any], tmp_path: Path) -> None:
-    one = values | {"repeats": 1, "scorers": ["depth"], "baselines": []}
-    grid = layerimp.run_grid(validated(layerimp.Grid, one), tmp_path / "out", workers=0, device="cpu")
-    shared = {name: one[name] for name in ("scorers", "baselines", "tasks", "calibration")}
+    settings = values | {"repeats": 1, "scorers": ["depth"], "baselines": []}
+    grid = layerimp.run_grid(validated(layerimp.Grid, settings), tmp_path / "out", workers=0, device="cpu")
+    shared = {name: settings[name] for name in ("scorers", "baselines", "tasks", "calibration")}
     run = layerimp.run(layerimp.Recipe.model_validate({"model": values["models"]["tiny"], "count": 1, **shared}))
     (here,), (there,) = grid.models.values(), run.models.values()
-    found, expected = (each.removals[0].models[0].fidelity for each in (here, there))
-    assert found is not None
+    fidelity, expected = (each.removals[0].models[0].fidelity for each in (here, there))
+    assert fidelity is not None
     assert expected is not None
-    assert found.divergence == expected.divergence
-    assert found.agreement == expected.agreement
+    assert fidelity.divergence == expected.divergence
+    assert fidelity.agreement == expected.agreement

@@ -32,29 +32,29 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(place: Path) -> Results:
+def results(place: Path) -> Results:
     return findings(place, repeats=3)
 
 
 @pytest.fixture(scope="module")
-def layout(found: Results, place: Path) -> Layout:
-    """The grid that `found` is of."""
+def layout(results: Results, place: Path) -> Layout:
+    """The grid that `results` is of."""
     with Store(place, write=False) as store:
         return Layout.model_validate(store.layout())
 
 
-def test_every_number_of_a_row_by_hand(found: Results, layout: Layout) -> None:
-    one = row(found, "mood")
+def test_every_number_of_a_row_by_hand(results: Results, layout: Layout) -> None:
+    mood = row(results, "mood")
     values: dict[str, list[float]] = {}
     for scorer in layout.scorers:
         for draw in layout.draws(scorer):
             scores = computed(layout.scoring("one", scorer, draw))["scores"]
             weakest = sorted(range(BLOCKS), key=lambda block: (scores[block], -block))[:REMOVED]
             values.setdefault(scorer, []).append(0.9 - sum(block + 1 for block in weakest) / 100)
-    assert one.entries.keys() == values.keys()
-    for scorer, entry in one.entries.items():
+    assert mood.entries.keys() == values.keys()
+    for scorer, entry in mood.entries.items():
         assert list(entry.values) == pytest.approx(values[scorer])
-    avss = one.entries["avss"]
+    avss = mood.entries["avss"]
     assert avss.value.mean == pytest.approx(sum(values["avss"]) / 3)
     assert avss.retention
     assert avss.retention.mean == pytest.approx(sum(value / 0.9 for value in values["avss"]) / 3)
@@ -71,18 +71,18 @@ def test_every_number_of_a_row_by_hand(found: Results, layout: Layout) -> None:
     assert avss.to_random
     assert avss.to_random.high is not None
     assert avss.to_random.high - avss.to_random.mean == pytest.approx(half, rel=0.02)
-    assert one.baselines[""] == max(
+    assert mood.baselines[""] == max(
         ("random", "depth", "block-influence"), key=lambda name: sum(values[name]) / len(values[name])
     )
-    assert one.removed_blocks == REMOVED / BLOCKS
-    assert one.removed_parameters == pytest.approx((10 * REMOVED / 180,) * 2)
+    assert mood.removed_blocks == REMOVED / BLOCKS
+    assert mood.removed_parameters == pytest.approx((10 * REMOVED / 180,) * 2)
 
 
-def test_what_is_retained_has_no_unit_and_no_chance(found: Results) -> None:
-    worst, likelihood, accuracy = [one for one in found.models["one"].rows if one.task == "retained"]
-    assert [one.metric for one in (worst, likelihood, accuracy)] == ["worst", "likelihood", "accuracy"]
-    assert found.models["one"].headlines == [worst]
-    mood, prose = row(found, "mood"), row(found, "prose")
+def test_what_is_retained_has_no_unit_and_no_chance(results: Results) -> None:
+    worst, likelihood, accuracy = [line for line in results.models["one"].rows if line.task == "retained"]
+    assert [line.metric for line in (worst, likelihood, accuracy)] == ["worst", "likelihood", "accuracy"]
+    assert results.models["one"].headlines == [worst]
+    mood, prose = row(results, "mood"), row(results, "prose")
     for scorer in worst.entries:
         informed = [(math.log(100) - math.log(value)) / math.log(10) for value in prose.entries[scorer].values]
         right = [max(0.0, (value - 0.5) / 0.4) for value in mood.entries[scorer].values]
@@ -90,14 +90,14 @@ def test_what_is_retained_has_no_unit_and_no_chance(found: Results) -> None:
         assert list(accuracy.entries[scorer].values) == pytest.approx(right)
         lower = min(informed, right, key=sum)
         assert list(worst.entries[scorer].values) == pytest.approx(lower)
-    retained = {each.label: each.retained for each in found.models["one"].removals if each.retained}
-    for scorer, one in retained.items():
-        assert one.worst
-        assert one.likelihood
-        assert one.worst.mean == worst.entries[scorer].value.mean
-        assert one.likelihood.mean == likelihood.entries[scorer].value.mean
+    retained = {each.label: each.retained for each in results.models["one"].removals if each.retained}
+    for scorer, shares in retained.items():
+        assert shares.worst
+        assert shares.likelihood
+        assert shares.worst.mean == worst.entries[scorer].value.mean
+        assert shares.likelihood.mean == likelihood.entries[scorer].value.mean
         assert worst.entries[scorer].ends == pytest.approx(
-            (one.worst.mean - (one.worst.stderr or 0), one.worst.mean + (one.worst.stderr or 0))
+            (shares.worst.mean - (shares.worst.stderr or 0), shares.worst.mean + (shares.worst.stderr or 0))
         )
     kept = mood.entries["avss"].retained
     assert kept
@@ -106,16 +106,16 @@ def test_what_is_retained_has_no_unit_and_no_chance(found: Results) -> None:
     assert share.mean == pytest.approx(kept.mean)
 
 
-def test_perplexities_are_averaged_and_compared_as_losses(found: Results) -> None:
-    one = row(found, "prose")
-    entry, random = one.entries["avss"], one.entries["random"]
+def test_perplexities_are_averaged_and_compared_as_losses(results: Results) -> None:
+    prose = row(results, "prose")
+    entry, random = prose.entries["avss"], prose.entries["random"]
     losses = [math.log(value) for value in entry.values]
     assert entry.value.mean == pytest.approx(math.exp(sum(losses) / len(losses)))
     assert entry.value.high
     assert entry.value.low
     assert entry.value.high / entry.value.mean == pytest.approx(entry.value.mean / entry.value.low)
     assert entry.to_random
-    assert one.factors
+    assert prose.factors
     assert math.exp(entry.to_random.mean) == pytest.approx(entry.value.mean / random.value.mean)
 
 
@@ -124,21 +124,21 @@ def test_metrics_without_documents_are_compared_as_if_on_different_ones(tmp_path
         result = computed(cell)
         if cell.kind != "evaluation":
             return result
-        metrics = [replace(one, documents=None, likelihood=None, floor=None) for one in unpacked(result)]
+        metrics = [replace(metric, documents=None, likelihood=None, floor=None) for metric in unpacked(result)]
         return {**result, **packed(metrics)}
 
-    found = findings(tmp_path, without_documents, repeats=3)
-    assert row(found, "mood").entries["avss"].retention
-    assert [one.metric for one in found.models["one"].rows] == ["acc", "perplexity", "accuracy"]
-    assert any("so compared as if on different ones" in note for note in found.all_notes)
-    assert as_markdown(found).count("| prose ") == 1
-    retained = found.models["one"].removed["lowest", RATIO, "avss"].retained
+    results = findings(tmp_path, without_documents, repeats=3)
+    assert row(results, "mood").entries["avss"].retention
+    assert [line.metric for line in results.models["one"].rows] == ["acc", "perplexity", "accuracy"]
+    assert any("so compared as if on different ones" in note for note in results.all_notes)
+    assert as_markdown(results).count("| prose ") == 1
+    retained = results.models["one"].removed["lowest", RATIO, "avss"].retained
     assert retained
     assert retained.tasks["prose"] is None
 
 
-def best(found: Results) -> list[str]:
-    return row(found, "mood", 1).best
+def best(results: Results) -> list[str]:
+    return row(results, "mood", 1).best
 
 
 def test_only_a_significant_winner_is_marked(tmp_path: Path) -> None:
@@ -162,16 +162,16 @@ def test_a_broken_model_has_an_infinite_perplexity_and_no_interval(tmp_path: Pat
             result |= packed([replace(each, value=math.inf, likelihood=None) for each in unpacked(result)])
         return result
 
-    found = findings(tmp_path, broken, repeats=2, counts=[1], ratios=[0.5])
-    entry = row(found, "prose", 0.5).entries["avss"]
+    results = findings(tmp_path, broken, repeats=2, counts=[1], ratios=[0.5])
+    entry = row(results, "prose", 0.5).entries["avss"]
     assert (entry.value.mean, entry.value.high, entry.best) == (math.inf, None, False)
     assert entry.retention
     assert entry.retention.mean == 0
-    assert "∞" in as_markdown(found)
-    document = json.dumps(found.model_dump(mode="json"), allow_nan=False)
+    assert "∞" in as_markdown(results)
+    document = json.dumps(results.model_dump(mode="json"), allow_nan=False)
     again = Results.model_validate_json(document)
     assert math.isnan(row(again, "prose", 0.5).entries["avss"].value.mean), "null in JSON"
-    assert again.model_dump_json() == found.model_dump_json()
+    assert again.model_dump_json() == results.model_dump_json()
 
 
 def test_what_is_not_known_yet_is_left_out(tmp_path: Path) -> None:
@@ -183,24 +183,24 @@ def test_what_is_not_known_yet_is_left_out(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         findings(tmp_path, stopped)
     with Store(tmp_path, write=False) as store:
-        found = grid_results(Layout.model_validate(store.layout()), store.records())
-    assert found.models["one"].rows == []
-    assert found.cells["open"] > 0
-    (table,) = quality(found)
+        results = grid_results(Layout.model_validate(store.layout()), store.records())
+    assert results.models["one"].rows == []
+    assert results.cells["open"] > 0
+    (table,) = quality(results)
     assert table.heads == ["data set", "metric", "one"]
-    assert set(frame(found)["scorer"]) - set(found.design.scorers) == {"original"}
-    assert set(frame(found).query("kind == 'quality'")["scorer"]) == {"original"}
+    assert set(frame(results)["scorer"]) - set(results.design.scorers) == {"original"}
+    assert set(frame(results).query("kind == 'quality'")["scorer"]) == {"original"}
 
 
-def test_stability_and_agreement(found: Results, layout: Layout) -> None:
-    model = found.models["one"]
+def test_stability_and_agreement(results: Results, layout: Layout) -> None:
+    model = results.models["one"]
     stability = model.removed["lowest", RATIO, "random"].stability
     assert stability
     assert stability.same < 1
     assert model.removed["lowest", RATIO, "depth"].stability is None
     scores = [computed(layout.scoring("one", "avss", draw))["scores"] for draw in range(3)]
     others = [computed(layout.scoring("one", "gbis", draw))["scores"] for draw in range(3)]
-    taus = [stats.kendalltau(one, other).statistic for one in scores for other in others]
+    taus = [stats.kendalltau(avss, gbis).statistic for avss in scores for gbis in others]
     assert model.agreement["avss", "gbis"] == pytest.approx(sum(taus) / len(taus))
     assert model.scored["avss"].cost == 1.5
     assert model.scored["depth"].cost == 0
@@ -231,13 +231,13 @@ def test_flips_of_repeats_have_an_interval_and_an_error_over_the_documents(tmp_p
         result = computed(cell)
         if cell.kind != "evaluation" or cell.content["task"] != "mood":
             return result
-        metrics = [replace(one, answers=tuple(map(int, one.documents or ()))) for one in unpacked(result)]
+        metrics = [replace(metric, answers=tuple(map(int, metric.documents or ()))) for metric in unpacked(result)]
         return result | packed(metrics)
 
-    found = findings(tmp_path, answered, repeats=3)
-    values = row(found, "mood").entries["avss"].values
+    results = findings(tmp_path, answered, repeats=3)
+    values = row(results, "mood").entries["avss"].values
     assert len(set(values)) > 1
-    known = frame(found).query("kind == 'fidelity' and task == 'mood' and scorer == 'avss'").set_index("metric")
+    known = frame(results).query("kind == 'fidelity' and task == 'mood' and scorer == 'avss'").set_index("metric")
     share, to_wrong, to_right = known.loc["flips"], known.loc["right to wrong"], known.loc["wrong to right"]
     shares = [0.9 - value for value in values]  # of two answers one is right, and no model is right more often
     assert (share["mean"], share["n"], share["documents"]) == (pytest.approx(sum(shares) / 3), 3, DOCUMENTS)

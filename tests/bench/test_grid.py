@@ -153,7 +153,7 @@ def test_what_changes_a_score_changes_its_name() -> None:
 
 def _with_subject(**changes: Any) -> Layout:
     made_layout = layout()
-    subjects = {label: one.model_copy(update=changes) for label, one in made_layout.models.items()}
+    subjects = {label: subject.model_copy(update=changes) for label, subject in made_layout.models.items()}
     return made_layout.model_copy(update={"models": subjects})
 
 
@@ -198,40 +198,46 @@ def test_a_count_and_the_ratio_that_comes_to_it_are_one_plan() -> None:
 
 
 def test_cells_are_described_in_words() -> None:
-    one = layout(counts=[1])
-    measure = one.models["one"].measures[0]
-    found = [str(one.evaluation("one", blocks, measure)) for blocks in ((), (3,), (5, 3))]
-    assert found == [
+    made_layout = layout(counts=[1])
+    measure = made_layout.models["one"].measures[0]
+    descriptions = [str(made_layout.evaluation("one", blocks, measure)) for blocks in ((), (3,), (5, 3))]
+    assert descriptions == [
         "evaluate mood on one (intact)",
         "evaluate mood on one without block 3",
         "evaluate mood on one without blocks 3, 5",
     ]
-    planning = one.planning("one", "avss", 0, "lowest", 1, BLOCKS)
+    planning = made_layout.planning("one", "avss", 0, "lowest", 1, BLOCKS)
     assert str(planning) == "plan the removal of 1 block of one by avss"
 
 
 def test_a_layout_survives_its_store() -> None:
-    one = layout(counts=[1], ratios=[0.25])
-    again = Layout.model_validate(one.model_dump(mode="json"))
-    known = {cell.key: computed(cell) for cell in one.cells({}.get, "one").values()}
-    assert again.cells(known.get, "one").keys() == one.cells(known.get, "one").keys()
+    made_layout = layout(counts=[1], ratios=[0.25])
+    again = Layout.model_validate(made_layout.model_dump(mode="json"))
+    known = {cell.key: computed(cell) for cell in made_layout.cells({}.get, "one").values()}
+    assert again.cells(known.get, "one").keys() == made_layout.cells(known.get, "one").keys()
 
 
 @given(st.lists(st.floats(-1e9, 1e9), min_size=2, max_size=5))
 def test_an_importance_survives_its_store(scores: list[float]) -> None:
-    one = Importance(scores=scores, columns={"twice": [2 * s for s in scores]}, spans={2: scores[1:]}, notes=["a note"])
-    again = as_importance(json.loads(json.dumps(asdict(one))))
-    assert (again.scores, dict(again.columns), dict(again.spans)) == (one.scores, dict(one.columns), dict(one.spans))
-    assert list(again.notes) == list(one.notes)
+    importance = Importance(
+        scores=scores, columns={"twice": [2 * s for s in scores]}, spans={2: scores[1:]}, notes=["a note"]
+    )
+    again = as_importance(json.loads(json.dumps(asdict(importance))))
+    assert (again.scores, dict(again.columns), dict(again.spans)) == (
+        importance.scores,
+        dict(importance.columns),
+        dict(importance.spans),
+    )
+    assert list(again.notes) == list(importance.notes)
 
 
 def test_what_may_go_is_part_of_the_cells() -> None:
     plain, seams = layout(counts=[1]), layout(counts=[1], cuts="all")
-    for one in (plain, seams):
-        scoring = one.scoring("one", "random", 0)
-        assert scoring.content["cuts"] == ("blocks" if one is plain else "all")
-        assert one.models["one"].recipe.cuts == one.grid.cuts
+    for made_layout in (plain, seams):
+        scoring = made_layout.scoring("one", "random", 0)
+        assert scoring.content["cuts"] == ("blocks" if made_layout is plain else "all")
+        assert made_layout.models["one"].recipe.cuts == made_layout.grid.cuts
     assert plain.scoring("one", "avss", 0).key != seams.scoring("one", "avss", 0).key
     measure = plain.models["one"].measures[0]
-    keys = {one.evaluation("one", (3, "1/2"), measure).key for one in (plain, seams)}
+    keys = {each.evaluation("one", (3, "1/2"), measure).key for each in (plain, seams)}
     assert len(keys) == 1  # a model is the same, whatever path leads to it

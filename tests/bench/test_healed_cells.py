@@ -11,11 +11,11 @@ from layerimp.bench.cell_graph import Layout
 from layerimp.bench.cells import Cell, Result
 
 
-def keys(one: Layout) -> set[str]:
+def keys(made_layout: Layout) -> set[str]:
     """All cells of a grid that is computed to the end."""
     known: dict[str, Result] = {}
     while True:
-        fresh = {key: cell for key, cell in one.cells(known.get, "one").items() if key not in known}
+        fresh = {key: cell for key, cell in made_layout.cells(known.get, "one").items() if key not in known}
         if not fresh:
             return set(known)
         for key, cell in fresh.items():
@@ -47,7 +47,7 @@ def test_a_store_without_healers_is_read() -> None:
 def test_every_repeat_heals_on_its_own_text(tmp_path: Path) -> None:
     executor = Arithmetic()
     made_layout, _ = drive(tmp_path, executor, **HEALED | {"repeats": 3, "tasks": ["mood"]})
-    repeats = {label: made_layout.repeats(one) for label, one in made_layout.contenders.items()}
+    repeats = {label: made_layout.repeats(contender) for label, contender in made_layout.contenders.items()}
     assert repeats["avss"] == repeats["avss+linear"] == [(0, 0), (1, 1), (2, 2)]
     assert repeats["random"] == repeats["random+linear"] == [(n, n) for n in range(10)]
     # What no text changes is scored once, and healed on the text of every repeat.
@@ -61,9 +61,9 @@ def test_every_repeat_heals_on_its_own_text(tmp_path: Path) -> None:
 
 
 def test_the_text_of_a_repeat_is_what_its_scorers_read() -> None:
-    one = layout(**HEALED | {"seed": 7})
-    measure = one.models["one"].measures[0]
-    scoring, healed = one.scoring("one", "avss", 2), one.evaluation("one", (1,), measure, "linear", 2)
+    made_layout = layout(**HEALED | {"seed": 7})
+    measure = made_layout.models["one"].measures[0]
+    scoring, healed = made_layout.scoring("one", "avss", 2), made_layout.evaluation("one", (1,), measure, "linear", 2)
     assert healed.content["healing"]["calibration"] == scoring.content["calibration"]
     assert healed.seed == scoring.seed == 9
     assert str(healed) == "evaluate mood on one without block 1, healed by linear (seed 9)"
@@ -71,8 +71,8 @@ def test_the_text_of_a_repeat_is_what_its_scorers_read() -> None:
 
 def test_what_changes_healing_is_another_cell() -> None:
     def cell(text: int = 0, **changes: Any) -> Cell:
-        one = layout(**HEALED | changes)
-        return one.evaluation("one", (1,), one.models["one"].measures[0], "linear", text)
+        made_layout = layout(**HEALED | changes)
+        return made_layout.evaluation("one", (1,), made_layout.models["one"].measures[0], "linear", text)
 
     other = layout(**HEALED)
     edited = other.model_copy(update={"healers": {"linear": other.healers["linear"].model_copy(update={"code": "1"})}})
@@ -92,8 +92,8 @@ def test_what_changes_healing_is_another_cell() -> None:
 
 def test_unhealed_cells_go_by_no_setting_of_healing() -> None:
     def cell(**changes: Any) -> Cell:
-        one = layout(**HEALED | changes)
-        return one.evaluation("one", (1,), one.models["one"].measures[0])
+        made_layout = layout(**HEALED | changes)
+        return made_layout.evaluation("one", (1,), made_layout.models["one"].measures[0])
 
     assert cell().key == cell(batch_size=1).key == cell(allow_overlap=True).key
 

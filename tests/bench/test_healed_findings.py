@@ -30,9 +30,9 @@ def findings(directory: Path, what: Callable[[Cell], Result] = computed, **chang
         return grid_results(made_layout, store.records()), made_layout
 
 
-def row(found: Results, task: str = "mood") -> Row:
-    (one,) = [each for each in found.models["one"].rows if each.task == task]
-    return one
+def row(results: Results, task: str = "mood") -> Row:
+    (task_row,) = [each for each in results.models["one"].rows if each.task == task]
+    return task_row
 
 
 def test_a_task_that_fails_leaves_the_others_of_its_model(tmp_path: Path) -> None:
@@ -41,14 +41,14 @@ def test_a_task_that_fails_leaves_the_others_of_its_model(tmp_path: Path) -> Non
             raise MemoryError
         return computed(cell)
 
-    found, _ = findings(tmp_path, broken, repeats=2)
-    assert {one.what.partition(" on ")[0] for one in found.failures} == {"evaluate prose"}
-    assert row(found).entries.keys() > row(found, "prose").entries.keys()
+    results, _ = findings(tmp_path, broken, repeats=2)
+    assert {failure.what.partition(" on ")[0] for failure in results.failures} == {"evaluate prose"}
+    assert row(results).entries.keys() > row(results, "prose").entries.keys()
 
 
 def test_healed_rows_by_hand(tmp_path: Path) -> None:
-    found, made_layout = findings(tmp_path, repeats=3)
-    removed, entries = found.models["one"].removed, row(found).entries
+    results, made_layout = findings(tmp_path, repeats=3)
+    removed, entries = results.models["one"].removed, row(results).entries
     assert list(entries) == [
         label
         for scorer in ("avss", "gbis", "random", "depth", "block-influence")
@@ -56,7 +56,7 @@ def test_healed_rows_by_hand(tmp_path: Path) -> None:
     ]
     values: dict[str, list[float]] = {}
     for label, contender in made_layout.contenders.items():
-        sets = [one.blocks for one in removed["lowest", 2, contender.scorer].models]
+        sets = [model.blocks for model in removed["lowest", 2, contender.scorer].models]
         for draw, text in made_layout.repeats(contender):
             healing = {"calibration": {"seed": text}} if contender.healer else None
             values.setdefault(label, []).append(0.9 - harm_of(sets[draw], healing) / 100)
@@ -65,9 +65,9 @@ def test_healed_rows_by_hand(tmp_path: Path) -> None:
     assert len(values["depth+linear"]) == 3
     assert entries["depth+linear"].value.low is not None
     pruned, healed = (removed["lowest", 2, label].models for label in ("avss", "avss+linear"))
-    assert [one.blocks for one in healed] == [one.blocks for one in pruned]
-    assert [one.healing and one.healing.recovered for one in healed] == [0.5] * 3
-    assert all(one.healing is None for one in pruned)
+    assert [model.blocks for model in healed] == [model.blocks for model in pruned]
+    assert [model.healing and model.healing.recovered for model in healed] == [0.5] * 3
+    assert all(model.healing is None for model in pruned)
     retained = removed["lowest", 2, "avss+linear"].retained
     assert retained
     kept = retained.tasks["mood"]
@@ -83,11 +83,11 @@ def test_a_healer_that_could_not_do_what_was_asked_is_told(tmp_path: Path) -> No
         return result
 
     assert not findings(tmp_path / "well", repeats=2)[0].all_notes
-    found, _ = findings(tmp_path / "vain", vain, repeats=2)
-    removals = [each for each in found.models["one"].removals if each.healer]
-    healed = {(one.draw, frozenset(one.blocks)) for each in removals for one in each.models}
-    first = next(one for one in found.models["one"].removed["lowest", 2, "avss+linear"].models if one.draw == 1)
-    assert found.all_notes == [
+    results, _ = findings(tmp_path / "vain", vain, repeats=2)
+    removals = [each for each in results.models["one"].removals if each.healer]
+    healed = {(model.draw, frozenset(model.blocks)) for each in removals for model in each.models}
+    first = next(model for model in results.models["one"].removed["lowest", 2, "avss+linear"].models if model.draw == 1)
+    assert results.all_notes == [
         "linear did something other than requested, or nothing, at every gap of "
         f"{sum(draw == 1 for draw, _ in healed)} of {len(healed)} models, such as without "
         f"blocks {min(first.blocks)}, {max(first.blocks)}: nothing is before it"
@@ -95,21 +95,21 @@ def test_a_healer_that_could_not_do_what_was_asked_is_told(tmp_path: Path) -> No
 
 
 def test_what_is_healed_is_compared_with_what_is_healed(tmp_path: Path) -> None:
-    found, _ = findings(tmp_path, repeats=5)
-    one = row(found)
+    results, _ = findings(tmp_path, repeats=5)
+    mood = row(results)
     for healer in ("", "linear"):
         baselines = [Contender(scorer, healer).label for scorer in ("random", "depth", "block-influence")]
-        assert one.baselines[healer] == max(baselines, key=lambda label: one.entries[label].value.mean)
-    ours, theirs = one.entries["avss+linear"], one.entries["random+linear"]
+        assert mood.baselines[healer] == max(baselines, key=lambda label: mood.entries[label].value.mean)
+    ours, theirs = mood.entries["avss+linear"], mood.entries["random+linear"]
     assert ours.to_random
     assert ours.to_random.mean == pytest.approx(ours.value.mean - theirs.value.mean)
     assert theirs.to_random is None
-    assert one.entries["random"].to_random is None
-    assert one.entries["avss"].to_random
-    assert one.entries["avss"].to_random.mean == pytest.approx(
-        one.entries["avss"].value.mean - one.entries["random"].value.mean
+    assert mood.entries["random"].to_random is None
+    assert mood.entries["avss"].to_random
+    assert mood.entries["avss"].to_random.mean == pytest.approx(
+        mood.entries["avss"].value.mean - mood.entries["random"].value.mean
     )
-    best = one.entries[one.baselines["linear"]]
+    best = mood.entries[mood.baselines["linear"]]
     assert best.to_baseline is None
     assert ours.to_baseline
     assert ours.to_baseline.mean == pytest.approx(ours.value.mean - best.value.mean)
@@ -117,24 +117,24 @@ def test_what_is_healed_is_compared_with_what_is_healed(tmp_path: Path) -> None:
 
 def test_healed_blind_scorers_are_compared_repeat_by_repeat(tmp_path: Path) -> None:
     """Both were healed on the same text, so its common effect is no error of their difference."""
-    found, _ = findings(tmp_path, repeats=5, baselines=["depth"], tasks=["mood"])
-    one = row(found)
-    ours, theirs = (np.array(one.entries[label].values) for label in ("avss+linear", "depth+linear"))
+    results, _ = findings(tmp_path, repeats=5, baselines=["depth"], tasks=["mood"])
+    mood = row(results)
+    ours, theirs = (np.array(mood.entries[label].values) for label in ("avss+linear", "depth+linear"))
     right = [
         np.array([np.arange(DOCUMENTS) < round(100 * v) for v in values]).mean(axis=0) for values in (ours, theirs)
     ]
     paired = (right[0] - right[1]).std(ddof=1) / math.sqrt(DOCUMENTS) * stats.t.ppf(0.975, DOCUMENTS - 1)
     text = stats.sem(ours - theirs) * stats.t.ppf(0.975, 4)
-    assert one.entries["avss+linear"].to_baseline
-    low, high = one.entries["avss+linear"].to_baseline.low, one.entries["avss+linear"].to_baseline.high
+    assert mood.entries["avss+linear"].to_baseline
+    low, high = mood.entries["avss+linear"].to_baseline.low, mood.entries["avss+linear"].to_baseline.high
     assert low is not None
     assert high is not None
     assert (high - low) / 2 == pytest.approx(math.hypot(paired, text), rel=0.03)
 
 
 def test_what_healing_brings_is_compared_with_the_same_models_unhealed(tmp_path: Path) -> None:
-    found, _ = findings(tmp_path, repeats=5, tasks=["mood"])
-    entries = row(found).entries
+    results, _ = findings(tmp_path, repeats=5, tasks=["mood"])
+    entries = row(results).entries
     for scorer in ("avss", "random"):  # both remove the same blocks, healed or not, repeat by repeat
         ours, theirs = (np.array(entries[label].values) for label in (f"{scorer}+linear", scorer))
         right = [
@@ -162,8 +162,8 @@ def test_one_set_healed_on_several_texts_is_several_models(tmp_path: Path) -> No
             result["scores"] = [float(BLOCKS - block) for block in range(BLOCKS)]
         return result
 
-    found, _ = findings(tmp_path, constant, repeats=3, baselines=["random"])
-    entries = row(found).entries
+    results, _ = findings(tmp_path, constant, repeats=3, baselines=["random"])
+    entries = row(results).entries
     assert entries["avss"].to_random == entries["gbis"].to_random
     assert entries["avss"].to_random
     assert entries["avss"].to_random.p == 1.0
@@ -179,32 +179,36 @@ def test_a_healer_that_fails_takes_nothing_else_down(tmp_path: Path) -> None:
             raise ValueError("healer 'linear' fell ill")
         return computed(cell)
 
-    found, _ = findings(tmp_path, broken, repeats=2, healers=["linear", "rescale"])
+    results, _ = findings(tmp_path, broken, repeats=2, healers=["linear", "rescale"])
     well, _ = findings(tmp_path / "well", repeats=2, healers=["rescale"])
-    assert as_markdown(found).replace("+rescale", "") == as_markdown(well).replace("+rescale", "")
-    assert {one.error for one in found.failures} == {"healer 'linear' fell ill"}
-    assert all("healed by linear" in one.what for one in found.failures)
-    (removal,) = [one for one in found.models["one"].removals if one.healer == "linear" and one.scorer == "avss"]
+    assert as_markdown(results).replace("+rescale", "") == as_markdown(well).replace("+rescale", "")
+    assert {failure.error for failure in results.failures} == {"healer 'linear' fell ill"}
+    assert all("healed by linear" in failure.what for failure in results.failures)
+    (removal,) = [each for each in results.models["one"].removals if each.healer == "linear" and each.scorer == "avss"]
     assert [model.healing for model in removal.models] == [None, None]
 
 
 def test_every_format_has_both(tmp_path: Path) -> None:
-    found, _ = findings(tmp_path, repeats=2, healers=["linear", "rescale"])
-    (table,) = quality(found)
+    results, _ = findings(tmp_path, repeats=2, healers=["linear", "rescale"])
+    (table,) = quality(results)
     assert table.heads[3:7] == ["avss", "avss+linear", "avss+rescale", "gbis"]
-    (summary,) = summaries(found)
-    assert {line[0].value for line in summary.rows} == set(found.design.contenders)
-    frame = found.to_pandas().query("kind == 'quality' and scorer == 'avss' and healer == 'linear' and task == 'mood'")
-    assert frame["mean"].tolist() == [row(found).entries["avss+linear"].value.mean]
-    assert "SCORER+HEALER: " in as_markdown(found)
-    assert as_latex(found).count("avss+rescale") == 2, "quality, and flips"
+    (summary,) = summaries(results)
+    assert {line[0].value for line in summary.rows} == set(results.design.contenders)
+    frame = results.to_pandas().query(
+        "kind == 'quality' and scorer == 'avss' and healer == 'linear' and task == 'mood'"
+    )
+    assert frame["mean"].tolist() == [row(results).entries["avss+linear"].value.mean]
+    assert "SCORER+HEALER: " in as_markdown(results)
+    assert as_latex(results).count("avss+rescale") == 2, "quality, and flips"
     assert "HEALER" not in as_markdown(findings(tmp_path / "none", healers=[])[0])
-    document = found.model_dump(mode="json")
+    document = results.model_dump(mode="json")
     model = checked(json.dumps(document))["models"]["one"]
-    assert set(model["rows"][0]["entries"]) == set(found.design.contenders)
-    assert all(one["retained"] for one in model["removals"])
-    assert set(model["scored"]) == {one["scorer"] for one in model["removals"]} == set(found.design.scorers)
+    assert set(model["rows"][0]["entries"]) == set(results.design.contenders)
+    assert all(removal["retained"] for removal in model["removals"])
+    assert set(model["scored"]) == {removal["scorer"] for removal in model["removals"]} == set(results.design.scorers)
     assert model["rows"][0]["baselines"].keys() == {"", "linear", "rescale"}
     assert document["request"]["healers"]["linear"] == {"name": "linear", "options": {}}
-    (one,) = [one for one in model["removals"] if (one["scorer"], one["healer"]) == ("depth", "rescale")]
-    assert [each["healing"]["recovered"] for each in one["models"]] == [0.5, 0.5]
+    (rescaled,) = [
+        removal for removal in model["removals"] if (removal["scorer"], removal["healer"]) == ("depth", "rescale")
+    ]
+    assert [each["healing"]["recovered"] for each in rescaled["models"]] == [0.5, 0.5]

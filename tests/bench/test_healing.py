@@ -119,8 +119,8 @@ def test_further_text_reaches_the_healer(
     monkeypatch.setattr(worker, "heal_beside", reading)
     training = {"distill": {"name": "distill", "options": {"steps": 1}}}
     grid = real(model_dir, calibration_file, [task], heal_text=str(more), repeats=1, healers=training)
-    _, found = run(grid, tmp_path / "out")
-    assert found.failures == []
+    _, results = run(grid, tmp_path / "out")
+    assert results.failures == []
     assert read
     assert all(read)
 
@@ -168,8 +168,8 @@ def test_what_learns_stays_where_a_grid_goes_on(
     assert learns(decided(10**9, rank=2)) == {"distill": "all"}
     assert learns(decided(10**9, added=("longer",))) == {"distill": "lora-beside", "longer": "all"}
     monkeypatch.setattr(worker, "heal_beside", healing)
-    _, found = run(decided(10**9), out)
-    assert found.failures == []
+    _, results = run(decided(10**9), out)
+    assert results.failures == []
     assert learned == {"lora-beside"}
 
 
@@ -254,8 +254,8 @@ def test_a_model_is_healed_once_for_all_tasks(
 
     monkeypatch.setattr(worker, "heal_beside", counting)
     grid = real(model_dir, calibration_file, [task, other])
-    executor, found = run(grid, tmp_path / "out")
-    assert found.failures == []
+    executor, results = run(grid, tmp_path / "out")
+    assert results.failures == []
     cells = [cell for cell in grid.cells(_known(tmp_path / "out"), "tiny").values() if cell.healer]
     models = {(tuple(cell.content["blocks"]), cell.seed) for cell in cells}
     assert len(healed) == len(models) == len(cells) / 3  # two tasks and fidelity
@@ -285,18 +285,18 @@ def test_a_real_healer_that_fails_fails_its_cells_in_one_line(
 
     plugged(install("ill", layerimp_healers=lambda: [Ill]))
     grid = real(model_dir, calibration_file, [task], healers=["ill", "rescale"])
-    _, found = run(grid, tmp_path / "out")
-    assert found.failures
-    for failure in found.failures:
+    _, results = run(grid, tmp_path / "out")
+    assert results.failures
+    for failure in results.failures:
         assert "healed by ill" in failure.what
         assert re.fullmatch(r"healer 'ill' \(.*\) failed: KeyError: .*", failure.error)
         assert "\n" not in failure.error
-    assert set(row_of(found).entries) == {"avss", "avss+rescale", "depth", "depth+rescale"}
+    assert set(row_of(results).entries) == {"avss", "avss+rescale", "depth", "depth+rescale"}
 
 
-def row_of(found: Results) -> Row:
-    (one,) = [each for each in found.models["tiny"].rows if each.task == "mood"]
-    return one
+def row_of(results: Results) -> Row:
+    (mood,) = [each for each in results.models["tiny"].rows if each.task == "mood"]
+    return mood
 
 
 def test_healing_on_the_documents_of_a_task_is_refused(
@@ -307,15 +307,15 @@ def test_healing_on_the_documents_of_a_task_is_refused(
     text.write_text(calibration_file.read_text() + "".join(json.dumps({"text": each}) + "\n" for each in words))
     everything = {"calibration": {"source": str(text), "samples": 40, "max_length": 16}, "repeats": 1}
     grid = real(model_dir, text, [task], **everything)
-    _, found = run(grid, tmp_path / "refused")
-    assert set(row_of(found).entries) == {"avss", "depth"}
-    assert all("shares" in one.error and "(--allow-overlap)" in one.error for one in found.failures)
-    assert len(found.failures) == 2
+    _, results = run(grid, tmp_path / "refused")
+    assert set(row_of(results).entries) == {"avss", "depth"}
+    assert all("shares" in failure.error and "(--allow-overlap)" in failure.error for failure in results.failures)
+    assert len(results.failures) == 2
     allowed = real(model_dir, text, [task], **everything, allow_overlap=True)
-    _, found = run(allowed, tmp_path / "refused")  # the refusal is not remembered
-    assert found.failures == []
-    _, found = run(grid, tmp_path / "refused")  # nor is the permission
-    assert len(found.failures) == 2
+    _, results = run(allowed, tmp_path / "refused")  # the refusal is not remembered
+    assert results.failures == []
+    _, results = run(grid, tmp_path / "refused")  # nor is the permission
+    assert len(results.failures) == 2
 
 
 def test_a_small_grid_from_the_command_line(
@@ -360,8 +360,8 @@ def test_a_grid_says_what_a_run_says(
     layerimp_command: Run, model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path
 ) -> None:
     grid = real(model_dir, calibration_file, [task])
-    _, found = run(grid, tmp_path / "grid")
-    (healed,) = [one.models for one in found.models["tiny"].removals if one.label == "avss+linear"]
+    _, results = run(grid, tmp_path / "grid")
+    (healed,) = [removal.models for removal in results.models["tiny"].removals if removal.label == "avss+linear"]
     for seed in (0, 1):
         _, out, _ = layerimp_command(
             *("run", "--model", model_dir, "--calibration", calibration_file, "--samples", 8, "--max-length", 16),

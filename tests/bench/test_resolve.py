@@ -56,8 +56,8 @@ def keys(layout: Layout) -> list[str]:
 
 def test_paths_hold_wherever_a_worker_is(place: Path) -> None:
     recipe = settled(data_dir=".").models["tiny"].recipe
-    found = [recipe.model, recipe.calibration.source, *(recipe.tasks or ()), recipe.data_dir]
-    assert list(map(str, found)) == list(map(str, [place / "model", place / "text.jsonl", place / "mood.yaml", place]))
+    paths = [recipe.model, recipe.calibration.source, *(recipe.tasks or ()), recipe.data_dir]
+    assert list(map(str, paths)) == list(map(str, [place / "model", place / "text.jsonl", place / "mood.yaml", place]))
 
 
 def test_cells_go_by_content_and_not_by_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,10 +91,10 @@ def test_an_edited_plugin_is_another_scorer(place: Path, monkeypatch: pytest.Mon
 
 
 def test_what_is_known_of_the_scorers(place: Path) -> None:
-    found = settled().scorers
-    assert {label for label, one in found.items() if one.shards} == {"avss", "perplexity", "block-influence"}
-    assert {label for label, one in found.items() if one.blind} == {"random", "depth"}
-    assert {label for label, one in found.items() if one.seeded} == {"random"}
+    scorers = settled().scorers
+    assert {label for label, scorer in scorers.items() if scorer.shards} == {"avss", "perplexity", "block-influence"}
+    assert {label for label, scorer in scorers.items() if scorer.blind} == {"random", "depth"}
+    assert {label for label, scorer in scorers.items() if scorer.seeded} == {"random"}
 
 
 def test_what_a_model_computes_in_is_decided_once_and_names_its_cells(
@@ -114,8 +114,8 @@ def test_what_a_model_computes_in_is_decided_once_and_names_its_cells(
 
 def test_whether_plans_are_nested_depends_on_the_options(place: Path) -> None:
     exchanging = {"name": "greedy", "options": {"exchange": 1}}
-    found = settled(pruners={"greedy": {}, "exchanging": exchanging, "window": {}}).pruners
-    assert {label: one.nested for label, one in found.items()} == {
+    pruners = settled(pruners={"greedy": {}, "exchanging": exchanging, "window": {}}).pruners
+    assert {label: pruner.nested for label, pruner in pruners.items()} == {
         "greedy": True,
         "exchanging": False,
         "window": False,
@@ -134,14 +134,14 @@ def test_scorers_that_cannot_score_seams_are_left_out_before_anything_long(place
 def test_another_revision_on_the_hub_is_another_model(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(place / "hub"))
     cached = place / "hub" / "models--someone--tiny"
-    found = []
+    by_revision = []
     for revision in ("a" * 40, "b" * 40):
         shutil.copytree(place / "model", cached / "snapshots" / revision)
         (cached / "refs").mkdir(exist_ok=True)
         (cached / "refs" / "main").write_text(revision)
-        found.append(keys(settled(models={"tiny": "someone/tiny"})))
-    assert not set(found[0]) & set(found[1])
-    assert keys(settled(models={"tiny": "someone/tiny"})) == found[1]
+        by_revision.append(keys(settled(models={"tiny": "someone/tiny"})))
+    assert not set(by_revision[0]) & set(by_revision[1])
+    assert keys(settled(models={"tiny": "someone/tiny"})) == by_revision[1]
 
 
 def test_two_tasks_of_one_name_are_refused(place: Path) -> None:

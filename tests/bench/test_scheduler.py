@@ -75,9 +75,9 @@ def test_a_changed_recipe_adds_only_what_is_new(
     drive(tmp_path, Arithmetic(), repeats=2)
     executor = Arithmetic()
     drive(tmp_path, executor, **{"repeats": 2, **changes})
-    found = kinds(executor)
-    assert found.keys() <= added.keys()
-    assert {kind: found[kind] for kind, count in added.items() if count} == {k: c for k, c in added.items() if c}
+    counts = kinds(executor)
+    assert counts.keys() <= added.keys()
+    assert {kind: counts[kind] for kind, count in added.items() if count} == {k: c for k, c in added.items() if c}
 
 
 def test_two_names_of_one_model_are_one(tmp_path: Path) -> None:
@@ -224,10 +224,10 @@ def test_an_end_at_any_moment_loses_only_what_is_under_way(tmp_path: Path) -> No
     assert ends > 3
     drive(tmp_path / "calm", Arithmetic(), counts=[1], ratios=[0.25, 0.5])
     with Store(tmp_path / "store", write=False) as ours, Store(tmp_path / "calm", write=False) as calm:
-        found = {key: record.result for key, record in ours.records().items()}
-        assert found == {key: record.result for key, record in calm.records().items()}
+        results = {key: record.result for key, record in ours.records().items()}
+        assert results == {key: record.result for key, record in calm.records().items()}
         assert set(attempts(ours).values()) == {1}
-    assert computations.total() <= len(found) + 8 * ends
+    assert computations.total() <= len(results) + 8 * ends
 
 
 def test_the_tally_adds_up(tmp_path: Path) -> None:
@@ -245,9 +245,9 @@ def test_the_scheduler_is_no_bottleneck(tmp_path: Path) -> None:
     class Counted(Layout):
         def cells(self, known: Any, model: str) -> dict[str, Cell]:
             nonlocal looked
-            found = super().cells(known, model)
-            looked += len(found)
-            return found
+            cells = super().cells(known, model)
+            looked += len(cells)
+            return cells
 
     made = layout(models=models, counts=[1, 2, 3], repeats=5)
     counted = Counted.model_validate(made.model_dump())

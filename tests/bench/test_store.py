@@ -25,27 +25,27 @@ def cell() -> Cell:
 
 
 def test_what_is_kept_is_read(tmp_path: Path) -> None:
-    one = cell()
+    scoring = cell()
     with Store(tmp_path / "out") as store:
-        store.put([(one, Outcome(one.key, computed(one), seconds=2.0))])
+        store.put([(scoring, Outcome(scoring.key, computed(scoring), seconds=2.0))])
     with Store(tmp_path / "out", write=False) as store:
         (record,) = store.records().values()
-    assert record.result == computed(one)
+    assert record.result == computed(scoring)
     assert (record.error, record.seconds) == ("", 2.0)
 
 
 def test_infinite_numbers_are_kept(tmp_path: Path) -> None:
-    one = cell()
+    scoring = cell()
     with Store(tmp_path) as store:
-        store.put([(one, Outcome(one.key, {"value": float("inf")}))])
-        assert store.records()[one.key].result == {"value": float("inf")}
+        store.put([(scoring, Outcome(scoring.key, {"value": float("inf")}))])
+        assert store.records()[scoring.key].result == {"value": float("inf")}
 
 
 def test_all_cells_of_an_assignment_or_none(tmp_path: Path) -> None:
-    one = cell()
+    scoring = cell()
     with Store(tmp_path) as store:
         with pytest.raises(TypeError):
-            store.put([(one, Outcome(one.key, {})), (one, Outcome(one.key, {"value": object()}))])
+            store.put([(scoring, Outcome(scoring.key, {})), (scoring, Outcome(scoring.key, {"value": object()}))])
         assert store.records() == {}
 
 
@@ -113,8 +113,8 @@ def damaged(directory: Path, how: str) -> Path:
     with Store(directory) as store:
         store.keep_layout(layout().model_dump(mode="json"))
         for number in range(200):
-            one = layout().scoring("one", "avss", number)
-            store.put([(one, Outcome(one.key, computed(one) | {"notes": ["x" * 3000]}))])
+            scoring = layout().scoring("one", "avss", number)
+            store.put([(scoring, Outcome(scoring.key, computed(scoring) | {"notes": ["x" * 3000]}))])
     file = directory / FILE
     content = bytearray(file.read_bytes())
     page = 4096
@@ -191,18 +191,18 @@ def test_a_full_disk_leaves_nothing_of_a_new_store(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_keeps_what_is_there(tmp_path: Path) -> None:
-    one, other = cell(), layout().scoring("one", "avss", 1)
+    first, other = cell(), layout().scoring("one", "avss", 1)
 
     def fill() -> None:
         with Store(tmp_path / "out") as store, little_room((tmp_path / "out" / FILE).stat().st_size + 4096):
             store.put([(other, Outcome(other.key, {"notes": ["x" * 10**6]}))])
 
     with Store(tmp_path / "out") as store:
-        store.put([(one, Outcome(one.key, computed(one)))])
+        store.put([(first, Outcome(first.key, computed(first)))])
     with pytest.raises(OutputError, match=r"^cannot (write|use) .*bench.sqlite: "):
         fill()
     with Store(tmp_path / "out") as store:
-        assert set(store.records()) == {one.key}
+        assert set(store.records()) == {first.key}
 
 
 def test_a_store_that_cannot_be_opened_lets_go_of_its_lock(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_the_lead_is_over_the_second_best() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "expected"),
+    ("theirs", "ours", "expected"),
     [
         ((-1.0, -2.0), (-1.0, -2.0), (False, False)),
         ((-1.0, -2.0), (-2.0, -1.0), (True, True)),
@@ -38,9 +38,9 @@ def test_the_lead_is_over_the_second_best() -> None:
     ],
 )
 def test_another_answer_counts_where_the_lead_exceeds_the_bound(
-    one: tuple[float, ...], other: tuple[float, ...], expected: tuple[bool, bool]
+    theirs: tuple[float, ...], ours: tuple[float, ...], expected: tuple[bool, bool]
 ) -> None:
-    assert answers(sample(*one), sample(*other)) == expected
+    assert answers(sample(*theirs), sample(*ours)) == expected
 
 
 def test_an_answer_by_length_counts_as_well() -> None:

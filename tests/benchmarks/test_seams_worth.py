@@ -51,9 +51,9 @@ def test_what_is_finished_is_read_and_what_was_cut_off_is_not(tmp_path: Path) ->
         for cuts in ("blocks", "all"):
             Finished(path, asked).add(line(0, cuts, worse=1))
     path.write_text(path.read_text()[:-10])
-    assert [one["cuts"] for one in Finished(path, "s").lines] == ["blocks", "all"]
+    assert [kept["cuts"] for kept in Finished(path, "s").lines] == ["blocks", "all"]
     cut_off = Finished(path, "t")
-    assert [one["cuts"] for one in cut_off.lines] == ["blocks"]
+    assert [kept["cuts"] for kept in cut_off.lines] == ["blocks"]
     cut_off.add(line(0, "all", worse=1))
     assert Finished(path, "t").lines == cut_off.lines
     assert len(Finished(path, "t").lines) == 2
@@ -71,6 +71,6 @@ def test_it_goes_on_where_it_stopped(
     for draws, heal, lines in ((1, {}, 4), (2, {}, 8), (2, {}, 8), (2, healed, 12)):
         main([str(model_dir)], results, draws=draws, **asked, **heal)
         assert len(results.read_text().splitlines()) == lines
-    one, two = (json.loads(text)["outcome"]["cache"] for text in results.read_text().splitlines()[:2])
-    assert one > two > 0
+    after_one, after_two = (json.loads(text)["outcome"]["cache"] for text in results.read_text().splitlines()[:2])
+    assert after_one > after_two > 0
     assert "4 blocks" in capsys.readouterr().out

@@ -116,7 +116,7 @@ def test_a_missing_and_a_further_weight_are_differences() -> None:
 
 
 def test_deviation_counts_roundings_at_the_largest_value() -> None:
-    one = torch.tensor([1.0, -4.0])
-    assert deviation(one, one) == 0
-    assert deviation(one, one + torch.tensor([0.0, 4.0 * 2**-23])) == 1.0
-    assert deviation(one, one[:1]) == deviation(one, torch.tensor([float("nan"), 0.0])) == float("inf")
+    values = torch.tensor([1.0, -4.0])
+    assert deviation(values, values) == 0
+    assert deviation(values, values + torch.tensor([0.0, 4.0 * 2**-23])) == 1.0
+    assert deviation(values, values[:1]) == deviation(values, torch.tensor([float("nan"), 0.0])) == float("inf")

@@ -58,17 +58,17 @@ def test_what_comes_after_the_mlp_belongs_to_it() -> None:
 @pytest.mark.parametrize("kind", ["ibert", "mobilebert"])
 def test_a_norm_at_the_end_is_no_mlp(kind: str) -> None:
     """Only one addition is visible in these blocks, and a norm reads it: that of the attention, or the last one."""
-    assert {type(one) for one in find_halves(layerimp.find_blocks(zoo.build(kind, "classifier")))} == {Whole}
+    assert {type(halves) for halves in find_halves(layerimp.find_blocks(zoo.build(kind, "classifier")))} == {Whole}
 
 
 @pytest.mark.parametrize("name", each_of(SERIAL))
 def test_half_precision_finds_the_same(name: str) -> None:
     wide, narrow = (find_halves(layerimp.find_blocks(tiny(name, dtype=d))) for d in (torch.float32, torch.bfloat16))
-    for one, other in zip(wide, narrow, strict=True):
-        assert isinstance(one, Halves)
-        assert isinstance(other, Halves)
-        assert (one.mlp, one.reader, one.giver) == (other.mlp, other.reader, other.giver)
-        assert [tap.path for tap in one.branches] == [tap.path for tap in other.branches]
+    for of_wide, of_narrow in zip(wide, narrow, strict=True):
+        assert isinstance(of_wide, Halves)
+        assert isinstance(of_narrow, Halves)
+        assert (of_wide.mlp, of_wide.reader, of_wide.giver) == (of_narrow.mlp, of_narrow.reader, of_narrow.giver)
+        assert [tap.path for tap in of_wide.branches] == [tap.path for tap in of_narrow.branches]
 
 
 @pytest.mark.parametrize("name", each_of(SERIAL))
@@ -83,7 +83,7 @@ def test_the_middle_can_be_read_and_replaced(name: str) -> None:
         assert torch.equal(last_hidden(stack), before)
         with changing_middle(stack[2], halves, lambda start, middle: 2 * middle - start):
             assert not torch.equal(last_hidden(stack), before)
-    assert [one.shape for one in seen] == [(1, 12, 32)] * 2
+    assert [middle.shape for middle in seen] == [(1, 12, 32)] * 2
     assert torch.equal(last_hidden(stack), before)
     assert not any("forward" in vars(block) for block in stack)
 

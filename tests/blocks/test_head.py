@@ -26,47 +26,47 @@ from layerimp.testing import BLOCKS, VOCAB, batch, padded_batch
 CAPPED = {"final_logit_softcapping": 5.0}
 
 
-def outputs(head: Head, one: dict[str, torch.Tensor]) -> Any:
-    return head.backbone(input_ids=one["input_ids"], attention_mask=one["attention_mask"], use_cache=False)
+def outputs(head: Head, inputs: dict[str, torch.Tensor]) -> Any:
+    return head.backbone(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
 
 
 @pytest.mark.parametrize("architecture", each_of(DECODERS))
 def test_log_probs_are_those_of_the_whole_model(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = CAPPED if architecture == "gemma2" else {}
     dtype = torch.float32 if architecture in EXPERTS else torch.float64
-    model, one = tiny(architecture, dtype=dtype, **changes), padded_batch((12, 1, 9))
+    model, inputs = tiny(architecture, dtype=dtype, **changes), padded_batch((12, 1, 9))
     monkeypatch.setattr(layerimp.blocks.head, "CHUNK_LOGITS", 5 * VOCAB)
     with torch.no_grad():
-        logits = model(**one).logits.log_softmax(dim=-1)
+        logits = model(**inputs).logits.log_softmax(dim=-1)
         head = Head(layerimp.find_blocks(model))
-        output = outputs(head, one)
-        targets = head.targets(one, output)
-        found = head.log_probs(output, targets)
+        output = outputs(head, inputs)
+        targets = head.targets(inputs, output)
+        log_probs = head.log_probs(output, targets)
     assert head.kind == "next-token"
     assert targets.mask.sum(dim=1).tolist() == [11, 0, 8]
-    assert not found[~targets.mask].any()
-    expected = [float(logits[r, t, one["input_ids"][r, t + 1]]) for r, t in targets.mask.nonzero().tolist()]
-    torch.testing.assert_close(found[targets.mask], torch.tensor(expected, dtype=dtype))
+    assert not log_probs[~targets.mask].any()
+    expected = [float(logits[r, t, inputs["input_ids"][r, t + 1]]) for r, t in targets.mask.nonzero().tolist()]
+    torch.testing.assert_close(log_probs[targets.mask], torch.tensor(expected, dtype=dtype))
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma2", "gpt2", "gpt_neox"])
 def test_the_gradient_is_autograd_s(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = CAPPED if architecture == "gemma2" else {}
-    model, one = tiny(architecture, dtype=torch.float64, **changes), padded_batch()
+    model, inputs = tiny(architecture, dtype=torch.float64, **changes), padded_batch()
     monkeypatch.setattr(layerimp.blocks.head, "CHUNK_LOGITS", 4 * VOCAB)
     states: list[torch.Tensor] = []
     keep = layerimp.find_blocks(model).backbone.register_forward_hook(
         lambda _m, _a, out: (out.last_hidden_state.retain_grad(), states.append(out.last_hidden_state))[0]
     )
-    labels = one["input_ids"].masked_fill(one["attention_mask"] == 0, -100)
-    logits = model(**one).logits[:, :-1]
+    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
+    logits = model(**inputs).logits[:, :-1]
     loss = cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum", ignore_index=-100)
     loss.backward()
     keep.remove()
     model.zero_grad()
     head = Head(layerimp.find_blocks(model))
-    output = outputs(head, one)
-    values, gradient = head.gradient(output, head.targets(one, output))
+    output = outputs(head, inputs)
+    values, gradient = head.gradient(output, head.targets(inputs, output))
     torch.testing.assert_close(values.sum(), loss.detach())
     torch.testing.assert_close(gradient["last_hidden_state"], states[0].grad)
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -77,70 +77,77 @@ def test_the_gradient_is_autograd_s(architecture: str, monkeypatch: pytest.Monke
 def test_a_sure_prediction_keeps_its_slope_in_half_precision(dtype: torch.dtype, odds: float) -> None:
     """The slope is p - 1 at the target: nearly 0, but not 0, since p near 1 would be rounded to 1."""
     logits = torch.tensor([[odds, 0.0], [0.0, 0.0]], dtype=dtype)
-    found = layerimp.blocks.head._slope(logits, torch.tensor([0, 1]))
+    slopes = layerimp.blocks.head._slope(logits, torch.tensor([0, 1]))
     missing = 1 / (1 + math.exp(odds))
-    torch.testing.assert_close(found[0].float(), torch.tensor([-missing, missing]), rtol=1e-2, atol=0)
-    assert found[1].tolist() == [0.5, -0.5]
+    torch.testing.assert_close(slopes[0].float(), torch.tensor([-missing, missing]), rtol=1e-2, atol=0)
+    assert slopes[1].tolist() == [0.5, -0.5]
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma2", "gptj", "opt"])
 def test_the_logits_of_the_targets_alone(architecture: str) -> None:
     """Before the cap, with the head's bias, and without the logits of any other token."""
-    model, one = tiny(architecture, dtype=torch.float64, **(CAPPED if architecture == "gemma2" else {})), padded_batch()
+    model, inputs = (
+        tiny(architecture, dtype=torch.float64, **(CAPPED if architecture == "gemma2" else {})),
+        padded_batch(),
+    )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "bias" in name:
                 parameter.normal_()
     head = Head(layerimp.find_blocks(model))
-    output = outputs(head, one)
-    targets = head.targets(one, output)
+    output = outputs(head, inputs)
+    targets = head.targets(inputs, output)
     sizes: list[int] = []
     model.lm_head.register_forward_hook(lambda _m, _a, logits: sizes.append(logits.numel() // VOCAB))
     values, gradient = head.gradient(output, targets, "logit")
     assert sum(sizes) <= 1
     rows, columns = targets.mask.nonzero().T
     model.config.final_logit_softcapping = None
-    expected = model(**one).logits[rows, columns, one["input_ids"][rows, columns + 1]]
+    expected = model(**inputs).logits[rows, columns, inputs["input_ids"][rows, columns + 1]]
     torch.testing.assert_close(values, expected.detach())
     last = output.last_hidden_state
     slope = torch.zeros_like(last)
-    slope[rows, columns] = model.lm_head.weight[one["input_ids"][rows, columns + 1]].detach()
+    slope[rows, columns] = model.lm_head.weight[inputs["input_ids"][rows, columns + 1]].detach()
     torch.testing.assert_close(gradient, {"last_hidden_state": slope})
 
 
 def test_logits_that_are_no_product_are_refused() -> None:
-    model, one = tiny("llama"), batch()
+    model, inputs = tiny("llama"), batch()
     head = Head(layerimp.find_blocks(model))
-    output = outputs(head, one)
+    output = outputs(head, inputs)
     model.lm_head.register_forward_pre_hook(lambda _m, args: (2 * args[0],), prepend=True)
     with pytest.raises(ModelError, match="the logits of LlamaForCausalLM are not its last hidden state times a matrix"):
-        head.gradient(output, head.targets(one, output), "logit")
+        head.gradient(output, head.targets(inputs, output), "logit")
 
 
 @pytest.mark.parametrize("architecture", ["bert", "distilbert", "llama", "gpt2", "gpt_neox"])
 @pytest.mark.parametrize("pad", [0, None])
 def test_classifiers(architecture: str, pad: int | None) -> None:
     """The reference: each row alone and without padding, for which the model itself can be trusted."""
-    model, one = classifier(architecture, pad_token_id=pad), padded_batch()
-    one["labels"] = torch.tensor([2, 0, 1])
-    alone = [(ids[None, :n], label) for ids, n, label in zip(one["input_ids"], (12, 5, 9), one["labels"], strict=True)]
+    model, inputs = classifier(architecture, pad_token_id=pad), padded_batch()
+    inputs["labels"] = torch.tensor([2, 0, 1])
+    alone = [
+        (ids[None, :n], label) for ids, n, label in zip(inputs["input_ids"], (12, 5, 9), inputs["labels"], strict=True)
+    ]
     head = Head(layerimp.find_blocks(model))
-    output = outputs(head, one)
+    output = outputs(head, inputs)
     assert head.kind == "label"
     logits = torch.cat([model(input_ids=ids).logits for ids, _ in alone])
-    expected = logits.log_softmax(dim=-1)[range(3), one["labels"]]
-    targets = head.targets(one, output)
+    expected = logits.log_softmax(dim=-1)[range(3), inputs["labels"]]
+    targets = head.targets(inputs, output)
     torch.testing.assert_close(head.log_probs(output, targets), expected[:, None])
-    own = head.targets({name: one[name] for name in ("input_ids", "attention_mask")}, output)
+    own = head.targets({name: inputs[name] for name in ("input_ids", "attention_mask")}, output)
     assert own.ids[:, 0].tolist() == logits.argmax(dim=-1).tolist()
     embedding = model.get_input_embeddings().weight
-    chosen = logits[range(3), one["labels"]]
+    chosen = logits[range(3), inputs["labels"]]
     for quantity, wanted in (("nll", -expected), ("logit", chosen)):
         values, gradient = head.gradient(output, targets, quantity)
         torch.testing.assert_close(values, wanted)
         fields, slopes = [output[field] for field in gradient], list(gradient.values())
-        found = torch.autograd.grad(fields, embedding, slopes, retain_graph=True)[0]
-        torch.testing.assert_close(found, torch.autograd.grad(wanted.sum(), embedding, retain_graph=True)[0])
+        embedding_gradient = torch.autograd.grad(fields, embedding, slopes, retain_graph=True)[0]
+        torch.testing.assert_close(
+            embedding_gradient, torch.autograd.grad(wanted.sum(), embedding, retain_graph=True)[0]
+        )
 
 
 def test_the_model_is_left_as_it_was() -> None:
@@ -153,13 +160,13 @@ def test_the_model_is_left_as_it_was() -> None:
 
 
 def test_the_logits_of_a_batch_never_exist_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, one = tiny("llama"), batch(3, 12)
+    model, inputs = tiny("llama"), batch(3, 12)
     monkeypatch.setattr(layerimp.blocks.head, "CHUNK_LOGITS", 7 * VOCAB + 1)
     head = Head(layerimp.find_blocks(model))
-    output = outputs(head, one)
+    output = outputs(head, inputs)
     sizes: list[int] = []
     model.lm_head.register_forward_hook(lambda _m, _a, logits: sizes.append(logits.numel() // VOCAB))
-    head.log_probs(output, head.targets(one, output))
+    head.log_probs(output, head.targets(inputs, output))
     assert sizes == [7, 7, 7, 7, 5]
 
 
@@ -200,7 +207,7 @@ def test_bad_labels_are_named(labels: torch.Tensor, said: str) -> None:
 
 
 def test_labels_go_through_to_a_classifier_alone() -> None:
-    one = batch() | {"labels": torch.tensor([0, 2, 1])}
-    assert next(iter(Checked([one], layerimp.find_blocks(classifier("bert")))))["labels"].tolist() == [0, 2, 1]
-    assert "labels" not in next(iter(Checked([one], layerimp.find_blocks(tiny("llama")))))
+    labelled = batch() | {"labels": torch.tensor([0, 2, 1])}
+    assert next(iter(Checked([labelled], layerimp.find_blocks(classifier("bert")))))["labels"].tolist() == [0, 2, 1]
+    assert "labels" not in next(iter(Checked([labelled], layerimp.find_blocks(tiny("llama")))))
     assert len(layerimp.find_blocks(classifier("bert"))) == BLOCKS

@@ -19,19 +19,19 @@ from layerimp.testing import BLOCKS, batch, padded_batch
 KINDS = [(name, "eager") for name in ALL] + [(name, "sdpa") for name in ALL if name not in EAGER_ONLY]
 
 
-def traces(model: Any, sites: set[str], one: dict[str, torch.Tensor], *bundles: set[str]) -> list[Trace]:
+def traces(model: Any, sites: set[str], inputs: dict[str, torch.Tensor], *bundles: set[str]) -> list[Trace]:
     """The traces of one batch, with copies of the borrowed tensors."""
-    found: list[Trace] = []
+    kept: list[Trace] = []
 
     def keep(trace: Trace) -> None:
         acts = {site: act.clone() for site, act in trace.acts.items()}
-        found.append(Trace(trace.block, trace.batch, acts, trace.mask, trace.padded))
+        kept.append(Trace(trace.block, trace.batch, acts, trace.mask, trace.padded))
 
     stack, sweep = layerimp.find_blocks(model), Forward()
     scouting = sweep.scout(stack, frozenset(sites))
     series = Series(units_of(range(len(stack))), dict.fromkeys(map(frozenset, bundles or [sites]), keep))
-    sweep.drive(stack, [one], Drive(scouting, [series], lambda: None))
-    return found
+    sweep.drive(stack, [inputs], Drive(scouting, [series], lambda: None))
+    return kept
 
 
 @pytest.mark.parametrize(("name", "attention"), KINDS)
@@ -59,11 +59,11 @@ def test_only_attention_reads_other_tokens(name: str) -> None:
     seen: list[torch.Tensor] = []
     module = stack[0].get_submodule(tap.path)
     module.register_forward_hook(lambda _m, _a, output: seen.append(hidden_states(output).reshape(3, 12, -1).clone()))
-    one = batch()
+    inputs = batch()
     with torch.no_grad():
-        stack.backbone(**one, use_cache=False)
-        one["input_ids"][:, 0] = (one["input_ids"][:, 0] + 1) % 90 + 1
-        stack.backbone(**one, use_cache=False)
+        stack.backbone(**inputs, use_cache=False)
+        inputs["input_ids"][:, 0] = (inputs["input_ids"][:, 0] + 1) % 90 + 1
+        stack.backbone(**inputs, use_cache=False)
     assert (seen[0][:, -1] - seen[1][:, -1]).abs().max() > 0
 
 
@@ -112,8 +112,8 @@ def _is_norm(module: nn.Module) -> bool:
 def test_experts_have_no_neurons(name: str) -> None:
     model = tiny(name)
     assert all("mlp_act" not in taps for taps in find_taps(layerimp.find_blocks(model)))
-    found = layerimp.score(model, [batch()], ["avss"])["avss"]
-    assert "mlp_out is read instead" in found.notes[0]
+    avss = layerimp.score(model, [batch()], ["avss"])["avss"]
+    assert "mlp_out is read instead" in avss.notes[0]
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3_text", "gpt_neox", "olmo2", "falcon", "qwen3_moe", "granite"])
@@ -169,14 +169,14 @@ def test_sites_that_are_read_together_come_as_soon_as_they_are_whole() -> None:
     model, ends = tiny("llama"), {"block_in", "block_out"}
     sites = {"attn_out", "mlp_act", *ends}
     whole = traces(model, sites, padded_batch())
-    found = traces(model, sites, padded_batch(), ends, {"mlp_act", "block_in"}, {"attn_out", "mlp_act"})
-    assert [trace.block for trace in found] == [block for block in range(BLOCKS) for _ in range(3)]
-    for trace in found:
+    bundled = traces(model, sites, padded_batch(), ends, {"mlp_act", "block_in"}, {"attn_out", "mlp_act"})
+    assert [trace.block for trace in bundled] == [block for block in range(BLOCKS) for _ in range(3)]
+    for trace in bundled:
         assert trace.padded
         for site, act in trace.acts.items():
             assert torch.equal(act, whole[trace.block].acts[site])
-    for first in range(0, len(found), 3):
-        inner, last = found[first : first + 2], found[first + 2]
+    for first in range(0, len(bundled), 3):
+        inner, last = bundled[first : first + 2], bundled[first + 2]
         assert {frozenset(trace.acts) for trace in inner} == {
             frozenset({"mlp_act", "block_in"}),
             frozenset({"attn_out", "mlp_act"}),
@@ -185,7 +185,7 @@ def test_sites_that_are_read_together_come_as_soon_as_they_are_whole() -> None:
 
 
 def test_sites_see_padding_as_such() -> None:
-    one = padded_batch((12, 5, 9))
-    for trace in traces(tiny("opt"), {"mlp_act"}, one):
+    inputs = padded_batch((12, 5, 9))
+    for trace in traces(tiny("opt"), {"mlp_act"}, inputs):
         assert trace.padded
         assert trace.rows("mlp_act").shape == (26, 64)

@@ -72,9 +72,9 @@ def test_where_nothing_can_be_written_there_is_no_directory(monkeypatch: pytest.
 
 def test_the_command_shows_and_clears(layerimp_command: Run) -> None:
     def shown(*options: str) -> str:
-        code, told, _ = layerimp_command("cache", *options)
+        code, out, _ = layerimp_command("cache", *options)
         assert code == 0
-        return told
+        return out
 
     assert "nothing" in shown()
     interrupted(WORK)
@@ -82,14 +82,14 @@ def test_the_command_shows_and_clears(layerimp_command: Run) -> None:
     metrics.mkdir()
     for name in ("a.json", "b.json"):
         (metrics / name).write_text("{}")
-    told = shown()
-    assert "distill of Model without block 1" in told
-    assert "2.0 kB" in told
+    table = shown()
+    assert "distill of Model without block 1" in table
+    assert "2.0 kB" in table
     with Unfinished() as running:
         assert running.directory({"steps": 7}, "running") is not None
-        found = json.loads(shown("--clear", "unfinished", "--json"))
-        assert [row["about"] for row in found["removed"]] == ["distill of Model without block 1"]
-        assert [(row["about"], row["entries"], row["in_use"]) for row in found["kept"]] == [
+        cleared = json.loads(shown("--clear", "unfinished", "--json"))
+        assert [row["about"] for row in cleared["removed"]] == ["distill of Model without block 1"]
+        assert [(row["about"], row["entries"], row["in_use"]) for row in cleared["kept"]] == [
             ("metrics of intact models", 2, False),
             ("running", 1, True),
         ]

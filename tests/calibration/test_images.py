@@ -170,7 +170,7 @@ def test_fidelity_is_measured_on_other_images(processor: Any, tmp_path: Path) ->
     assert len(other.rows) == 2
     assert not other.documents & drawn.documents
     pixels = [batch["pixel_values"] for text in (drawn, other) for batch in text]
-    assert not any(torch.equal(one, another) for at, one in enumerate(pixels) for another in pixels[:at])
+    assert not any(torch.equal(later, earlier) for at, later in enumerate(pixels) for earlier in pixels[:at])
 
 
 def test_further_text_has_images(processor: Any, tmp_path: Path) -> None:

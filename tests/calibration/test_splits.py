@@ -31,8 +31,8 @@ def test_every_fourth_row_is_held_out_and_no_row_is_in_both() -> None:
 def test_text_is_split_by_rows() -> None:
     text = [batch(5, 6, seed=0), batch(6, 6, seed=1), batch(5, 6, seed=2)]
     parts = split(text)
-    ids = torch.cat([one["input_ids"] for one in text])
-    chosen = {name: torch.cat([one["input_ids"] for one in part]) for name, part in vars(parts).items()}
+    ids = torch.cat([inputs["input_ids"] for inputs in text])
+    chosen = {name: torch.cat([inputs["input_ids"] for inputs in part]) for name, part in vars(parts).items()}
     assert torch.equal(chosen["choosing"], ids[[6, 14]])
     assert torch.equal(chosen["measuring"], ids[[7, 15]])
     assert torch.equal(chosen["healing"], ids[[*range(6), *range(8, 14)]])
@@ -45,7 +45,7 @@ def test_text_is_split_by_rows() -> None:
 def test_no_more_rows_are_held_out_than_are_worth_their_cost(rows: int, held_out: int) -> None:
     """One row in eight is held out for each purpose up to 512 rows, then one in nine, and so on."""
     parts = split([batch(100, 3, seed=seed) for seed in range(rows // 100)] + [batch(rows % 100, 3)] * (rows % 100 > 0))
-    counts = {name: sum(len(one["input_ids"]) for one in part) for name, part in vars(parts).items()}
+    counts = {name: sum(len(inputs["input_ids"]) for inputs in part) for name, part in vars(parts).items()}
     assert counts == {"healing": rows - 2 * held_out, "choosing": held_out, "measuring": held_out}
 
 

@@ -36,7 +36,7 @@ def test_what_is_no_batch_is_told_how_to_become_one(text: Any, said: str) -> Non
 
 @pytest.mark.parametrize("name", ["avss", "perplexity", "gbis"])
 def test_other_kinds_of_numbers_are_the_same_batch(name: str) -> None:
-    model, one = tiny("llama"), padded_batch()
-    expected = layerimp.score(model, [one], [name])[name].scores
-    other = {"input_ids": one["input_ids"].int(), "attention_mask": one["attention_mask"].float()}
+    model, inputs = tiny("llama"), padded_batch()
+    expected = layerimp.score(model, [inputs], [name])[name].scores
+    other = {"input_ids": inputs["input_ids"].int(), "attention_mask": inputs["attention_mask"].float()}
     assert layerimp.score(model, [other], [name])[name].scores == expected

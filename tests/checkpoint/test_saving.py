@@ -25,13 +25,13 @@ import json, sys
 sys.modules["layerimp"] = None  # importing it would fail
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
-found = {}
+logits = {}
 for line in sys.stdin:
     directory, auto = line.split()
     model = globals()[auto].from_pretrained(directory).eval()
     with torch.no_grad():
-        found[directory] = model(torch.arange(1, 13)[None]).logits.double().flatten().tolist()[:400]
-print(json.dumps(found))
+        logits[directory] = model(torch.arange(1, 13)[None]).logits.double().flatten().tolist()[:400]
+print(json.dumps(logits))
 """
 
 
@@ -47,8 +47,8 @@ def test_stock_transformers_loads_every_architecture(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", STOCK], input="\n".join(lines), capture_output=True, text=True, check=True
     )
-    for directory, found in json.loads(done.stdout.splitlines()[-1]).items():
-        torch.testing.assert_close(torch.tensor(found, dtype=torch.float64), expected[directory], rtol=0, atol=1e-6)
+    for directory, logits in json.loads(done.stdout.splitlines()[-1]).items():
+        torch.testing.assert_close(torch.tensor(logits, dtype=torch.float64), expected[directory], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -158,9 +158,9 @@ def test_a_checkpoint_whose_cache_is_wrong_is_refused(tmp_path: Path, monkeypatc
     """Logits without a cache agree, so that only logits with a cache show the error."""
     model, real = tiny("llama"), checkpoint.cached_logits
 
-    def wrong_in_the_checkpoint(one: Any, **options: Any) -> torch.Tensor | None:
-        found = real(one, **options)
-        return found if one.model is model or found is None else found.roll(1, dims=1)
+    def wrong_in_the_checkpoint(stack: Any, **options: Any) -> torch.Tensor | None:
+        logits = real(stack, **options)
+        return logits if stack.model is model or logits is None else logits.roll(1, dims=1)
 
     monkeypatch.setattr(checkpoint, "cached_logits", wrong_in_the_checkpoint)
     with pytest.raises(CheckpointError, match="cached logits are"):
@@ -172,10 +172,10 @@ def test_a_cache_that_only_the_checkpoint_cannot_use_is_refused(
 ) -> None:
     model, real = tiny("llama"), checkpoint.cached_logits
 
-    def only_in_memory(one: Any, **options: Any) -> torch.Tensor | None:
-        if one.model is not model:
+    def only_in_memory(stack: Any, **options: Any) -> torch.Tensor | None:
+        if stack.model is not model:
             raise IndexError("no layer 3")
-        return real(one, **options)
+        return real(stack, **options)
 
     monkeypatch.setattr(checkpoint, "cached_logits", only_in_memory)
     with pytest.raises(CheckpointError, match="cannot run with a cache: IndexError: no layer 3"):

@@ -56,13 +56,13 @@ def test_all_is_every_scorer_that_works_and_fits(
         "note: left out of all: plugins that failed to load (broken); layerimp plugins says why",
         "note: the scorer picky is left out: LlamaForCausalLM has no parallel universe",
     ]
-    found = by_label(out)
-    order = list(found["scorers"])
+    results = by_label(out)
+    order = list(results["scorers"])
     assert set(order) == {*whole, "paper"}
     assert order[0] == "paper"
     assert order[-3:] == ["depth", "random", "angular"]  # of `all`, blind scorers come last; angular was named
-    assert list(found["scorers"]["angular"]["spans"]) == ["2"]
-    assert found["left_out"] == {"picky": "LlamaForCausalLM has no parallel universe"}
+    assert list(results["scorers"]["angular"]["spans"]) == ["2"]
+    assert results["left_out"] == {"picky": "LlamaForCausalLM has no parallel universe"}
     code, _, err = layerimp_command("score", *scoring, "--scorer", "picky")
     assert (code, err.splitlines()[-1]) == (2, "layerimp: LlamaForCausalLM has no parallel universe")
     code, _, err = layerimp_command("score", *arguments, "--scorer", "picky")
@@ -81,8 +81,8 @@ def test_a_scorer_of_all_that_breaks_is_left_out(
     plugged(install("broken", layerimp_scorers=lambda: [Broken]))
     code, out, err = layerimp_command("score", *scoring, "--scorer", "all", "--json")
     assert code == 0, err
-    (told,) = by_label(out)["left_out"].values()
-    assert told.startswith("scorer 'broken' (layerimp-broken 1.2) failed: KeyError: 'oops'")
+    (reason,) = by_label(out)["left_out"].values()
+    assert reason.startswith("scorer 'broken' (layerimp-broken 1.2) failed: KeyError: 'oops'")
 
 
 def test_all_prunes_once_per_scorer_and_can_be_repeated(
@@ -92,7 +92,7 @@ def test_all_prunes_once_per_scorer_and_can_be_repeated(
     assert code == 0, err
     first = by_label(out)["scorers"]
     assert set(first) == set(registry().names("scorer"))
-    assert all(Path(one["checkpoint"]).is_dir() for one in first.values())
+    assert all(Path(scorer["checkpoint"]).is_dir() for scorer in first.values())
     assert "all" not in json.loads((tmp_path / "a" / "recipe.json").read_text())["scorers"]
     again = layerimp_command("score", "--recipe", tmp_path / "a" / "recipe.json", "--output", tmp_path / "b", "--json")
     assert list(by_label(again[1])["scorers"]) == list(first)
@@ -108,11 +108,11 @@ def test_a_choice_that_cannot_be_removed_exactly_is_left_out(
     arguments = ["prune", *changed(scoring, "--model", tmp_path / "gpt2"), "--scorer", "all", "--json", "--output"]
     code, out, err = layerimp_command(*arguments, tmp_path / "a")
     assert code == 0, err
-    found = by_label(out)
-    assert found["left_out"]
-    assert all("attn.scaling would change" in reason for reason in found["left_out"].values())
-    assert all(one["removed"] == [BLOCKS - 1] for one in found["scorers"].values())
-    assert found["left_out"].keys() | found["scorers"].keys() == set(registry().names("scorer"))
+    results = by_label(out)
+    assert results["left_out"]
+    assert all("attn.scaling would change" in reason for reason in results["left_out"].values())
+    assert all(scorer["removed"] == [BLOCKS - 1] for scorer in results["scorers"].values())
+    assert results["left_out"].keys() | results["scorers"].keys() == set(registry().names("scorer"))
     code, _, err = layerimp_command(*arguments, tmp_path / "b", "--protect", BLOCKS - 1)
     said = err.splitlines()[-1]
     assert (code, "no scorer is left" in said, "attn.scaling would change" in said) == (2, True, True)

@@ -101,8 +101,8 @@ def test_a_grid_from_a_recipe_to_all_reports(layerimp_command: Run, grid: Path, 
     rows = list(csv.DictReader(io.StringIO(text)))
     assert {row["task"] for row in rows if row["kind"] == "quality"} == {"mood"}  # which a random model does not know
     _, document, _ = layerimp_command("report", output, "--format", "json")
-    found = json.loads(document)
-    (row,) = [row for row in found["models"]["tiny"]["rows"] if row["task"] == "mood" and row["amount"] == 1]
+    results = json.loads(document)
+    (row,) = [row for row in results["models"]["tiny"]["rows"] if row["task"] == "mood" and row["amount"] == 1]
     measured = [line for line in rows if line["kind"] == "quality"]
     (line,) = [line for line in measured if (line["task"], line["amount"], line["scorer"]) == ("mood", "1", "avss")]
     assert float(line["mean"]) == row["entries"]["avss"]["value"]["mean"]
@@ -132,9 +132,9 @@ def test_the_table_says_what_a_run_says(
 ) -> None:
     _, document, _ = layerimp_command("report", computed, "--format", "json")
     (removed,) = [
-        one
-        for one in json.loads(document)["models"]["tiny"]["removals"]
-        if (one["scorer"], one["amount"]) == ("lrp", 0.5)
+        removal
+        for removal in json.loads(document)["models"]["tiny"]["removals"]
+        if (removal["scorer"], removal["amount"]) == ("lrp", 0.5)
     ]
     for seed in (0, 1):
         _, out, _ = layerimp_command(
@@ -152,9 +152,9 @@ def test_amounts_of_the_command_line_replace_those_of_a_recipe(
     assert code == 0, err
     assert ("lowest, 2 blocks" in out, "lowest, 50%" in out) == (True, False)
     _, document, _ = layerimp_command("report", tmp_path / "out", "--format", "json")
-    found = json.loads(document)
-    assert (found["request"]["counts"], found["request"]["ratios"]) == ([2, 1], [])
-    assert {row["amount"] for row in found["models"]["tiny"]["rows"]} == {1, 2}
+    results = json.loads(document)
+    assert (results["request"]["counts"], results["request"]["ratios"]) == ([2, 1], [])
+    assert {row["amount"] for row in results["models"]["tiny"]["rows"]} == {1, 2}
     code, out, err = layerimp_command(*arguments, "--ratio", 0.5, "--no-baselines")
     assert code == 0, err
     assert ("lowest, 50%" in out, "lowest, 2 blocks" in out) == (True, False)
@@ -255,11 +255,11 @@ def test_a_dry_run_counts_the_cells_and_leaves_the_place_alone(
     def foretold() -> dict[str, tuple[int, int]]:
         code, out, err = layerimp_command(*asked, "--dry-run", "--json")
         assert code == 0, err
-        found = json.loads(out)
+        forecast = json.loads(out)
         checked(out)
-        (work,) = found["models"].values()
+        (work,) = forecast["models"].values()
         times.append((work["scoring_s"], work["evaluation_s"]))
-        return {kind: (one["finished"], one["most"]) for kind, one in work["cells"].items()}
+        return {kind: (counts["finished"], counts["most"]) for kind, counts in work["cells"].items()}
 
     before = foretold()
     assert not (tmp_path / "out").exists()

@@ -97,9 +97,9 @@ def test_a_strangers_name_is_offered(complete: Complete, plugged: Callable[..., 
 
 
 def test_what_a_name_stands_for_is_one_line(complete: Complete, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = dict(completion.offers(kind="scorer")("a"))
-    assert told["avss"].startswith("Activation variance over sparsity")
-    assert all(len(what) <= completion.WIDTH for what in told.values())
+    descriptions = dict(completion.offers(kind="scorer")("a"))
+    assert descriptions["avss"].startswith("Activation variance over sparsity")
+    assert all(len(description) <= completion.WIDTH for description in descriptions.values())
 
 
 def test_schemas_are_offered_by_their_names() -> None:
@@ -129,7 +129,7 @@ def test_wherever_a_component_is_named_names_are_offered() -> None:
         for parameter in command.params:
             if parameter.name in NAMED and (name, parameter.name) not in NOT_SHIPPED:
                 with command.make_context(name, [], resilient_parsing=True) as context:
-                    offered = {one.value for one in parameter.shell_complete(context, "")}
+                    offered = {item.value for item in parameter.shell_complete(context, "")}
                 assert installed_names()[NAMED[parameter.name]].keys() <= offered, (name, parameter.name)
 
 

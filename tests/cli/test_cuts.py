@@ -32,10 +32,10 @@ def test_a_run_may_cut_seams(
     code, out, err = layerimp_command("run", *scoring, *asked)
     assert code == 0, err
     assert ("score block-influence of 5 candidates without" in err) == (pruner == "greedy")
-    found = by_label(out)["scorers"]["block-influence"]
-    assert found["blocks"] == STEPS
-    assert len(found["scores"]) == len(STEPS)
-    assert len(removed_by(found["removed"])) == 4
+    scorer = by_label(out)["scorers"]["block-influence"]
+    assert scorer["blocks"] == STEPS
+    assert len(scorer["scores"]) == len(STEPS)
+    assert len(removed_by(scorer["removed"])) == 4
     assert results_in(output)["scorers"]["block-influence"]["blocks"] == STEPS
     assert json.loads((output / "recipe.json").read_text())["cuts"] == "all"
     config = json.loads((output / "checkpoints" / "block-influence" / "config.json").read_text())
@@ -53,8 +53,8 @@ def test_scores_of_blocks_and_seams_are_one_table(layerimp_command: Run, scoring
 def test_attention_and_mlp_apart(layerimp_command: Run, scoring: list[object]) -> None:
     code, out, err = layerimp_command("score", *scoring, "--by", "sublayer", "--json")
     assert code == 0, err
-    found = by_label(out)["scorers"]["block-influence"]
-    assert found["blocks"] == [f"{block}.{part}" for block in range(4) for part in ("attn", "mlp")]
+    scorer = by_label(out)["scorers"]["block-influence"]
+    assert scorer["blocks"] == [f"{block}.{part}" for block in range(4) for part in ("attn", "mlp")]
     code, out, err = layerimp_command("score", *scoring, "--by", "sublayer")
     assert "block-influence: importance of attention and MLP in 4 blocks" in out
     assert sum(len(line.split()) == 3 and line.split()[0].isdigit() for line in out.splitlines()) == 4
@@ -122,7 +122,7 @@ def test_a_grid_may_cut_seams(layerimp_command: Run, scoring: list[object], task
     assert document["cells"]["failed"] == 0, document["failures"]
     (model,) = document["models"].values()
     assert model["scored"]["block-influence"]["steps"] == STEPS
-    assert {one["pruner"] for one in model["removals"]} == {"lowest", "greedy"}
+    assert {removal["pruner"] for removal in model["removals"]} == {"lowest", "greedy"}
     done = document["cells"]["done"]
     code, out, err = layerimp_command("bench", *scoring, *asked, *pruners, "--json")
     assert code == 0, err

@@ -104,19 +104,19 @@ def test_a_checkpoint_is_healed(
     command = ("heal", "--model", pruned, "--healer", "linear", "--set", "linear.ridges=[0.1, 1]", *text)
     code, printed, err = layerimp_command(*command, "--output", out, "--json")
     assert code == 0, err
-    told = json.loads(printed)
-    assert told["removed"] == [1, 2]
-    assert told["options"]["ridges"] == [0.1, 1.0]
-    (gap,) = told["gaps"]
+    document = json.loads(printed)
+    assert document["removed"] == [1, 2]
+    assert document["options"]["ridges"] == [0.1, 1.0]
+    (gap,) = document["gaps"]
     assert gap["gap"] == "blocks 1-2"
-    assert set(told["loss"]) == {"intact", "pruned", "healed"}
+    assert set(document["loss"]) == {"intact", "pruned", "healed"}
     record = read_record(out)
     assert record is not None
     assert record.healers == ("linear",)
     healed = AutoModelForCausalLM.from_pretrained(out)
     before = AutoModelForCausalLM.from_pretrained(pruned).state_dict()
     changed = [path for path, value in healed.state_dict().items() if not torch.equal(value, before[path])]
-    assert sorted(changed) == sorted(told["changed"])
+    assert sorted(changed) == sorted(document["changed"])
     assert "## Healed" in (out / "README.md").read_text()
     code, printed, err = layerimp_command(*command, "--output", out, "--overwrite")
     assert code == 0, err
@@ -136,11 +136,11 @@ def test_a_healed_checkpoint_is_healed_further(
     command = ("heal", "--model", tmp_path / "first", "--healer", "rescale", *text, "--output", tmp_path / "second")
     code, printed, err = layerimp_command(*command, "--json")
     assert code == 0, err
-    told = json.loads(printed)
-    assert list(told["loss"]) == ["intact", "pruned", "healed_before", "healed"]
-    losses = told["loss"]
+    document = json.loads(printed)
+    assert list(document["loss"]) == ["intact", "pruned", "healed_before", "healed"]
+    losses = document["loss"]
     lost = losses["pruned"] - losses["intact"]
-    assert told["recovered"] == (None if lost <= 0 else pytest.approx((losses["pruned"] - losses["healed"]) / lost))
+    assert document["recovered"] == (None if lost <= 0 else pytest.approx((losses["pruned"] - losses["healed"]) / lost))
     _, printed, _ = layerimp_command("heal", "--model", pruned, *text, "--output", tmp_path / "again", "--json")
     assert losses["pruned"] == pytest.approx(json.loads(printed)["loss"]["pruned"])
     assert f"healed before {losses['healed_before']:.3f}" in (tmp_path / "second" / "README.md").read_text()
@@ -366,29 +366,29 @@ def test_a_dry_run_says_what_would_be_healed_and_reads_no_weights(
     times = HealingForecast.model_validate_json(out, strict=True).time
     assert all(seconds is not None and seconds > 0 for _, seconds in times)
     assert "time, an estimate: healing about " in shown
-    found = json.loads(out)
+    forecast = json.loads(out)
     code, out, err = layerimp_command(*command, "--json")
     assert code == 0, err
     done = json.loads(out)
     for name in ("model", "teacher", "removed", "healer", "options"):
-        assert found[name] == done[name]
-    assert found["tokens"] >= done["calibration"]["tokens"]
-    assert found["gaps"] == ["blocks 1, 2"]
+        assert forecast[name] == done[name]
+    assert forecast["tokens"] >= done["calibration"]["tokens"]
+    assert forecast["gaps"] == ["blocks 1, 2"]
     for name, directory in (("teacher", model_dir), ("pruned", tmp_path / "out")):
         model = AutoModelForCausalLM.from_pretrained(directory)
-        assert found["sizes"][name]["blocks"] == model.config.num_hidden_layers
-        assert found["sizes"][name]["parameters"] == sum(one.numel() for one in model.parameters())
-    assert found["memory"]["weights"] == 4 * sum(one["parameters"] for one in found["sizes"].values())
-    for told in ("gaps: blocks 1, 2", f"beside {model_dir}, by distill", "distill: all blocks learn, 4 rows a step: "):
-        assert told in " ".join(shown.split())
-    free = decimal(10**9 - 4 * found["sizes"]["teacher"]["parameters"])
+        assert forecast["sizes"][name]["blocks"] == model.config.num_hidden_layers
+        assert forecast["sizes"][name]["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert forecast["memory"]["weights"] == 4 * sum(size["parameters"] for size in forecast["sizes"].values())
+    for words in ("gaps: blocks 1, 2", f"beside {model_dir}, by distill", "distill: all blocks learn, 4 rows a step: "):
+        assert words in " ".join(shown.split())
+    free = decimal(10**9 - 4 * forecast["sizes"]["teacher"]["parameters"])
     assert f"where {free} are free" in " ".join(shown.split()), "the pruned model shares its weights"
     code, _, err = layerimp_command(*command, "--dry-run")
     assert (code, "exists" in err) == (2, True)
     other = ("--healer", "distill", "--set", "distill.steps=1", "--output", tmp_path / "other")
     code, _, err = layerimp_command("heal", "--model", pruned, *text, *other)
     assert code == 0, err
-    ahead, told = (
+    ahead, during = (
         re.findall(r"blocks learn, 4 rows a step: .*?, where", " ".join(each.split())) for each in (shown, err)
     )
-    assert ahead == told != [], "in the bytes of the dtype that the models compute in"
+    assert ahead == during != [], "in the bytes of the dtype that the models compute in"

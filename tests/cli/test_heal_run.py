@@ -35,26 +35,26 @@ def test_healed_models_stand_beside_the_unhealed_ones(
     heal = ("--heal", "rescale", "--heal", "ls=linear", "--set", "ls.ridges=[0.1]")
     code, printed, err = layerimp_command(*command, *heal, "--output", out, "--json")
     assert code == 0, err
-    told = by_label(printed)
+    results = by_label(printed)
     scorers = ["block-influence", "random", "depth"]
     labels = {"original", *scorers, *(f"{scorer}+{healer}" for scorer in scorers for healer in ("rescale", "ls"))}
     for part in ("metrics", "footprint"):
-        assert told[part].keys() == labels
-    assert told["retained_worst"].keys() == labels - {"original"} == set(told["order"])
-    healed = told["scorers"]["block-influence"]["healed"]
+        assert results[part].keys() == labels
+    assert results["retained_worst"].keys() == labels - {"original"} == set(results["order"])
+    healed = results["scorers"]["block-influence"]["healed"]
     assert healed.keys() == {"rescale", "ls"}
-    for name, one in healed.items():
-        assert one["checkpoint"] == str(out / "checkpoints" / f"block-influence+{name}")
-        assert sorted(block for gap in one["gaps"] for block in gap["removed"]) == sorted(
-            told["scorers"]["block-influence"]["removed"]
+    for healer, model in healed.items():
+        assert model["checkpoint"] == str(out / "checkpoints" / f"block-influence+{healer}")
+        assert sorted(block for gap in model["gaps"] for block in gap["removed"]) == sorted(
+            results["scorers"]["block-influence"]["removed"]
         )
-        assert set(one["loss"]) == {"intact", "pruned", "healed"}
-        lost = one["loss"]["pruned"] - one["loss"]["intact"]
-        assert one["recovered"] is None or one["recovered"] == pytest.approx(
-            (one["loss"]["pruned"] - one["loss"]["healed"]) / lost
+        assert set(model["loss"]) == {"intact", "pruned", "healed"}
+        lost = model["loss"]["pruned"] - model["loss"]["intact"]
+        assert model["recovered"] is None or model["recovered"] == pytest.approx(
+            (model["loss"]["pruned"] - model["loss"]["healed"]) / lost
         )
-    assert told["baselines"]["depth"]["healed"].keys() == {"rescale", "ls"}
-    assert told["baselines"]["depth"]["healed"]["ls"]["checkpoint"] is None  # baselines are not kept
+    assert results["baselines"]["depth"]["healed"].keys() == {"rescale", "ls"}
+    assert results["baselines"]["depth"]["healed"]["ls"]["checkpoint"] is None  # baselines are not kept
     assert {path.name for path in (out / "checkpoints").iterdir()} == {
         "block-influence", "block-influence+rescale", "block-influence+ls",
     }  # fmt: skip
@@ -99,10 +99,10 @@ def test_plans_of_the_same_blocks_share_a_healed_model(
     twins = ("--scorer", "twin=block-influence", "--no-baselines", "--heal", "rescale")
     code, printed, err = layerimp_command(*command, *twins, "--json")
     assert code == 0, err
-    told = by_label(printed)
+    results = by_label(printed)
     assert len(calls) == 1
-    assert told["metrics"]["twin+rescale"] == told["metrics"]["block-influence+rescale"]
-    assert told["scorers"]["twin"]["healed"] == told["scorers"]["block-influence"]["healed"]
+    assert results["metrics"]["twin+rescale"] == results["metrics"]["block-influence+rescale"]
+    assert results["scorers"]["twin"]["healed"] == results["scorers"]["block-influence"]["healed"]
 
 
 def test_a_healer_that_fails_leaves_the_rest(
@@ -115,11 +115,11 @@ def test_a_healer_that_fails_leaves_the_rest(
     heal = ("--heal", "rescale", "--heal", "linear", "--no-baselines", "--output", tmp_path / "out")
     code, printed, _ = layerimp_command(*command, *heal, "--json")
     assert code == 1
-    told = by_label(printed)
-    assert "healer 'rescale'" in told["failed"]["block-influence+rescale"]
-    assert "oops" in told["failed"]["block-influence+rescale"]
-    assert told["scorers"]["block-influence"]["healed"].keys() == {"linear"}
-    assert "block-influence+rescale" not in told["metrics"]
+    results = by_label(printed)
+    assert "healer 'rescale'" in results["failed"]["block-influence+rescale"]
+    assert "oops" in results["failed"]["block-influence+rescale"]
+    assert results["scorers"]["block-influence"]["healed"].keys() == {"linear"}
+    assert "block-influence+rescale" not in results["metrics"]
     assert not (tmp_path / "out" / "checkpoints" / "block-influence+rescale").exists()
 
 
@@ -221,7 +221,7 @@ def test_the_training_split_of_a_task_is_further_text(
         def heal(self, case: Case) -> list[Repair]:
             for texts, batches in ((seen, case.further), (drawn, [*case.batches, *case.held_out])):
                 texts.extend(
-                    tokenizer.decode(row, skip_special_tokens=True) for one in batches for row in one["input_ids"]
+                    tokenizer.decode(row, skip_special_tokens=True) for batch in batches for row in batch["input_ids"]
                 )
             return [Repair(gap, "nothing") for gap in case.gaps]
 

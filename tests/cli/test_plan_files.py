@@ -26,9 +26,9 @@ def test_score_and_prune_and_plans(layerimp_command: Run, scoring: list[object],
     assert "removed" not in by_label(out)["scorers"]["avss"]
     code, out, err = layerimp_command("prune", *scoring[:2], "--blocks", "3,1", "--output", tmp_path / "a", "--json")
     assert code == 0, err
-    found = by_label(out)["scorers"]["blocks"]
-    assert found["removed"] == [3, 1]
-    expected = AutoModelForCausalLM.from_pretrained(found["checkpoint"]).state_dict()
+    pruned = by_label(out)["scorers"]["blocks"]
+    assert pruned["removed"] == [3, 1]
+    expected = AutoModelForCausalLM.from_pretrained(pruned["checkpoint"]).state_dict()
     code, out, err = layerimp_command(
         "prune", *scoring[:2], "--plan", tmp_path / "a" / "plan.json", "--output", tmp_path / "b", "--json"
     )

@@ -9,8 +9,8 @@ from support.mood import Run
 
 
 def test_what_is_installed_is_listed(layerimp_command: Run) -> None:
-    found = json.loads(layerimp_command("plugins", "--json")[1])["plugins"]
-    assert {plugin["name"]: plugin["status"] for plugin in found} == dict.fromkeys(
+    plugins = json.loads(layerimp_command("plugins", "--json")[1])["plugins"]
+    assert {plugin["name"]: plugin["status"] for plugin in plugins} == dict.fromkeys(
         (
             *(
                 "architectures",
@@ -32,7 +32,7 @@ def test_what_is_installed_is_listed(layerimp_command: Run) -> None:
         ),
         "ok",
     )
-    components = {plugin["name"]: plugin["components"] for plugin in found}
+    components = {plugin["name"]: plugin["components"] for plugin in plugins}
     assert components["distill"] == {"healer": ["distill"]}
     assert components["closedform"] == {"scorer": ["divergence"], "healer": ["linear", "rescale"]}
     assert components["prose"] == {}
@@ -58,9 +58,9 @@ def test_tasks_are_shown_with_the_paths_of_their_rows(layerimp_command: Run, tmp
     assert "splits: measured validation, examples train, training train\n" in out
     places = ["boolq/validation.jsonl", "super_glue/boolq/validation.parquet", "sst2/dev.jsonl"]
     assert all(f"    {tmp_path / place}\n" in out for place in places)
-    (found,) = json.loads(layerimp_command("tasks", "--show", "boolq", "--json")[1])["tasks"]
-    assert found["columns"] == ["passage", "question", "label"]
-    assert found["paths"]["validation"][0] == "DIR/boolq/validation.jsonl"
+    (task,) = json.loads(layerimp_command("tasks", "--show", "boolq", "--json")[1])["tasks"]
+    assert task["columns"] == ["passage", "question", "label"]
+    assert task["paths"]["validation"][0] == "DIR/boolq/validation.jsonl"
 
 
 def test_rows_are_fetched_of_tasks_that_are_named(layerimp_command: Run, tmp_path: Path) -> None:

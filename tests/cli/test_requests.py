@@ -126,23 +126,23 @@ def test_options_win_over_what_a_model_of_a_grid_says(tmp_path: Path) -> None:
     text = "{source: own.txt, samples: 32, packing: rows}"
     file.write_text(f"models: {{own: {{model: m, tasks: [a], calibration: {text}}}, plain: m}}\ntasks: [b]\n")
 
-    def found(**options: Any) -> list[tuple[Any, ...]]:
+    def settings(**options: Any) -> list[tuple[Any, ...]]:
         grid = grid_from(file, **options)
         recipes = [grid.recipe(label) for label in ("own", "plain")]
-        return [(one.tasks, one.calibration.source, one.calibration.samples) for one in recipes]
+        return [(recipe.tasks, recipe.calibration.source, recipe.calibration.samples) for recipe in recipes]
 
-    assert found() == [(("a",), "own.txt", 32), (("b",), None, 64)]
-    assert found(tasks=["c"]) == [(("c",), "own.txt", 32), (("c",), None, 64)]
-    assert found(samples=8) == [(("a",), "own.txt", 8), (("b",), None, 8)]
-    assert found(calibration="given.txt") == [(("a",), "given.txt", 32), (("b",), "given.txt", 64)]
+    assert settings() == [(("a",), "own.txt", 32), (("b",), None, 64)]
+    assert settings(tasks=["c"]) == [(("c",), "own.txt", 32), (("c",), None, 64)]
+    assert settings(samples=8) == [(("a",), "own.txt", 8), (("b",), None, 8)]
+    assert settings(calibration="given.txt") == [(("a",), "given.txt", 32), (("b",), "given.txt", 64)]
     assert grid_from(file, samples=8).recipe("own").calibration.packing == "rows"
 
 
 def test_a_model_of_a_grid_keeps_its_dtype_wherever_it_is(tmp_path: Path) -> None:
     file = tmp_path / "grid.yaml"
     file.write_text("models: {small: {model: hub/small, dtype: bfloat16}, plain: hub/plain}\n")
-    found = grid_from(file, model=["small=/here", "other=/there"]).models
-    assert {label: (spec.model, spec.dtype) for label, spec in found.items()} == {
+    models = grid_from(file, model=["small=/here", "other=/there"]).models
+    assert {label: (spec.model, spec.dtype) for label, spec in models.items()} == {
         "small": ("/here", "bfloat16"),
         "other": ("/there", None),
     }

@@ -32,7 +32,7 @@ def test_a_whole_run(layerimp_command: Run, scoring: list[object], task: Path, t
     assert code == 0, err
     for stage in ("load", "read", "score avss", "original: evaluate", "avss: evaluate", "random: evaluate", "save"):
         assert stage in err
-    for told in (
+    for words in (
         "normalized",
         "cumulative",
         "✗ 1st",
@@ -43,7 +43,7 @@ def test_a_whole_run(layerimp_command: Run, scoring: list[object], task: Path, t
         "1 of 4 blocks (25.00%)",
         str(out_dir),
     ):
-        assert told in " ".join(out.split()), told
+        assert words in " ".join(out.split()), words
     assert {path.name for path in out_dir.iterdir()} == {
         "recipe.json",
         "plan.json",
@@ -53,7 +53,7 @@ def test_a_whole_run(layerimp_command: Run, scoring: list[object], task: Path, t
     }
     assert layerimp_command("report", out_dir)[1] == out, "what a run showed can be shown again"
     page = (out_dir / "report.html").read_text()
-    downloads = [base64.b64decode(one).decode() for one in re.findall(r'base64,([^"]*)"', page)]
+    downloads = [base64.b64decode(encoded).decode() for encoded in re.findall(r'base64,([^"]*)"', page)]
     assert by_label(downloads[1])["scorers"]["avss"]["checkpoint"] == "checkpoints/avss"
     assert not any(str(tmp_path.parent) in text for text in (page, *downloads))
     assert f"report: {out_dir / 'report.html'}" in out.replace("\n", "")
@@ -99,28 +99,28 @@ def test_a_run_as_json(layerimp_command: Run, scoring: list[object], task: Path,
     ]
     code, out, err = layerimp_command(*arguments, "--tasks", task, "--output", tmp_path / "out", "--json")
     assert code == 0, err
-    found = by_label(out)
-    assert found["num_blocks"] == BLOCKS
-    assert set(found["scorers"]) == {"avss", "paper"}
-    for label, one in found["scorers"].items():
-        assert len(one["scores"]) == BLOCKS
-        assert all(len(column) == BLOCKS for column in one["columns"].values())
-        lowest = min(range(BLOCKS), key=lambda block: (one["scores"][block], -block))
-        assert one["removed"] == [lowest]
-        weights = load_file(Path(one["checkpoint"]) / "model.safetensors")
-        assert found["parameters"]["pruned"][label] == sum(w.numel() for w in weights.values())
-        before, after = (found["metrics"][key]["mood"]["acc"] for key in ("original", label))
+    results = by_label(out)
+    assert results["num_blocks"] == BLOCKS
+    assert set(results["scorers"]) == {"avss", "paper"}
+    for label, scorer in results["scorers"].items():
+        assert len(scorer["scores"]) == BLOCKS
+        assert all(len(column) == BLOCKS for column in scorer["columns"].values())
+        lowest = min(range(BLOCKS), key=lambda block: (scorer["scores"][block], -block))
+        assert scorer["removed"] == [lowest]
+        weights = load_file(Path(scorer["checkpoint"]) / "model.safetensors")
+        assert results["parameters"]["pruned"][label] == sum(w.numel() for w in weights.values())
+        before, after = (results["metrics"][key]["mood"]["acc"] for key in ("original", label))
         assert before.keys() == set(Measured.model_fields)
         assert before["flips"] is None
         assert after["flips"]["to_right"] - after["flips"]["to_wrong"] == pytest.approx(
             (after["value"] - before["value"]) * after["documents"]
         )
-        kept = found["retention"][label]["mood"]["acc"]
+        kept = results["retention"][label]["mood"]["acc"]
         assert kept == pytest.approx(after["value"] / before["value"])
-        assert found["retained"][label]["mood"] is None  # at chance, as a random model is
-        assert found["retained_worst"][label] is None
-        assert found["footprint"][label]["parameters"] == found["parameters"]["pruned"][label]
-    assert found["output"] == str(tmp_path / "out")
+        assert results["retained"][label]["mood"] is None  # at chance, as a random model is
+        assert results["retained_worst"][label] is None
+        assert results["footprint"][label]["parameters"] == results["parameters"]["pruned"][label]
+    assert results["output"] == str(tmp_path / "out")
 
 
 def test_baselines_keep_a_measured_run_company(
@@ -147,16 +147,19 @@ def test_baselines_keep_a_measured_run_company(
     code, out, err = layerimp_command(*arguments, "--output", tmp_path / "out")
     assert code == 0, err
     assert "note: evaluated as well: random, depth (--no-baselines leaves them out)" in err
-    found = by_label(out)
+    results = by_label(out)
     labels = {"avss", "block-influence", "random", "depth"}
-    assert set(found["scorers"]) == {"avss", "block-influence"}
-    assert {label: one["checkpoint"] for label, one in found["baselines"].items()} == {"random": None, "depth": None}
-    assert set(found["metrics"]) == set(found["footprint"]) == labels | {"original"}
-    assert set(found["order"]) == set(found["parameters"]["pruned"]) == labels
+    assert set(results["scorers"]) == {"avss", "block-influence"}
+    assert {label: baseline["checkpoint"] for label, baseline in results["baselines"].items()} == {
+        "random": None,
+        "depth": None,
+    }
+    assert set(results["metrics"]) == set(results["footprint"]) == labels | {"original"}
+    assert set(results["order"]) == set(results["parameters"]["pruned"]) == labels
     assert {path.name for path in (tmp_path / "out" / "checkpoints").iterdir()} == {"avss", "block-influence"}
     # Scorers that remove the same blocks share one evaluation.
-    parts = found["scorers"] | found["baselines"]
-    assert len(measured) == 1 + len({frozenset(one["removed"]) for one in parts.values()})
+    parts = results["scorers"] | results["baselines"]
+    assert len(measured) == 1 + len({frozenset(scorer["removed"]) for scorer in parts.values()})
     recipe = json.loads((tmp_path / "out" / "recipe.json").read_text())
     assert list(recipe["baselines"]) == ["random", "depth"]
     code, out, err = layerimp_command(*arguments, "--no-baselines")

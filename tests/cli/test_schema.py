@@ -127,7 +127,10 @@ def downloads(directory: Path) -> Iterator[str]:
 
 def test_every_command_that_prints_json_is_tried() -> None:
     commands = get_command(app).commands
-    options = {name: {option for one in command.params for option in one.opts} for name, command in commands.items()}
+    options = {
+        name: {option for parameter in command.params for option in parameter.opts}
+        for name, command in commands.items()
+    }
     printing = {name for name, known in options.items() if known & {"--json", "--format"}}
     assert {line.split()[0] for line, _ in PRINTED} == printing == set(commands)
 
@@ -167,8 +170,8 @@ def test_no_key_is_unknown_or_unexplained(name: str) -> None:
         by_label = isinstance(part["additionalProperties"], dict)
         assert by_label or part["additionalProperties"] is False, where
         for key, value in part["properties"].items():
-            told = value | schema["$defs"][value["$ref"].rpartition("/")[2]] if "$ref" in value else value
-            assert by_label or told.get("description"), f"{where}: {key}"
+            field = value | schema["$defs"][value["$ref"].rpartition("/")[2]] if "$ref" in value else value
+            assert by_label or field.get("description"), f"{where}: {key}"
 
 
 @pytest.mark.parametrize(
@@ -241,9 +244,9 @@ def test_what_is_refused_is_refused_by_both(kind: type[Any], text: str) -> None:
 def test_the_recipes_of_the_pages() -> None:
     checked = 0
     for page in pages.pages():
-        found = pages.blocks(page.read_text())
-        files = {block.title: block.code for block in found if block.is_file and block.language == "yaml"}
-        for arguments in (line for block in found for line in pages.command_lines(block.code)):
+        blocks = pages.blocks(page.read_text())
+        files = {block.title: block.code for block in blocks if block.is_file and block.language == "yaml"}
+        for arguments in (line for block in blocks for line in pages.command_lines(block.code)):
             if "--recipe" in arguments and (text := files.get(arguments[arguments.index("--recipe") + 1])):
                 published("grid" if arguments[0] == "bench" else "recipe").validate(yaml.safe_load(text))
                 checked += 1

@@ -23,22 +23,22 @@ from layerimp.testing import BLOCKS, tiny_tokenizer
 
 def left_of(model: Any, halves: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
     """The weights of a Llama whose blocks have the attention of one and the MLP of another, by their new names."""
-    found = {}
+    weights = {}
     for name, tensor in model.state_dict().items():
         head, _, rest = name.partition("layers.")
         if not rest:
-            found[name] = tensor
+            weights[name] = tensor
             continue
         block, _, inside = rest.partition(".")
         half = 0 if inside.startswith(("self_attn.", "input_layernorm.")) else 1
         for new, old in enumerate(halves):
             if old[half] == int(block):
-                found[f"{head}layers.{new}.{inside}"] = tensor
-    return found
+                weights[f"{head}layers.{new}.{inside}"] = tensor
+    return weights
 
 
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 EXPECTED = [(0, 0), (1, 2), (3, 3)]
@@ -49,16 +49,16 @@ def test_a_seam_is_cut_by_name_and_by_plan(layerimp_command: Run, model_dir: Pat
     out = tmp_path / "named"
     code, printed, err = layerimp_command("prune", "--model", model_dir, "--blocks", "1/2", "--output", out, "--json")
     assert code == 0, err
-    told = by_label(printed)
-    assert told["scorers"]["blocks"]["removed"] == ["1/2"]
+    results = by_label(printed)
+    assert results["scorers"]["blocks"]["removed"] == ["1/2"]
     pruned = out / "checkpoints" / "blocks"
     intact = AutoModelForCausalLM.from_pretrained(model_dir)
     loaded = AutoModelForCausalLM.from_pretrained(pruned)
     assert loaded.config.num_hidden_layers == BLOCKS - 1
     assert same(loaded.state_dict(), left_of(intact, EXPECTED))
     counts = [sum(p.numel() for p in model.parameters()) for model in (intact, loaded)]
-    assert told["parameters"] == {"original": counts[0], "pruned": {"blocks": counts[1]}}
-    assert told["bytes"]["pruned"]["blocks"] == 4 * counts[1]
+    assert results["parameters"] == {"original": counts[0], "pruned": {"blocks": counts[1]}}
+    assert results["bytes"]["pruned"]["blocks"] == 4 * counts[1]
     record = read_record(pruned)
     assert record is not None
     assert (record.num_blocks, record.removed) == (BLOCKS, ("1/2",))
@@ -82,9 +82,9 @@ def test_a_run_cuts_a_seam_and_the_weakest_of_the_other_blocks(
     arguments = ["run", *scoring, "--scorer", "block-influence", "--recipe", tmp_path / "recipe.yaml"]
     code, printed, err = layerimp_command(*arguments, "--json")
     assert code == 0, err
-    one = by_label(printed)["scorers"]["block-influence"]
-    assert one["removed"][0] == "1/2"
-    assert one["removed"][1] in (0, 3)
+    scorer = by_label(printed)["scorers"]["block-influence"]
+    assert scorer["removed"][0] == "1/2"
+    assert scorer["removed"][1] in (0, 3)
     code, printed, err = layerimp_command(*arguments)
     assert code == 0, err
     assert printed.count("½ 1st (1/2)") == 2

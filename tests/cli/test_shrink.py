@@ -102,12 +102,12 @@ def test_one_checkpoint_lies_in_the_output_itself(
 def test_what_is_measured_is_what_is_written(layerimp_command: Run, made: tuple[Path, str], model_dir: Path) -> None:
     """The divergence in the report is that of the written files, on the rows that the record keeps apart."""
     small = made[0] / "small"
-    told = json.loads((small / "shrink.json").read_text())
+    report = json.loads((small / "shrink.json").read_text())
     code, compared, err = layerimp_command("compare", model_dir, small, "--tasks", "none", "--max-length", 16, "--json")
     assert code == 0, err
     (fidelity,) = json.loads(compared)["fidelity"].values()
-    assert told["fidelity"]["divergence"]["mean"] == pytest.approx(fidelity["divergence"]["mean"], rel=1e-5)
-    assert told["fidelity"]["agreement"] == fidelity["agreement"]
+    assert report["fidelity"]["divergence"]["mean"] == pytest.approx(fidelity["divergence"]["mean"], rel=1e-5)
+    assert report["fidelity"]["agreement"] == fidelity["agreement"]
 
 
 def test_the_summary_fits_a_screen(made: tuple[Path, str]) -> None:
@@ -219,11 +219,11 @@ def test_an_interrupted_command_goes_on_to_the_same_bits(
     code, _, err = layerimp_command(*command, *TRAINING, "--output", "again")
     assert code == 0, err
     assert len(repeated) == 2 - stages
-    expected, found = (
+    expected, resumed = (
         AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "again")
     )
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    assert resumed.keys() == expected.keys()
+    assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
 
 
 def test_a_larger_model_than_memory_is_pruned_in_its_files(
@@ -267,17 +267,17 @@ def test_a_classifier_shrinks(layerimp_command: Run, classifier: Path, calibrati
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (("--minutes", -1), "--minutes -1 is no length of a training"),
         (("--minutes", 1, "--set", "distill.minutes=2"), "given twice"),
         (("--calibration", "no.jsonl"), "does not exist"),
     ],
 )
-def test_wrong_options(layerimp_command: Run, model_dir: Path, tmp_path: Path, options: Any, told: str) -> None:
+def test_wrong_options(layerimp_command: Run, model_dir: Path, tmp_path: Path, options: Any, message: str) -> None:
     code, printed, err = layerimp_command("shrink", model_dir, "--output", tmp_path / "small", *options)
     assert (code, printed) == (2, "")
-    assert told in err
+    assert message in err
     assert not (tmp_path / "small").exists()
 
 

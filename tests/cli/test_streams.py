@@ -114,10 +114,10 @@ def test_what_a_component_prints_is_for_stderr(
 )
 def test_a_refusal_is_a_document_too(layerimp_command: Run, arguments: list[object], kind: str, said: str) -> None:
     code, out, err = layerimp_command(*arguments, "--json")
-    found = as_error(out)
-    assert (code, found["exit_code"], found["kind"]) == (2, 2, kind)
-    assert said in found["message"]
-    assert err.splitlines()[-1] == f"layerimp: {found['message']}"
+    error = as_error(out)
+    assert (code, error["exit_code"], error["kind"]) == (2, 2, kind)
+    assert said in error["message"]
+    assert err.splitlines()[-1] == f"layerimp: {error['message']}"
     assert layerimp_command(*arguments) == (code, "", err)
 
 

@@ -32,10 +32,10 @@ def test_whatever_is_not_exact_has_a_reason() -> None:
 
 def test_counts_are_those_of_the_rows() -> None:
     head, rows = tables.counts()
-    found = {row[0]: dict(zip(head[1:], map(int, row[1:]), strict=True)) for row in rows}
+    counts = {row[0]: dict(zip(head[1:], map(int, row[1:]), strict=True)) for row in rows}
     for name, title in tables.HEADS.items():
         others = [row[1] for row in tables.others(name)[1]]
-        blocks = found[f"{title}, blocks"]
+        blocks = counts[f"{title}, blocks"]
         assert blocks["in part"] == sum(outcome.endswith(" exact") for outcome in others)
         assert blocks["refused"] == others.count("refused")
         assert blocks["tried"] - blocks["exact"] == len(others) - others.count("exact")

@@ -49,14 +49,16 @@ def fidelities(model: str) -> dict[tuple[int, bool], dict[str, Any]]:
 
 def test_agreement_falls_further_than_copying() -> None:
     for model, quarter in {"starter": 3, "smollm2": 7, "gemma": 4}.items():
-        found = fidelities(model)[quarter, False]
-        assert 1 - found["agreement"] > found["copying"]["intact"] - found["copying"]["accuracy"]
+        fidelity = fidelities(model)[quarter, False]
+        assert 1 - fidelity["agreement"] > fidelity["copying"]["intact"] - fidelity["copying"]["accuracy"]
 
 
 def test_healing_brings_back_a_part_of_the_divergence() -> None:
     regained, copied = {}, {}
     for model, counts in {"starter": (1, 3), "smollm2": (4, 7), "gemma": (2, 4)}.items():
-        pairs = [(found[count, False], found[count, True]) for found in [fidelities(model)] for count in counts]
+        pairs = [
+            (measured[count, False], measured[count, True]) for measured in [fidelities(model)] for count in counts
+        ]
         regained[model] = [1 - after["divergence"]["mean"] / before["divergence"]["mean"] for before, after in pairs]
         copied[model] = [after["copying"]["accuracy"] - before["copying"]["accuracy"] for before, after in pairs]
     assert all(0.28 < share < 0.7 for shares in regained.values() for share in shares)
@@ -65,9 +67,9 @@ def test_healing_brings_back_a_part_of_the_divergence() -> None:
 
 
 def test_the_median_of_the_classifier_falls_while_mean_and_tail_rise() -> None:
-    found = fidelities("sst2")
+    measured = fidelities("sst2")
     for count in (1, 2):
-        before, after = (found[count, healed] for healed in (False, True))
+        before, after = (measured[count, healed] for healed in (False, True))
         assert before["predictions"] == after["predictions"] == 32
         assert after["divergence"]["median"] < before["divergence"]["median"]
         assert all(after["divergence"][name] > before["divergence"][name] for name in ("mean", "p99"))

@@ -19,10 +19,10 @@ NOTEBOOKS = notebooks.notebooks()
 def test_what_a_notebook_shows_is_current(path: Path, tmp_path: Path) -> None:
     shown = notebooks.read(path)
     nbformat.validate(shown)
-    found = notebooks.executed(shown, tmp_path)
-    nbformat.validate(found)
+    executed = notebooks.executed(shown, tmp_path)
+    nbformat.validate(executed)
     page = path.relative_to(ROOT)
-    assert notebooks.same(shown, found), f"python docs/tools/regenerate.py {page} brings up to date"
+    assert notebooks.same(shown, executed), f"python docs/tools/regenerate.py {page} brings up to date"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.name for path in NOTEBOOKS])
@@ -52,16 +52,16 @@ class Shown:
 
 
 def test_cells_run_as_in_jupyter(tmp_path: Path) -> None:
-    found = notebooks.executed(made("x = 1\nprint(x)\nx + 1", "x", "x = 3", SHOWN + "Shown()", ""), tmp_path)
-    nbformat.validate(found)
-    outputs = [cell["outputs"] for cell in found["cells"]]
-    assert [one["output_type"] for one in outputs[0]] == ["stream", "execute_result"]
+    executed = notebooks.executed(made("x = 1\nprint(x)\nx + 1", "x", "x = 3", SHOWN + "Shown()", ""), tmp_path)
+    nbformat.validate(executed)
+    outputs = [cell["outputs"] for cell in executed["cells"]]
+    assert [output["output_type"] for output in outputs[0]] == ["stream", "execute_result"]
     assert outputs[0][0]["text"] == ["1\n"]
     assert outputs[0][1]["data"] == {"text/plain": ["2"]}
     assert outputs[1][0]["data"] == {"text/plain": ["1"]}
     assert outputs[2] == outputs[4] == []
     assert outputs[3][0]["data"].keys() == {"text/html", "text/plain"}
-    assert [cell["execution_count"] for cell in found["cells"]] == [1, 2, 3, 4, 5]
+    assert [cell["execution_count"] for cell in executed["cells"]] == [1, 2, 3, 4, 5]
     with pytest.raises(ZeroDivisionError):
         notebooks.executed(made("1 / 0"), tmp_path)
 

@@ -202,8 +202,8 @@ def test_commands_and_options_exist(page: Path) -> None:
         for name, *arguments in [] if usage else pages.command_lines(block.code):
             with commands[name].make_context(name, arguments):
                 pass
-    params = [one for command in commands.values() for one in command.params]
-    known = {option for one in params for option in (*one.opts, *one.secondary_opts)} | FOREIGN
+    params = [parameter for command in commands.values() for parameter in command.params]
+    known = {option for parameter in params for option in (*parameter.opts, *parameter.secondary_opts)} | FOREIGN
     for span in re.findall(r"`([^`\n]+)`", pages.FENCE.sub("", text)):
         if span.startswith(("--", "layerimp ")):
             assert set(re.findall(r"(?<!\S)--[a-z][a-z-]*", span)) <= known, span
@@ -294,7 +294,11 @@ def test_every_component_has_its_place_and_its_options_are_described() -> None:
             assert f"`{name}`" in listed
             page = ((DOCS / overview).parent / reference.page_of(kind, name).split("#")[0]).read_text()
             table = reference.expanded(
-                next(found[0] for found in reference.DIRECTIVE.finditer(page) if found[2].split() == [kind, name])
+                next(
+                    directive[0]
+                    for directive in reference.DIRECTIVE.finditer(page)
+                    if directive[2].split() == [kind, name]
+                )
             )
             for option, field in registry().get(kind, name).Config.model_fields.items():
                 assert f"| `{option}` |" in table
@@ -303,9 +307,9 @@ def test_every_component_has_its_place_and_its_options_are_described() -> None:
 
 def test_other_peoples_plugins_are_not_asked_to_have_a_page(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = install("theirs", layerimp_scorers=lambda: [type("Theirs", (layerimp_step.Step,), {"name": "theirs"})])
-    found = Registry(PluginHost([*entry_points(group="layerimp"), theirs]))
-    assert "theirs" in found.names("scorer")
-    monkeypatch.setattr(catalog, "registry", lambda: found)
+    with_theirs = Registry(PluginHost([*entry_points(group="layerimp"), theirs]))
+    assert "theirs" in with_theirs.names("scorer")
+    monkeypatch.setattr(catalog, "registry", lambda: with_theirs)
     listed = reference.expanded("<!-- generated: components scorer -->")
     assert "`avss`" in listed
     assert "theirs" not in listed
@@ -328,10 +332,10 @@ def test_every_field_has_its_place() -> None:
     for name, model in documents.described_models().items():
         assert f"<!-- generated: fields {name} -->" in recipe
         assert all(field.description for field in model.model_fields.values()), name
-    shown = [found for found in reference.DIRECTIVE.finditer(files) if found[1] == "documents"]
-    names = [name for found in shown for name in found[2].split()]
+    shown = [directive for directive in reference.DIRECTIVE.finditer(files) if directive[1] == "documents"]
+    names = [name for directive in shown for name in directive[2].split()]
     assert names == [name for name in DESCRIBED if name not in documents.SHOWN_ELSEWHERE]
-    listed = "".join(reference.expanded(found[0]) for found in shown)
+    listed = "".join(reference.expanded(directive[0]) for directive in shown)
     for name in names:
         for part in documents.parts(model_of(name)):
             assert part.__doc__

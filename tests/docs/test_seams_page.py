@@ -29,10 +29,10 @@ def test_the_pages_show_every_model() -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_a_difference_is_the_mean_over_the_draws(model: str) -> None:
     lines = seams_compared.results()[model]
-    found = seams_compared.compared(model)
+    comparisons = seams_compared.compared(model)
     methods, counts = ({line[key] for line in lines} for key in ("method", "count"))
-    assert len(found) >= len(methods) * len(counts)
-    for _, (method, count, healer, *_, shown, _) in found:
+    assert len(comparisons) >= len(methods) * len(counts)
+    for _, (method, count, healer, *_, shown, _) in comparisons:
         place = method, count, "" if healer == "none" else healer
         losses: dict[str, list[float]] = {"all": [], "blocks": []}
         for line in lines:
@@ -49,9 +49,9 @@ def test_the_drawing_is_current() -> None:
 
 def test_seams_are_worth_what_the_page_says() -> None:
     every = [cells for model in MODELS for _, cells in seams_compared.compared(model)]
-    unhealed, healed = ([one for one in every if (one[2] == "none") == bare] for bare in (True, False))
-    searched = [one[-1] for one in unhealed if one[0] in ("perplexity:greedy", "block-influence")]
+    unhealed, healed = ([cells for cells in every if (cells[2] == "none") == bare] for bare in (True, False))
+    searched = [cells[-1] for cells in unhealed if cells[0] in ("perplexity:greedy", "block-influence")]
     assert any("better" in verdict for verdict in searched)
     assert not any("worse" in verdict for verdict in searched)
-    assert not any("better" in one[-1] for one in healed)
-    assert {one[0] for one in healed if "worse" in one[-1]} == {"lrp"}
+    assert not any("better" in cells[-1] for cells in healed)
+    assert {cells[0] for cells in healed if "worse" in cells[-1]} == {"lrp"}

@@ -38,7 +38,7 @@ def test_the_page_says_what_the_table_bears() -> None:
     head, rows = trained.table()
     named = [dict(zip(head, row, strict=True)) for row in rows]
 
-    def found(without: str, *options: str) -> dict[int, float]:
+    def recovered(without: str, *options: str) -> dict[int, float]:
         """What is recovered, by minutes, of the rows with these options."""
         return {
             int(row["minutes"]): float(row["recovered"].rstrip("%"))
@@ -47,11 +47,14 @@ def test_the_page_says_what_the_table_bears() -> None:
         }
 
     smollm2 = "12-15, 17, 25-26"
-    assert max(found(smollm2, "first=linear", "learns=all").values()) > max(found(smollm2, "learns=all").values()) + 10
-    quick = found("1, 2, 4", "first=linear", "learns=all", "rate=5e-4", "rows=16")
+    assert (
+        max(recovered(smollm2, "first=linear", "learns=all").values())
+        > max(recovered(smollm2, "learns=all").values()) + 10
+    )
+    quick = recovered("1, 2, 4", "first=linear", "learns=all", "rate=5e-4", "rows=16")
     assert len(quick) == 2
     assert quick[max(quick)] < quick[min(quick)]
-    (slow,) = found("1, 2, 4", "first=linear", "learns=all", "rate=1e-4", "rows=16").values()
+    (slow,) = recovered("1, 2, 4", "first=linear", "learns=all", "rate=1e-4", "rows=16").values()
     assert slow > max(quick.values()) + 10
 
 

@@ -84,13 +84,13 @@ def test_a_page_that_cannot_be_written_is_named(
 
 
 def test_formulas_become_mathml_and_code_stays() -> None:
-    found = with_mathml(f"a $S_l < 1$ and `$HOME`, ``a ` $b``, \\$5\n\n{CODE}\n$$\n\\frac{{a}}{{b}}\n$$\n\n{CODE}")
-    assert found.count("<math") == 2
-    assert '<span class="formula"><math' in found
-    assert '\n<div class="formula"><math' in found
-    assert "<mfrac>" in found
-    assert "`$HOME`, ``a ` $b``, \\$5" in found
-    assert found.count(CODE) == 2
+    page = with_mathml(f"a $S_l < 1$ and `$HOME`, ``a ` $b``, \\$5\n\n{CODE}\n$$\n\\frac{{a}}{{b}}\n$$\n\n{CODE}")
+    assert page.count("<math") == 2
+    assert '<span class="formula"><math' in page
+    assert '\n<div class="formula"><math' in page
+    assert "<mfrac>" in page
+    assert "`$HOME`, ``a ` $b``, \\$5" in page
+    assert page.count(CODE) == 2
 
 
 def test_markdown_leaves_a_formula_as_it_is() -> None:
@@ -130,6 +130,6 @@ def test_what_is_short_stays_whole(browser: Any) -> None:
     page.set_content(SHOWN)
     before = page.inner_text("pre")
     page.add_script_tag(path=DOCS / "javascripts" / "whole.js")
-    whole = page.evaluate("[...document.querySelectorAll('.whole')].map(one => one.textContent)")
+    whole = page.evaluate("[...document.querySelectorAll('.whole')].map(element => element.textContent)")
     assert whole == ["--max-length", "97.9% ± 0.7% (0.6%)", "--max-length", "--ratio"]
     assert page.inner_text("pre") == before

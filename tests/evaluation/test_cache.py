@@ -108,15 +108,15 @@ def test_the_fingerprint_follows_code_that_comes_with_a_model(tmp_path: Path, mo
         (package / "own.py").write_text(
             "from transformers import LlamaForCausalLM\n\n\nclass Own(LlamaForCausalLM):\n    pass\n"
         )
-    found = []
+    fingerprints = []
     for folder in ("first", "again", "other"):
         monkeypatch.syspath_prepend(str(tmp_path / folder))
         for name in ("transformers_modules", "transformers_modules.own"):
             monkeypatch.delitem(sys.modules, name, raising=False)
         model = tiny("llama")
         model.__class__ = importlib.import_module("transformers_modules.own").Own
-        found.append(model_fingerprint(model, None))
-    assert found[0] == found[1] != found[2]
+        fingerprints.append(model_fingerprint(model, None))
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
 def test_a_tied_weight_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,11 +82,11 @@ def comparing(comparer: Any, heard: Any = SILENT) -> tuple[Comparing, list[Any]]
 def test_the_intact_model_is_run_once_when_it_is_needed() -> None:
     ready, others = comparing(Twice())
     assert Twice.runs == 0
-    found = [ready.of(other, TEXT, "other") for other in others]
+    together = [ready.of(other, TEXT, "other") for other in others]
     assert Twice.runs == 1
-    assert all(isinstance(each, Fidelity) for each in found)
+    assert all(isinstance(each, Fidelity) for each in together)
     alone = [comparing(Twice())[0].of(other, TEXT, "other") for other in others]
-    assert found == alone
+    assert together == alone
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ def test_the_intact_model_is_run_once_when_it_is_needed() -> None:
 def test_a_comparer_that_fails_is_left_out_with_a_line(comparer: Any, expected: list[bool], said: str) -> None:
     heard = Heard()
     ready, others = comparing(comparer, heard)
-    found = [ready.of(other, TEXT, "other") for other in (*others, others[0])]
-    assert [each is not None for each in found] == expected
+    fidelities = [ready.of(other, TEXT, "other") for other in (*others, others[0])]
+    assert [each is not None for each in fidelities] == expected
     assert len(heard.lines) == 1
     assert heard.lines[0].startswith("the evaluator mine is left out: evaluator 'mine'")
     assert said in heard.lines[0]

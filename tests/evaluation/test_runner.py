@@ -41,8 +41,8 @@ class Grouping(Counting):
     name = "grouping"
 
     def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
-        found = super().evaluate(model, tokenizer)
-        return [Metric(f"{one.task}/{part}", "length", one.value) for part in (1, 2) for one in found]
+        metrics = super().evaluate(model, tokenizer)
+        return [Metric(f"{metric.task}/{part}", "length", metric.value) for part in (1, 2) for metric in metrics]
 
     def reported(self) -> frozenset[str]:
         return frozenset(f"{task}/{part}" for task in self.config.tasks for part in (1, 2))
@@ -69,8 +69,8 @@ class Alone(Counting):
 def measured(cls: type[Counting], *tasks: str, who: str = "original", **options: Any) -> list[tuple[str, float]]:
     """Measure a model, as a command does that starts anew; give the metrics."""
     evaluator = cls(cls.Config(tasks=tasks, **options))
-    found = Evaluation(tiny("llama"), None, SILENT).of({"x": evaluator}, "quality", who)  # type: ignore[arg-type]
-    return [(metric.task.removesuffix(" (x)"), metric.value) for metric in found]
+    metrics = Evaluation(tiny("llama"), None, SILENT).of({"x": evaluator}, "quality", who)  # type: ignore[arg-type]
+    return [(metric.task.removesuffix(" (x)"), metric.value) for metric in metrics]
 
 
 @pytest.fixture(autouse=True)

@@ -44,14 +44,14 @@ def test_models_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     counted("intact", 2.0)
     counted("small", 1.0)
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    found = speeds(stacks)
+    measured = speeds(stacks)
     longest = 64  # positions of the tiny model
     assert seen[:8] == [("intact", longest), ("small", longest)] * 4
-    assert found["intact"]["prefill"] == Speed(longest, (2.0,) * 3)
-    assert found["small"]["prefill"] == Speed(longest, (1.0,) * 3)
-    assert found["small"]["prefill"].times(found["intact"]["prefill"])[0] == 2
-    assert found["intact"]["decoding"].mean == pytest.approx(0.5)
-    assert found["small"]["decoding"].mean == pytest.approx(1.0)
+    assert measured["intact"]["prefill"] == Speed(longest, (2.0,) * 3)
+    assert measured["small"]["prefill"] == Speed(longest, (1.0,) * 3)
+    assert measured["small"]["prefill"].times(measured["intact"]["prefill"])[0] == 2
+    assert measured["intact"]["decoding"].mean == pytest.approx(0.5)
+    assert measured["small"]["decoding"].mean == pytest.approx(1.0)
 
 
 def test_a_classifier_only_reads(monkeypatch: pytest.MonkeyPatch) -> None:

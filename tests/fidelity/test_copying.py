@@ -24,14 +24,14 @@ def text(*rows: list[int]) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def made(one: dict[str, torch.Tensor], longest: int | None = None) -> list[tuple[list[int], list[int]]]:
+def made(inputs: dict[str, torch.Tensor], longest: int | None = None) -> list[tuple[list[int], list[int]]]:
     """The rows, and at which positions something is predicted."""
-    found = []
-    for batch, mask in repeated([one], {BOS, EOS, PAD}, longest):
+    rows = []
+    for batch, mask in repeated([inputs], {BOS, EOS, PAD}, longest):
         for ids, real, wanted in zip(batch["input_ids"], batch["attention_mask"].bool(), mask, strict=True):
             assert not wanted[~real].any()
-            found.append((ids[real].tolist(), wanted.nonzero().flatten().tolist()))
-    return found
+            rows.append((ids[real].tolist(), wanted.nonzero().flatten().tolist()))
+    return rows
 
 
 def test_rows_repeat_the_first_half_of_their_own_tokens() -> None:
@@ -61,15 +61,15 @@ def test_accuracy_is_that_of_a_loop_over_the_second_halves() -> None:
     intact = tiny()
     other = layerimp.prune(copy.deepcopy(intact), [1])
     batches, masks = zip(*repeated([padded_batch((40, 5, 31))], {PAD}), strict=True)
-    found = Intact(layerimp.find_blocks(intact), batches, masks=masks).divergence(layerimp.find_blocks(other))
+    divergence = Intact(layerimp.find_blocks(intact), batches, masks=masks).divergence(layerimp.find_blocks(other))
     right: list[list[bool]] = [[], []]
     for model, hits in zip((intact, other), right, strict=True):
         for ids, real in zip(batches[0]["input_ids"], batches[0]["attention_mask"].sum(dim=1).tolist(), strict=True):
             row = ids[:real]
             top = model(input_ids=row[None]).logits[0].argmax(dim=-1)
             hits += [int(top[place - 1]) == int(row[place]) for place in range(real // 2, real)]
-    copying = Copying.of(found)
+    copying = Copying.of(divergence)
     assert copying.intact == pytest.approx(sum(right[0]) / len(right[0]))
     assert copying.accuracy == pytest.approx(sum(right[1]) / len(right[1]))
-    assert found.count == len(right[0]) == 20 + 15
-    assert copying.divergence == found.mean > 0
+    assert divergence.count == len(right[0]) == 20 + 15
+    assert copying.divergence == divergence.mean > 0

@@ -30,13 +30,13 @@ from layerimp.testing import VOCAB, batch, padded_batch
 LOGITS = arrays(np.float64, (2, 5), elements=st.floats(-60, 60))
 
 
-def naive(intact: Any, other: Any, one: dict[str, Tensor], classes: int = VOCAB) -> list[list[tuple[float, bool]]]:
+def naive(intact: Any, other: Any, inputs: dict[str, Tensor], classes: int = VOCAB) -> list[list[tuple[float, bool]]]:
     """For each row, the divergence of every prediction and whether both top tokens are the same.
 
     Each row is read alone and without padding; a loop over tokens adds up in float64.
     """
     rows: list[list[tuple[float, bool]]] = []
-    for ids, mask in zip(one["input_ids"], one["attention_mask"].bool(), strict=True):
+    for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True):
         with torch.no_grad():
             both = [model(input_ids=ids[mask][None]).logits[0].double() for model in (intact, other)]
         rows.append([])
@@ -64,26 +64,26 @@ def test_every_prediction_is_that_of_a_loop_over_tokens(
     dtype = torch.float32 if architecture in EXPERTS else torch.float64
     intact = tiny(architecture, dtype=dtype)
     other = without_blocks(intact, 2)
-    one = padded_batch((12, 1, 9), left=left)
-    text = [*Checked([one], layerimp.find_blocks(intact))]  # which moves padding to the right
-    found = measured(intact, other, text)
-    expected = [row for row in naive(intact, other, one) if row]
+    inputs = padded_batch((12, 1, 9), left=left)
+    text = [*Checked([inputs], layerimp.find_blocks(intact))]  # which moves padding to the right
+    divergence = measured(intact, other, text)
+    expected = [row for row in naive(intact, other, inputs) if row]
     tolerance = {"rel": 1e-4, "abs": 1e-6} if dtype == torch.float32 else {"rel": 1e-9, "abs": 1e-12}
-    assert found.counts == [11, 8]
-    assert found.totals == pytest.approx([sum(value for value, _ in row) for row in expected], **tolerance)
-    assert found.agreed == [sum(same for _, same in row) for row in expected]
+    assert divergence.counts == [11, 8]
+    assert divergence.totals == pytest.approx([sum(value for value, _ in row) for row in expected], **tolerance)
+    assert divergence.agreed == [sum(same for _, same in row) for row in expected]
     flat = [value for row in expected for value, _ in row]
-    assert torch.cat(found.values).tolist() == pytest.approx(flat, rel=1e-4, abs=1e-6)
+    assert torch.cat(divergence.values).tolist() == pytest.approx(flat, rel=1e-4, abs=1e-6)
 
 
 def test_a_divergence_is_scipy_s_relative_entropy() -> None:
     generator = torch.Generator().manual_seed(1)
     intact, other = (torch.randn(7, 50, generator=generator, dtype=torch.float64) * 4 for _ in range(2))
-    found = compared(intact, other)
+    comparison = compared(intact, other)
     expected = entropy(softmax(intact.numpy(), axis=1), softmax(other.numpy(), axis=1), axis=1)
-    assert found.divergences.numpy() == pytest.approx(expected, rel=1e-10)
-    assert found.intact.tolist() == intact.argmax(dim=1).tolist()
-    assert found.own.tolist() == other.argmax(dim=1).tolist()
+    assert comparison.divergences.numpy() == pytest.approx(expected, rel=1e-10)
+    assert comparison.intact.tolist() == intact.argmax(dim=1).tolist()
+    assert comparison.own.tolist() == other.argmax(dim=1).tolist()
 
 
 @given(LOGITS, LOGITS, st.floats(-1e3, 1e3), st.floats(-1e3, 1e3))
@@ -92,23 +92,23 @@ def test_a_divergence_is_never_negative_and_a_constant_does_not_change_it(
     intact: Any, other: Any, shift: float, other_shift: float
 ) -> None:
     p, q = torch.from_numpy(intact), torch.from_numpy(other)
-    found = compared(p, q).divergences
-    assert (found >= 0).all()
+    divergences = compared(p, q).divergences
+    assert (divergences >= 0).all()
     moved = compared(p + shift, q + other_shift).divergences
-    torch.testing.assert_close(moved, found, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(moved, divergences, rtol=1e-9, atol=1e-9)
     in_single = compared(p.float(), q.float()).divergences
     assert (in_single >= 0).all()
-    torch.testing.assert_close(in_single, found, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(in_single, divergences, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_same_tensors_have_a_divergence_of_exactly_0(dtype: torch.dtype) -> None:
     intact = tiny(dtype=dtype)
-    found = measured(intact, intact, [padded_batch((12, 5, 9))])
-    assert found.mean == 0.0
-    assert found.stderr == 0.0
-    assert found.quantiles(0.5, 1.0) == [0.0, 0.0]
-    assert found.agreement == 1.0
+    divergence = measured(intact, intact, [padded_batch((12, 5, 9))])
+    assert divergence.mean == 0.0
+    assert divergence.stderr == 0.0
+    assert divergence.quantiles(0.5, 1.0) == [0.0, 0.0]
+    assert divergence.agreement == 1.0
 
 
 @pytest.mark.parametrize("vocabulary", [VOCAB, 50_000])
@@ -123,10 +123,10 @@ def test_equal_checkpoints_diverge_by_less_than_a_millionth(vocabulary: int) -> 
 
 def test_bfloat16_logits_are_compared_in_float32() -> None:
     intact = tiny(dtype=torch.bfloat16)
-    other, one = without_blocks(intact, 1), padded_batch((12, 5, 9))
-    found = measured(intact, other, [one])
-    expected = [row for row in naive(intact, other, one) if row]
-    assert found.totals == pytest.approx([sum(value for value, _ in row) for row in expected], rel=0.05)
+    other, inputs = without_blocks(intact, 1), padded_batch((12, 5, 9))
+    divergence = measured(intact, other, [inputs])
+    expected = [row for row in naive(intact, other, inputs) if row]
+    assert divergence.totals == pytest.approx([sum(value for value, _ in row) for row in expected], rel=0.05)
     logits = torch.randn(6, 300, generator=torch.Generator().manual_seed(3)).bfloat16(), torch.zeros(6, 300).bfloat16()
     wide = compared(*(each.double() for each in logits)).divergences
     torch.testing.assert_close(compared(*logits).divergences, wide, rtol=1e-5, atol=1e-6)
@@ -134,14 +134,14 @@ def test_bfloat16_logits_are_compared_in_float32() -> None:
 
 def test_a_padded_vocabulary_is_compared_on_the_tokenizer_s_ids() -> None:
     """In the vocabulary's padding, one model has a high logit; and the other model has no padding at all."""
-    intact, one = tiny(dtype=torch.float64), padded_batch((12, 5, 9))
+    intact, inputs = tiny(dtype=torch.float64), padded_batch((12, 5, 9))
     other = without_blocks(intact, 1)
-    expected = [row for row in naive(intact, other, one, classes=90) if row]
+    expected = [row for row in naive(intact, other, inputs, classes=90) if row]
     with torch.no_grad():
         other.lm_head.weight[90:] *= 100
-    found = measured(intact, other, [one], classes=90)
-    assert found.totals == pytest.approx([sum(value for value, _ in row) for row in expected], rel=1e-9)
-    assert found.agreed == [sum(same for _, same in row) for row in expected]
+    divergence = measured(intact, other, [inputs], classes=90)
+    assert divergence.totals == pytest.approx([sum(value for value, _ in row) for row in expected], rel=1e-9)
+    assert divergence.agreed == [sum(same for _, same in row) for row in expected]
     logits = torch.randn(4, 12, generator=torch.Generator().manual_seed(0))
     padded = torch.cat([logits, torch.full((4, 3), 99.0)], dim=1)
     assert not compared(padded, logits).divergences.any()
@@ -156,9 +156,9 @@ def test_no_more_logits_exist_at_once_than_allowed(monkeypatch: pytest.MonkeyPat
     ready = Intact(layerimp.find_blocks(intact), [batch(3, 12)])
     sizes.clear()
     stack = layerimp.find_blocks(other)
-    found = ready.divergence(stack)
+    divergence = ready.divergence(stack)
     sizes = sizes[2:]  # the head's own proof calls it twice, on 8 tokens
-    assert found.count == 33
+    assert divergence.count == 33
     assert max(sizes) <= 5 * VOCAB
     assert len(sizes) == 2 * 7
 
@@ -185,13 +185,13 @@ def test_the_intact_model_is_not_needed_any_more_when_it_is_pruned_in_place() ->
 @pytest.mark.parametrize("architecture", ["bert", "gpt2"])
 def test_classifiers_are_compared_over_their_labels(architecture: str) -> None:
     intact = classifier(architecture)
-    other, one = without_blocks(intact, 1), padded_batch((12, 5, 9, 7))
-    found = measured(intact, other, [one])
+    other, inputs = without_blocks(intact, 1), padded_batch((12, 5, 9, 7))
+    divergence = measured(intact, other, [inputs])
     with torch.no_grad():
-        p, q = (softmax(model(**one).logits.numpy(), axis=1) for model in (intact, other))
-    assert found.totals == pytest.approx(list(entropy(p, q, axis=1)), rel=1e-9)
-    assert found.counts == [1, 1, 1, 1]
-    assert found.agreed == (p.argmax(axis=1) == q.argmax(axis=1)).astype(int).tolist()
+        p, q = (softmax(model(**inputs).logits.numpy(), axis=1) for model in (intact, other))
+    assert divergence.totals == pytest.approx(list(entropy(p, q, axis=1)), rel=1e-9)
+    assert divergence.counts == [1, 1, 1, 1]
+    assert divergence.agreed == (p.argmax(axis=1) == q.argmax(axis=1)).astype(int).tolist()
 
 
 def test_a_classifier_is_not_compared_with_a_language_model() -> None:
@@ -200,14 +200,16 @@ def test_a_classifier_is_not_compared_with_a_language_model() -> None:
 
 
 def test_only_the_wanted_predictions_are_compared() -> None:
-    intact, one = tiny(dtype=torch.float64), padded_batch((12, 5, 9))
+    intact, inputs = tiny(dtype=torch.float64), padded_batch((12, 5, 9))
     other = without_blocks(intact, 1)
     mask = torch.zeros(3, 12, dtype=torch.bool)
     mask[0, 3:5] = mask[2, 6:] = True  # row 2 predicts nothing after position 7
-    found = measured(intact, other, [one], masks=[mask])
-    rows = naive(intact, other, one)
-    assert found.counts == [2, 2]
-    assert found.totals == pytest.approx([sum(v for v, _ in rows[0][3:5]), sum(v for v, _ in rows[2][6:8])], rel=1e-9)
+    divergence = measured(intact, other, [inputs], masks=[mask])
+    rows = naive(intact, other, inputs)
+    assert divergence.counts == [2, 2]
+    assert divergence.totals == pytest.approx(
+        [sum(v for v, _ in rows[0][3:5]), sum(v for v, _ in rows[2][6:8])], rel=1e-9
+    )
 
 
 def test_hits_are_top_tokens_that_equal_the_target() -> None:
@@ -222,25 +224,27 @@ def test_hits_are_top_tokens_that_equal_the_target() -> None:
 
 def test_the_standard_error_is_clustered_by_row() -> None:
     """For rows of equal length it is that of the mean of the rows' means."""
-    found = Divergence(totals=[1.0, 2.5, 0.5, 4.0], counts=[10, 10, 10, 10])
-    means = [total / 10 for total in found.totals]
-    assert found.mean == pytest.approx(statistics.mean(means))
-    assert found.stderr == pytest.approx(statistics.stdev(means) / 2)
+    divergence = Divergence(totals=[1.0, 2.5, 0.5, 4.0], counts=[10, 10, 10, 10])
+    means = [total / 10 for total in divergence.totals]
+    assert divergence.mean == pytest.approx(statistics.mean(means))
+    assert divergence.stderr == pytest.approx(statistics.stdev(means) / 2)
     assert Divergence(totals=[1.0], counts=[10]).stderr is None
 
 
 def test_quantiles_are_those_of_numpy_over_all_predictions() -> None:
     intact, text = tiny(), [batch(3, 12), batch(2, 9, seed=1)]
-    found = measured(intact, without_blocks(intact, 1), text)
-    flat = np.concatenate([part.numpy() for part in found.values]).astype(np.float64)
-    assert found.quantiles(0.5, 0.9, 0.99, 1.0) == pytest.approx([np.quantile(flat, q) for q in (0.5, 0.9, 0.99, 1.0)])
-    assert found.quantiles(1.0) == [flat.max()]
+    divergence = measured(intact, without_blocks(intact, 1), text)
+    flat = np.concatenate([part.numpy() for part in divergence.values]).astype(np.float64)
+    assert divergence.quantiles(0.5, 0.9, 0.99, 1.0) == pytest.approx(
+        [np.quantile(flat, q) for q in (0.5, 0.9, 0.99, 1.0)]
+    )
+    assert divergence.quantiles(1.0) == [flat.max()]
 
 
 def test_impossible_tokens_do_not_count() -> None:
     intact = torch.tensor([[1.0, 2.0, -torch.inf], [0.0, 0.0, -torch.inf]])
-    found = compared(intact, torch.tensor([[1.0, 2.0, -torch.inf], [0.0, 0.0, 0.0]])).divergences
-    assert found.tolist() == pytest.approx([0.0, math.log(3 / 2)])
+    divergences = compared(intact, torch.tensor([[1.0, 2.0, -torch.inf], [0.0, 0.0, 0.0]])).divergences
+    assert divergences.tolist() == pytest.approx([0.0, math.log(3 / 2)])
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])

@@ -69,8 +69,8 @@ def test_prompts_of_several_lengths_run_together_if_the_model_reads_padding(read
             lambda _model, given, inputs: (given, inputs | {"position_ids": None}), with_kwargs=True
         )
     asked = [Prompt((1, 7, 30, 9), ""), Prompt((5, 6), ""), Prompt((3, 8, 60, 4), ""), Prompt((9, 33), "")]
-    found = continuations(layerimp.find_blocks(model), asked, (), 12)
-    assert found == [by_hand(model, prompt, set(), 12) for prompt in asked]
+    continued = continuations(layerimp.find_blocks(model), asked, (), 12)
+    assert continued == [by_hand(model, prompt, set(), 12) for prompt in asked]
     tried = [(1, 5), (2, 8)]
     assert shapes == [*tried, *([(4, 4)] if reads_padding else [(2, 2), (2, 4)])]
 
@@ -110,12 +110,12 @@ def test_prompts_are_cut_from_every_row_once_before_any_gives_another() -> None:
     text, tokenizer = padded_batch((64, 20, 33, 50)), tiny_tokenizer()
     text["input_ids"][:, 0] = 1
     text["input_ids"][:, 1:] = text["input_ids"][:, 1:].clamp(min=4) * text["attention_mask"][:, 1:]
-    found = prompts([text], tokenizer)
+    asked = prompts([text], tokenizer)
     rows = text["input_ids"].tolist()
-    assert [prompt.ids for prompt in found] == [tuple(rows[n][:33]) for n in (0, 2, 3)]
-    assert found[1].text == tokenizer.decode(rows[2][1:33])
-    found = prompts([{name: each[:, :33] for name, each in text.items()}, text], tokenizer, 4)
-    assert [prompt.ids for prompt in found] == [tuple(rows[n][:33]) for n in (0, 2, 3, 0)]
+    assert [prompt.ids for prompt in asked] == [tuple(rows[n][:33]) for n in (0, 2, 3)]
+    assert asked[1].text == tokenizer.decode(rows[2][1:33])
+    asked = prompts([{name: each[:, :33] for name, each in text.items()}, text], tokenizer, 4)
+    assert [prompt.ids for prompt in asked] == [tuple(rows[n][:33]) for n in (0, 2, 3, 0)]
 
 
 def test_a_prompt_lies_within_one_document() -> None:
@@ -132,11 +132,11 @@ def test_a_third_of_the_prompts_are_in_the_chat_template() -> None:
     text[0]["input_ids"].clamp_(min=4)
     assert not any(prompt.chat for prompt in prompts(text, tokenizer))
     tokenizer.chat_template = TEMPLATE
-    found = prompts(text, tokenizer)
-    assert [prompt.chat for prompt in found] == [False] * 16 + [True] * 8
+    asked = prompts(text, tokenizer)
+    assert [prompt.chat for prompt in asked] == [False] * 16 + [True] * 8
     own = text[0]["input_ids"][23, :32].tolist()
     he, she = tokenizer.convert_tokens_to_ids(["he", "she"])
-    assert found[23].ids == (1, he, *own, she)
+    assert asked[23].ids == (1, he, *own, she)
 
 
 def test_a_chat_template_that_fails_is_told_in_a_line() -> None:
@@ -157,9 +157,9 @@ def test_messages_of_one_length_are_preferred() -> None:
     text = batch(60, 32)
     text["input_ids"].clamp_(min=20)
     text["input_ids"][::3, 5] = tokenizer.convert_tokens_to_ids("dog")
-    found = prompts([text], tokenizer)
-    assert [len(prompt.ids) for prompt in found] == [32] * 24
-    assert [prompt.ids for prompt in found[16:]] == [
+    asked = prompts([text], tokenizer)
+    assert [len(prompt.ids) for prompt in asked] == [32] * 24
+    assert [prompt.ids for prompt in asked[16:]] == [
         tuple(text["input_ids"][n].tolist()) for n in (16, 17, 19, 20, 22, 23, 25, 26)
     ]
     text["input_ids"] = text["input_ids"][:26]
@@ -205,14 +205,14 @@ def test_what_is_said_of_continuations() -> None:
     asked = [Prompt((1, n), f"prompt {n}", chat=n == 3) for n in range(4)]
     intact = [(9, 8, 7), (9,) * 40, (5, 6), (7, 7)]
     own = [(9, 8, 5), (9,) * 40, (1, 2), (4,) * 33]
-    found = compare_texts(asked, intact, own, tokenizer)
-    assert found.same_tokens == (2 + 64 + 0 + 0) / 4
-    assert (found.empty, found.loops) == (0.25, 0.5)  # the third has only special tokens
-    assert (found.intact_empty, found.intact_loops) == (0.0, 0.25)
-    assert [(sample.prompt, sample.chat) for sample in found.samples] == [("prompt 0", False), ("prompt 3", True)]
-    assert found.samples[0].intact == tokenizer.decode([9, 8, 7])
-    assert found.samples[0].text == tokenizer.decode([9, 8, 5])
-    assert found.collapse == (
+    generation = compare_texts(asked, intact, own, tokenizer)
+    assert generation.same_tokens == (2 + 64 + 0 + 0) / 4
+    assert (generation.empty, generation.loops) == (0.25, 0.5)  # the third has only special tokens
+    assert (generation.intact_empty, generation.intact_loops) == (0.0, 0.25)
+    assert [(sample.prompt, sample.chat) for sample in generation.samples] == [("prompt 0", False), ("prompt 3", True)]
+    assert generation.samples[0].intact == tokenizer.decode([9, 8, 7])
+    assert generation.samples[0].text == tokenizer.decode([9, 8, 5])
+    assert generation.collapse == (
         "of the texts it generates, 25% are empty (0% of the intact model's) and 50% end in a loop (25% of the intact "
         "model's)"
     )
@@ -222,10 +222,10 @@ def test_what_is_said_of_continuations() -> None:
 def test_continuations_too_short_to_loop_are_not_counted(new_tokens: int, expected: float | None) -> None:
     asked = [Prompt((1, n), "") for n in range(2)]
     own = [(4,) * new_tokens, tuple(range(5, 5 + new_tokens))]
-    found = compare_texts(asked, [own[1], own[1]], own, tiny_tokenizer(), new_tokens)
-    assert found.loops == expected
-    assert found.intact_loops == (None if expected is None else 0.0)
-    assert bool(found.collapse) == (expected is not None)
+    generation = compare_texts(asked, [own[1], own[1]], own, tiny_tokenizer(), new_tokens)
+    assert generation.loops == expected
+    assert generation.intact_loops == (None if expected is None else 0.0)
+    assert bool(generation.collapse) == (expected is not None)
 
 
 def test_a_model_that_loops_as_the_intact_one_has_not_collapsed() -> None:

@@ -43,11 +43,11 @@ def naive(intact: Any, other: Any, batch: dict[str, Any]) -> list[list[tuple[flo
 def test_divergence_of_each_row(pair: Pair) -> None:
     intact, other, text = pair
     known = Intact(layerimp.find_blocks(intact), text)
-    found = known.divergence(layerimp.find_blocks(other))
+    divergence = known.divergence(layerimp.find_blocks(other))
     rows = [row for batch in text for row in naive(intact, other, batch)]
-    assert found.totals == pytest.approx([math.fsum(value for value, _ in row) for row in rows], rel=1e-4)
-    assert found.counts == [len(row) for row in rows]
-    assert found.agreed == [sum(same for _, same in row) for row in rows]
+    assert divergence.totals == pytest.approx([math.fsum(value for value, _ in row) for row in rows], rel=1e-4)
+    assert divergence.counts == [len(row) for row in rows]
+    assert divergence.agreed == [sum(same for _, same in row) for row in rows]
 
 
 def test_rows_with_images_are_a_figure_of_their_own(pair: Pair) -> None:

@@ -96,11 +96,11 @@ def test_a_model_that_is_worse_is_put_back() -> None:
     def blur(case: Case) -> None:
         replace(case.pruned.model, "lm_head.weight", 30 * case.pruned.model.get_parameter("lm_head.weight"))
 
-    found = healed(tiny("llama"), [1], blur)
-    assert found.loss["healed"] == found.loss["pruned"]
-    assert found.changed == []
-    assert found.repairs[0].why.startswith("doing was taken back: the divergence went from ")
-    assert found.repairs[0].why.endswith(", which is not clearly nearer to the intact model")
+    healing = healed(tiny("llama"), [1], blur)
+    assert healing.loss["healed"] == healing.loss["pruned"]
+    assert healing.changed == []
+    assert healing.repairs[0].why.startswith("doing was taken back: the divergence went from ")
+    assert healing.repairs[0].why.endswith(", which is not clearly nearer to the intact model")
 
 
 def _noise(case: Case, scale: float) -> None:
@@ -235,11 +235,11 @@ def test_a_half_precision_checkpoint_stays_one(healer: str, tmp_path: Any) -> No
     tiny("gpt2", dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
     layerimp.testing.tiny_tokenizer().save_pretrained(tmp_path / "half")
     model, _ = layerimp.load(tmp_path / "half", dtype="float32")
-    found = layerimp.heal(model, [1, 3], [batch(8, 16, seed=1)], healer)  # one row to choose by: any gain is taken
-    assert found.changed
-    assert all(converted(found.model.get_parameter(path), torch.bfloat16) is not None for path in found.changed)
-    layerimp.save(found.model, None, tmp_path / "healed")
+    healing = layerimp.heal(model, [1, 3], [batch(8, 16, seed=1)], healer)  # one row to choose by: any gain is taken
+    assert healing.changed
+    assert all(converted(healing.model.get_parameter(path), torch.bfloat16) is not None for path in healing.changed)
+    layerimp.save(healing.model, None, tmp_path / "healed")
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "healed", dtype="auto")
     assert again.dtype == torch.bfloat16
-    for path in found.changed:
-        assert torch.equal(again.get_parameter(path).float(), found.model.get_parameter(path))
+    for path in healing.changed:
+        assert torch.equal(again.get_parameter(path).float(), healing.model.get_parameter(path))

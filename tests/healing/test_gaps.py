@@ -51,8 +51,8 @@ def test_steps_that_touch_are_one_gap() -> None:
     model = tiny("llama")
     removal = prepare(find_blocks(model), ["1/2", "1.attn,2.mlp"])
     assert removal.steps == [1, 2]
-    found = layerimp.heal(model, ["1/2", "1.attn,2.mlp"], [batch(8, 12, seed=3)], "rescale")
-    assert [str(repair.gap) for repair in found.repairs] == ["blocks 1-2"]
+    healing = layerimp.heal(model, ["1/2", "1.attn,2.mlp"], [batch(8, 12, seed=3)], "rescale")
+    assert [str(repair.gap) for repair in healing.repairs] == ["blocks 1-2"]
 
 
 @pytest.mark.parametrize("gone", GONE)

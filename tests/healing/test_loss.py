@@ -20,20 +20,20 @@ def test_the_loss_is_that_of_the_model(made: Any) -> None:
     labels = [torch.tensor([0, 2, 1]), torch.tensor([1, 1])]
     labelled = made.config.architectures is None and hasattr(made, "classifier")
     if labelled:
-        text = [one | {"labels": label} for one, label in zip(text, labels, strict=True)]
+        text = [unlabelled | {"labels": label} for unlabelled, label in zip(text, labels, strict=True)]
     stack = find_blocks(made)
     losses, count, hits = 0.0, 0, 0
     with torch.no_grad():
-        for one in text:
-            logits = made(input_ids=one["input_ids"], attention_mask=one["attention_mask"]).logits.double()
-            real = one["attention_mask"].bool()
+        for inputs in text:
+            logits = made(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits.double()
+            real = inputs["attention_mask"].bool()
             if labelled:
-                found = -logits.log_softmax(-1).gather(1, one["labels"][:, None])
-                hits += int((logits.argmax(-1) == one["labels"]).sum())
+                terms = -logits.log_softmax(-1).gather(1, inputs["labels"][:, None])
+                hits += int((logits.argmax(-1) == inputs["labels"]).sum())
             else:
-                ids = one["input_ids"][:, 1:, None]
-                found = -logits[:, :-1].log_softmax(-1).gather(2, ids)[..., 0][real[:, 1:] & real[:, :-1]]
-            losses, count = losses + float(found.sum()), count + found.numel()
+                ids = inputs["input_ids"][:, 1:, None]
+                terms = -logits[:, :-1].log_softmax(-1).gather(2, ids)[..., 0][real[:, 1:] & real[:, :-1]]
+            losses, count = losses + float(terms.sum()), count + terms.numel()
     loss = HeldOutLoss(stack, text).of(stack)
     assert loss.mean == pytest.approx(losses / count, rel=1e-5)
     assert len(loss.totals) == 5

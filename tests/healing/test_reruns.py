@@ -24,14 +24,14 @@ TEXT: list[Batch] = [batch(2, 9, seed=1), padded_batch((7, 4, 9))]
 
 def outputs(stack: BlockStack, reruns: Reruns | None = None, text: Sequence[Batch] = TEXT) -> list[torch.Tensor]:
     """The output of the backbone for each batch."""
-    found = []
+    hidden = []
     with torch.no_grad(), in_eval_mode(stack.model):
-        for one in text:
+        for inputs in text:
             with ExitStack() as around:
                 if reruns is not None:
-                    around.enter_context(reruns.of(one))
-                found.append(run(stack.backbone, one)[0])
-    return found
+                    around.enter_context(reruns.of(inputs))
+                hidden.append(run(stack.backbone, inputs)[0])
+    return hidden
 
 
 @contextmanager

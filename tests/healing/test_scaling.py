@@ -34,8 +34,8 @@ def test_scaling_later_writers_is_scaling_the_stream(name: str, gone: Step) -> N
         expected = last_hidden(case.pruned)
     before = last_hidden(case.pruned)
     scale_stream(case.pruned, gap, 1.7)
-    found = last_hidden(case.pruned)
-    assert (found - expected).abs().max() < 5e-3 * expected.abs().max()  # up to the eps of the norms
+    after = last_hidden(case.pruned)
+    assert (after - expected).abs().max() < 5e-3 * expected.abs().max()  # up to the eps of the norms
     assert (before - expected).abs().max() > 1e-2 * expected.abs().max()
 
 

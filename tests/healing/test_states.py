@@ -26,9 +26,9 @@ def test_states_inside_blocks_are_those_of_the_two_models() -> None:
     for gap, intact, pruned in zip(case.gaps, (2, 5), (1, 3), strict=True):
         for text, state in zip(case.batches, states(case, gap, case.batches), strict=True):
             real = text["attention_mask"].bool()
-            for found, whose, deep in ((state.target, model, intact), (state.stream, case.pruned.model, pruned)):
+            for stream, whose, deep in ((state.target, model, intact), (state.stream, case.pruned.model, pruned)):
                 read = first_read(whose, whose.model.layers[deep].post_attention_layernorm, text)
-                assert torch.allclose(found, read[real], atol=1e-5)
+                assert torch.allclose(stream, read[real], atol=1e-5)
 
 
 def test_states_are_those_of_the_two_models() -> None:
@@ -38,7 +38,7 @@ def test_states_are_those_of_the_two_models() -> None:
     for gap, intact, pruned in zip(case.gaps, (3, 5), (1, 2), strict=True):
         for text, state in zip(case.batches, states(case, gap, case.batches), strict=True):
             real = text["attention_mask"].bool()
-            for found, whose, deep in ((state.target, model, intact), (state.stream, case.pruned.model, pruned)):
+            for stream, whose, deep in ((state.target, model, intact), (state.stream, case.pruned.model, pruned)):
                 with torch.no_grad():
                     hidden = whose(**text, output_hidden_states=True).hidden_states[deep]
-                assert torch.allclose(found, hidden[real], atol=1e-5)
+                assert torch.allclose(stream, hidden[real], atol=1e-5)

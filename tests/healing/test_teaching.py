@@ -30,13 +30,13 @@ def case_of(model: Any, gone: Sequence[Step]) -> Case:
     return Case(intact, pruned, find_gaps(pruned, gone), TEXT, TEXT, lambda: 0.0, lambda: 0.0)
 
 
-def naive(case: Case, one: dict[str, torch.Tensor]) -> torch.Tensor:
+def naive(case: Case, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """The divergence from whole logits, prediction by prediction."""
     total = torch.zeros(())
-    ours = case.pruned.model.eval()(**one).logits
+    ours = case.pruned.model.eval()(**inputs).logits
     with torch.no_grad():
-        theirs = case.intact.model.eval()(**one).logits
-    for row, mask in enumerate(one["attention_mask"]):
+        theirs = case.intact.model.eval()(**inputs).logits
+    for row, mask in enumerate(inputs["attention_mask"]):
         for place in range(int(mask.sum()) - 1):
             p, q = (logits[row, place].softmax(-1) for logits in (theirs, ours))
             total = total + (p * (p.log() - q.log())).sum()
@@ -51,24 +51,24 @@ def test_divergence_and_its_gradient(name: str, chunk: int, monkeypatch: pytest.
     assert name in DECODERS
     case = case_of(tiny(name), [1])
     weight = next(value for value in case.pruned[0].parameters() if value.ndim == 2)
-    for one in TEXT:
-        found, count = Teaching(case).divergence(one)
-        assert count == int(one["attention_mask"].sum()) - len(one["attention_mask"])
-        expected = naive(case, one)
-        torch.testing.assert_close(found.detach(), expected.detach(), rtol=1e-4, atol=1e-6)
-        (slope,), (aim,) = (torch.autograd.grad(each, weight) for each in (2 * found, 2 * expected))
+    for inputs in TEXT:
+        divergence, count = Teaching(case).divergence(inputs)
+        assert count == int(inputs["attention_mask"].sum()) - len(inputs["attention_mask"])
+        expected = naive(case, inputs)
+        torch.testing.assert_close(divergence.detach(), expected.detach(), rtol=1e-4, atol=1e-6)
+        (slope,), (aim,) = (torch.autograd.grad(each, weight) for each in (2 * divergence, 2 * expected))
         torch.testing.assert_close(slope, aim, rtol=1e-3, atol=1e-6)
 
 
 def test_the_divergence_of_labels() -> None:
     case = case_of(classifier("bert"), [1, 2])
-    found, count = Teaching(case).divergence(TEXT[0])
+    divergence, count = Teaching(case).divergence(TEXT[0])
     ours = functional.log_softmax(case.pruned.model.eval()(**TEXT[0]).logits, dim=-1)
     with torch.no_grad():
         theirs = functional.log_softmax(case.intact.model.eval()(**TEXT[0]).logits, dim=-1)
     assert count == 3
-    torch.testing.assert_close(found, (theirs.exp() * (theirs - ours)).sum(), rtol=1e-4, atol=1e-7)
-    assert torch.autograd.grad(found, next(case.pruned[0].parameters()))[0].abs().sum() > 0
+    torch.testing.assert_close(divergence, (theirs.exp() * (theirs - ours)).sum(), rtol=1e-4, atol=1e-7)
+    assert torch.autograd.grad(divergence, next(case.pruned[0].parameters()))[0].abs().sum() > 0
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2"])
@@ -76,14 +76,14 @@ def test_the_loss_on_the_text_and_its_gradient(name: str) -> None:
     """Value and gradient as from whole logits: of the text's next tokens."""
     case = case_of(tiny(name), [1])
     weight = next(value for value in case.pruned[0].parameters() if value.ndim == 2)
-    for one in TEXT:
-        found, count = Teaching(case).text(one)
-        logits = case.pruned.model.eval()(**one).logits[:, :-1].log_softmax(-1)
-        real = one["attention_mask"][:, 1:].bool()
-        expected = -logits.gather(-1, one["input_ids"][:, 1:, None])[..., 0][real].sum()
+    for inputs in TEXT:
+        loss, count = Teaching(case).text(inputs)
+        logits = case.pruned.model.eval()(**inputs).logits[:, :-1].log_softmax(-1)
+        real = inputs["attention_mask"][:, 1:].bool()
+        expected = -logits.gather(-1, inputs["input_ids"][:, 1:, None])[..., 0][real].sum()
         assert count == int(real.sum())
-        torch.testing.assert_close(found.detach(), expected.detach(), rtol=1e-4, atol=1e-6)
-        (slope,), (aim,) = (torch.autograd.grad(each, weight) for each in (2 * found, 2 * expected))
+        torch.testing.assert_close(loss.detach(), expected.detach(), rtol=1e-4, atol=1e-6)
+        (slope,), (aim,) = (torch.autograd.grad(each, weight) for each in (2 * loss, 2 * expected))
         torch.testing.assert_close(slope, aim, rtol=1e-3, atol=1e-6)
 
 
@@ -94,11 +94,11 @@ def test_the_loss_of_labels(labelled: bool) -> None:
     with torch.no_grad():
         said = case.intact.model.eval()(**TEXT[0]).logits.argmax(-1)
     labels = 1 - said.clamp(max=1) if labelled else said
-    found, count = Teaching(case).text({**TEXT[0], "labels": labels} if labelled else TEXT[0])
+    loss, count = Teaching(case).text({**TEXT[0], "labels": labels} if labelled else TEXT[0])
     expected = functional.cross_entropy(case.pruned.model.eval()(**TEXT[0]).logits, labels, reduction="sum")
     assert count == 3
-    torch.testing.assert_close(found.detach(), expected.detach(), rtol=1e-4, atol=1e-6)
-    slope, aim = (torch.autograd.grad(each, next(case.pruned[0].parameters()))[0] for each in (found, expected))
+    torch.testing.assert_close(loss.detach(), expected.detach(), rtol=1e-4, atol=1e-6)
+    slope, aim = (torch.autograd.grad(each, next(case.pruned[0].parameters()))[0] for each in (loss, expected))
     torch.testing.assert_close(slope, aim, rtol=1e-3, atol=1e-6)
 
 
@@ -109,12 +109,12 @@ def test_a_pupil_like_its_teacher_diverges_by_nothing() -> None:
         for linear in (model.model.layers[2].self_attn.o_proj, model.model.layers[2].mlp.down_proj):
             linear.weight.zero_()
     teaching = Teaching(case_of(model, [2]))
-    for one in TEXT:
-        assert abs(teaching.divergence(one)[0].item()) < 1e-5
-        ours, theirs = teaching.hidden(one)
+    for inputs in TEXT:
+        assert abs(teaching.divergence(inputs)[0].item()) < 1e-5
+        ours, theirs = teaching.hidden(inputs)
         torch.testing.assert_close(ours, theirs)
-        assert len(ours) == int(one["attention_mask"].sum()) - len(one["attention_mask"])
-        for state, aim in teaching.streams(one):
+        assert len(ours) == int(inputs["attention_mask"].sum()) - len(inputs["attention_mask"])
+        for state, aim in teaching.streams(inputs):
             torch.testing.assert_close(state, aim)
 
 
@@ -130,16 +130,16 @@ def test_a_pupil_like_its_teacher_diverges_by_nothing() -> None:
 def test_streams_are_compared_where_they_should_be_equal(gone: list[Step], pairs: list[tuple[int, int]]) -> None:
     """The stream after a kept block, against the input of the next kept block in the intact model."""
     case = case_of(tiny("llama"), gone)
-    found = Teaching(case).streams(TEXT[1])
+    streams = Teaching(case).streams(TEXT[1])
     mask = TEXT[1]["attention_mask"].bool()
-    assert len(found) == len(pairs)
-    for (here, there), (state, aim) in zip(pairs, found, strict=True):
-        for stack, index, one in ((case.pruned, here, state), (case.intact, there, aim)):
+    assert len(streams) == len(pairs)
+    for (here, there), (state, aim) in zip(pairs, streams, strict=True):
+        for stack, index, stream in ((case.pruned, here, state), (case.intact, there, aim)):
             outputs: list[torch.Tensor] = []
             hook = stack[index].register_forward_hook(lambda *call, outputs=outputs: outputs.append(call[-1]))
             stack.model.eval()(**TEXT[1])
             hook.remove()
-            torch.testing.assert_close(one, outputs[0][mask])
+            torch.testing.assert_close(stream, outputs[0][mask])
 
 
 def test_the_metric_of_a_head_is_its_curvature() -> None:
@@ -147,16 +147,16 @@ def test_the_metric_of_a_head_is_its_curvature() -> None:
     case = case_of(tiny("llama"), [1])
     case.intact.model.lm_head.weight.data *= 20  # predictions that differ from one another
     text = [batch(8, 32, seed=seed) for seed in range(4)]
-    found = Teaching(case).head_metric(text)
+    metric = Teaching(case).head_metric(text)
     weight, total, count = case.intact.model.lm_head.weight.detach().double(), 0.0, 0
-    for one in text:
+    for inputs in text:
         with torch.no_grad():
-            for p in case.intact.model(**one).logits[:, :-1].flatten(0, 1).double().softmax(-1):
+            for p in case.intact.model(**inputs).logits[:, :-1].flatten(0, 1).double().softmax(-1):
                 total = total + weight.T @ (torch.diag(p) - torch.outer(p, p)) @ weight
                 count += 1
-    off = (found.double() - total / count).norm() / (total / count).norm()
+    off = (metric.double() - total / count).norm() / (total / count).norm()
     assert off < 0.15
-    assert torch.linalg.eigvalsh(found.double()).min() > -1e-4
+    assert torch.linalg.eigvalsh(metric.double()).min() > -1e-4
 
 
 def test_nothing_is_left_on_the_models() -> None:

@@ -37,8 +37,8 @@ SCORERS = ("avss", "block-influence", "angular", "relative-magnitude", "perplexi
 
 
 def scores(model: PreTrainedModel, *scorers: str) -> dict[str, Any]:
-    found = layerimp.score(model, [padded_batch()], scorers or SCORERS)
-    return {name: (importance.scores, dict(importance.columns)) for name, importance in found.items()}
+    importances = layerimp.score(model, [padded_batch()], scorers or SCORERS)
+    return {name: (importance.scores, dict(importance.columns)) for name, importance in importances.items()}
 
 
 # The placement
@@ -132,11 +132,11 @@ def test_every_scorer_finds_the_same_on_two_devices(name: str, first: int) -> No
     with two_devices():
         model = spread(tiny(name, attention=attention), first)
         assert {parameter.device for parameter in model.parameters()} == {FIRST, SECOND}
-        found = scores(model)
+        on_two = scores(model)
     for scorer, (values, columns) in expected.items():
-        assert found[scorer][0] == pytest.approx(values, rel=1e-5), scorer
+        assert on_two[scorer][0] == pytest.approx(values, rel=1e-5), scorer
         for column, numbers in columns.items():
-            assert found[scorer][1][column] == pytest.approx(numbers, rel=1e-5, abs=1e-9), (scorer, column)
+            assert on_two[scorer][1][column] == pytest.approx(numbers, rel=1e-5, abs=1e-9), (scorer, column)
 
 
 def on_both(what: Callable[[PreTrainedModel], Any], make: Callable[[], PreTrainedModel] = tiny) -> list[Any]:
@@ -149,18 +149,22 @@ def on_both(what: Callable[[PreTrainedModel], Any], make: Callable[[], PreTraine
 def test_scores_of_a_classifier_by_its_labels() -> None:
     labelled = padded_batch() | {"labels": torch.tensor([0, 2, 1])}
 
-    def found(model: PreTrainedModel) -> list[float]:
-        return [s for one in layerimp.score(model, [labelled], ["cim", "gbis", "lrp"]).values() for s in one.scores]
+    def label_scores(model: PreTrainedModel) -> list[float]:
+        return [
+            s
+            for importance in layerimp.score(model, [labelled], ["cim", "gbis", "lrp"]).values()
+            for s in importance.scores
+        ]
 
-    plain, two = on_both(found, lambda: classifier("llama"))
+    plain, two = on_both(label_scores, lambda: classifier("llama"))
     assert two == pytest.approx(plain)
 
 
 def test_windows_across_the_border() -> None:
-    def found(model: PreTrainedModel) -> Any:
+    def windows(model: PreTrainedModel) -> Any:
         return layerimp.score(model, [padded_batch()], [Angular(BLOCKS, Angular.Config(window=3))])["angular"].spans[3]
 
-    plain, two = on_both(found)
+    plain, two = on_both(windows)
     assert two == pytest.approx(plain)
 
 
@@ -168,7 +172,7 @@ def test_windows_across_the_border() -> None:
 def test_blocks_are_bypassed_and_removed_at_the_border(name: str) -> None:
     """After the blocks of bert comes no norm that would bring the hidden states back."""
 
-    def found(model: PreTrainedModel) -> list[float]:
+    def block_scores(model: PreTrainedModel) -> list[float]:
         stack, values = layerimp.find_blocks(model), []
         cache = BlockCache(stack)
         for removed in ([], [1], [1, 2], [2, 3]):
@@ -181,13 +185,13 @@ def test_blocks_are_bypassed_and_removed_at_the_border(name: str) -> None:
                     values += scores(model, "perplexity")["perplexity"][0]
         return values
 
-    plain, two = on_both(found, lambda: tiny(name))
+    plain, two = on_both(block_scores, lambda: tiny(name))
     assert two == pytest.approx(plain, rel=1e-5, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ["bert", pytest.param("llama", marks=pytest.mark.slow)])
 def test_seams_are_bypassed_and_removed_on_each_side_of_the_border(name: str) -> None:
-    def found(model: PreTrainedModel) -> list[float]:
+    def seam_scores(model: PreTrainedModel) -> list[float]:
         stack, values = layerimp.find_blocks(model), []
         cache = BlockCache(stack)
         for removed in (["0/1"], ["2/3"], ["2/3", "0/1"], ["1/2"]):
@@ -202,7 +206,7 @@ def test_seams_are_bypassed_and_removed_on_each_side_of_the_border(name: str) ->
                     values += scores(model, "perplexity")["perplexity"][0]
         return values
 
-    plain, two = on_both(found, lambda: tiny(name))
+    plain, two = on_both(seam_scores, lambda: tiny(name))
     assert two == pytest.approx(plain, rel=1e-5, abs=1e-9)
 
 
@@ -216,17 +220,21 @@ def test_a_block_is_not_composed_of_halves_on_two_devices() -> None:
 
 @pytest.mark.parametrize("name", ["bert", pytest.param("llama", marks=pytest.mark.slow)])
 def test_seams_across_the_border(name: str) -> None:
-    def found(model: PreTrainedModel) -> list[float]:
+    def all_scores(model: PreTrainedModel) -> list[float]:
         stack, values = layerimp.find_blocks(model), []
         cache = BlockCache(stack)
         for removed in ([], ["1/2"], [1, 2]):
             blocks, seams = candidates(removed, BLOCKS, "all")
             for scorer in ("block-influence", "perplexity", "gbis"):
-                one, two = ({scorer: registry().get("scorer", scorer)(len(series))} for series in (blocks, seams))
-                values += measure(stack, [padded_batch()], one, beside=two, removed=removed, cache=cache)[scorer].scores
+                block_scorers, seam_scorers = (
+                    {scorer: registry().get("scorer", scorer)(len(series))} for series in (blocks, seams)
+                )
+                values += measure(
+                    stack, [padded_batch()], block_scorers, beside=seam_scorers, removed=removed, cache=cache
+                )[scorer].scores
         return values
 
-    plain, two = on_both(found, lambda: tiny(name))
+    plain, two = on_both(all_scores, lambda: tiny(name))
     assert two == pytest.approx(plain, rel=1e-4, abs=1e-6)
 
 
@@ -237,7 +245,7 @@ def test_evaluation_on_two_devices() -> None:
     def request(*arguments: Any) -> Any:
         return type("Request", (), {"args": arguments, "task_name": "task", "doc_id": 0})()
 
-    def found(model: PreTrainedModel) -> Any:
+    def evaluation(model: PreTrainedModel) -> Any:
         lm = ModelInMemory(model, tokenizer, batch_size=2, max_length=16, advance=lambda _units: None)
         likely = lm.loglikelihood([request("the cat sat", " on"), request("a dog", " ran good")])
         rolled = lm.loglikelihood_rolling([request("the cat sat on the mat and was good " * 5)])
@@ -245,7 +253,7 @@ def test_evaluation_on_two_devices() -> None:
         size = Footprint(Footprint.Config(repeats=1, warmup=0, seq_length=8)).evaluate(model, None)[0].value
         return [value for value, _greedy in likely], rolled, written, size, model_fingerprint(model, tokenizer)
 
-    plain, two = on_both(found)
+    plain, two = on_both(evaluation)
     assert two[0] == pytest.approx(plain[0])
     assert two[1] == pytest.approx(plain[1])
     assert two[2:] == plain[2:]
@@ -269,16 +277,16 @@ def test_fidelity_of_models_on_two_devices(
             return model
         return spread(model, first) if first else placed(model, SECOND)
 
-    def found(intact: PreTrainedModel, other: PreTrainedModel) -> Any:
+    def fidelity(intact: PreTrainedModel, other: PreTrainedModel) -> Any:
         evaluator = FidelityEvaluator(FidelityEvaluator.Config(prompts=2, new_tokens=6))
         return evaluator.comparison(intact, tiny_tokenizer(), [batch(4, 40), padded_batch((36, 5, 20))])(other)
 
-    plain = found(make(), layerimp.prune(make(), [1]))
+    plain = fidelity(make(), layerimp.prune(make(), [1]))
     assert plain.divergence.mean > 0
     with two_devices():
         models = list(map(put, (make(), layerimp.prune(make(), [1])), borders))
         places = [[parameter.device for parameter in model.parameters()] for model in models]
-        two = found(*models)
+        two = fidelity(*models)
         assert [[parameter.device for parameter in model.parameters()] for model in models] == places
     assert two.divergence.mean == pytest.approx(plain.divergence.mean, rel=1e-5)
     assert (two.agreement, two.generation, two.missing) == (plain.agreement, plain.generation, plain.missing)

@@ -216,11 +216,11 @@ def test_a_configuration_that_names_no_dtype(half_dir: Path) -> None:
 
 
 def test_metrics_are_kept_apart(half_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = []
+    fingerprints = []
     for forced in ("stored", "float32"):
         monkeypatch.setenv(CPU_HALF_VARIABLE, forced)
-        found.append(model_fingerprint(*layerimp.load(half_dir)))
-    assert found[0] != found[1]
+        fingerprints.append(model_fingerprint(*layerimp.load(half_dir)))
+    assert fingerprints[0] != fingerprints[1]
 
 
 def test_the_starter_computes_in_float32_everywhere() -> None:

@@ -60,12 +60,12 @@ def test_a_checkpoint_in_many_files(tmp_path: Path) -> None:
 def test_seams_and_what_is_removed(tmp_path: Path) -> None:
     directory = saved(tiny("qwen3"), tmp_path / "model")
     stacks = [layerimp.find_blocks(layerimp.load(directory)[0]), open_offloaded(directory)]
-    found = []
+    importances = []
     for stack in stacks:
         blocks, seams = candidates([1], len(stack), "all")
-        make = [{"block-influence": create("scorer", "block-influence", {}, len(one))} for one in (blocks, seams)]
-        found.append(measure(stack, TEXT, make[0], beside=make[1], removed=[1], units="all"))
-    assert found[0] == found[1]
+        make = [{"block-influence": create("scorer", "block-influence", {}, len(steps))} for steps in (blocks, seams)]
+        importances.append(measure(stack, TEXT, make[0], beside=make[1], removed=[1], units="all"))
+    assert importances[0] == importances[1]
 
 
 @pytest.mark.parametrize("scorer", ["gbis", "lrp", "taylor", "perplexity", "cim"])

@@ -62,9 +62,9 @@ def test_a_model_on_the_hub_without_a_card_has_its_name(hub: Path) -> None:
 
 def test_a_directory_in_the_cache_of_the_hub_is_known_by_its_id(hub: Path) -> None:
     (hub / "snapshots" / "abc" / "LICENSE").write_text("MIT")
-    found = origin_of(hub / "snapshots" / "abc")
-    assert (found.name, found.base_model) == ("org/whole", ("org/whole",))
-    assert found.license_file == hub / "snapshots" / "abc" / "LICENSE"
+    origin = origin_of(hub / "snapshots" / "abc")
+    assert (origin.name, origin.base_model) == ("org/whole", ("org/whole",))
+    assert origin.license_file == hub / "snapshots" / "abc" / "LICENSE"
 
 
 def test_what_no_hub_could_have_is_looked_up_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,9 +92,9 @@ def test_only_the_file_of_a_licence_is_copied(link: Any, kept: str | None, copie
     (tmp_path / "LICENSE").write_text("of someone else")
     (place / "LICENSE").write_text("mine")
     (place / "config.json").write_text("{}")
-    found = origin_of(place)
-    assert (found.license, found.license_name, found.license_link) == ("other", "mine", kept)
-    found.copy_license(directory(tmp_path / "new"))
+    origin = origin_of(place)
+    assert (origin.license, origin.license_name, origin.license_link) == ("other", "mine", kept)
+    origin.copy_license(directory(tmp_path / "new"))
     assert [file.name for file in (tmp_path / "new").iterdir()] == (["LICENSE"] if copied else [])
 
 

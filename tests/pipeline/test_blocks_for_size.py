@@ -55,16 +55,16 @@ def test_each_plan_is_the_shortest_that_holds(
 
     by_count = {count: asked("--count", count) for count in (1, 2, 3)}
     for share in shares:
-        found = asked("--target", f"parameters={share}")
-        target = found["targets"]["parameters"]
-        whole = found["parameters"]["original"]
+        report = asked("--target", f"parameters={share}")
+        target = report["targets"]["parameters"]
+        whole = report["parameters"]["original"]
         assert target["limit"] == pytest.approx(share * whole)
         for label in SCORERS:
-            removed, reached = found["scorers"][label]["removed"], target["reached"][label]
-            values = {0: whole} | {count: one["parameters"]["pruned"][label] for count, one in by_count.items()}
+            removed, reached = report["scorers"][label]["removed"], target["reached"][label]
+            values = {0: whole} | {count: counted["parameters"]["pruned"][label] for count, counted in by_count.items()}
             assert all(value > target["limit"] for count, value in values.items() if count < len(removed))
             assert removed == by_count[len(removed)]["scorers"][label]["removed"]
-            assert reached["value"] == found["parameters"]["pruned"][label] == values[len(removed)] <= target["limit"]
+            assert reached["value"] == report["parameters"]["pruned"][label] == values[len(removed)] <= target["limit"]
             assert reached["one_less"] == values[len(removed) - 1]
             assert reached["one_more"] == values.get(len(removed) + 1)
 
@@ -74,7 +74,7 @@ def test_scorers_end_at_different_counts(layerimp_command: Run, asking: list[obj
     arguments = ["run", *asking, *named, "--no-baselines"]
     code, out, err = layerimp_command(*arguments, "--tasks", task, "--target", "parameters=0.75", "--json")
     assert code == 0, err
-    counts = {label: len(one["removed"]) for label, one in by_label(out)["scorers"].items()}
+    counts = {label: len(scorer["removed"]) for label, scorer in by_label(out)["scorers"].items()}
     assert len(set(counts.values())) > 1
     code, out, err = layerimp_command(*arguments, "--tasks", task, "--target", "parameters=0.75")
     assert code == 0, err
@@ -96,20 +96,20 @@ def test_a_run_tells_what_was_reached(
         *given, "--tasks", task, "--cuts", "all", *sizes, "--scorer", "block-influence", "--output", output, "--json"
     )
     assert code == 0, err
-    found = by_label(out)
-    assert results_in(output)["targets"] == found["targets"]
-    size = found["targets"]["bytes"]["reached"]["block-influence"]
+    report = by_label(out)
+    assert results_in(output)["targets"] == report["targets"]
+    size = report["targets"]["bytes"]["reached"]["block-influence"]
     assert size == {
         "value": 4 * (whole - 2 * block),
         "stderr": None,
         "one_less": 4 * (whole - block),
         "one_more": 4 * (whole - 3 * block),
     }
-    cache = found["targets"]["kv-cache"]
+    cache = report["targets"]["kv-cache"]
     assert (cache["original"], cache["limit"], cache["unit"]) == (512, 384, "bytes per token")
     assert (
         cache["reached"]["block-influence"]["value"]
-        == found["footprint"]["block-influence"]["kv_bytes_per_token"]
+        == report["footprint"]["block-influence"]["kv_bytes_per_token"]
         == 256
     )
     assert json.loads((output / "recipe.json").read_text())["targets"].keys() == {"bytes", "kv-cache"}
@@ -124,10 +124,10 @@ def test_what_is_forced_is_part_of_a_target(layerimp_command: Run, asking: list[
             *arguments, "--target", f"kv-cache={share}", "--blocks", "1/2", "--protect", "3"
         )
         assert code == 0, err
-        found = by_label(out)
-        assert found["scorers"]["depth"]["removed"] == ["1/2", 0][:count]
-        reached = found["targets"]["kv-cache"]["reached"]["depth"]
-        assert reached["value"] == 512 - 128 * count == found["footprint"]["depth"]["kv_bytes_per_token"]
+        report = by_label(out)
+        assert report["scorers"]["depth"]["removed"] == ["1/2", 0][:count]
+        reached = report["targets"]["kv-cache"]["reached"]["depth"]
+        assert reached["value"] == 512 - 128 * count == report["footprint"]["depth"]["kv_bytes_per_token"]
     code, _, err = layerimp_command(*arguments, "--target", "kv-cache=0.3", "--blocks", "1/2", "--protect", "0,3")
     assert code == 2
     assert "at least 384 stay" in err  # the protected blocks, and what the seam joins
@@ -161,11 +161,11 @@ def test_a_latency_is_measured_around_the_plan(
         *given, "--scorer", "depth", "--scorer", "random", "--tasks", "none", "--target", f"latency={asked}", "--json"
     )
     assert code == 0, err
-    found = by_label(out)
-    target = found["targets"]["latency"]
+    report = by_label(out)
+    target = report["targets"]["latency"]
     assert (target["unit"], target["original"]) == ("ms", 6)
     for label in ("depth", "random"):
-        assert len(found["scorers"][label]["removed"]) == count
+        assert len(report["scorers"][label]["removed"]) == count
         reached = target["reached"][label]
         assert reached["value"] == pytest.approx(6 - count)
         assert reached["value"] <= target["limit"] < reached["one_less"] == pytest.approx(7 - count)
@@ -174,7 +174,7 @@ def test_a_latency_is_measured_around_the_plan(
 
 
 @pytest.mark.parametrize(
-    ("targets", "told"),
+    ("targets", "message"),
     [
         (["latency=2.5ms"], "without 3 blocks of 4 a forward takes 3 ms, of 6 ms intact"),
         (["latency=1s"], "nothing has to go: the intact model is within latency=1s"),
@@ -193,7 +193,7 @@ def test_what_cannot_be_asked_for_is_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     targets: Sequence[str],
-    told: str,
+    message: str,
 ) -> None:
     Timed(monkeypatch)
     asked = [part for target in targets for part in ("--target", target)]
@@ -202,7 +202,7 @@ def test_what_cannot_be_asked_for_is_one_line(
         "--output", tmp_path / "out",
     )  # fmt: skip
     assert code == 2
-    assert told in err.splitlines()[-1], err
+    assert message in err.splitlines()[-1], err
     assert not out
     assert not (tmp_path / "out").exists()
     assert "score avss" not in err

@@ -34,7 +34,7 @@ def calibration_file(calibration_file: Path, tmp_path_factory: pytest.TempPathFa
     """Documents that are long enough for a prompt: each joins two of those that other tests use."""
     lines = [json.loads(line)["text"] for line in calibration_file.read_text().splitlines()]
     path = tmp_path_factory.mktemp("long") / "calibration.jsonl"
-    joined = (json.dumps({"text": f"{one} {other}"}) for one, other in pairwise(lines))
+    joined = (json.dumps({"text": f"{document} {following}"}) for document, following in pairwise(lines))
     path.write_text("".join(f"{line}\n" for line in joined))
     return path
 

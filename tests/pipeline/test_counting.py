@@ -39,11 +39,11 @@ def test_where_the_curve_falls_it_is_where_an_exhaustive_search_says(case: tuple
 @given(st.sets(st.integers(1, 40)), st.integers(1, 40), st.booleans())
 def test_on_any_curve_all_that_was_tried_up_to_the_answer_holds(held: set[int], least: int, nested: bool) -> None:
     curve = Curve(held)
-    found = most_that_hold(curve, least, 40, nested=nested)
+    most = most_that_hold(curve, least, 40, nested=nested)
     tried = set(curve.asked)
-    assert found == 0 or found in tried & held
-    assert all(count in held for count in tried if count <= found)
-    assert found == 40 or max(found + 1, least) in tried - held  # one more was tried, and fails
+    assert most == 0 or most in tried & held
+    assert all(count in held for count in tried if count <= most)
+    assert most == 40 or max(most + 1, least) in tried - held  # one more was tried, and fails
 
 
 def test_a_curve_that_rises_again_is_cut_where_a_try_failed() -> None:
@@ -54,7 +54,7 @@ def test_a_curve_that_rises_again_is_cut_where_a_try_failed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "holding", "confirming", "answer"),
+    ("most", "holding", "confirming", "answer"),
     [
         (5, {1, 2, 3, 4, 5}, {1, 2, 3, 4, 5}, 5),
         (5, {1, 2, 3, 4, 5}, {1, 2, 3}, 3),
@@ -64,9 +64,9 @@ def test_a_curve_that_rises_again_is_cut_where_a_try_failed() -> None:
     ],
 )
 def test_a_number_is_confirmed_or_stepped_down_from(
-    found: int, holding: set[int], confirming: set[int], answer: int
+    most: int, holding: set[int], confirming: set[int], answer: int
 ) -> None:
-    assert confirmed(found, holding.__contains__, confirming.__contains__, 1) == answer
+    assert confirmed(most, holding.__contains__, confirming.__contains__, 1) == answer
 
 
 def test_forced_steps_are_never_fewer() -> None:

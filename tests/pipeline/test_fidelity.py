@@ -83,9 +83,9 @@ def naive(intact: Any, other: Any, rows: list[torch.Tensor]) -> float:
 
 def test_a_run_measures_fidelity_by_default(recipe: dict[str, Any]) -> None:
     results = run(recipe | {"healers": ["linear"]})
-    found = fidelities(results)
-    assert found.keys() == {"avss", "avss+linear"}
-    for fidelity in found.values():
+    by_label = fidelities(results)
+    assert by_label.keys() == {"avss", "avss+linear"}
+    for fidelity in by_label.values():
         assert fidelity.predictions > 0
         assert fidelity.divergence.mean > 0
         assert fidelity.copying.accuracy <= 1

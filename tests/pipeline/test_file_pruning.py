@@ -39,11 +39,11 @@ SEAMS = ["gemma2", "gpt2", "bert", *map(slow, "llama mixtral olmo2 opt".split())
 
 
 def weights(directory: Path) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for file in sorted(directory.glob("*.safetensors")):
         with safe_open(file, "pt") as opened:
-            found |= {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-    return found
+            tensors |= {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+    return tensors
 
 
 def pruned(model: Path, output: Path, blocks: Any, **options: Any) -> Path:
@@ -58,7 +58,7 @@ def compare(model: Path, tmp_path: Path, blocks: Any) -> None:
     offloaded = pruned(model, tmp_path / "offloaded", blocks, offload=True)
     ours, theirs = weights(offloaded), weights(usual)
     assert ours.keys() == theirs.keys()
-    assert all(one.dtype == theirs[key].dtype and torch.equal(one, theirs[key]) for key, one in ours.items())
+    assert all(tensor.dtype == theirs[key].dtype and torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
     configs = [json.loads((directory / "config.json").read_text()) for directory in (offloaded, usual)]
     assert configs[0] == configs[1]
     names = [
@@ -78,7 +78,9 @@ def test_a_model_that_sees_under_its_published_names(kind: str, tmp_path: Path) 
     """The files of LLaVA and Gemma 3 hold names that Transformers changes on loading."""
     model = saved(zoo.build(kind, "image"), tmp_path / "model")
     (model / "processor_config.json").write_text('{"patch_size":  8}')
-    named = {key.replace("vision_tower.", "vision_tower.vision_model."): one for key, one in weights(model).items()}
+    named = {
+        key.replace("vision_tower.", "vision_tower.vision_model."): tensor for key, tensor in weights(model).items()
+    }
     save_file(named, model / "model.safetensors", {"format": "pt"})
     usual = pruned(model, tmp_path / "usual", [1, 4])
     written = pruned(model, tmp_path / "offloaded", [1, 4], offload=True)
@@ -87,16 +89,16 @@ def test_a_model_that_sees_under_its_published_names(kind: str, tmp_path: Path) 
     moved = {layer.format(old): layer.format(new) for new, old in enumerate(kept)}
     gone = tuple(layer.format(old) for old in (1, 4))
     expected = {
-        next((key.replace(old, new) for old, new in moved.items() if key.startswith(old)), key): one
-        for key, one in named.items()
+        next((key.replace(old, new) for old, new in moved.items() if key.startswith(old)), key): tensor
+        for key, tensor in named.items()
         if not key.startswith(gone)
     }
-    found = weights(written)
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(one, expected[key]) for key, one in found.items())
+    tensors = weights(written)
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in tensors.items())
     both = [AutoModelForImageTextToText.from_pretrained(place).state_dict() for place in (written, usual)]
     assert both[0].keys() == both[1].keys()
-    assert all(torch.equal(one, both[1][key]) for key, one in both[0].items())
+    assert all(torch.equal(tensor, both[1][key]) for key, tensor in both[0].items())
     for place in (written, usual):
         assert (place / "processor_config.json").read_bytes() == b'{"patch_size":  8}'
         assert "AutoModelForImageTextToText" in (place / "README.md").read_text()
@@ -116,9 +118,9 @@ def test_a_checkpoint_in_many_files(tmp_path: Path) -> None:
     compare(model, tmp_path, [2])
     directory = pruned(model, tmp_path / "many", [2], offload=True, max_shard_size="40KB")
     index = json.loads((directory / "model.safetensors.index.json").read_text())
-    found = weights(directory)
-    assert index["weight_map"].keys() == found.keys()
-    assert index["metadata"]["total_size"] == sum(one.nbytes for one in found.values())
+    tensors = weights(directory)
+    assert index["weight_map"].keys() == tensors.keys()
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in tensors.values())
     loaded, _ = layerimp.load(directory)
     assert len(layerimp.find_blocks(loaded)) == BLOCKS - 1
 
@@ -138,8 +140,8 @@ def test_each_tensor_keeps_its_dtype(tmp_path: Path) -> None:
     model = tiny("llama", dtype=torch.bfloat16)
     model.model.layers[3].input_layernorm.weight.data = 1 + torch.rand(32) / 1000
     directory = saved(model, tmp_path / "model")
-    found = weights(pruned(directory, tmp_path / "out", [1], offload=True))
-    kept = found["model.layers.2.input_layernorm.weight"]
+    tensors = weights(pruned(directory, tmp_path / "out", [1], offload=True))
+    kept = tensors["model.layers.2.input_layernorm.weight"]
     assert kept.dtype == torch.float32
     assert torch.equal(kept, weights(directory)["model.layers.3.input_layernorm.weight"])
 
@@ -149,7 +151,7 @@ def test_the_configuration_states_the_dtype_of_the_files(dtype: str, tmp_path: P
     """Files are copied as they are, whatever the model computes in."""
     directory = saved(tiny("llama"), tmp_path / "model")
     made = pruned(directory, tmp_path / "out", [1], offload=True, dtype=dtype)
-    assert {one.dtype for one in weights(made).values()} == {torch.float32}
+    assert {tensor.dtype for tensor in weights(made).values()} == {torch.float32}
     assert json.loads((made / "config.json").read_text())["dtype"] == "float32"
 
 
@@ -177,9 +179,9 @@ def test_a_wrong_tensor_is_found_by_the_probe(tmp_path: Path, monkeypatch: pytes
     right = file_pruning.kept_tensors
 
     def swapped(*args: Any) -> Any:
-        found = right(*args)
-        one, other = (f"model.layers.{index}.mlp.up_proj.weight" for index in (0, 1))
-        return found | {one: found[other], other: found[one]}
+        tensors = right(*args)
+        first, second = (f"model.layers.{index}.mlp.up_proj.weight" for index in (0, 1))
+        return tensors | {first: tensors[second], second: tensors[first]}
 
     monkeypatch.setattr(file_pruning, "kept_tensors", swapped)
     with pytest.raises(SurgeryError, match="computes differently without block 2 than past it"):
@@ -242,15 +244,15 @@ def test_the_command_scores_and_prunes(
 ) -> None:
     options = ["--model", model_dir, "--scorer", "block-influence", "--calibration", calibration_file]
     options += ["--samples", 8, "--max-length", 16, "--count", 1, "--json"]
-    found = []
+    reports = []
     for more in ([], ["--offload"]):
-        output = tmp_path / f"out{len(found)}"
+        output = tmp_path / f"out{len(reports)}"
         code, out, err = layerimp_command("prune", *options, *more, "--output", output)
         assert code == 0, err
         report = by_label(out.replace(output.name, "out"))
-        found.append(report)
+        reports.append(report)
         assert weights(output / "checkpoints" / "block-influence").keys()
-    assert found[0] == found[1]
+    assert reports[0] == reports[1]
 
 
 def test_other_commands_do_not_offload(layerimp_command: Run, tmp_path: Path) -> None:
@@ -265,13 +267,13 @@ def test_sizes_are_asked_for_as_in_memory(
 ) -> None:
     options = ["--model", model_dir, "--scorer", "block-influence", "--calibration", calibration_file]
     options += ["--samples", 8, "--max-length", 16, "--target", "kv-cache=0.6", "--target", "parameters=0.9", "--json"]
-    found = []
+    reports = []
     for more in ([], ["--offload"]):
-        output = tmp_path / f"out{len(found)}"
+        output = tmp_path / f"out{len(reports)}"
         code, out, err = layerimp_command("prune", *options, *more, "--output", output)
         assert code == 0, err
-        found.append(by_label(out.replace(output.name, "out")))
-    assert found[0] == found[1]
+        reports.append(by_label(out.replace(output.name, "out")))
+    assert reports[0] == reports[1]
 
 
 def test_a_latency_is_not_measured_on_an_offloaded_model(

@@ -78,7 +78,7 @@ def test_a_run_does_what_was_foretold(
     assert not output.exists()
     assert list(tmp_path.glob(".out*")) == []
     after = made(layerimp_command, *arguments)
-    removed = {len(one["removed"]) for one in (after["scorers"] | after["baselines"]).values()}
+    removed = {len(scorer["removed"]) for scorer in (after["scorers"] | after["baselines"]).values()}
     assert removed == {before["removed"]["least"]} == {before["removed"]["most"]}
     for name in ("parameters", "bytes"):
         assert before[name]["original"] == after[name]["original"]
@@ -106,8 +106,8 @@ def test_sizes_of_plans_that_are_not_known_are_ranges(
         assert before["removed"]["least"] < before["removed"]["most"] or "--count" in amount
         size = before["parameters"]["pruned"]
         assert size["least"] < size["most"]
-        for label, one in after["scorers"].items():
-            assert before["removed"]["least"] <= len(one["removed"]) <= before["removed"]["most"]
+        for label, scorer in after["scorers"].items():
+            assert before["removed"]["least"] <= len(scorer["removed"]) <= before["removed"]["most"]
             assert size["least"] <= after["parameters"]["pruned"][label] <= size["most"]
 
 
@@ -143,12 +143,12 @@ def test_the_pruner_is_asked_how_often_it_scores_again(
 
 def test_passes_are_shared_as_in_the_run(foretold: Any, scoring: list[object]) -> None:
     more = ["--scorer", "avss", "--scorer", "perplexity", "--scorer", "random"]
-    found = foretold("run", *scoring, *more, "--tasks", "none")["passes"]
-    assert [(one["sweep"], one["scorers"]) for one in found] == [
+    passes = foretold("run", *scoring, *more, "--tasks", "none")["passes"]
+    assert [(shared["sweep"], shared["scorers"]) for shared in passes] == [
         ("Forward", ["block-influence", "avss"]),
         ("Ablation", ["perplexity"]),
     ]
-    assert [(one["backbone"], one["head"]) for one in found] == [(1, 0), (1 + 4 / 2, 1 + 4)]
+    assert [(shared["backbone"], shared["head"]) for shared in passes] == [(1, 0), (1 + 4 / 2, 1 + 4)]
 
 
 def test_sweeps_say_what_they_compute() -> None:
@@ -262,8 +262,8 @@ def test_fidelity_is_estimated_for_every_model(foretold: Any, scoring: list[obje
 def test_healing_is_estimated_from_its_limits(foretold: Any, scoring: list[object]) -> None:
     def healing(*options: object, healer: str = "distill") -> float:
         asked = ["run", *scoring, "--tasks", "none", "--no-baselines", "--count", 2, "--heal", healer]
-        found: float = foretold(*asked, *options)["time"]["healing_s"]
-        return found
+        seconds: float = foretold(*asked, *options)["time"]["healing_s"]
+        return seconds
 
     def limited(**limits: object) -> list[object]:
         named = {"steps": "null", "first": "null", "learns": "beside"} | limits
@@ -293,7 +293,7 @@ def test_what_a_component_does_not_say_is_not_known(
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         (["--count", 4], "leaves no model"),
         (["--target", "parameters=0.01"], "no removal reaches parameters=0.01"),
@@ -309,11 +309,11 @@ def test_what_a_component_does_not_say_is_not_known(
     ],
 )
 def test_what_is_wrong_shows_before_anything_is_loaded(
-    layerimp_command: Run, scoring: list[object], more: list[object], told: str
+    layerimp_command: Run, scoring: list[object], more: list[object], message: str
 ) -> None:
     code, out, err = layerimp_command("run", "--tasks", "none", *changed(scoring, *more), "--dry-run")
     assert (code, out) == (2, "")
-    assert told in err.splitlines()[-1]
+    assert message in err.splitlines()[-1]
 
 
 def test_an_output_that_exists_and_a_seam_that_is_none_are_refused(
@@ -340,19 +340,19 @@ def test_an_output_that_exists_and_a_seam_that_is_none_are_refused(
 
 def test_a_quality_is_not_foretold(foretold: Any, scoring: list[object], task: Path) -> None:
     """The number of removed blocks may be anything from 0 to all that are not protected."""
-    found = foretold("run", *scoring, "--tasks", task, "--keep", "0.9", "--protect", "0")
-    assert found["removed"] == {"least": 0, "most": 3}
-    size = found["parameters"]
+    forecast = foretold("run", *scoring, "--tasks", task, "--keep", "0.9", "--protect", "0")
+    assert forecast["removed"] == {"least": 0, "most": 3}
+    size = forecast["parameters"]
     assert size["pruned"]["most"] == size["original"] > size["pruned"]["least"]
-    assert found["baselines"] == ["random", "depth"]
+    assert forecast["baselines"] == ["random", "depth"]
     assert foretold("run", *scoring, "--tasks", "none", "--keep", "0.9")["baselines"] == ["random", "depth"]
-    assert "how many blocks may go is found by measuring pruned models, and not known before" in found["notes"]
+    assert "how many blocks may go is found by measuring pruned models, and not known before" in forecast["notes"]
 
 
 def test_a_latency_is_not_foretold(foretold: Any, scoring: list[object]) -> None:
-    found = foretold("run", *scoring, "--tasks", "none", "--target", "latency=0.7")
-    assert found["removed"] == {"least": 1, "most": 3}
-    assert "measured on the loaded model" in found["notes"][0]
+    forecast = foretold("run", *scoring, "--tasks", "none", "--target", "latency=0.7")
+    assert forecast["removed"] == {"least": 1, "most": 3}
+    assert "measured on the loaded model" in forecast["notes"][0]
 
 
 def test_what_a_reader_sees(layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path) -> None:

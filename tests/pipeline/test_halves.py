@@ -52,8 +52,8 @@ def test_documents_without_hashes_are_parted_by_number_and_not_in_turn() -> None
 
 
 def test_each_half_is_measured_by_itself() -> None:
-    found = Halves.of([accuracy(1, 0, 1, 1, 0, 1), perplexity(-2, -3, -5, -5, -6, -7), Metric("c", "bleu", 20.0)])
-    search, confirmation = found.search, found.confirmation
+    halves = Halves.of([accuracy(1, 0, 1, 1, 0, 1), perplexity(-2, -3, -5, -5, -6, -7), Metric("c", "bleu", 20.0)])
+    search, confirmation = halves.search, halves.confirmation
     assert [metric.name for metric in search] == [metric.name for metric in confirmation] == ["acc", "ppl"]
     assert search[0].documents == (1, 1, 0)
     assert search[0].value == pytest.approx(2 / 3)
@@ -71,10 +71,10 @@ def test_what_is_kept_is_the_lower_mean_of_a_half() -> None:
     intact = Halves.of([accuracy(1, 1, 1, 1, 1, 1), perplexity(-2, -3, -4, -5, -6, -7)])
     pruned = Halves.of([accuracy(1, 1, 1, 1, 0, 1), perplexity(-3, -3, -6, -5, -7, -7)])
     # Of the search half (2/3 - 1/4) / (1 - 1/4) is right; (38 - 16) / (38 - 12) of the information is left.
-    found, confirmed = kept(intact.search, pruned.search), kept(intact.confirmation, pruned.confirmation)
-    assert found
+    searched, confirmed = kept(intact.search, pruned.search), kept(intact.confirmation, pruned.confirmation)
+    assert searched
     assert confirmed
-    assert found.mean == pytest.approx(5 / 9)
+    assert searched.mean == pytest.approx(5 / 9)
     assert confirmed.mean == 1.0
     assert kept(intact.search, pruned.search[1:]) is None  # a task was not measured
 
@@ -114,15 +114,15 @@ def test_the_documents_of_an_average_are_halved_within_each_task() -> None:
         strata=tuple(Stratum(n, 1 / 3) for n in sizes.values()),
         members=tuple(sizes),
     )
-    found = Halves.of([average, *tasks.values()])
-    for half in (found.search, found.confirmation):
+    halves = Halves.of([average, *tasks.values()])
+    for half in (halves.search, halves.confirmation):
         mean, *own = half
         assert [stratum.documents for stratum in mean.strata] == [len(task.documents or ()) for task in own]
         assert mean.documents == tuple(value for task in own for value in task.documents or ())
         assert mean.value == pytest.approx(sum(task.value for task in own) / 3)
         assert mean.stderr == pytest.approx(math.hypot(*(task.stderr or 0 for task in own)) / 3)
-    assert [s.documents for s in found.search[0].strata] == [2, 3, 5]
-    assert [s.documents for s in found.confirmation[0].strata] == [2, 2, 5]
+    assert [s.documents for s in halves.search[0].strata] == [2, 3, 5]
+    assert [s.documents for s in halves.confirmation[0].strata] == [2, 2, 5]
 
 
 def test_a_task_of_an_average_needs_two_documents_in_each_half() -> None:

@@ -26,7 +26,9 @@ def test_a_run(layerimp_command: Run, calibration_file: Path, tmp_path: Path) ->
     assert code == 0, err
     assert "removals are not tried with it" not in err
     assert "also reads images, and the text that it is measured on is without: what it sees is not measured" in err
-    language = sum(one.numel() for part in (model.model.language_model, model.lm_head) for one in part.parameters())
+    language = sum(
+        parameter.numel() for part in (model.model.language_model, model.lm_head) for parameter in part.parameters()
+    )
     assert f"targets count the whole model; its language model has {language:,} of {model.num_parameters():,}" in err
     before = AutoModelForImageTextToText.from_pretrained(source).state_dict()
     checkpoints = sorted((tmp_path / "out" / "checkpoints").iterdir())
@@ -48,7 +50,7 @@ def test_a_run_on_text_with_images(layerimp_command: Run, tmp_path: Path) -> Non
     assert code == 0, err
     assert "what it sees is not measured" not in err
     (model,) = json.loads(out)["models"].values()
-    known = [one["fidelity"]["with_images"] for removal in model["removals"] for one in removal["models"]]
+    known = [pruned["fidelity"]["with_images"] for removal in model["removals"] for pruned in removal["models"]]
     assert len(known) >= 2
     assert all(0 < each["rows"] < 12 and each["divergence"]["mean"] > 0 for each in known)
     code, out, err = layerimp_command("run", *given, *wanted, "--max-length", 12)
@@ -65,7 +67,7 @@ def test_scores_without_the_tokens_of_images(layerimp_command: Run, tmp_path: Pa
     assert [code for code, *_ in outs] == [0, 0]
     documents = [next(iter(json.loads(out)["models"].values())) for _, out, _ in outs]
     first, second = (each["scored"]["block-influence"]["scores"][0] for each in documents)
-    assert all(one != other for one, other in zip(first, second, strict=True))
+    assert all(counted != skipped for counted, skipped in zip(first, second, strict=True))
 
 
 def test_a_removal_without_a_video_says_so(

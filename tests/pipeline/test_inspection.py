@@ -57,20 +57,20 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_is_what_the_loaded_model_shows(name: str, tmp_path: Path, unread: None) -> None:
     model = made(name)
     model.save_pretrained(tmp_path, max_shard_size="40KB")
-    found = inspect_model(str(tmp_path), Permissions())
-    checked(json.dumps(found.model_dump(mode="json")))
+    inspected = inspect_model(str(tmp_path), Permissions())
+    checked(json.dumps(inspected.model_dump(mode="json")))
     stack = layerimp.find_blocks(model)
-    measured = {one.name: one.value for one in Footprint(Footprint.Config(repeats=1)).evaluate(model, None)}
-    assert found.architecture == type(model).__name__
-    assert (found.parameters, found.bytes) == (measured["parameters"], measured["bytes"])
-    assert found.kv_bytes_per_token == measured.get("kv_bytes_per_token", 0)
-    assert found.files is not None
-    assert found.files.files == len(list(tmp_path.glob("*.safetensors"))) > 1
-    assert found.files.bytes == measured["bytes"]
-    assert not found.notes
+    measured = {metric.name: metric.value for metric in Footprint(Footprint.Config(repeats=1)).evaluate(model, None)}
+    assert inspected.architecture == type(model).__name__
+    assert (inspected.parameters, inspected.bytes) == (measured["parameters"], measured["bytes"])
+    assert inspected.kv_bytes_per_token == measured.get("kv_bytes_per_token", 0)
+    assert inspected.files is not None
+    assert inspected.files.files == len(list(tmp_path.glob("*.safetensors"))) > 1
+    assert inspected.files.bytes == measured["bytes"]
+    assert not inspected.notes
     halves = find_halves(stack)
-    ledger = ledger_of(stack, {index: one for index, one in enumerate(halves) if isinstance(one, Halves)})
-    for index, block in enumerate(found.blocks):
+    ledger = ledger_of(stack, {index: pair for index, pair in enumerate(halves) if isinstance(pair, Halves)})
+    for index, block in enumerate(inspected.blocks):
         assert block.parameters == sum(parameter.numel() for parameter in stack[index].parameters())
         assert block.bytes == 4 * block.parameters
         assert not block.not_removed
@@ -81,8 +81,8 @@ def test_it_is_what_the_loaded_model_shows(name: str, tmp_path: Path, unread: No
             assert block.attention.parameters == ledger.inside([Sublayer(index, "attn")]).parameters
             assert block.mlp.bytes == ledger.inside([Sublayer(index, "mlp")]).bytes
             assert block.attention.parameters + block.mlp.parameters == block.parameters
-    inside = sum(block.parameters for block in found.blocks)
-    assert inside + found.outside.parameters == found.parameters
+    inside = sum(block.parameters for block in inspected.blocks)
+    assert inside + inspected.outside.parameters == inspected.parameters
 
 
 @pytest.mark.parametrize("name", [*UNPRUNABLE])
@@ -97,8 +97,8 @@ def test_blocks_that_stock_code_cannot_do_without_are_named_with_the_reason(name
         except SurgeryError as error:
             refused[block] = str(error)
     assert refused
-    found = inspect_model(str(tmp_path), Permissions()).blocks
-    assert {block.block: block.not_removed for block in found if block.not_removed} == refused
+    blocks = inspect_model(str(tmp_path), Permissions()).blocks
+    assert {block.block: block.not_removed for block in blocks if block.not_removed} == refused
 
 
 @pytest.mark.parametrize(
@@ -110,28 +110,28 @@ def test_published_models_that_see(name: str, whole: int, language: int) -> None
     config = AutoConfig.for_model(fields.pop("model_type"), **fields)
     stack = find_blocks(without_weights(config))
     assert ledger_of(stack, {}).left(()).parameters == whole
-    found = language_model(stack)
-    assert found is not None
-    assert (found.parameters, found.bytes) == (language, 2 * language)
+    size = language_model(stack)
+    assert size is not None
+    assert (size.parameters, size.bytes) == (language, 2 * language)
 
 
 def test_blocks_that_images_are_put_in_after_by_number_are_named(tmp_path: Path) -> None:
     zoo.build("qwen3_vl", "image").save_pretrained(tmp_path)
-    found = inspect_model(str(tmp_path), Permissions())
-    assert found.language_model is not None
-    reasons = [block.not_removed for block in found.blocks]
+    inspected = inspect_model(str(tmp_path), Permissions())
+    assert inspected.language_model is not None
+    reasons = [block.not_removed for block in inspected.blocks]
     assert reasons[3:] == [""] * 3
     assert set(reasons[:3]) == {
         "with an image it changes the hidden states after blocks 0, 1, 2, counted from the first, so that only blocks "
         "from 3 on can be removed"
     }
-    assert found.kv_bytes_per_token == 6 * 2 * 4 * 8 * 4  # keys and values of 6 blocks, each of 4 heads of 8
+    assert inspected.kv_bytes_per_token == 6 * 2 * 4 * 8 * 4  # keys and values of 6 blocks, each of 4 heads of 8
 
 
 def test_kinds_are_told_apart(tmp_path: Path) -> None:
     made("qwen3_moe:uneven").save_pretrained(tmp_path)
-    found = inspect_model(str(tmp_path), Permissions()).blocks
-    assert [block.alike for block in found] == [0, 1, 0, 1]
+    blocks = inspect_model(str(tmp_path), Permissions()).blocks
+    assert [block.alike for block in blocks] == [0, 1, 0, 1]
     tiny("gemma2").save_pretrained(tmp_path / "other")
     kinds = [block.kind for block in inspect_model(str(tmp_path / "other"), Permissions()).blocks]
     assert kinds == ["sliding_attention", "full_attention"] * 2
@@ -139,10 +139,10 @@ def test_kinds_are_told_apart(tmp_path: Path) -> None:
 
 def test_bytes_are_those_that_are_stored(tmp_path: Path) -> None:
     tiny("mixtral", dtype=torch.bfloat16).save_pretrained(tmp_path)
-    found = inspect_model(str(tmp_path), Permissions())
-    assert found.stored_dtype == "bfloat16"
-    assert found.bytes == 2 * found.parameters
-    assert found.kv_bytes_per_token == 2 * 4 * 2 * 2 * 8  # keys and values of 4 blocks, each of 2 heads of 8
+    inspected = inspect_model(str(tmp_path), Permissions())
+    assert inspected.stored_dtype == "bfloat16"
+    assert inspected.bytes == 2 * inspected.parameters
+    assert inspected.kv_bytes_per_token == 2 * 4 * 2 * 2 * 8  # keys and values of 4 blocks, each of 2 heads of 8
 
 
 def test_files_and_configuration_that_disagree_are_noted(tmp_path: Path) -> None:
@@ -222,11 +222,11 @@ def test_whether_a_model_fits(
     model.save_pretrained(directory)
     monkeypatch.setattr(inspection, "device_named", lambda _device: torch.device(device))
     monkeypatch.setattr(inspection, "free_bytes", lambda _device: free)
-    found = inspect_model(str(directory), Permissions()).memory
-    sizes = [sum(one.nbytes for one in block.parameters()) for block in layerimp.find_blocks(model)]
+    memory = inspect_model(str(directory), Permissions()).memory
+    sizes = [sum(parameter.nbytes for parameter in block.parameters()) for block in layerimp.find_blocks(model)]
     ends = model.get_input_embeddings().weight.nbytes + model.model.norm.weight.nbytes
-    weights = sum(one.nbytes for one in model.parameters())
-    assert found.model_dump() == {
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    assert memory.model_dump() == {
         "device": device,
         "weights": weights,
         "offloaded": max(sizes) + ends,
@@ -243,12 +243,12 @@ def test_what_cannot_be_made_up_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     model.save_pretrained(tmp_path)
     assert not inspect_model(str(tmp_path), Permissions()).notes
     monkeypatch.setattr(type(model.model), "get_video_features", None)
-    found = inspect_model(str(tmp_path), Permissions())
-    assert found.notes == ["it also reads video, which layerimp cannot make up: removals are not tried with it"]
-    assert not any(block.not_removed for block in found.blocks)
+    inspected = inspect_model(str(tmp_path), Permissions())
+    assert inspected.notes == ["it also reads video, which layerimp cannot make up: removals are not tried with it"]
+    assert not any(block.not_removed for block in inspected.blocks)
     monkeypatch.setattr(type(model.model), "get_image_features", None)
-    found = inspect_model(str(tmp_path), Permissions())
-    (said,) = {block.not_removed for block in found.blocks}
+    inspected = inspect_model(str(tmp_path), Permissions())
+    (said,) = {block.not_removed for block in inspected.blocks}
     assert said.startswith("it reads images in a form that layerimp cannot make up, so that no removal can be proved")
     assert said.endswith("`score` and `evaluate` work on its text")
     ids = torch.arange(3, 27).reshape(2, 12)

@@ -111,17 +111,17 @@ def test_as_many_go_as_an_exhaustive_search_allows(
     right: tuple[int, ...], count: int, layerimp_command: Run, command: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Curve, "right", falling(*right))
-    told = searched(layerimp_command, *command, "--keep", 0.95)
-    found = told["search"]["removable"]["depth"]
-    assert found["count"] == found["before_confirmation"] == len(found["blocks"]) == count
+    report = searched(layerimp_command, *command, "--keep", 0.95)
+    most = report["search"]["removable"]["depth"]
+    assert most["count"] == most["before_confirmation"] == len(most["blocks"]) == count
     assert Curve.measured[0] == 0
-    assert sorted(Curve.measured[1:]) == [one["count"] for one in found["tried"]]
-    assert len(found["tried"]) <= 4  # of eight numbers
+    assert sorted(Curve.measured[1:]) == [trial["count"] for trial in most["tried"]]
+    assert len(most["tried"]) <= 4  # of eight numbers
     if count:
-        assert found["confirmed"]["mean"] == pytest.approx(right[count - 1] / HALF)
-        assert told["parameters"]["pruned"].keys() == {"depth"}
+        assert most["confirmed"]["mean"] == pytest.approx(right[count - 1] / HALF)
+        assert report["parameters"]["pruned"].keys() == {"depth"}
     else:
-        assert found["retained"] is found["confirmed"] is None
+        assert most["retained"] is most["confirmed"] is None
 
 
 def test_what_was_found_is_written_and_measured_on_the_documents_that_confirm(
@@ -129,18 +129,18 @@ def test_what_was_found_is_written_and_measured_on_the_documents_that_confirm(
 ) -> None:
     out = tmp_path / "out"
     monkeypatch.setattr(Curve, "right", falling(20, 19, 16, 15, 14, 13, 12, 11, confirmed=(20, 20, 20, 9, 9, 9, 9, 9)))
-    told = searched(layerimp_command, *command, "--keep", 0.9, "--output", out)
-    assert told["search"]["removable"]["depth"]["count"] == 2
-    assert told["search"]["removable"]["depth"]["retained"]["mean"] == pytest.approx(0.95)
-    assert told["metrics"]["depth"]["curve"]["acc"]["value"] == 1.0
-    assert told["metrics"]["depth"]["curve"]["acc"]["documents"] == HALF
-    assert told["retained_worst"]["depth"] == 1.0
+    report = searched(layerimp_command, *command, "--keep", 0.9, "--output", out)
+    assert report["search"]["removable"]["depth"]["count"] == 2
+    assert report["search"]["removable"]["depth"]["retained"]["mean"] == pytest.approx(0.95)
+    assert report["metrics"]["depth"]["curve"]["acc"]["value"] == 1.0
+    assert report["metrics"]["depth"]["curve"]["acc"]["documents"] == HALF
+    assert report["retained_worst"]["depth"] == 1.0
     model = AutoModelForCausalLM.from_pretrained(out / "checkpoints" / "depth")
     assert model.config.num_hidden_layers == BLOCKS - 2
     plan = json.loads((out / "plan.json").read_text())["plans"]["depth"]
-    assert plan["blocks"] == told["scorers"]["depth"]["removed"] == told["search"]["removable"]["depth"]["blocks"]
+    assert plan["blocks"] == report["scorers"]["depth"]["removed"] == report["search"]["removable"]["depth"]["blocks"]
     assert json.loads((out / "recipe.json").read_text())["keep"] == 0.9
-    assert results_in(out)["search"] == told["search"]
+    assert results_in(out)["search"] == report["search"]
 
 
 def test_it_steps_down_where_other_documents_do_not_confirm(
@@ -148,9 +148,9 @@ def test_it_steps_down_where_other_documents_do_not_confirm(
 ) -> None:
     searches, confirms = (20, 20, 20, 20, 20, 12, 11, 10), (20, 20, 20, 18, 18, 12, 11, 10)
     monkeypatch.setattr(Curve, "right", falling(*searches, confirmed=confirms))
-    found = searched(layerimp_command, *command, "--keep", 0.95)["search"]["removable"]["depth"]
-    assert (found["before_confirmation"], found["count"]) == (5, 3)
-    assert found["confirmed"]["mean"] == 1.0
+    most = searched(layerimp_command, *command, "--keep", 0.95)["search"]["removable"]["depth"]
+    assert (most["before_confirmation"], most["count"]) == (5, 3)
+    assert most["confirmed"]["mean"] == 1.0
     assert len(Curve.measured) == len(set(Curve.measured))  # each once
     _, printed, _ = layerimp_command(*command, "--keep", 0.95)
     assert "depth: the search found 5, and the other half confirmed 3" in printed
@@ -172,11 +172,11 @@ def test_plans_that_are_not_nested_are_tried_upwards(
     layerimp_command: Run, command: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Curve, "right", falling(20, 20, 10, 20, 20, 20, 20, 20))
-    told = searched(layerimp_command, *command, "--keep", 0.95, "--pruner", "shifting")
-    found = told["search"]["removable"]["depth"]
-    assert [one["count"] for one in found["tried"]] == [1, 2, 3]
-    assert found["count"] == 2
-    assert found["blocks"] == [6, 7]
+    report = searched(layerimp_command, *command, "--keep", 0.95, "--pruner", "shifting")
+    most = report["search"]["removable"]["depth"]
+    assert [trial["count"] for trial in most["tried"]] == [1, 2, 3]
+    assert most["count"] == 2
+    assert most["blocks"] == [6, 7]
 
 
 @pytest.mark.parametrize(
@@ -195,8 +195,8 @@ def test_a_pruner_without_a_plan_for_so_many_ends_the_search(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Curve, "right", falling(*(20,) * 8))
-    told = searched(layerimp_command, *command, "--keep", 0.95, "--pruner", *pruner)
-    assert told["search"]["removable"]["depth"]["count"] == count
+    report = searched(layerimp_command, *command, "--keep", 0.95, "--pruner", *pruner)
+    assert report["search"]["removable"]["depth"]["count"] == count
 
 
 def test_baselines_without_a_plan_are_left_out_of_the_file() -> None:
@@ -210,8 +210,8 @@ def test_equal_removals_are_measured_once(
     layerimp_command: Run, command: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Curve, "right", falling(20, 20, 19, 10, 10, 10, 10, 10))
-    told = searched(layerimp_command, *command, "--scorer", "again=depth", "--keep", 0.95)
-    removable = told["search"]["removable"]
+    report = searched(layerimp_command, *command, "--scorer", "again=depth", "--keep", 0.95)
+    removable = report["search"]["removable"]
     assert removable["again"] == removable["depth"]
     assert len(Curve.measured) == 1 + len(removable["depth"]["tried"])
 
@@ -231,10 +231,10 @@ def test_forced_blocks_are_the_least_and_protected_ones_the_most(
 ) -> None:
     monkeypatch.setattr(Curve, "right", falling(10, 10, 20, 20, 20, 20, 20, 20))
     protect = ("--protect", "0,1,2,3")
-    found = searched(layerimp_command, *command, "--keep", 0.95, "--blocks", "4,5,6", *protect)["search"]["removable"]
-    assert found["depth"]["count"] == 5
-    assert {one["count"] for one in found["depth"]["tried"]} <= {3, 4, 5}
-    assert set(found["depth"]["blocks"]) >= {4, 5, 6}
+    five = searched(layerimp_command, *command, "--keep", 0.95, "--blocks", "4,5,6", *protect)["search"]["removable"]
+    assert five["depth"]["count"] == 5
+    assert {trial["count"] for trial in five["depth"]["tried"]} <= {3, 4, 5}
+    assert set(five["depth"]["blocks"]) >= {4, 5, 6}
     monkeypatch.setattr(Curve, "right", falling(*(10,) * 8))
     none = searched(layerimp_command, *command, "--keep", 0.95, "--blocks", "4,5")["search"]["removable"]
     assert none["depth"]["count"] == 0
@@ -260,18 +260,18 @@ def test_each_healer_has_a_number_of_its_own(
     monkeypatch.setattr(Curve, "check", loaded)
     monkeypatch.setattr(Curve, "evaluate", evaluate)
     out = tmp_path / "out"
-    told = searched(layerimp_command, *command, "--keep", 0.95, "--heal", "rescale", "--output", out)
-    removable = told["search"]["removable"]
-    assert {label: one["count"] for label, one in removable.items()} == {"depth": 1, "depth+rescale": 4}
-    assert told["search"]["order"] == told["order"] == ["depth+rescale", "depth"]
+    report = searched(layerimp_command, *command, "--keep", 0.95, "--heal", "rescale", "--output", out)
+    removable = report["search"]["removable"]
+    assert {label: most["count"] for label, most in removable.items()} == {"depth": 1, "depth+rescale": 4}
+    assert report["search"]["order"] == report["order"] == ["depth+rescale", "depth"]
     # They are not compared on their documents, since one model lacks three blocks more.
-    assert told["best"]["retained accuracy"] == told["best"]["curve acc"] == []
+    assert report["best"]["retained accuracy"] == report["best"]["curve acc"] == []
     for label, count in (("depth", 1), ("depth+rescale", 4)):
         model = AutoModelForCausalLM.from_pretrained(out / "checkpoints" / label)
         assert model.config.num_hidden_layers == BLOCKS - count
         record = json.loads((out / "checkpoints" / label / "layerimp.json").read_text())
         assert removed_by(record["removed"]) == removed_by(removable[label]["blocks"])
-    gaps = told["scorers"]["depth"]["healed"]["rescale"]["gaps"]
+    gaps = report["scorers"]["depth"]["healed"]["rescale"]["gaps"]
     assert sorted(block for gap in gaps for block in gap["removed"]) == sorted(removable["depth+rescale"]["blocks"])
 
 
@@ -291,15 +291,15 @@ def test_without_tasks_a_model_that_knows_nothing_of_the_text_is_refused(
 def test_without_tasks_text_is_held_out(layerimp_command: Run, tmp_path: Path) -> None:
     text = ("--samples", 40, "--max-length", 64, "--tasks", "none", "--evaluator", "harness", "--no-baselines")
     asked = ("--keep", 0.9, "--heal", "rescale", "--output", tmp_path / "out")
-    told = searched(layerimp_command, "run", "--scorer", "block-influence", *text, *asked)
-    search = told["search"]
+    report = searched(layerimp_command, "run", "--scorer", "block-influence", *text, *asked)
+    search = report["search"]
     assert search["held_out"]
     assert search["measured_on"] == ["held-out text"]
-    assert told["calibration"]["rows"] == 30
-    assert told["metrics"]["original"]["held-out text"]["token_perplexity"]["documents"] == 5
-    for one in search["removable"].values():
-        assert one["count"] >= 1
-        assert min(one["retained"]["mean"], one["confirmed"]["mean"]) >= 0.9
+    assert report["calibration"]["rows"] == 30
+    assert report["metrics"]["original"]["held-out text"]["token_perplexity"]["documents"] == 5
+    for most in search["removable"].values():
+        assert most["count"] >= 1
+        assert min(most["retained"]["mean"], most["confirmed"]["mean"]) >= 0.9
     _, printed, _ = layerimp_command("report", tmp_path / "out")
     assert "searched: on the half of the rows of held-out calibration text used by the search" in printed
 
@@ -326,28 +326,28 @@ def test_an_agreement_is_searched_on_one_half_and_confirmed_on_the_other(layerim
         "run", "--scorer", "block-influence", *text, "--keep", "agreement=0.6", "--json"
     )
     assert code == 0, err
-    told, model = by_label(printed), next(iter(Results.model_validate_json(printed).models.values()))
-    search, found = told["search"], told["search"]["removable"]["block-influence"]
+    report, model = by_label(printed), next(iter(Results.model_validate_json(printed).models.values()))
+    search, most = report["search"], report["search"]["removable"]["block-influence"]
     assert (search["keep"], search["keep_of"], search["measured_on"]) == (0.6, "agreement", ["held-out text"])
-    scores = told["scorers"]["block-influence"]["scores"]
+    scores = report["scorers"]["block-influence"]["scores"]
     order = sorted(range(len(scores)), key=lambda block: (scores[block], -block))
-    assert found["blocks"] == order[: found["count"]]
-    assert 0 < found["count"] < len(order) - 1
-    assert min(agreements(order[: found["count"]])) >= 0.6 > min(agreements(order[: found["count"] + 1]))
-    shares = [found[half]["mean"] for half in ("retained", "confirmed")]
-    assert shares == pytest.approx(agreements(found["blocks"]), abs=1e-6)
-    assert told["metrics"]["original"].keys() == told["metrics"]["block-influence"].keys() == {"mood"}
-    assert told["metrics"]["original"]["mood"]["acc"]["documents"] == 12
+    assert most["blocks"] == order[: most["count"]]
+    assert 0 < most["count"] < len(order) - 1
+    assert min(agreements(order[: most["count"]])) >= 0.6 > min(agreements(order[: most["count"] + 1]))
+    shares = [most[half]["mean"] for half in ("retained", "confirmed")]
+    assert shares == pytest.approx(agreements(most["blocks"]), abs=1e-6)
+    assert report["metrics"]["original"].keys() == report["metrics"]["block-influence"].keys() == {"mood"}
+    assert report["metrics"]["original"]["mood"]["acc"]["documents"] == 12
     assert "blocks may be removed while at least 60% of the predictions agree" in model.answer
 
 
 def test_an_agreement_adds_no_baselines_and_needs_no_tasks(layerimp_command: Run) -> None:
     text = ("--samples", 16, "--max-length", 32, "--tasks", "none", "--evaluator", "harness", "--heal", "rescale")
     command = ("run", "--scorer", "block-influence", *text, "--keep", "agreement=0.3")
-    told = searched(layerimp_command, *command)
-    assert told["search"]["removable"].keys() == {"block-influence", "block-influence+rescale"}
-    assert "metrics" not in told
-    assert "baselines" not in told
+    report = searched(layerimp_command, *command)
+    assert report["search"]["removable"].keys() == {"block-influence", "block-influence+rescale"}
+    assert "metrics" not in report
+    assert "baselines" not in report
 
 
 @pytest.mark.parametrize(
@@ -387,18 +387,18 @@ def test_on_the_starter_the_number_holds_and_one_more_does_not_as_exhaustive_eva
         intact = Halves.of(stages.metrics)
         for name in names:
             parts = Halves.of(stages.models[name].metrics)
-            found = kept(intact.search, parts.search), kept(intact.confirmation, parts.confirmation)
-            assert found[0] is not None
-            assert found[1] is not None
-            curves[name][count] = found[0].mean, found[1].mean
-    for name, one in search.removable.items():
+            retained = kept(intact.search, parts.search), kept(intact.confirmation, parts.confirmation)
+            assert retained[0] is not None
+            assert retained[1] is not None
+            curves[name][count] = retained[0].mean, retained[1].mean
+    for name, most in search.removable.items():
         held = [0, *(n for n, (share, _) in curves[name].items() if share >= 0.9)]
         both = [0, *(n for n, shares in curves[name].items() if min(shares) >= 0.9)]
-        first = one.before_confirmation
+        first = most.before_confirmation
         assert first in held
         assert first + 1 not in held
-        assert one.count == max(n for n in both if n <= first)
-        for each in one.tried:
+        assert most.count == max(n for n in both if n <= first)
+        for each in most.tried:
             assert each.retained is not None
             assert each.retained.mean == pytest.approx(curves[name][each.count][0])
 

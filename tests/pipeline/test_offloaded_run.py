@@ -42,15 +42,15 @@ def test_the_report_is_that_of_a_run_in_memory(
 ) -> None:
     """Scores, plans, sizes and checkpoints are equal; the footprint has the sizes, and no times."""
     model = saved(tiny(kind), tmp_path / "model")
-    found = []
+    runs = []
     for more in ([], ["--offload"]):
-        output = tmp_path / f"out{len(found)}"
+        output = tmp_path / f"out{len(runs)}"
         code, out, err = layerimp_command(*arguments(model, calibration_file, *more, "--output", output))
         assert code == 0, err
         assert (output / "report.html").exists()
         weights = output / "checkpoints" / "avss" / "model.safetensors"
-        found.append((by_label(out.replace(output.name, "out")), weights.stat().st_size))
-    (whole, size), (offloaded, offloaded_size) = found
+        runs.append((by_label(out.replace(output.name, "out")), weights.stat().st_size))
+    (whole, size), (offloaded, offloaded_size) = runs
     assert size == offloaded_size
     for label, costs in offloaded["footprint"].items():
         assert costs == {name: whole["footprint"][label][name] for name in SIZES if name in whole["footprint"][label]}
@@ -64,23 +64,23 @@ def test_without_an_output_only_sizes_are_found(
     layerimp_command: Run, model_dir: Path, calibration_file: Path, tmp_path: Path
 ) -> None:
     before = set(tmp_path.rglob("*"))
-    found = []
+    reports = []
     for more in ([], ["--offload"]):
         code, out, err = layerimp_command(*arguments(model_dir, calibration_file, *more))
         assert code == 0, err
-        found.append(by_label(out))
-    assert found[0]["parameters"] == found[1]["parameters"]
-    assert found[0]["bytes"] == found[1]["bytes"]
+        reports.append(by_label(out))
+    assert reports[0]["parameters"] == reports[1]["parameters"]
+    assert reports[0]["bytes"] == reports[1]["bytes"]
     assert set(tmp_path.rglob("*")) == before
 
 
 def test_seams_are_sized_too(layerimp_command: Run, model_dir: Path, calibration_file: Path) -> None:
-    found = []
+    sizes = []
     for more in ([], ["--offload"]):
         code, out, err = layerimp_command(*arguments(model_dir, calibration_file, "--blocks", "1/2", *more))
         assert code == 0, err
-        found.append(by_label(out)["parameters"])
-    assert found[0] == found[1]
+        sizes.append(by_label(out)["parameters"])
+    assert sizes[0] == sizes[1]
 
 
 @pytest.mark.parametrize(
@@ -121,10 +121,10 @@ def test_the_forecast_counts_what_is_in_memory_at_a_time(
     code, out, err = layerimp_command(*given, "--offload")
     assert code == 0, err
     parts = (model.model.layers[0], model.model.embed_tokens, model.model.norm)
-    held = 4 * sum(one.numel() for part in parts for one in part.parameters())
+    held = 4 * sum(parameter.numel() for part in parts for parameter in part.parameters())
     memory = json.loads(out)["memory"]
     assert (memory["offloaded"], memory["weights"], memory["verifying"]) == (True, held, held)
-    code, out, _ = layerimp_command(*(one for one in given if one != "--json"), "--offload")
+    code, out, _ = layerimp_command(*(argument for argument in given if argument != "--json"), "--offload")
     assert "of weights at a time (offloaded) in float32" in out
     code, out, _ = layerimp_command(*given)
     assert json.loads(out)["memory"]["offloaded"] is False

@@ -48,8 +48,8 @@ def scoring_of(cuts: Cuts, scorer: str = "block-influence", **options: object) -
     ],
 )
 def test_what_is_offered(cuts: Cuts, removed: Sequence[Step], offered: list[Step]) -> None:
-    found = scoring_of(cuts)(removed)
-    assert list(found.blocks) == offered
+    scoring = scoring_of(cuts)(removed)
+    assert list(scoring.blocks) == offered
 
 
 def test_the_first_scores_are_those_that_are_known() -> None:

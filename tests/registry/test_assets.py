@@ -36,13 +36,13 @@ def plugin(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_assets_of_all_plugins_are_joined(plugin, tmp_path: Path) -> None:
-    one, other = tmp_path / "one", tmp_path / "other"
-    one.mkdir()
-    other.mkdir()
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
     host = PluginHost(
-        [plugin("a", Assets(models={"m": one}, tasks=(one,))), plugin("b", Assets(texts={"t": other}))], ()
+        [plugin("a", Assets(models={"m": first}, tasks=(first,))), plugin("b", Assets(texts={"t": second}))], ()
     )
-    assert collected(host) == Assets({"m": one}, {"t": other}, (one,))
+    assert collected(host) == Assets({"m": first}, {"t": second}, (first,))
 
 
 @pytest.mark.parametrize(

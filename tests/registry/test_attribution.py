@@ -69,9 +69,9 @@ def test_nobody_takes_the_names_of_what_ships(plugged: Plug, install: Install) -
     plugged(
         install("aaa", layerimp_scorers=lambda: [thief]), install("avss", dist="b", layerimp_scorers=lambda: [Step])
     )
-    with pytest.warns(PluginWarning) as told:
+    with pytest.warns(PluginWarning) as warnings:
         assert registry().source(registry().get("scorer", "avss")).startswith("layerimp ")
-    assert sorted(str(one.message).split(" is left out: ")[1] for one in told) == [
+    assert sorted(str(warning.message).split(" is left out: ")[1] for warning in warnings) == [
         "layerimp_scorers: the scorer name 'avss' is taken by the plugin 'avss'",
         f"the name 'avss' is taken by the plugin of layerimp {layerimp.__version__}",
     ]

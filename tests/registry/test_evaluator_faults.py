@@ -81,12 +81,12 @@ def test_an_evaluator_is_named_and_the_others_go_on(
     )
     asked = ["run", *scoring, "--scorer", "depth", "--evaluator", "bad"]
     code, out, err = layerimp_command(*asked, "--evaluator", "parameters", "--json")
-    found = by_label(out)
-    (told,) = found["failed"].values()
-    assert told.startswith(f"evaluator 'bad' (layerimp-b 1.2){said}")
-    assert (code, err.splitlines()[-1]) == (1, f"failed: bad: {told}")
-    assert set(found["footprint"]) == {"original", "depth"}
-    assert all(costs["parameters"] for costs in found["footprint"].values())
+    report = by_label(out)
+    (message,) = report["failed"].values()
+    assert message.startswith(f"evaluator 'bad' (layerimp-b 1.2){said}")
+    assert (code, err.splitlines()[-1]) == (1, f"failed: bad: {message}")
+    assert set(report["footprint"]) == {"original", "depth"}
+    assert all(costs["parameters"] for costs in report["footprint"].values())
     code, _, err = layerimp_command(*asked)
     assert code == 2
     assert err.splitlines()[-1].startswith(f"layerimp: evaluator 'bad' (layerimp-b 1.2){said}")

@@ -47,10 +47,10 @@ def test_an_exit_is_the_scorers_fault(
     expected = by_label(layerimp_command(*asked)[1])["scorers"]
     code, out, err = layerimp_command(*asked, "--scorer", "bad")
     assert code == 1, err
-    found = by_label(out)
-    assert found["scorers"] == expected
-    assert found["failed"]["bad"].startswith("scorer 'bad' (layerimp-b 1.2) failed")
-    assert f"{kind.__name__}: 0" in found["failed"]["bad"]
+    document = by_label(out)
+    assert document["scorers"] == expected
+    assert document["failed"]["bad"].startswith("scorer 'bad' (layerimp-b 1.2) failed")
+    assert f"{kind.__name__}: 0" in document["failed"]["bad"]
 
 
 @each_exit

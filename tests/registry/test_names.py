@@ -33,13 +33,13 @@ def layerimp_pruners():
 
 
 @pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows by one whenever the names are not taken from the file."""
     calls: list[str] = []
     real = names._loaded_names
 
     def counted() -> names.Names:
-        calls.append("found")
+        calls.append("loaded")
         return real()
 
     monkeypatch.setattr(names, "_loaded_names", counted)
@@ -59,25 +59,25 @@ def test_names_are_the_registrys() -> None:
     assert "starter_qa" in known["task"]
 
 
-def test_names_are_found_once(found: list[str]) -> None:
+def test_names_are_found_once(loads: list[str]) -> None:
     assert installed_names() == installed_names()
-    assert found == ["found"]
+    assert loads == ["loaded"]
 
 
 def test_an_installation_and_an_edit_are_seen(
-    plugged: Callable[..., None], install: Install, tmp_path: Path, found: list[str]
+    plugged: Callable[..., None], install: Install, tmp_path: Path, loads: list[str]
 ) -> None:
     assert "mine" not in installed_names()["pruner"]
     point = install("mine", SOURCE)
     plugged(point)
     assert installed_names()["pruner"]["mine"] == "Removes what I say."
     installed_names()
-    assert len(found) == 2
+    assert len(loads) == 2
     (file,) = tmp_path.glob("fake_*.py")
     before = file.stat()
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     installed_names()
-    assert len(found) == 3
+    assert len(loads) == 3
 
 
 def test_a_package_is_looked_through(tmp_path: Path, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def test_a_package_is_looked_through(tmp_path: Path, install: Install, monkeypat
 
 
 def test_what_is_disabled_is_not_offered(
-    plugged: Callable[..., None], monkeypatch: pytest.MonkeyPatch, found: list[str]
+    plugged: Callable[..., None], monkeypatch: pytest.MonkeyPatch, loads: list[str]
 ) -> None:
     assert "cim" in installed_names()["scorer"]
     plugged()
@@ -103,18 +103,18 @@ def test_what_is_disabled_is_not_offered(
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"fingerprint": 1, "names": 1}'])
-def test_a_broken_file_is_no_obstacle(content: str, found: list[str]) -> None:
+def test_a_broken_file_is_no_obstacle(content: str, loads: list[str]) -> None:
     known = installed_names()
     (file,) = cache_directory("names").iterdir()
     file.write_text(content)
     assert installed_names() == installed_names() == known
-    assert len(found) == 2
+    assert len(loads) == 2
 
 
 def test_names_that_cannot_be_kept_are_found_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loads: list[str]
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("LAYERIMP_CACHE", str(tmp_path / "file"))
     assert installed_names() == installed_names()
-    assert len(found) == 2
+    assert len(loads) == 2

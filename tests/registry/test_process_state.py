@@ -98,7 +98,7 @@ def test_warnings_are_as_they_were() -> None:
         warnings.warn("one", stacklevel=1)
         state.restore()
         warnings.warn("two", stacklevel=1)
-    assert [str(one.message) for one in seen] == ["two"]
+    assert [str(warning.message) for warning in seen] == ["two"]
 
 
 @pytest.fixture(scope="module")

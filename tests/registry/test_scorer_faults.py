@@ -135,14 +135,14 @@ def test_the_other_scorers_go_on(
         "score", *scoring, *others, "--scorer", "bad", "--json", "--output", tmp_path / "o"
     )
     assert code == 1, err
-    expected, found = by_label(out), by_label(again)
-    assert found["scorers"] == expected["scorers"]
-    (told,) = found["failed"].values()
-    assert told.startswith("scorer 'bad' (layerimp-b 1.2)")
-    assert err.splitlines()[-1] == f"failed: bad: {told}"
+    expected, report = by_label(out), by_label(again)
+    assert report["scorers"] == expected["scorers"]
+    (message,) = report["failed"].values()
+    assert message.startswith("scorer 'bad' (layerimp-b 1.2)")
+    assert err.splitlines()[-1] == f"failed: bad: {message}"
     assert (tmp_path / "o" / "results.json").exists()
     code, _, err = layerimp_command("score", *scoring, "--scorer", "bad")
-    assert (code, err.splitlines()[-1]) == (2, f"layerimp: {told}")
+    assert (code, err.splitlines()[-1]) == (2, f"layerimp: {message}")
 
 
 def test_no_later_pass_uses_what_a_scorer_wrote_into() -> None:
@@ -161,9 +161,9 @@ def test_who_came_along_unnamed_and_fails_is_left_out(
     plugged(install("bad", layerimp_scorers=lambda: [NotFinite]))
     code, out, err = layerimp_command("score", *scoring, "--scorer", "all", "--json")
     assert code == 0, err
-    found = by_label(out)
-    assert "the score of block 0 is nan" in found["left_out"]["bad"]
-    assert "failed" not in found
+    report = by_label(out)
+    assert "the score of block 0 is nan" in report["left_out"]["bad"]
+    assert "failed" not in report
 
 
 def test_what_the_model_does_is_not_a_scorers_fault(plugged: Plug, install: Install) -> None:

@@ -61,18 +61,18 @@ def test_the_smallest_plugins_prune_a_made_up_architecture(
     torch.manual_seed(0)
     ParrotForCausalLM(ParrotConfig()).save_pretrained(tmp_path / "parrot")
     tiny_tokenizer().save_pretrained(tmp_path / "parrot")
-    told = by_label(
+    report = by_label(
         environment(
             *("layerimp", "run", "--model", tmp_path / "parrot", "--calibration", calibration_file, "--samples", 4),
             *("--max-length", 16, "--scorer", "step", "--pruner", "deepest", "--evaluator", "parameters"),
             *("--ratio", 0.5, "--output", tmp_path / "out", "--json"),
         )
     )
-    assert min(told["scorers"]["step"]["scores"]) > 0
-    assert told["scorers"]["step"]["removed"] == [3, 2]
-    counts = {label: costs["parameters"] for label, costs in told["footprint"].items()}
-    assert counts == {"original": told["parameters"]["original"], "step": told["parameters"]["pruned"]["step"]}
-    assert told["num_blocks"] == 4
+    assert min(report["scorers"]["step"]["scores"]) > 0
+    assert report["scorers"]["step"]["removed"] == [3, 2]
+    counts = {label: costs["parameters"] for label, costs in report["footprint"].items()}
+    assert counts == {"original": report["parameters"]["original"], "step": report["parameters"]["pruned"]["step"]}
+    assert report["num_blocks"] == 4
     block = (16 * 64 + 64) + (64 * 16 + 16) + 2 * 16
     assert counts["original"] - counts["step"] == 2 * block
     config = json.loads((tmp_path / "out" / "checkpoints" / "step" / "config.json").read_text())

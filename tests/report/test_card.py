@@ -80,8 +80,8 @@ def test_the_card_says_what_a_seam_cut() -> None:
     assert "# dir/tiny, 4 of 6 blocks left" in card
     assert "blocks removed" not in card.lower()
     assert "- **Removed:** 1/2, 5 (0-based indices in the source)\n" in card
-    told = "- Seam 1/2: the MLP of block 1 and the attention of block 2; "
-    assert f"{told}the attention of 1 and the MLP of 2 now form one block\n" in card
+    seam = "- Seam 1/2: the MLP of block 1 and the attention of block 2; "
+    assert f"{seam}the attention of 1 and the MLP of 2 now form one block\n" in card
     assert "- **Smaller by:** 2 blocks (33.33%), 400 parameters (33.33%), 1,600 bytes (33.33%)" in card
     table = card.partition("## Where the blocks come from")[2].partition("\n## Use")[0]
     assert table.split("\n")[2:] == [
@@ -174,6 +174,6 @@ def test_a_continuation_stays_text() -> None:
     made.fidelity["paper"] = Fidelity(generation=generation)
     section = model_card(made.results(), "paper").partition("## How far from the source")[2].partition("\n## Use\n")[0]
     parsed = MarkdownIt("commonmark", {"html": True}).enable("table").parse(section)
-    assert [one.content.split() for one in parsed if one.type == "fence"] == [evil.split()] * 3
-    assert not any(one.type == "heading_open" for one in parsed)
-    assert not any("html" in one.type for one in parsed)
+    assert [token.content.split() for token in parsed if token.type == "fence"] == [evil.split()] * 3
+    assert not any(token.type == "heading_open" for token in parsed)
+    assert not any("html" in token.type for token in parsed)

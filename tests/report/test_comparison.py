@@ -49,7 +49,8 @@ class Compared:
     def worst(self) -> dict[str, float | None]:
         """What each model retains, as the lower of its two means."""
         return {
-            one.label: one.retained and one.retained.worst and one.retained.worst.mean for one in self.model.removals
+            removal.label: removal.retained and removal.retained.worst and removal.retained.worst.mean
+            for removal in self.model.removals
         }
 
 
@@ -82,7 +83,7 @@ def perplexity(*losses: float, task: str = "u", name: str = "ppl", words: float 
 
 
 def test_models_stand_in_the_order_of_what_they_retain() -> None:
-    found = compare(
+    comparison = compare(
         {
             "original": [accuracy(90), perplexity(3.0, 3.1, 2.9, 3.2)],
             "a": [accuracy(70), perplexity(3.1, 3.2, 3.0, 3.3)],
@@ -91,21 +92,21 @@ def test_models_stand_in_the_order_of_what_they_retain() -> None:
             "d": [accuracy(40), perplexity(3.1, 3.2, 3.0, 3.3)],
         }
     )
-    assert found.worst == {
+    assert comparison.worst == {
         "a": pytest.approx(0.5),
         "b": pytest.approx((8 - 5.05) / (8 - 3.05)),
         "c": None,  # accuracies were not measured
         "d": 0.0,
     }
-    assert found.labels == ["b", "a", "d", "c"]
+    assert comparison.labels == ["b", "a", "d", "c"]
 
 
 def test_without_anything_to_retain_the_order_is_that_of_the_request() -> None:
-    found = compare({"original": [accuracy(40)], "b": [accuracy(30)], "a": [accuracy(80)]})
-    assert found.labels == ["b", "a"]
-    assert found.best_retained == set()
-    assert found.worst == {"b": None, "a": None}
-    assert [one.retained and one.retained.tasks for one in found.model.removals] == [{"t": None}] * 2
+    comparison = compare({"original": [accuracy(40)], "b": [accuracy(30)], "a": [accuracy(80)]})
+    assert comparison.labels == ["b", "a"]
+    assert comparison.best_retained == set()
+    assert comparison.worst == {"b": None, "a": None}
+    assert [removal.retained and removal.retained.tasks for removal in comparison.model.removals] == [{"t": None}] * 2
 
 
 @pytest.mark.parametrize(
@@ -126,10 +127,10 @@ def test_without_anything_to_retain_the_order_is_that_of_the_request() -> None:
 )
 def test_nobody_is_crowned_within_the_errors(values: dict[str, Any], up: bool, best: str) -> None:
     """Metrics without the values of documents."""
-    found = compare(
-        {"original": [metric(0.9, up=up)]} | {label: [metric(*one, up=up)] for label, one in values.items()}
+    comparison = compare(
+        {"original": [metric(0.9, up=up)]} | {label: [metric(*value, up=up)] for label, value in values.items()}
     )
-    assert found.best["t", "acc"] == set(best)
+    assert comparison.best["t", "acc"] == set(best)
 
 
 def test_what_is_ten_times_worse_is_never_called_equal() -> None:
@@ -140,8 +141,8 @@ def test_what_is_ten_times_worse_is_never_called_equal() -> None:
         "near": [perplexity(5.3, 5.8)],
         "bad": [perplexity(8.0, 41.7)],
     }
-    found = compare(models)
-    assert found.best["u", "ppl"] == {"good", "near"}
+    comparison = compare(models)
+    assert comparison.best["u", "ppl"] == {"good", "near"}
 
 
 def test_a_model_that_broke_takes_no_marks_from_the_others() -> None:
@@ -152,11 +153,13 @@ def test_a_model_that_broke_takes_no_marks_from_the_others() -> None:
         "worse": [perplexity(*(loss + 2 + 0.1 * (n % 2) for n, loss in enumerate(losses)))],
         "broken": [perplexity(INF, *losses[1:])],
     }
-    found = compare(models)
-    assert found.best["u", "ppl"] == {"good"}
-    assert found.best_retained == {"good"}
-    assert found.labels[-1] == "broken"
-    (broken,) = [one for one in found.model.model_dump(mode="json")["removals"] if one["scorer"] == "broken"]
+    comparison = compare(models)
+    assert comparison.best["u", "ppl"] == {"good"}
+    assert comparison.best_retained == {"good"}
+    assert comparison.labels[-1] == "broken"
+    (broken,) = [
+        removal for removal in comparison.model.model_dump(mode="json")["removals"] if removal["scorer"] == "broken"
+    ]
     assert broken["retained"]["tasks"]["u"]["mean"] is None
     assert broken["retained"]["worst"]["mean"] == 0.0
 
@@ -165,19 +168,19 @@ def test_one_likelihood_has_one_winner_whatever_the_unit() -> None:
     rng = np.random.default_rng(0)
     losses = {label: rng.normal(mean, 0.4, 12) for label, mean in (("original", 3.0), ("a", 4.0), ("b", 4.2), ("c", 5))}
     models = {
-        label: [perplexity(*one, name="byte", words=5.0), perplexity(*one, name="word")]
-        for label, one in losses.items()
+        label: [perplexity(*values, name="byte", words=5.0), perplexity(*values, name="word")]
+        for label, values in losses.items()
     }
-    found = compare(models)
-    assert found.best["u", "word"] == found.best["u", "byte"]
+    comparison = compare(models)
+    assert comparison.best["u", "word"] == comparison.best["u", "byte"]
 
 
 def test_pairs_show_what_independent_errors_hide() -> None:
     """Two models whose correct documents differ in six."""
-    one, other = accuracy(80), accuracy(74)
-    found = compare({"original": [accuracy(90)], "a": [one], "b": [other]})
-    assert found.best["t", "acc"] == {"a"}
-    apart = [replace(metric, documents=None) for metric in (accuracy(90), one, other)]
+    better, worse = accuracy(80), accuracy(74)
+    comparison = compare({"original": [accuracy(90)], "a": [better], "b": [worse]})
+    assert comparison.best["t", "acc"] == {"a"}
+    apart = [replace(metric, documents=None) for metric in (accuracy(90), better, worse)]
     unpaired = compare(dict(zip(("original", "a", "b"), ([m] for m in apart), strict=True)))
     assert unpaired.best["t", "acc"] == {"a", "b"}
 
@@ -185,13 +188,13 @@ def test_pairs_show_what_independent_errors_hide() -> None:
 def test_notes_say_what_the_numbers_cannot() -> None:
     few, chance = accuracy(18, "few", 20), accuracy(52, "chance")
     bare, lower = metric(0.9, name="f1", task="bare"), metric(3.0, name="ter", task="lower", up=False)
-    found = compare(
+    comparison = compare(
         {
             "original": [few, chance, bare, lower, perplexity(3.0, *[3.1] * 30)],
             "a": [accuracy(20, "few", 20), chance, bare, lower, perplexity(2.9, *[3.0] * 30)],
         }
     )
-    assert found.model.all_notes == [
+    assert comparison.model.all_notes == [
         "few has 20 documents: under 30, only large differences can be detected",
         "chance: nothing can be retained of acc, for the intact model is not 2 standard errors above what chance gives "
         "(0.5)",
@@ -217,14 +220,14 @@ def test_a_note_names_the_parts_of_an_average_that_cannot_be_retained() -> None:
 @settings(derandomize=True, max_examples=100, deadline=None, database=None)
 @given(st.lists(st.tuples(st.floats(0.01, 1), st.floats(0, 0.3)), min_size=2, max_size=6))
 def test_the_best_value_is_always_among_the_best(values: list[tuple[float, float]]) -> None:
-    metrics = {str(index): [metric(*one)] for index, one in enumerate(values)}
-    found = compare({"original": [metric(1.0)], **metrics})
+    metrics = {str(index): [metric(*value)] for index, value in enumerate(values)}
+    comparison = compare({"original": [metric(1.0)], **metrics})
     top = max(metrics, key=lambda label: metrics[label][0].value)
-    assert top in found.best["t", "acc"]
-    assert found.labels[0] in found.best_retained
-    shares = [share for label in found.labels if (share := found.worst[label]) is not None]
+    assert top in comparison.best["t", "acc"]
+    assert comparison.labels[0] in comparison.best_retained
+    shares = [share for label in comparison.labels if (share := comparison.worst[label]) is not None]
     assert shares == sorted(shares, reverse=True)
-    assert shares == pytest.approx([metrics[label][0].value for label in found.labels])
+    assert shares == pytest.approx([metrics[label][0].value for label in comparison.labels])
 
 
 NAMES = "angular avss block-influence relative-magnitude random depth".split()
@@ -272,10 +275,10 @@ def test_the_comparison_fits_the_screen(
     assert rows == whole * (len(rows) // len(whole))  # as many parts as it takes, of all models each
     words = table.split()
     for label in NAMES:
-        assert all(number(one.value) in words for one in report.metrics[label])
+        assert all(number(figure.value) in words for figure in report.metrics[label])
     assert words.count("0.012") == 7 * tasks
-    for told in ("20-27", "(23.00%)", "retained", "accuracy"):
-        assert told in table
+    for text in ("20-27", "(23.00%)", "retained", "accuracy"):
+        assert text in table
     assert words.count("*") == tasks + 1  # depth is clearly the best everywhere
     assert "baselines: random, depth; a scorer that does not beat them has shown nothing" in shown
 

@@ -151,7 +151,7 @@ def test_baselines_stand_apart_and_what_is_left_out_is_said(tmp_path: Path) -> N
     assert (results.design.added, results.left_out) == (["depth"], {"picky": "no such model"})
     model = model_of(made)
     assert list(model.scored) == ["paper", "depth"]
-    assert {one.label: one.models[0].checkpoint for one in model.removals} == {
+    assert {removal.label: removal.models[0].checkpoint for removal in model.removals} == {
         "paper": str(OUT / "checkpoints" / "paper"),
         "depth": None,
     }
@@ -237,8 +237,8 @@ def test_retention(make: Any, before: float, after: float, expected: float | Non
     made = report()
     made.metrics = {"original": [make(before)], "paper": [make(after)]}
     (row,) = [row for row in model_of(made).rows if row.original]
-    found = row.entries["paper"].retention and row.entries["paper"].retention.mean
-    assert found == (None if expected is None else pytest.approx(expected))
+    mean = row.entries["paper"].retention and row.entries["paper"].retention.mean
+    assert mean == (None if expected is None else pytest.approx(expected))
 
 
 def test_only_what_both_measured_has_retention() -> None:

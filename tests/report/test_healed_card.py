@@ -122,7 +122,7 @@ def test_the_metadata_survive_a_round_trip(tmp_path: Path) -> None:
 def test_the_pipeline_follows_from_the_class(loader: str, pipeline: str, tmp_path: Path) -> None:
     card = model_card(report(loader).results(), "avss")
     data = loaded(card, tmp_path)
-    assert {data.pipeline_tag, *(one.task_type for one in data.eval_results)} == {pipeline}
+    assert {data.pipeline_tag, *(result.task_type for result in data.eval_results)} == {pipeline}
     assert f"model = {loader}.from_pretrained(path)" in card
 
 
@@ -144,7 +144,7 @@ def test_numbers_that_json_does_not_have_are_left_out(tmp_path: Path) -> None:
     made.metrics["original"][0] = replace(made.metrics["original"][0], stderr=math.nan)
     card = model_card(made.results(), "avss")
     data = loaded(card, tmp_path)
-    assert [one.dataset_name for one in data.eval_results] == ["mood"]
+    assert [result.dataset_name for result in data.eval_results] == ["mood"]
     json.dumps(data.to_dict(), allow_nan=False)
     assert "| ∞ |" in card
 
@@ -191,8 +191,8 @@ def test_no_folder_of_this_machine_is_told() -> None:
 
 def tokens(text: str) -> list[Any]:
     """What Markdown makes of a text, with all that stands within lines."""
-    found = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).parse(text)
-    return [one for token in found for one in (token, *(token.children or ()))]
+    blocks = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).parse(text)
+    return [token for block in blocks for token in (block, *(block.children or ()))]
 
 
 @pytest.mark.parametrize("evil", [EVIL, "```\n<img src=x>", "---\nlicense: mit\n---", "a'b\"c; rm -rf /"])
@@ -202,19 +202,23 @@ def test_nothing_from_outside_is_more_than_text(evil: str, tmp_path: Path) -> No
     given = {"scorer": evil, "pruner": evil, "reason": evil, "model": evil}
     made.plans = {"avss": made.plans["avss"].model_copy(update=given)}
     made.metrics = {
-        label: [replace(one, task=evil, name=evil) if one.task == "mood" else one for one in metrics]
+        label: [replace(metric, task=evil, name=evil) if metric.task == "mood" else metric for metric in metrics]
         for label, metrics in made.metrics.items()
     }
     card = model_card(made.results(), "avss", Origin(evil, (), evil, evil, evil))
     data = loaded(card, tmp_path)
     assert data.tags == ["layerimp", "pruned", "depth-pruning"]
     assert (data.license, data.eval_results[0].dataset_name, data.eval_results[0].metric_name) == (evil,) * 3
-    found, expected = tokens(body(card)), tokens(body(model_card(usual.results(), "avss")))
+    hostile, expected = tokens(body(card)), tokens(body(model_card(usual.results(), "avss")))
     plain = {"text", "text_special", "softbreak"}
-    kinds = [one.type for one in found if one.type not in plain and "item" not in one.type and "para" not in one.type]
-    assert set(kinds) <= {one.type for one in expected} | {"bullet_list_open", "bullet_list_close"}
-    assert [one.content for one in found if one.type == "fence"][0::4] == [
-        one.content for one in expected if one.type == "fence"
+    kinds = [
+        token.type
+        for token in hostile
+        if token.type not in plain and "item" not in token.type and "para" not in token.type
+    ]
+    assert set(kinds) <= {token.type for token in expected} | {"bullet_list_open", "bullet_list_close"}
+    assert [token.content for token in hostile if token.type == "fence"][0::4] == [
+        token.content for token in expected if token.type == "fence"
     ][0::4]
     assert kinds.count("heading_open") == 4
     plan, prune = FENCE.findall(card)[1:3]
@@ -288,7 +292,7 @@ def test_any_card_can_be_gone_on_from(before: str, kept: str, tmp_path: Path) ->
 def test_healing_twice_is_told_twice_the_last_first() -> None:
     """Each section is above the card that it is about, so that its words stay true."""
     card = healed(healed(model_card(report().results(), "avss"), Origin("whole")), Origin("whole"))
-    first, second = (found.start() for found in re.finditer("^## Healed by linear$", card, re.MULTILINE))
+    first, second = (heading.start() for heading in re.finditer("^## Healed by linear$", card, re.MULTILINE))
     assert first < second < card.index("## Results before healing by linear\n")
     assert "## Results\n" not in card
 

@@ -44,40 +44,40 @@ def perplexity(totals: list[float], units: list[float], task: str = "t") -> Metr
 
 @example([0.0, 1.5, 7.742782489673857, 24.981324036665782], [1.125, 79.3125, -46.3359375])  # a quantile far out is NaN
 @given(VALUES, VALUES)
-def test_independent_repeats_differ_as_in_welchs_test(one: list[float], other: list[float]) -> None:
-    expected = stats.ttest_ind(one, other, equal_var=False)
-    found = difference(repeats(one), repeats(other), paired=False)
+def test_independent_repeats_differ_as_in_welchs_test(first: list[float], second: list[float]) -> None:
+    expected = stats.ttest_ind(first, second, equal_var=False)
+    comparison = difference(repeats(first), repeats(second), paired=False)
     ends = expected.confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((ends.low, ends.high), rel=1e-6, abs=1e-9)
-    assert found.p == pytest.approx(expected.pvalue, rel=1e-5, abs=1e-12)
+    assert (comparison.low, comparison.high) == pytest.approx((ends.low, ends.high), rel=1e-6, abs=1e-9)
+    assert comparison.p == pytest.approx(expected.pvalue, rel=1e-5, abs=1e-12)
 
 
 @given(st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=2, max_size=8))
 def test_paired_repeats_differ_as_in_the_paired_test(pairs: list[tuple[float, float]]) -> None:
-    one, other = (list(values) for values in zip(*pairs, strict=True))
+    first, second = (list(values) for values in zip(*pairs, strict=True))
     gaps = [a - b for a, b in pairs]
     if max(gaps) - min(gaps) < 1e-3:
         return
-    expected = stats.ttest_rel(one, other)
-    found = difference(repeats(one), repeats(other), paired=True)
+    expected = stats.ttest_rel(first, second)
+    comparison = difference(repeats(first), repeats(second), paired=True)
     ends = expected.confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((ends.low, ends.high), rel=1e-6, abs=1e-9)
-    assert found.p == pytest.approx(expected.pvalue, rel=1e-5, abs=1e-12)
+    assert (comparison.low, comparison.high) == pytest.approx((ends.low, ends.high), rel=1e-6, abs=1e-9)
+    assert comparison.p == pytest.approx(expected.pvalue, rel=1e-5, abs=1e-12)
 
 
 @given(VALUES, st.floats(-100, 100))
 def test_a_constant_is_compared_as_in_the_test_of_one_sample(values: list[float], constant: float) -> None:
     expected = stats.ttest_1samp(values, constant).confidence_interval(0.95)
-    found = difference(repeats(values), repeats([constant]), paired=False)
-    assert found.low is not None
-    assert found.low + constant == pytest.approx(expected.low, rel=1e-6, abs=1e-7)
+    comparison = difference(repeats(values), repeats([constant]), paired=False)
+    assert comparison.low is not None
+    assert comparison.low + constant == pytest.approx(expected.low, rel=1e-6, abs=1e-7)
 
 
 @given(VALUES)
 def test_a_difference_turned_round_only_changes_its_sign(values: list[float]) -> None:
-    one, other = repeats(values), repeats([value * 2 + 1 for value in values])
+    first, second = repeats(values), repeats([value * 2 + 1 for value in values])
     for paired in (True, False):
-        there, back = difference(one, other, paired=paired), difference(other, one, paired=paired)
+        there, back = difference(first, second, paired=paired), difference(second, first, paired=paired)
         assert (there.mean, there.p) == pytest.approx((-back.mean, back.p))
         assert there.low == pytest.approx(-back.high if back.high is not None else None)
 
@@ -85,27 +85,27 @@ def test_a_difference_turned_round_only_changes_its_sign(values: list[float]) ->
 def test_documents_widen_the_interval_of_the_repeats() -> None:
     rng = np.random.default_rng(0)
     documents = [[*rng.normal(mean, 1, 50)] for mean in (1.0, 1.2, 1.4)]
-    both = [Estimate.of([scores(one) for one in documents]), Estimate.of([scores([0.0] * 50)])]
-    found = difference(*both, paired=False)
+    both = [Estimate.of([scores(values) for values in documents]), Estimate.of([scores([0.0] * 50)])]
+    comparison = difference(*both, paired=False)
     by_document = np.mean(documents, axis=0)
     half = math.hypot(
-        stats.t.ppf(0.975, 2) * np.std([np.mean(one) for one in documents], ddof=1) / math.sqrt(3),
+        stats.t.ppf(0.975, 2) * np.std([np.mean(values) for values in documents], ddof=1) / math.sqrt(3),
         stats.t.ppf(0.975, 49) * by_document.std(ddof=1) / math.sqrt(50),
     )
-    assert found.high is not None
-    assert found.high - found.mean == pytest.approx(half, rel=0.03)
-    alone = difference(repeats([np.mean(one) for one in documents]), repeats([0.0]), paired=False)
+    assert comparison.high is not None
+    assert comparison.high - comparison.mean == pytest.approx(half, rel=0.03)
+    alone = difference(repeats([np.mean(values) for values in documents]), repeats([0.0]), paired=False)
     assert alone.high is not None
-    assert alone.high < found.high
+    assert alone.high < comparison.high
 
 
 def test_the_p_value_is_the_level_at_which_the_interval_touches_zero() -> None:
     for mean in (0.1, 1.0, 5.0, 100.0):
-        found = with_errors(mean, [(0.5, 3.0), (0.2, math.inf)])
-        assert found.p is not None
-        half = math.hypot(*(e * stats.t.isf(found.p / 2, f) for e, f in [(0.5, 3.0), (0.2, math.inf)]))
+        comparison = with_errors(mean, [(0.5, 3.0), (0.2, math.inf)])
+        assert comparison.p is not None
+        half = math.hypot(*(e * stats.t.isf(comparison.p / 2, f) for e, f in [(0.5, 3.0), (0.2, math.inf)]))
         assert half == pytest.approx(mean, rel=1e-6)
-        assert found.tells == (found.low is not None and found.low > 0)
+        assert comparison.tells == (comparison.low is not None and comparison.low > 0)
     assert with_errors(1e9, [(1e-9, math.inf)]).p == 0.0
     assert with_errors(1.0, []) == Difference(mean=1.0)
 
@@ -115,41 +115,46 @@ def test_the_p_value_is_the_level_at_which_the_interval_touches_zero() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=2, max_size=60))
 def test_right_and_wrong_are_compared_by_mcnemars_exact_test(pairs: list[tuple[int, int]]) -> None:
-    one, other = (list(values) for values in zip(*pairs, strict=True))
-    found = difference(Estimate.of([accuracy(one)]), Estimate.of([accuracy(other)]), paired=True)
+    first, second = (list(values) for values in zip(*pairs, strict=True))
+    comparison = difference(Estimate.of([accuracy(first)]), Estimate.of([accuracy(second)]), paired=True)
     table = [[pairs.count((1, 1)), pairs.count((1, 0))], [pairs.count((0, 1)), pairs.count((0, 0))]]
-    assert found.p == pytest.approx(mcnemar(table, exact=True).pvalue)
-    assert found.mean == pytest.approx(np.mean(one) - np.mean(other))
-    assert found.low is not None
-    assert found.high is not None
-    assert found.low - 1e-12 <= found.mean <= found.high + 1e-12
-    assert found.tells == (not found.low <= 0 <= found.high)
+    assert comparison.p == pytest.approx(mcnemar(table, exact=True).pvalue)
+    assert comparison.mean == pytest.approx(np.mean(first) - np.mean(second))
+    assert comparison.low is not None
+    assert comparison.high is not None
+    assert comparison.low - 1e-12 <= comparison.mean <= comparison.high + 1e-12
+    assert comparison.tells == (not comparison.low <= 0 <= comparison.high)
 
 
 @pytest.mark.parametrize("counts", [(5, 1), (1, 5), (5, 3)])
 def test_equal_repeats_count_as_one(counts: tuple[int, int]) -> None:
     """A scorer that removes the same in each repeat is one model, as in a run with a single draw."""
     models = [accuracy([1, 1, 1, 1, 1, 0]), accuracy([0, 0, 0, 0, 0, 0])]
-    one, other = (Estimate.of([model] * count) for model, count in zip(models, counts, strict=True))
-    found = difference(one, other, paired=False)
-    assert found == difference(*(Estimate.of([model]) for model in models), paired=True)
-    assert found.p == pytest.approx(2 * 0.5**5)
+    first, second = (Estimate.of([model] * count) for model, count in zip(models, counts, strict=True))
+    comparison = difference(first, second, paired=False)
+    assert comparison == difference(*(Estimate.of([model]) for model in models), paired=True)
+    assert comparison.p == pytest.approx(2 * 0.5**5)
     few = [Estimate.of([scores([value] * 3)] * count) for value, count in zip((0.2, 0.9), counts, strict=True)]
     assert difference(*few, paired=False).p == 0.25
 
 
 def test_a_mean_is_compared_by_a_paired_bootstrap() -> None:
     rng = np.random.default_rng(1)
-    one, shift = rng.random(80), rng.normal(0.05, 0.1, 80)
-    found = difference(Estimate.of([scores([*one])]), Estimate.of([scores([*(one - shift)])]), paired=True)
+    values, shift = rng.random(80), rng.normal(0.05, 0.1, 80)
+    comparison = difference(Estimate.of([scores([*values])]), Estimate.of([scores([*(values - shift)])]), paired=True)
     expected = stats.bootstrap(
-        (one, one - shift), lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis), paired=True, n_resamples=4000
+        (values, values - shift),
+        lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis),
+        paired=True,
+        n_resamples=4000,
     )
-    assert found.low is not None
-    assert found.high is not None
-    assert (found.high - found.low) / 2 / stats.t.ppf(0.975, 79) == pytest.approx(expected.standard_error, rel=0.05)
-    assert found.p == pytest.approx(stats.ttest_1samp(shift, 0).pvalue, rel=0.15)
-    unpaired = math.hypot(one.std(ddof=1), (one - shift).std(ddof=1)) / math.sqrt(80)
+    assert comparison.low is not None
+    assert comparison.high is not None
+    assert (comparison.high - comparison.low) / 2 / stats.t.ppf(0.975, 79) == pytest.approx(
+        expected.standard_error, rel=0.05
+    )
+    assert comparison.p == pytest.approx(stats.ttest_1samp(shift, 0).pvalue, rel=0.15)
+    unpaired = math.hypot(values.std(ddof=1), (values - shift).std(ddof=1)) / math.sqrt(80)
     assert expected.standard_error < unpaired / 3
 
 
@@ -160,28 +165,28 @@ def test_perplexities_are_compared_in_the_loss_per_unit() -> None:
     gaps = rng.normal(0.1, 0.05, 60)
     ours = perplexity([*(-losses * units)], [*units])
     theirs = perplexity([*(-(losses + gaps) * units)], [*units])
-    found = difference(Estimate.of([theirs]), Estimate.of([ours]), paired=True)
-    assert found.mean == pytest.approx(float((gaps * units).sum() / units.sum()))
-    assert math.exp(found.mean) == pytest.approx(theirs.value / ours.value)
+    comparison = difference(Estimate.of([theirs]), Estimate.of([ours]), paired=True)
+    assert comparison.mean == pytest.approx(float((gaps * units).sum() / units.sum()))
+    assert math.exp(comparison.mean) == pytest.approx(theirs.value / ours.value)
     # The ratio estimator: the residuals of the gaps, weighted by the units.
-    residuals = (gaps - found.mean) * units
+    residuals = (gaps - comparison.mean) * units
     error = math.sqrt(60 / 59 * (residuals**2).sum()) / units.sum()
-    assert found.high is not None
-    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, 59) * error, rel=0.05)
+    assert comparison.high is not None
+    assert comparison.high - comparison.mean == pytest.approx(stats.t.ppf(0.975, 59) * error, rel=0.05)
 
 
 def test_bits_are_compared_in_bits() -> None:
     """A difference has the unit of the metric, unless that is a perplexity."""
-    one, other = (
+    better, worse = (
         Metric(
             "t", "bits_per_byte", -sum(totals) / 6 / math.log(2), likelihood=Likelihood(totals, (4.0, 2.0), bits=True)
         )
         for totals in ((-3.0, -1.0), (-6.0, -2.5))
     )
-    found = difference(Estimate.of([other]), Estimate.of([one]), paired=False)
-    assert found.mean == pytest.approx(other.value - one.value)
-    nats = [Estimate.of([perplexity(list(each.likelihood.totals), [4.0, 2.0])]) for each in (other, one)]  # type: ignore[union-attr]
-    assert difference(*nats, paired=False).high == pytest.approx((found.high or 0) * math.log(2))
+    comparison = difference(Estimate.of([worse]), Estimate.of([better]), paired=False)
+    assert comparison.mean == pytest.approx(worse.value - better.value)
+    nats = [Estimate.of([perplexity(list(each.likelihood.totals), [4.0, 2.0])]) for each in (worse, better)]  # type: ignore[union-attr]
+    assert difference(*nats, paired=False).high == pytest.approx((comparison.high or 0) * math.log(2))
 
 
 def test_the_error_of_a_perplexity_is_one_of_the_loss() -> None:
@@ -211,32 +216,32 @@ def test_all_models_are_resampled_alike(count: int, columns: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 30])
 def test_equal_models_differ_by_nothing(count: int) -> None:
-    one = Estimate.of([scores([0.1 + 0.1 * n for n in range(count)])])
-    found = difference(one, one, paired=True)
-    assert found.mean == 0
-    assert not found.tells
-    assert found.p == (None if count == 1 else 1.0)
+    estimate = Estimate.of([scores([0.1 + 0.1 * n for n in range(count)])])
+    comparison = difference(estimate, estimate, paired=True)
+    assert comparison.mean == 0
+    assert not comparison.tells
+    assert comparison.p == (None if count == 1 else 1.0)
 
 
 @pytest.mark.parametrize("count", [2, 4, 10])
 def test_few_documents_prove_little_however_alike(count: int) -> None:
-    one, other = (Estimate.of([scores([value] * count)]) for value in (0.2, 0.9))
-    assert difference(other, one, paired=True).p == 2.0 ** (1 - count)
+    worse, better = (Estimate.of([scores([value] * count)]) for value in (0.2, 0.9))
+    assert difference(better, worse, paired=True).p == 2.0 ** (1 - count)
 
 
 def test_a_broken_model_loses_every_comparison() -> None:
     sound, broken = (Estimate.of([perplexity([-9.0, -8.0, total], [4.0, 4.0, 4.0])]) for total in (-7.0, -math.inf))
     assert broken.draws is None
-    found = difference(broken, sound, paired=True)
-    assert (found.mean, found.low, found.p) == (math.inf, None, 0.0)
+    comparison = difference(broken, sound, paired=True)
+    assert (comparison.mean, comparison.low, comparison.p) == (math.inf, None, 0.0)
     assert not difference(broken, broken, paired=True).tells
 
 
 def test_without_documents_the_errors_count_as_independent() -> None:
-    one, other = (Estimate.of([Metric("t", "x", value, 0.03)]) for value in (0.9, 0.8))
-    found = difference(one, other, paired=True)
-    assert found.p == pytest.approx(2 * stats.norm.sf(0.1 / math.hypot(0.03, 0.03)))
-    unknown = difference(one, Estimate.of([Metric("t", "x", 0.8)]), paired=True)
+    first, second = (Estimate.of([Metric("t", "x", value, 0.03)]) for value in (0.9, 0.8))
+    comparison = difference(first, second, paired=True)
+    assert comparison.p == pytest.approx(2 * stats.norm.sf(0.1 / math.hypot(0.03, 0.03)))
+    unknown = difference(first, Estimate.of([Metric("t", "x", 0.8)]), paired=True)
     assert unknown == Difference(mean=unknown.mean)
     assert unknown.mean == pytest.approx(0.1)
 
@@ -246,8 +251,8 @@ def test_models_that_differ_by_nothing_are_seldom_told_apart(count: int) -> None
     rng = np.random.default_rng(4)
     rejected = 0
     for _ in range(400):
-        one, other = rng.normal(0, 1, (2, count))
-        rejected += difference(Estimate.of([scores([*one])]), Estimate.of([scores([*other])]), paired=True).tells
+        first, second = rng.normal(0, 1, (2, count))
+        rejected += difference(Estimate.of([scores([*first])]), Estimate.of([scores([*second])]), paired=True).tells
     assert 0.02 < rejected / 400 < 0.08
 
 
@@ -257,13 +262,13 @@ def test_models_that_differ_by_nothing_are_seldom_told_apart(count: int) -> None
 @settings(derandomize=True, max_examples=12, deadline=None, database=None)  # statsmodels takes a tenth of a second
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
 def test_holm_is_that_of_statsmodels(values: list[float]) -> None:
-    found = holm({str(index): value for index, value in enumerate(values)})
+    adjusted = holm({str(index): value for index, value in enumerate(values)})
     expected = multipletests(values, method="holm")[1]
-    assert [found[str(index)] for index in range(len(values))] == pytest.approx(list(expected))
+    assert [adjusted[str(index)] for index in range(len(values))] == pytest.approx(list(expected))
 
 
 def paired(models: dict[str, Estimate]) -> Callable[[str, str], Difference]:
-    return lambda one, other: difference(models[one], models[other], paired=True)
+    return lambda first, second: difference(models[first], models[second], paired=True)
 
 
 @settings(derandomize=True, max_examples=60, deadline=None, database=None)
@@ -320,26 +325,26 @@ def within(values: np.ndarray) -> float:
 def test_an_average_is_compared_over_the_documents_within_its_tasks() -> None:
     rng = np.random.default_rng(0)
     level = np.repeat([0.0, 5.0, -3.0], [40, 3, 9])  # tasks are not alike, which is no chance
-    one, other = level + rng.normal(size=52), level + rng.normal(size=52)
-    first, second = averaged(one.tolist()), averaged(other.tolist())
-    expected = sum(s.weight * own.mean() for own, s in zip(by_stratum(one), STRATA, strict=True))
-    assert first.value == pytest.approx(expected)
-    assert first.stderr == pytest.approx(within(one))
-    assert Estimate.of([first]).error == pytest.approx(within(one), rel=0.06)
-    found = difference(Estimate.of([first]), Estimate.of([second]), paired=True)
-    assert found.mean == pytest.approx(first.value - second.value)
-    half = stats.t.ppf(0.975, 52 - 3) * within(one - other)
-    assert ((found.high or 0) - (found.low or 0)) / 2 == pytest.approx(half, rel=0.06)
+    first, second = level + rng.normal(size=52), level + rng.normal(size=52)
+    first_average, second_average = averaged(first.tolist()), averaged(second.tolist())
+    expected = sum(s.weight * own.mean() for own, s in zip(by_stratum(first), STRATA, strict=True))
+    assert first_average.value == pytest.approx(expected)
+    assert first_average.stderr == pytest.approx(within(first))
+    assert Estimate.of([first_average]).error == pytest.approx(within(first), rel=0.06)
+    comparison = difference(Estimate.of([first_average]), Estimate.of([second_average]), paired=True)
+    assert comparison.mean == pytest.approx(first_average.value - second_average.value)
+    half = stats.t.ppf(0.975, 52 - 3) * within(first - second)
+    assert ((comparison.high or 0) - (comparison.low or 0)) / 2 == pytest.approx(half, rel=0.06)
 
 
 def test_strata_in_proportion_to_their_documents_are_tested_exactly() -> None:
     rng = np.random.default_rng(1)
-    one, other = (rng.integers(0, 2, size=30).astype(float).tolist() for _ in range(2))
+    first, second = (rng.integers(0, 2, size=30).astype(float).tolist() for _ in range(2))
     parts = (Stratum(10, 1 / 3), Stratum(20, 2 / 3))
-    whole = [Metric("t", "acc", sum(v) / 30, documents=tuple(v)) for v in (one, other)]
-    parted = [Metric("t", "acc", sum(v) / 30, documents=tuple(v), strata=parts) for v in (one, other)]
-    found = [difference(*(Estimate.of([metric]) for metric in pair), paired=True) for pair in (whole, parted)]
-    assert found[0] == found[1]
+    whole = [Metric("t", "acc", sum(v) / 30, documents=tuple(v)) for v in (first, second)]
+    parted = [Metric("t", "acc", sum(v) / 30, documents=tuple(v), strata=parts) for v in (first, second)]
+    comparisons = [difference(*(Estimate.of([metric]) for metric in pair), paired=True) for pair in (whole, parted)]
+    assert comparisons[0] == comparisons[1]
 
 
 def test_a_stratum_of_one_document_has_no_error() -> None:

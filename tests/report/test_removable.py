@@ -29,12 +29,12 @@ def test_the_largest_number_up_to_which_all_that_was_measured_holds() -> None:
         [{1: 0.995, 2: 0.96, 4: 0.94, 6: 0.97}, {1: 0.99, 2: 0.95, 4: 0.92, 6: 0.2}, {1: 0.5, 2: 1, 4: 1}]
     )
     assert measured == [1, 2, 4]  # 6 was not measured in every repeat
-    assert {level: list(one.counts) for level, one in levels.items()} == {
+    assert {share: list(level.counts) for share, level in levels.items()} == {
         0.9: [4, 4, 0],  # a curve that rises again does not count from where it failed
         0.95: [2, 2, 0],
         0.99: [1, 1, 0],
     }
-    assert [one.at_least for one in levels.values()] == [True, False, False]
+    assert [level.at_least for level in levels.values()] == [True, False, False]
     two = levels[0.95].mean
     half = float(stats.t.ppf(0.975, 2)) * float(stats.sem([2, 2, 0]))
     assert two.mean == pytest.approx(4 / 3)
@@ -48,7 +48,7 @@ def test_what_is_said() -> None:
     assert removable_at(levels[0.95]).startswith("≥ 1.5")
     assert removable_at(levels[0.99]) == "1"
     _, single = removable([{1: 0.96, 2: 0.91, 3: 0.8}])
-    assert [removable_at(one) for one in single.values()] == ["2", "1", "0"]
+    assert [removable_at(level) for level in single.values()] == ["2", "1", "0"]
     assert removable([]) == removable([{}, {1: 0.9}]) == ([], {})
 
 
@@ -68,7 +68,7 @@ def layout(place: Path) -> Layout:
 
 
 @pytest.fixture(scope="module")
-def found(layout: Layout, place: Path) -> Results:
+def results(layout: Layout, place: Path) -> Results:
     with Store(place, write=False) as store:
         return grid_results(layout, store.records())
 
@@ -81,44 +81,44 @@ def kept(blocks: list[int]) -> float:
     return min(right, informed)
 
 
-def test_a_grid_says_how_many_may_go(found: Results, layout: Layout) -> None:
-    told = found.models["one"].removable
+def test_a_grid_says_how_many_may_go(results: Results, layout: Layout) -> None:
+    limits = results.models["one"].removable
     for scorer in ("avss", "random", "depth"):
-        one = told["lowest", scorer]
-        assert one.measured == [1, 2, 3, 5]
-        for level, each in one.levels.items():
+        limit = limits["lowest", scorer]
+        assert limit.measured == [1, 2, 3, 5]
+        for share, level in limit.levels.items():
             expected = []
             for draw in layout.draws(scorer):
                 scores = computed(layout.scoring("one", scorer, draw))["scores"]
                 order = sorted(range(BLOCKS), key=lambda block: (scores[block], -block))
-                holding = [count for count in (1, 2, 3, 5) if kept(order[:count]) >= level]
+                holding = [count for count in (1, 2, 3, 5) if kept(order[:count]) >= share]
                 expected.append(max(holding, default=0))  # in this world the curves fall
-            assert list(each.counts) == expected
-    assert any(sum(one.counts) for each in told.values() for one in each.levels.values())
-    assert ("lowest", "avss+linear") in told
+            assert list(level.counts) == expected
+    assert any(sum(level.counts) for limit in limits.values() for level in limit.levels.values())
+    assert ("lowest", "avss+linear") in limits
 
 
-def test_it_is_in_every_format(found: Results) -> None:
-    (table,) = removables(found)
+def test_it_is_in_every_format(results: Results) -> None:
+    (table,) = removables(results)
     assert table.heads == ["scorer", "90% retained", "95% retained", "99% retained"]
     first = {row[0].value: row[2].value for row in table.rows}
-    means = [found.models["one"].removable["lowest", label].levels[0.95].mean.mean for label in first]
+    means = [results.models["one"].removable["lowest", label].levels[0.95].mean.mean for label in first]
     assert means == sorted(means, reverse=True)
-    assert f"## {table.title}" in as_markdown(found)
-    assert "\\begin{tabular}{lrrr}" in as_latex(found)
-    assert "\\begin{tabular}{llr" in as_latex(found)
-    assert r"$\geq$" in as_latex(found)
-    assert as_latex(found).isascii()
+    assert f"## {table.title}" in as_markdown(results)
+    assert "\\begin{tabular}{lrrr}" in as_latex(results)
+    assert "\\begin{tabular}{llr" in as_latex(results)
+    assert r"$\geq$" in as_latex(results)
+    assert as_latex(results).isascii()
     assert any(line.startswith("removable: ") for line in notes([table]))
-    lines = [line for line in csv.DictReader(io.StringIO(as_csv(found))) if line["kind"] == "removable"]
+    lines = [line for line in csv.DictReader(io.StringIO(as_csv(results))) if line["kind"] == "removable"]
     lines = [line for line in lines if (line["scorer"], line["healer"]) == ("avss", "")]
     assert [line["metric"] for line in lines] == ["90% retained", "95% retained", "99% retained"]
-    middle = found.models["one"].removable["lowest", "avss"].levels[0.95]
+    middle = results.models["one"].removable["lowest", "avss"].levels[0.95]
     assert float(lines[1]["mean"]) == middle.mean.mean
-    document = checked(json.dumps(found.model_dump(mode="json")))
-    entries = {one["label"]: one for one in document["models"]["one"]["removables"]}
+    document = checked(json.dumps(results.model_dump(mode="json")))
+    entries = {entry["label"]: entry for entry in document["models"]["one"]["removables"]}
     assert entries["avss"]["levels"]["0.95"]["counts"] == list(middle.counts)
-    written = page(found)
+    written = page(results)
     assert "<h3>How many blocks may go</h3>" in written
     shown = part(written, "How many blocks may go")
     assert removable_at(middle).replace(" ", "\N{NO-BREAK SPACE}", 1) in shown or removable_at(middle) in shown
@@ -127,8 +127,8 @@ def test_it_is_in_every_format(found: Results) -> None:
 def test_a_single_number_says_nothing_of_how_many_may_go(tmp_path: Path) -> None:
     layout, _ = drive(tmp_path, Arithmetic(), counts=[2], ratios=[], repeats=2)
     with Store(tmp_path, write=False) as store:
-        found = grid_results(layout, store.records())
-    assert not found.models["one"].removable
-    assert removables(found) == []
-    assert "removable" not in as_markdown(found)
-    assert "How many blocks may go" not in page(found)
+        single = grid_results(layout, store.records())
+    assert not single.models["one"].removable
+    assert removables(single) == []
+    assert "removable" not in as_markdown(single)
+    assert "How many blocks may go" not in page(single)

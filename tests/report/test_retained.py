@@ -55,12 +55,12 @@ def test_chance_is_nothing() -> None:
 
 @given(st.lists(st.floats(-80, -1), min_size=3, max_size=3), st.sampled_from([(9.0, 6.0, 5.0), (40.0, 31.0, 20.0)]))
 def test_the_unit_changes_nothing(totals: list[float], units: tuple[float, ...]) -> None:
-    one, other = (
+    first, second = (
         retained(likelihood(-40.0, -30.0, -25.0, units=u), [likelihood(*totals, units=u)])
         for u in ((9.0, 6.0, 5.0), units)
     )
-    assert one.mean == pytest.approx(other.mean)
-    assert np.array_equal(one.draws, other.draws)
+    assert first.mean == pytest.approx(second.mean)
+    assert np.array_equal(first.draws, second.draws)
 
 
 def test_the_error_is_that_of_many_samples_of_documents() -> None:
@@ -72,7 +72,7 @@ def test_the_error_is_that_of_many_samples_of_documents() -> None:
         return Metric("mood", "acc", values.mean(), 0.01, floor=0.5, documents=tuple(values))
 
     samples = [rng.integers(4000, size=150) for _ in range(500)]
-    ratios = [retained(measured(0, one), [measured(1, one)]).mean for one in samples[:200]]
+    ratios = [retained(measured(0, sample), [measured(1, sample)]).mean for sample in samples[:200]]
     error = retained(measured(0, samples[0]), [measured(1, samples[0])]).error
     assert error == pytest.approx(np.std(ratios), rel=0.2)
 
@@ -104,8 +104,8 @@ def test_a_task_counts_once() -> None:
     f1, exact = accuracy(0.8, 0.0, "qa", "f1"), accuracy(0.7, 0.0, "qa", "exact_match")
     words, size = likelihood(-4.0, -3.0, -2.0), likelihood(-4.0, -3.0, -2.0, units=(30.0, 20.0, 10.0), name="byte")
     last = accuracy(0.4, 0.0, "prose", "acc")
-    found = counting([exact, f1, last, words, size, ACCURATE, accuracy(0.8, name="acc_norm")])
-    assert found == {"qa": f1, "prose": words, "mood": ACCURATE}
+    counted = counting([exact, f1, last, words, size, ACCURATE, accuracy(0.8, name="acc_norm")])
+    assert counted == {"qa": f1, "prose": words, "mood": ACCURATE}
     bleu, error = accuracy(0.3, None, "w", "bleu"), Metric("w", "ter", 3.0, 0.1, False)
     strict = [error, accuracy(0.2, 0.0, "w", "em"), bleu, accuracy(0.4, 0.0, "w", "f1")]
     assert counting(strict) == {"w": bleu}
@@ -117,15 +117,15 @@ def test_averages_are_over_tasks_of_a_kind_and_the_lower_one_is_the_headline() -
     other = accuracy(0.8, 0.25, "quiz")
     intact = counting([INTACT, ACCURATE, other])
     pruned = table(likelihood(-60.0, -45.0, -35.0), accuracy(0.4), accuracy(0.58, 0.25, "quiz"))
-    found = summed_up(intact, [pruned])
-    tasks = {task: one.mean for task, one in found.tasks.items() if one}
+    summary = summed_up(intact, [pruned])
+    tasks = {task: estimate.mean for task, estimate in summary.tasks.items() if estimate}
     assert tasks == pytest.approx({"prose": 0.55, "mood": -0.25, "quiz": 0.6})
-    assert found.likelihood
-    assert found.accuracy
-    assert found.worst
-    assert found.likelihood.mean == pytest.approx(0.55)
-    assert found.accuracy.mean == pytest.approx((0.0 + 0.6) / 2)
-    assert found.worst.mean == pytest.approx(0.3)
+    assert summary.likelihood
+    assert summary.accuracy
+    assert summary.worst
+    assert summary.likelihood.mean == pytest.approx(0.55)
+    assert summary.accuracy.mean == pytest.approx((0.0 + 0.6) / 2)
+    assert summary.worst.mean == pytest.approx(0.3)
     only = summed_up(counting([INTACT]), [pruned])
     assert only.accuracy is None
     assert only.worst is only.likelihood
@@ -134,23 +134,23 @@ def test_averages_are_over_tasks_of_a_kind_and_the_lower_one_is_the_headline() -
 def test_a_lone_task_has_one_error_wherever_it_is_shown() -> None:
     """What a resample counts below 0 may not make the error of the average smaller than the one beside the task."""
     weak = likelihood(-95.0, -50.0, -44.0)
-    found = summed_up({"prose": INTACT}, [{(weak.task, weak.name): weak}])
-    task = found.tasks["prose"]
+    summary = summed_up({"prose": INTACT}, [{(weak.task, weak.name): weak}])
+    task = summary.tasks["prose"]
     assert task is not None
-    assert found.worst is not None
+    assert summary.worst is not None
     assert task.draws is not None
     assert task.mean > 0 > task.draws.min()
-    assert (found.worst.mean, found.worst.error) == (task.mean, task.error)
+    assert (summary.worst.mean, summary.worst.error) == (task.mean, task.error)
 
 
 def test_what_is_not_measured_or_says_nothing_is_no_average() -> None:
     intact = counting([INTACT, ACCURATE, accuracy(0.5, task="guess")])
-    found = summed_up(intact, [table(INTACT, accuracy(0.5, task="guess"))])
-    assert found.tasks.keys() == {"prose", "guess"}
-    assert found.tasks["guess"] is None
-    assert found.accuracy is None
-    assert found.worst is None  # for it may be the accuracy, which is not known
-    assert found.likelihood
+    summary = summed_up(intact, [table(INTACT, accuracy(0.5, task="guess"))])
+    assert summary.tasks.keys() == {"prose", "guess"}
+    assert summary.tasks["guess"] is None
+    assert summary.accuracy is None
+    assert summary.worst is None  # for it may be the accuracy, which is not known
+    assert summary.likelihood
     whole = summed_up(intact, [table(INTACT, ACCURATE, accuracy(0.5, task="guess"))])
     assert whole.accuracy
     assert whole.accuracy.mean == 1.0
@@ -158,29 +158,29 @@ def test_what_is_not_measured_or_says_nothing_is_no_average() -> None:
 
 def test_repeats_are_kept_apart() -> None:
     tables = [table(accuracy(value)) for value in (0.5, 0.7, 0.9)]
-    found = summed_up(counting([ACCURATE]), tables).accuracy
-    assert found
-    assert found.points.tolist() == pytest.approx([0.0, 0.5, 1.0])
-    assert found.draws is not None
-    assert found.draws.shape[1] == 3
-    assert found.draws[:, 2] == pytest.approx(1.0)  # the intact model itself, whatever the documents
+    estimate = summed_up(counting([ACCURATE]), tables).accuracy
+    assert estimate
+    assert estimate.points.tolist() == pytest.approx([0.0, 0.5, 1.0])
+    assert estimate.draws is not None
+    assert estimate.draws.shape[1] == 3
+    assert estimate.draws[:, 2] == pytest.approx(1.0)  # the intact model itself, whatever the documents
 
 
 def test_a_model_that_broke_retains_nothing() -> None:
     broken = likelihood(-math.inf, -45.0, -35.0)
-    found = summed_up(counting([INTACT]), [table(broken)])
-    one = found.tasks["prose"]
-    assert one
-    assert one.mean == -math.inf
-    assert found.worst
-    assert found.worst.mean == 0.0
+    summary = summed_up(counting([INTACT]), [table(broken)])
+    prose = summary.tasks["prose"]
+    assert prose
+    assert prose.mean == -math.inf
+    assert summary.worst
+    assert summary.worst.mean == 0.0
 
 
 def test_cells_from_before_documents_were_kept_are_read_as_far_as_it_goes() -> None:
     old = Metric("mood", "acc", 0.7, 0.02)
-    found = retained(Metric("mood", "acc", 0.9, 0.01), [old])
-    assert found.mean == pytest.approx(0.7 / 0.9)
-    assert found.error == pytest.approx(math.hypot(0.02, 0.7 / 0.9 * 0.01) / 0.9)
+    estimate = retained(Metric("mood", "acc", 0.9, 0.01), [old])
+    assert estimate.mean == pytest.approx(0.7 / 0.9)
+    assert estimate.error == pytest.approx(math.hypot(0.02, 0.7 / 0.9 * 0.01) / 0.9)
     assert math.isnan(retained(INTACT, [Metric("prose", "ppl", 9.0, 0.1, False)]).mean)
 
 
@@ -198,13 +198,13 @@ def test_an_average_retains_a_ratio_of_means_with_the_error_within_its_tasks() -
     def mean(values: np.ndarray) -> float:
         return float(sum(w * own.mean() for w, own in zip(weights, np.split(values, [60]), strict=True)))
 
-    found = retained(metric(intact), [metric(pruned)])
+    estimate = retained(metric(intact), [metric(pruned)])
     share = (mean(pruned) - 0.4) / (mean(intact) - 0.4)
-    assert found.mean == pytest.approx(share)
+    assert estimate.mean == pytest.approx(share)
     left = pruned - share * intact  # to first order, the ratio varies as the mean of this does
     parts = zip(weights, np.split(left, [60]), strict=True)
     error = math.sqrt(sum(w**2 * own.var(ddof=1) / len(own) for w, own in parts)) / (mean(intact) - 0.4)
-    assert found.error == pytest.approx(error, rel=0.05)
+    assert estimate.error == pytest.approx(error, rel=0.05)
 
 
 def averaged(values: np.ndarray) -> Metric:
@@ -228,10 +228,10 @@ def test_an_average_retains_nothing_of_a_part_that_the_intact_model_does_not_kno
     intact = averaged(answered(30, 12, 18, 12))  # 0.4 where the most frequent answer gives 0.6
     assert parts_at_floor(intact) == ["yes or no"]
     unlike = [averaged(answered(20, n, 15, 11)) for n in (5, 12, 28)]
-    found = retained(intact, unlike)
+    estimate = retained(intact, unlike)
     gained, left = (30 / 40 - 0.25) + (30 / 40 - 0.5), (20 / 40 - 0.25) + (26 / 40 - 0.5)
-    assert found.points.tolist() == pytest.approx([left / gained] * 3)
-    assert found.documents == 80
+    assert estimate.points.tolist() == pytest.approx([left / gained] * 3)
+    assert estimate.documents == 80
     assert not why_nothing(intact)
 
 
@@ -253,15 +253,15 @@ def test_a_mean_over_tasks_has_the_degrees_of_freedom_of_the_task_with_the_fewes
         ]
 
     tables = [{(each.task, each.name): each for each in metrics(share)} for share in (0.6, 0.4)]
-    one, other = (summed_up(counting(metrics(0.95)), [table]).accuracy for table in tables)
-    assert one is not None
-    assert other is not None
-    assert one.draws is not None
-    assert other.draws is not None
-    found = difference(one, other, paired=True)
-    error = float((one.draws - other.draws).std(ddof=1)) * math.sqrt(20 / 19)
-    assert found.high is not None
-    assert found.high - found.mean == pytest.approx(error * stats.t.ppf(0.975, 10))
+    first, second = (summed_up(counting(metrics(0.95)), [table]).accuracy for table in tables)
+    assert first is not None
+    assert second is not None
+    assert first.draws is not None
+    assert second.draws is not None
+    comparison = difference(first, second, paired=True)
+    error = float((first.draws - second.draws).std(ddof=1)) * math.sqrt(20 / 19)
+    assert comparison.high is not None
+    assert comparison.high - comparison.mean == pytest.approx(error * stats.t.ppf(0.975, 10))
 
 
 @pytest.mark.parametrize(

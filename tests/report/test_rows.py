@@ -57,14 +57,14 @@ def unbeaten(values: dict[str, Right]) -> set[str]:
     """What no other beats, by McNemar's test for all pairs, and statsmodels' Holm."""
     pairs = list(combinations(values, 2))
     p_values = []
-    for one, other in pairs:
-        won = sum(a and not b for a, b in zip(values[one], values[other], strict=True))
-        lost = sum(b and not a for a, b in zip(values[one], values[other], strict=True))
+    for first, second in pairs:
+        won = sum(a and not b for a, b in zip(values[first], values[second], strict=True))
+        lost = sum(b and not a for a, b in zip(values[first], values[second], strict=True))
         p_values.append(float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0)
     beaten = set()
-    for (one, other), rejected in zip(pairs, multipletests(p_values, 0.05, "holm")[0], strict=True):
+    for (first, second), rejected in zip(pairs, multipletests(p_values, 0.05, "holm")[0], strict=True):
         if rejected:
-            beaten.add(one if sum(values[one]) < sum(values[other]) else other)
+            beaten.add(first if sum(values[first]) < sum(values[second]) else second)
     return values.keys() - beaten
 
 
@@ -124,25 +124,25 @@ def test_terminal_and_page_mark_the_same() -> None:
 @pytest.mark.parametrize("healers", [[], ["linear"]])
 def test_a_grid_is_compared_in_the_same_way(tmp_path: Path, healers: list[str]) -> None:
     """All pairs of contenders, healed ones among them; the error holds draws of text and documents."""
-    found = findings(tmp_path, repeats=3, healers=healers, counts=[3], ratios=[])
-    each = row(found, "mood", 3)
-    assert len(each.entries) == len(found.design.scorers) * (1 + len(healers))
+    results = findings(tmp_path, repeats=3, healers=healers, counts=[3], ratios=[])
+    each = row(results, "mood", 3)
+    assert len(each.entries) == len(results.design.scorers) * (1 + len(healers))
     estimates = {
         label: Estimate.of([measured("mood", round(90 - 100 * value)) for value in entry.values])
         for label, entry in each.entries.items()
     }
-    models = {removal.label: removal.models for removal in found.models["one"].removals}
+    models = {removal.label: removal.models for removal in results.models["one"].removals}
     pairs = list(combinations(estimates, 2))
     p_values = []
-    for one, other in pairs:
-        contenders = [found.design.contenders[label] for label in (one, other)]
-        reads = all(each.healer or each.scorer not in found.design.blind for each in contenders)
-        draws = [[model.draw for model in models[label]] for label in (one, other)]
+    for first, second in pairs:
+        contenders = [results.design.contenders[label] for label in (first, second)]
+        reads = all(each.healer or each.scorer not in results.design.blind for each in contenders)
+        draws = [[model.draw for model in models[label]] for label in (first, second)]
         paired = (reads or contenders[0].scorer == contenders[1].scorer) and draws[0] == draws[1]
-        p_values.append(difference(estimates[one], estimates[other], paired=paired).p)
+        p_values.append(difference(estimates[first], estimates[second], paired=paired).p)
     beaten = set()
-    for (one, other), rejected in zip(pairs, multipletests(p_values, 0.05, "holm")[0], strict=True):
+    for (first, second), rejected in zip(pairs, multipletests(p_values, 0.05, "holm")[0], strict=True):
         if rejected:
-            beaten.add(one if estimates[one].mean < estimates[other].mean else other)
+            beaten.add(first if estimates[first].mean < estimates[second].mean else second)
     assert set(each.best) == each.entries.keys() - beaten
     assert 0 < len(each.best) < len(each.entries)

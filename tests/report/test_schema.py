@@ -35,7 +35,7 @@ def test_a_grid_says_everything(layerimp_command: Run, scoring: list[object], ta
     assert document.keys() == Results.model_fields.keys()
     (model,) = document["models"].values()
     assert all(model[part] for part in ("size", "metrics", "scored", "agreements", "removals", "rows"))
-    assert all(one["retained"] and one["models"] for one in model["removals"])
+    assert all(removal["retained"] and removal["models"] for removal in model["removals"])
 
 
 def test_what_is_not_documented_is_found() -> None:

@@ -20,11 +20,11 @@ from layerimp.report.statistics import flips, flips_by_task, interval, mean_tau,
 
 def test_an_interval_by_hand() -> None:
     # mean 3, s = sqrt(2.5), t(0.975, 4) = 2.7764: half = 2.7764 * sqrt(2.5 / 5)
-    found = interval([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert found.mean == 3.0
-    assert found.high == pytest.approx(3.0 + 2.7764451 * math.sqrt(0.5))
-    assert found.low == pytest.approx(3.0 - 2.7764451 * math.sqrt(0.5))
-    assert found.count == 5
+    estimate = interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert estimate.mean == 3.0
+    assert estimate.high == pytest.approx(3.0 + 2.7764451 * math.sqrt(0.5))
+    assert estimate.low == pytest.approx(3.0 - 2.7764451 * math.sqrt(0.5))
+    assert estimate.count == 5
 
 
 def test_one_value_has_no_interval() -> None:
@@ -33,18 +33,22 @@ def test_one_value_has_no_interval() -> None:
 
 
 def test_an_interval_on_another_scale_keeps_its_ends() -> None:
-    found = interval([1.0, 2.0, 3.0]).mapped(math.exp)
+    mapped = interval([1.0, 2.0, 3.0]).mapped(math.exp)
     there = interval([1.0, 2.0, 3.0])
     assert there.low is not None
-    assert (found.mean, found.low) == (math.exp(2.0), math.exp(there.low))
+    assert (mapped.mean, mapped.low) == (math.exp(2.0), math.exp(there.low))
     assert interval([1.0]).mapped(math.exp) == Interval(mean=math.e, low=None, high=None, count=1)
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     generator = stats.norm(5, 2)
     samples = generator.rvs(size=(2000, 5), random_state=0)
-    found = [interval(list(sample)) for sample in samples]
-    covered = sum(one.low <= 5 <= one.high for one in found if one.low is not None and one.high is not None)
+    estimates = [interval(list(sample)) for sample in samples]
+    covered = sum(
+        estimate.low <= 5 <= estimate.high
+        for estimate in estimates
+        if estimate.low is not None and estimate.high is not None
+    )
     assert 0.94 < covered / 2000 < 0.96
 
 
@@ -54,10 +58,10 @@ def test_equal_values_leave_nothing_open(value: float, count: int) -> None:
 
 
 def test_stability_by_hand() -> None:
-    found = stability([frozenset({1, 2}), frozenset({1, 2}), frozenset({2, 3})])
-    assert found is not None
-    assert found.jaccard == pytest.approx((1 + 1 / 3 + 1 / 3) / 3)
-    assert found.same == pytest.approx(1 / 3)
+    overlap = stability([frozenset({1, 2}), frozenset({1, 2}), frozenset({2, 3})])
+    assert overlap is not None
+    assert overlap.jaccard == pytest.approx((1 + 1 / 3 + 1 / 3) / 3)
+    assert overlap.same == pytest.approx(1 / 3)
     assert stability([frozenset({1})]) is None
 
 
@@ -70,9 +74,9 @@ def test_tau_counts_the_pairs_that_agree(order: list[int]) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=9))
 def test_tau_counts_ties_as_scipy_does(pairs: list[tuple[int, int]]) -> None:
-    one, other = zip(*pairs, strict=True)
-    expected = float(stats.kendalltau(one, other).statistic)
-    assert tau(one, other) == (None if math.isnan(expected) else pytest.approx(expected))
+    first, second = zip(*pairs, strict=True)
+    expected = float(stats.kendalltau(first, second).statistic)
+    assert tau(first, second) == (None if math.isnan(expected) else pytest.approx(expected))
 
 
 def test_tau_over_repeats() -> None:
@@ -89,9 +93,9 @@ MODEL = replace(INTACT, value=1 / 3, documents=(1.0, 0.0, 1.0, 0.0, 0.0, 0.0), a
 
 
 def test_a_flip_is_another_answer_right_or_wrong() -> None:
-    found = flips(INTACT, [MODEL])
-    assert found is not None
-    assert (found.share, found.to_wrong, found.to_right) == (4 / 6, 2, 1)
+    flipped = flips(INTACT, [MODEL])
+    assert flipped is not None
+    assert (flipped.share, flipped.to_wrong, flipped.to_right) == (4 / 6, 2, 1)
     same = flips(INTACT, [INTACT])
     assert same is not None
     assert (same.share, same.stderr, same.to_wrong, same.to_right) == (0.0, 0.0, 0, 0)
@@ -99,9 +103,9 @@ def test_a_flip_is_another_answer_right_or_wrong() -> None:
 
 def test_an_average_of_tasks_weights_the_shares_of_the_tasks() -> None:
     strata = (Stratum(2, 0.5), Stratum(4, 0.5))
-    found = flips(replace(INTACT, strata=strata), [replace(MODEL, strata=strata)])
-    assert found is not None
-    assert found.share == pytest.approx((1 / 2 + 3 / 4) / 2)
+    flipped = flips(replace(INTACT, strata=strata), [replace(MODEL, strata=strata)])
+    assert flipped is not None
+    assert flipped.share == pytest.approx((1 / 2 + 3 / 4) / 2)
 
 
 def test_only_the_same_documents_that_are_right_or_wrong_have_flips() -> None:
@@ -112,8 +116,8 @@ def test_only_the_same_documents_that_are_right_or_wrong_have_flips() -> None:
 
 def test_where_lower_is_better_a_lower_value_is_right() -> None:
     intact, model = (
-        replace(one, documents=tuple(1 - right for right in one.documents or ()), higher_is_better=False)
-        for one in (INTACT, MODEL)
+        replace(metric, documents=tuple(1 - right for right in metric.documents or ()), higher_is_better=False)
+        for metric in (INTACT, MODEL)
     )
     wrong = flips(intact, [model])
     assert wrong is not None
@@ -123,12 +127,12 @@ def test_where_lower_is_better_a_lower_value_is_right() -> None:
 def test_repeats_are_averaged_document_by_document() -> None:
     """The repeats share the documents: the error is that of each document's mean."""
     other = replace(MODEL, documents=RIGHT, answers=(0, 1, 1, 3, 0, 1))
-    found = flips(INTACT, [MODEL, other])
-    assert found is not None
+    flipped = flips(INTACT, [MODEL, other])
+    assert flipped is not None
     means = [0, 0.5, 1, 0, 0.5, 0.5]
-    assert found.share == pytest.approx(statistics.mean(means))
-    assert found.stderr == pytest.approx(statistics.stdev(means) / 6**0.5)
-    assert (found.to_wrong, found.to_right) == (1, 0.5)
+    assert flipped.share == pytest.approx(statistics.mean(means))
+    assert flipped.stderr == pytest.approx(statistics.stdev(means) / 6**0.5)
+    assert (flipped.to_wrong, flipped.to_right) == (1, 0.5)
     assert flips(INTACT, [MODEL, MODEL]) == flips(INTACT, [MODEL])
     assert flips(INTACT, [MODEL, replace(MODEL, documents=None)]) is None
     assert flips(INTACT, []) is None
@@ -141,7 +145,7 @@ def test_repeats_are_averaged_document_by_document() -> None:
 def test_flips_by_task_are_those_of_metrics_that_all_models_have() -> None:
     em = replace(INTACT, name="em")
     loss = Metric("t", "loss", 2.0, higher_is_better=False)
-    intact = {(one.task, one.name): one for one in (INTACT, em, loss)}
+    intact = {(metric.task, metric.name): metric for metric in (INTACT, em, loss)}
     tasks = flips_by_task(intact, [{("t", "acc"): MODEL, ("t", "em"): em, ("t", "loss"): loss}, {("t", "acc"): MODEL}])
     assert tasks == {"t": {"acc": flips(INTACT, [MODEL])}}
 

@@ -41,11 +41,11 @@ def test_what_joins_is_said() -> None:
         "seam 17/18: the MLP of block 17 and the attention of block 18; the attention of 17 and the MLP of 18 now "
         "form one block"
     ]
-    (one,) = words.seams(["17/18", "16/17"])
-    assert one.startswith(
+    (sentence,) = words.seams(["17/18", "16/17"])
+    assert sentence.startswith(
         "seams 16/17, 17/18: all from the MLP of block 16 to the attention of block 18; the attention"
     )
-    assert one.endswith("attention of 16 and the MLP of 18 now form one block")
+    assert sentence.endswith("attention of 16 and the MLP of 18 now form one block")
     assert list(words.seams([3, "17/18", "17.attn,18.mlp"])) == []
 
 
@@ -83,16 +83,16 @@ def test_words_say_what_the_steps_say(removal: tuple[list[Step], int]) -> None:
         spelled += [part] if "/" in part else range(int(first), int(last or first) + 1)
     assert spelled == simplest(steps)
     # So does the table of the sources.
-    found = []
+    halves = []
     for block, *sources in words.sources(steps, num_blocks):
         ends = [tuple(map(int, (text if "-" in text else f"{text}-{text}").split("-"))) for text in (block, *sources)]
-        assert ends[0][0] == len(found)
-        found += list(zip(*(range(first, last + 1) for first, last in ends[1:]), strict=True))
-        assert ends[0][1] == len(found) - 1
-    assert found == kept_halves(steps, num_blocks)
-    joined = [(int(one), int(other)) for one, other in found if one != other]
+        assert ends[0][0] == len(halves)
+        halves += list(zip(*(range(first, last + 1) for first, last in ends[1:]), strict=True))
+        assert ends[0][1] == len(halves) - 1
+    assert halves == kept_halves(steps, num_blocks)
+    joined = [(int(attention), int(mlp)) for attention, mlp in halves if attention != mlp]
     said = re.findall(r"the attention of (\d+) and the MLP of (\d+) now form", " ".join(words.seams(steps)))
-    assert [(int(one), int(other)) for one, other in said] == joined
+    assert [(int(attention), int(mlp)) for attention, mlp in said] == joined
 
 
 @pytest.mark.parametrize(
@@ -140,11 +140,11 @@ def test_a_classifier_may_change_without_another_accuracy() -> None:
 
 def test_every_ratio_has_its_share_of_the_parameters(tmp_path: Path) -> None:
     """Wherever a share of the blocks is named, the share of the parameters stands beside it."""
-    found = findings(tmp_path, counts=[1], ratios=[0.5], repeats=2)
-    asked = amounts_asked(found)
+    results = findings(tmp_path, counts=[1], ratios=[0.5], repeats=2)
+    asked = amounts_asked(results)
     assert [text.partition(" (")[0] for text in asked] == ["1 block", "50% of blocks"]
     assert all(re.search(r"\(\d+\.\d% of parameters\)$", text) for text in asked)
-    frame = found.to_pandas().query("kind == 'quality' and scorer != 'original'")
+    frame = results.to_pandas().query("kind == 'quality' and scorer != 'original'")
     assert (frame["removed_parameters_low"] <= frame["removed_parameters_high"]).all()
     assert (frame["removed_parameters_high"] < 1).all()
     assert between(0.1841, 0.1842) == "18.4%"

@@ -28,14 +28,14 @@ def forwards(module: torch.nn.Module) -> list[int]:
 
 
 def test_a_scorer_gets_what_the_blocks_did() -> None:
-    model, one = tiny("llama"), padded_batch()
+    model, inputs = tiny("llama"), padded_batch()
     with torch.no_grad():
-        states = model.model(**one, output_hidden_states=True, use_cache=False).hidden_states
-    mask = one["attention_mask"].bool()
+        states = model.model(**inputs, output_hidden_states=True, use_cache=False).hidden_states
+    mask = inputs["attention_mask"].bool()
     expected = [float((b - a)[mask].norm(dim=-1).double().mean()) for a, b in pairwise(states[:-1])]
-    found = layerimp.score(model, [one], [Step(BLOCKS)])["step"]
-    assert found.scores[:-1] == pytest.approx(expected, rel=1e-6)
-    assert found.blocks == list(range(BLOCKS))
+    importance = layerimp.score(model, [inputs], [Step(BLOCKS)])["step"]
+    assert importance.scores[:-1] == pytest.approx(expected, rel=1e-6)
+    assert importance.blocks == list(range(BLOCKS))
 
 
 def test_scorers_share_one_pass_without_the_head() -> None:
@@ -110,10 +110,10 @@ def test_a_bad_block_is_named() -> None:
 
 
 def test_padding_may_hold_anything() -> None:
-    model, one = tiny("llama"), padded_batch()
-    expected = layerimp.score(model, [one], ["avss"])["avss"].scores
-    one["input_ids"][one["attention_mask"] == 0] = 10_000
-    assert layerimp.score(model, [one], ["avss"])["avss"].scores == expected
+    model, inputs = tiny("llama"), padded_batch()
+    expected = layerimp.score(model, [inputs], ["avss"])["avss"].scores
+    inputs["input_ids"][inputs["attention_mask"] == 0] = 10_000
+    assert layerimp.score(model, [inputs], ["avss"])["avss"].scores == expected
 
 
 @pytest.mark.parametrize(
@@ -126,10 +126,10 @@ def test_padding_may_hold_anything() -> None:
     ],
 )
 def test_bad_batches_are_named(change: Any, said: str) -> None:
-    one = batch()
-    change(one)
+    inputs = batch()
+    change(inputs)
     with pytest.raises(CalibrationError, match=said):
-        layerimp.score(tiny("llama"), [one], ["avss"])
+        layerimp.score(tiny("llama"), [inputs], ["avss"])
 
 
 def test_bad_requests_are_named() -> None:
@@ -284,11 +284,11 @@ def test_scorers_of_different_sites_see_each_block_once() -> None:
     model, batches = tiny("llama"), [batch(), padded_batch()]
     together = {str(number): reader(sites) for number, sites in enumerate(observed)}
     layerimp.score(model, batches, together)
-    for sites, one in zip(observed, together.values(), strict=True):
+    for sites, shared in zip(observed, together.values(), strict=True):
         alone = reader(sites)
         layerimp.score(model, batches, [alone])
-        assert [at[:2] for at in one.seen] == [(block, number) for number in range(2) for block in range(BLOCKS)]
-        assert one.seen == alone.seen
+        assert [at[:2] for at in shared.seen] == [(block, number) for number in range(2) for block in range(BLOCKS)]
+        assert shared.seen == alone.seen
 
 
 class Counting(Scorer):
@@ -315,5 +315,5 @@ class Counting(Scorer):
 @pytest.mark.parametrize("company", [[], ["block-influence"], ["avss", "block-influence"]])
 def test_a_scorer_that_reads_no_site_sees_every_block_once(company: list[str]) -> None:
     model = tiny("llama")
-    found = layerimp.score(model, [batch(), batch()], {"c": Counting(BLOCKS), **{name: name for name in company}})
-    assert found["c"].scores == [2.0] * BLOCKS
+    results = layerimp.score(model, [batch(), batch()], {"c": Counting(BLOCKS), **{name: name for name in company}})
+    assert results["c"].scores == [2.0] * BLOCKS

@@ -31,7 +31,7 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def scores(stack: Any, text: Any, *names: str) -> dict[str, list[float]]:
     scorers = {name: create("scorer", name, {}, len(stack)) for name in names}
-    return {name: list(found.scores) for name, found in measure(stack, text, scorers).items()}
+    return {name: list(importance.scores) for name, importance in measure(stack, text, scorers).items()}
 
 
 def log_probs(model: Any, inputs: Any) -> torch.Tensor:
@@ -48,12 +48,12 @@ def test_what_blocks_do_to_tokens(saved: Saved, skips: bool) -> None:
     text = seeing.rows_of_texts(directory, model, skips_image_tokens=skips)
     stack = layerimp.find_blocks(model)
     angles: list[list[torch.Tensor]] = [[] for _ in stack]
-    with states(model) as found, torch.no_grad():
+    with states(model) as stream, torch.no_grad():
         for inputs in (inputs for batch in text for inputs in seeing.stock_inputs(batch)):
             model(**inputs)
             counts = inputs["input_ids"][0] != image_token(model.config) if skips else slice(None)
             for index, kept in enumerate(angles):
-                before, after = (found[end, index][0, counts].double() for end in ("block_in", "block_out"))
+                before, after = (stream[end, index][0, counts].double() for end in ("block_in", "block_out"))
                 kept.append(1 - cosine_similarity(before, after, dim=-1))
     expected = [float(torch.cat(kept).mean()) for kept in angles]
     assert scores(stack, text, "block-influence")["block-influence"] == pytest.approx(expected, rel=1e-4)
@@ -65,14 +65,14 @@ def test_the_loss_without_a_block(saved: Saved, monkeypatch: pytest.MonkeyPatch)
     text = seeing.rows_of_texts(directory, model)
     stack = layerimp.find_blocks(model)
     rows = [inputs for batch in text for inputs in seeing.stock_inputs(batch)]
-    found = scores(stack, text, "perplexity")["perplexity"]
+    rises = scores(stack, text, "perplexity")["perplexity"]
     with torch.no_grad():
         intact = torch.cat([log_probs(model, inputs) for inputs in rows])
         for index, block in enumerate(stack):
             with monkeypatch.context() as patch:
                 patch.setattr(block, "forward", lambda hidden, *_args, **_kwargs: hidden)
                 without = torch.cat([log_probs(model, inputs) for inputs in rows])
-            assert found[index] == pytest.approx(float((intact - without).mean()), rel=1e-3, abs=1e-5)
+            assert rises[index] == pytest.approx(float((intact - without).mean()), rel=1e-3, abs=1e-5)
 
 
 def test_images_are_read_once(saved: Saved) -> None:
@@ -94,10 +94,10 @@ def test_gradients(saved: Saved) -> None:
     stack = layerimp.find_blocks(model)
     collected = Collect(len(stack), Backward())
     measure(stack, [batch], {"collect": collected})
-    with states(model) as found:
+    with states(model) as stream:
         (inputs,) = seeing.stock_inputs(batch)
         loss = -log_probs(model, inputs).sum()
-        gradients = torch.autograd.grad(loss, [found["block_out", index] for index in range(len(stack))])
+        gradients = torch.autograd.grad(loss, [stream["block_out", index] for index in range(len(stack))])
     for trace in collected.traces:
         aim = gradients[trace.block].to(torch.float32)
         torch.testing.assert_close(trace.acts["block_out_grad"], aim, rtol=1e-3, atol=1e-5 * float(aim.abs().max()))
@@ -111,7 +111,7 @@ def test_pixels_count(saved: Saved) -> None:
     ]
     stack, names = layerimp.find_blocks(model), ("block-influence", "gbis", "perplexity", "divergence")
     before, after = scores(stack, text, *names), scores(stack, other, *names)
-    assert all(one != another for name in names for one, another in zip(before[name], after[name], strict=True))
+    assert all(old != new for name in names for old, new in zip(before[name], after[name], strict=True))
 
 
 def test_a_model_in_its_files_scores_the_same(saved: Saved) -> None:

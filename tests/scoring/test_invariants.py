@@ -57,12 +57,12 @@ def stack_of(name: str) -> BlockStack:
 
 
 def made(names: list[str], options: Mapping[str, Mapping[str, object]] = MappingProxyType({})) -> dict[str, Scorer]:
-    found = {}
+    scorers = {}
     for name in names:
         cls = registry().get("scorer", name)
         assert issubclass(cls, Scorer)
-        found[name] = cls(BLOCKS, cls.Config(**options.get(name, {})))
-    return found
+        scorers[name] = cls(BLOCKS, cls.Config(**options.get(name, {})))
+    return scorers
 
 
 @cache
@@ -106,12 +106,12 @@ def scores(architecture: str, text: list[Batch]) -> dict[str, Importance]:
     return run(architecture, text, made(fitting(architecture)))
 
 
-def same(found: dict[str, Importance], expected: dict[str, Importance]) -> None:
+def same(results: dict[str, Importance], expected: dict[str, Importance]) -> None:
     """Equal up to rounding, relative to a scorer's largest number."""
-    assert found.keys() == expected.keys()
+    assert results.keys() == expected.keys()
     for name, importance in expected.items():
-        pairs = {"scores": (found[name].scores, importance.scores)}
-        pairs |= {column: (found[name].columns[column], values) for column, values in importance.columns.items()}
+        pairs = {"scores": (results[name].scores, importance.scores)}
+        pairs |= {column: (results[name].columns[column], values) for column, values in importance.columns.items()}
         for part, (ours, theirs) in pairs.items():
             scale = max(map(abs, theirs)) or 1.0
             np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-9 * scale, err_msg=f"{name}: {part}")
@@ -164,8 +164,8 @@ def test_padding_changes_nothing(
     architecture: str, lengths: list[int], seed: int, more: int, left: bool, filler: int
 ) -> None:
     rows = rows_of(lengths, seed)
-    one = padded(rows, width=max(lengths) + more, left=left, filler=filler)
-    same(scores(architecture, [one]), scores(architecture, batches(rows, 1)))
+    together = padded(rows, width=max(lengths) + more, left=left, filler=filler)
+    same(scores(architecture, [together]), scores(architecture, batches(rows, 1)))
 
 
 @models
@@ -173,8 +173,8 @@ def test_padding_changes_nothing(
 @given(lengths=LENGTHS, seed=st.integers(0, 999))
 def test_computing_twice_gives_the_same_finite_scores(architecture: str, lengths: list[int], seed: int) -> None:
     scorers = made(fitting(architecture))
-    found = run(architecture, [padded(rows_of(lengths, seed))], scorers)
-    for name, importance in found.items():
+    results = run(architecture, [padded(rows_of(lengths, seed))], scorers)
+    for name, importance in results.items():
         assert len(importance.scores) == BLOCKS
         assert np.isfinite(importance.scores).all(), name
         assert scorers[name].compute().scores == scorers[name].compute().scores == importance.scores, name

@@ -65,7 +65,7 @@ def test_what_is_left_is_scored_as_in_the_pruned_model(architecture: str, remove
     """
     model = tiny(architecture, dtype=torch.float64)
     stack, rest = layerimp.find_blocks(model), BLOCKS - len(removed)
-    one, two, three, four = (
+    whole_blocks, whole_seams, short_blocks, short_seams = (
         {
             label: made(EVERY[label][0], count, EVERY[label][1])
             for label in EVERY
@@ -74,10 +74,10 @@ def test_what_is_left_is_scored_as_in_the_pruned_model(architecture: str, remove
         for count in (rest, rest - 1, rest, rest - 1)
     )
     # Without labels a classifier's targets are its predictions, and those of the pruned model are others.
-    labelled = [{**one, "labels": torch.zeros(len(one["input_ids"]), dtype=torch.long)} for one in text()]
-    past = measure(stack, labelled, one, beside=two, removed=removed)
+    labelled = [{**inputs, "labels": torch.zeros(len(inputs["input_ids"]), dtype=torch.long)} for inputs in text()]
+    past = measure(stack, labelled, whole_blocks, beside=whole_seams, removed=removed)
     with pruned(model, list(removed)):
-        expected = measure(layerimp.find_blocks(model), labelled, three, beside=four)
+        expected = measure(layerimp.find_blocks(model), labelled, short_blocks, beside=short_seams)
     blocks, seams = candidates(removed, BLOCKS, "all")
     for label, importance in expected.items():
         assert past[label].blocks[::2] == blocks
@@ -112,14 +112,14 @@ def test_a_cache_changes_nothing() -> None:
     for label in ("angular", "perplexity", "gbis"):
         for removed in ((), (3,), (3, "4/5"), ("4/5",), ("4/5", "1/2")):
             blocks, seams = candidates(removed, 6, "all")
-            found = []
+            results = []
             for kept in (None, cache):
-                one, two = ({label: all_of(len(series))[label]} for series in (blocks, seams))
-                found.append(measure(stack, batches, one, beside=two, removed=removed, cache=kept)[label])
-            assert found[0] == found[1]
+                of_blocks, of_seams = ({label: all_of(len(series))[label]} for series in (blocks, seams))
+                results.append(measure(stack, batches, of_blocks, beside=of_seams, removed=removed, cache=kept)[label])
+            assert results[0] == results[1]
     runs.clear()
-    one, two = ({"b": BlockInfluence(count)} for count in (4, 3))
-    measure(stack, batches, one, beside=two, removed=("4/5", "1/2"), cache=cache)
+    of_blocks, of_seams = ({"b": BlockInfluence(count)} for count in (4, 3))
+    measure(stack, batches, of_blocks, beside=of_seams, removed=("4/5", "1/2"), cache=cache)
     assert not runs  # block 0 is not computed: its output and its middle are known
     plain = measure(stack, batches, {"b": BlockInfluence(6)}, cache=BlockCache(stack))
     assert plain == measure(stack, batches, {"b": BlockInfluence(6)})
@@ -130,8 +130,10 @@ def test_seams_after_a_pass_of_blocks_alone() -> None:
     model = tiny("llama")
     stack, cache = layerimp.find_blocks(model), BlockCache(layerimp.find_blocks(model))
     measure(stack, text(), {"b": BlockInfluence(BLOCKS)}, cache=cache)
-    found = measure(stack, text(), {"b": BlockInfluence(BLOCKS)}, beside={"b": BlockInfluence(BLOCKS - 1)}, cache=cache)
-    assert found == {"b": scored(model, BlockInfluence)}
+    results = measure(
+        stack, text(), {"b": BlockInfluence(BLOCKS)}, beside={"b": BlockInfluence(BLOCKS - 1)}, cache=cache
+    )
+    assert results == {"b": scored(model, BlockInfluence)}
 
 
 @pytest.mark.parametrize("architecture", SILENT)
@@ -142,11 +144,11 @@ def test_a_seam_that_adds_nothing_scores_least(architecture: str, seam: int) -> 
     for index, path in ((seam + 1, SILENT[architecture][0]), (seam, SILENT[architecture][1])):
         for parameter in stack[index].get_submodule(path).parameters():
             nn.init.zeros_(parameter)
-    scorers = {label: one for label, one in all_of(BLOCKS - 1).items() if one.identity_scores_least}
+    scorers = {label: scorer for label, scorer in all_of(BLOCKS - 1).items() if scorer.identity_scores_least}
     assert len(scorers) == 8
     blocks = {label: all_of(BLOCKS)[label] for label in scorers}
-    for label, found in measure(stack, [padded_batch()], blocks, beside=scorers).items():
-        scores = found.scores[1::2]
+    for label, importance in measure(stack, [padded_batch()], blocks, beside=scorers).items():
+        scores = importance.scores[1::2]
         assert abs(scores[seam]) == min(map(abs, scores)), (label, scores)
         if label in ("perplexity", "cim", "gbis", "lrp", "taylor"):
             assert scores[seam] == 0, label
@@ -154,12 +156,12 @@ def test_a_seam_that_adds_nothing_scores_least(architecture: str, seam: int) -> 
 
 def test_notes_and_draws_name_seams() -> None:
     model = tiny("llama")
-    found = scored(model, AVSS, site="block_out", epsilon=1e-9)
-    assert [note.split(":")[0] for note in found.notes] == [
+    avss = scored(model, AVSS, site="block_out", epsilon=1e-9)
+    assert [note.split(":")[0] for note in avss.notes] == [
         "sparsity was floored at 1e-06 in 4 of 4 blocks (0, 1, 2, 3)",
         "seams",
     ]
-    assert "in 3 of 3 blocks (0/1, 1/2, 2/3)" in found.notes[1]
+    assert "in 3 of 3 blocks (0/1, 1/2, 2/3)" in avss.notes[1]
     random = scored(model, Random)
     assert random.scores[::2] == measure(layerimp.find_blocks(model), text(), {"r": Random(BLOCKS)})["r"].scores
     assert not set(random.scores[::2]) & set(random.scores[1::2])
@@ -169,9 +171,9 @@ def test_notes_and_draws_name_seams() -> None:
 
 def test_the_python_interface_scores_seams() -> None:
     model = tiny("llama")
-    found = layerimp.score(model, text(), ["block-influence", "perplexity"], cuts="all")
-    assert found["perplexity"] == scored(model, Perplexity)
-    assert found["block-influence"].blocks == [0, "0/1", 1, "1/2", 2, "2/3", 3]
+    results = layerimp.score(model, text(), ["block-influence", "perplexity"], cuts="all")
+    assert results["perplexity"] == scored(model, Perplexity)
+    assert results["block-influence"].blocks == [0, "0/1", 1, "1/2", 2, "2/3", 3]
     assert layerimp.score(tiny("llama", num_hidden_layers=1), text(), ["depth"], cuts="all")["depth"].blocks == [0]
 
 
@@ -194,9 +196,9 @@ def test_past_a_seam_blocks_are_scored_as_without_it(name: str, scorer: str) -> 
     model, batches = stirred(name), [batch(2, 12), padded_batch((12, 5, 9), seed=1)]
     stack = layerimp.find_blocks(model)
     made: Any = registry().create("scorer", scorer, {}, BLOCKS - 2)
-    found = measure(stack, batches, {scorer: made}, removed=["1/2"])[scorer]
-    assert found.blocks == [0, 3]
+    importance = measure(stack, batches, {scorer: made}, removed=["1/2"])[scorer]
+    assert importance.blocks == [0, 3]
     with pruned(model, ["1/2"]):
         short: Any = registry().create("scorer", scorer, {}, BLOCKS - 1)
         expected = measure(stack, batches, {scorer: short})[scorer]
-    assert found.scores == pytest.approx([expected.scores[0], expected.scores[2]], rel=1e-4)
+    assert importance.scores == pytest.approx([expected.scores[0], expected.scores[2]], rel=1e-4)

@@ -33,33 +33,33 @@ from layerimp.testing import BLOCKS, batch, padded_batch
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "gpt2"])
 def test_seams_are_left_out(architecture: str) -> None:
     model = tiny(architecture, dtype=torch.float64)
-    found = scored(model, Perplexity)
+    importance = scored(model, Perplexity)
     with torch.no_grad():
-        intact = torch.cat([nll(model, one) for one in text()]).mean()
+        intact = torch.cat([nll(model, inputs) for inputs in text()]).mean()
     expected = [
-        torch.cat([without(model, architecture, a, b, 0, one) for one in text()]).mean() - intact
-        for a, b in places(found)
+        torch.cat([without(model, architecture, a, b, 0, inputs) for inputs in text()]).mean() - intact
+        for a, b in places(importance)
     ]
-    close(found.scores, expected)
-    for step, score in zip(found.blocks, found.scores, strict=True):  # and as surgery leaves them out
+    close(importance.scores, expected)
+    for step, score in zip(importance.blocks, importance.scores, strict=True):  # and as surgery leaves them out
         with pruned(model, [step]), torch.no_grad():
-            close([score], [torch.cat([nll(model, one) for one in text()]).mean() - intact])
+            close([score], [torch.cat([nll(model, inputs) for inputs in text()]).mean() - intact])
 
 
 @pytest.mark.parametrize("architecture", ["bert", "distilbert"])
 def test_an_encoder_s_seams_are_left_out(architecture: str) -> None:
     model = tiny(architecture, dtype=torch.float64)
     labels = torch.tensor([0, 1, 0])
-    one = padded_batch((12, 5, 9)) | {"labels": labels}
-    found = scored(model, Perplexity, [one])
+    inputs = padded_batch((12, 5, 9)) | {"labels": labels}
+    importance = scored(model, Perplexity, [inputs])
 
     def loss() -> Tensor:
         with torch.no_grad():
-            logits = model(input_ids=one["input_ids"], attention_mask=one["attention_mask"]).logits
+            logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
         return -logits.log_softmax(-1)[range(3), labels].mean()
 
     intact = loss()
-    for step, score in zip(found.blocks, found.scores, strict=True):
+    for step, score in zip(importance.blocks, importance.scores, strict=True):
         with pruned(model, [step]):
             close([score], [loss() - intact])
 
@@ -67,29 +67,29 @@ def test_an_encoder_s_seams_are_left_out(architecture: str) -> None:
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "gpt2"])
 def test_probes_of_seams(architecture: str) -> None:
     model = tiny(architecture, dtype=torch.float64)
-    found = scored(model, CIM)
+    importance = scored(model, CIM)
     at = rows(model, architecture, text())
-    for index, (a, b) in enumerate(places(found)):
+    for index, (a, b) in enumerate(places(importance)):
         mean = (at[b] - at[a]).mean(dim=0)
         values = torch.stack(
             [
-                torch.cat([-without(model, architecture, a, b, probe, one) for one in text()]).exp()
+                torch.cat([-without(model, architecture, a, b, probe, inputs) for inputs in text()]).exp()
                 for probe in (0.0, 0.5, 1.0, mean)
             ]
         )
-        close([found.scores[index]], [(values.amax(dim=0) - values.amin(dim=0)).mean()])
+        close([importance.scores[index]], [(values.amax(dim=0) - values.amin(dim=0)).mean()])
 
 
 def test_blocks_before_the_changed_seam_are_not_run_again() -> None:
     """They return stored outputs; the block where the seam ends runs, with an attention that adds nothing."""
-    model, one = tiny("llama"), batch(3, 12)
+    model, inputs = tiny("llama"), batch(3, 12)
     calls: list[tuple[str, int]] = []
     for index, block in enumerate(model.model.layers):
         for name, module in (("attn", block.self_attn.o_proj), ("mlp", block.mlp.down_proj)):
             module.register_forward_hook(
                 lambda _m, args, _out, call=(name, index): calls.append(call) if len(args[0]) == 3 else None
             )
-    scored(model, Perplexity, [one])
+    scored(model, Perplexity, [inputs])
     # All blocks once; after block b the later blocks; after the seam b/b+1 block b + 1 and the later blocks.
     for index in range(BLOCKS):
         assert calls.count(("attn", index)) == 1 + index + index
@@ -101,12 +101,12 @@ def test_two_sweeps_agree_between_the_halves(architecture: str) -> None:
     """In every architecture: the slope of the loss, from its gradient and from two changes of what a seam adds."""
     single = architecture in EXPERTS
     model = tiny(architecture, dtype=torch.float32 if single else torch.float64)
-    one = [batch(3, 12) | ({"labels": torch.tensor([0, 1, 1])} if architecture in ENCODERS else {})]
-    found = scored(model, GBIS, one)
+    batches = [batch(3, 12) | ({"labels": torch.tensor([0, 1, 1])} if architecture in ENCODERS else {})]
+    importance = scored(model, GBIS, batches)
     step = 1e-6 if architecture == "opt" else 1e-3  # a rectifier has kinks; RMS norms compute in float32
     seams = Slope(BLOCKS - 1, step=step)
-    measure(layerimp.find_blocks(model), one, {"slope": Slope(BLOCKS, step=step)}, beside={"slope": seams})
-    expected = torch.tensor(found.columns["slope"][1::2], dtype=torch.float64)
+    measure(layerimp.find_blocks(model), batches, {"slope": Slope(BLOCKS, step=step)}, beside={"slope": seams})
+    expected = torch.tensor(importance.columns["slope"][1::2], dtype=torch.float64)
     torch.testing.assert_close(
         seams.slope.value(), expected, rtol=0.02 if single else 2e-3, atol=1e-3 if single else 1e-5
     )

@@ -32,13 +32,13 @@ from layerimp.testing import BLOCKS
 @pytest.mark.parametrize("variant", ["grad_x_delta", "grad_norm", "grad_x_act"])
 def test_gradients_between_the_halves(architecture: str, variant: Any) -> None:
     model = tiny(architecture, dtype=torch.float64)
-    found = scored(model, GBIS, variant=variant)
+    importance = scored(model, GBIS, variant=variant)
     totals, count = torch.zeros(BOTH, dtype=torch.float64), 0
     slopes = torch.zeros(BOTH, dtype=torch.float64)
-    for one in text():
-        at, slope, targets = gradients(model, architecture, one)
+    for inputs in text():
+        at, slope, targets = gradients(model, architecture, inputs)
         count += targets
-        for index, (a, b) in enumerate(places(found)):
+        for index, (a, b) in enumerate(places(importance)):
             values = {
                 "grad_x_delta": (at[b] - at[a]) * slope[b],
                 "grad_norm": slope[a].norm(dim=-1),
@@ -46,16 +46,16 @@ def test_gradients_between_the_halves(architecture: str, variant: Any) -> None:
             }[variant]
             totals[index] += values.abs().sum()
             slopes[index] += values.sum()
-    close(found.scores, list(totals / count))
+    close(importance.scores, list(totals / count))
     if variant == "grad_x_delta":
-        close(found.columns["slope"], list(slopes / count))
+        close(importance.columns["slope"], list(slopes / count))
 
 
 @architectures
 def test_weights_of_the_two_halves(architecture: str) -> None:
     """A seam has the weights of an MLP and of the next attention; each weight counts once in either series."""
     model = tiny(architecture, dtype=torch.float64)
-    losses = torch.cat([nll(model, one) for one in text()])
+    losses = torch.cat([nll(model, inputs) for inputs in text()])
     losses.sum().backward()
 
     def of(depth: int) -> float:
@@ -69,8 +69,8 @@ def test_weights_of_the_two_halves(architecture: str) -> None:
 
     weights = [of(depth) / len(losses) for depth in range(2 * BLOCKS)]
     model.zero_grad()
-    found = scored(model, Taylor)
-    close(found.scores, [weights[a] + weights[b - 1] for a, b in places(found)])
+    importance = scored(model, Taylor)
+    close(importance.scores, [weights[a] + weights[b - 1] for a, b in places(importance)])
     halves = {"taylor": Taylor(BLOCKS)}, {"taylor": Taylor(BLOCKS)}
     close(
         measure(layerimp.find_blocks(model), text(), halves[0], beside=halves[1], units="sublayers")["taylor"].scores,
@@ -82,26 +82,26 @@ def test_weights_of_the_two_halves(architecture: str) -> None:
 def test_relevance_between_the_halves(architecture: str) -> None:
     """The rules are those of the scorer; the stream and its gradient are read by hand."""
     model = tiny(architecture, dtype=torch.float64).requires_grad_(False)
-    stack, found = layerimp.find_blocks(model), scored(model, LRP)
+    stack, importance = layerimp.find_blocks(model), scored(model, LRP)
     totals, logits = torch.zeros(BOTH, dtype=torch.float64), 0.0
-    for one in text():
+    for inputs in text():
         with written_out(model, architecture) as stream, torch.enable_grad(), Relevance().rules(stack):
             stream.changes[0] = lambda state: state.detach().requires_grad_()
-            out = model(input_ids=one["input_ids"], attention_mask=one["attention_mask"]).logits
+            out = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
             if out.ndim == 3:
-                real = one["attention_mask"].bool()[:, 1:]
-                own = out[:, :-1].gather(-1, one["input_ids"][:, 1:, None])[..., 0][real]
+                real = inputs["attention_mask"].bool()[:, 1:]
+                own = out[:, :-1].gather(-1, inputs["input_ids"][:, 1:, None])[..., 0][real]
             else:
                 own = out.amax(dim=-1)
             order = sorted(stream.at)
             slopes = torch.autograd.grad(own.sum(), [stream.at[place] for place in order])
         logits += float(own.detach().abs().sum())
-        mask = one["attention_mask"].bool()
-        for index, (a, b) in enumerate(places(found)):
+        mask = inputs["attention_mask"].bool()
+        for index, (a, b) in enumerate(places(importance)):
             step = stream.at[b].detach() - stream.at[a].detach()
             totals[index] += (step * slopes[b])[mask].abs().sum()
-    close(found.scores, list(totals / logits))
-    assert found.notes == ()
+    close(importance.scores, list(totals / logits))
+    assert importance.notes == ()
 
 
 @pytest.mark.parametrize(
@@ -115,18 +115,18 @@ def test_relevance_is_conserved_inside_blocks(architecture: str) -> None:
     assert max(seams.missing()) < allowed
     halves = {"lrp": LRP(BLOCKS)}, {"lrp": LRP(BLOCKS)}
     measure(stack, text(), halves[0], beside=halves[1], units="sublayers")
-    assert max(max(one["lrp"].missing()) for one in halves) < allowed
+    assert max(max(half["lrp"].missing()) for half in halves) < allowed
 
 
 @pytest.mark.parametrize("architecture", SILENT)
 def test_a_loss_moves_as_its_slope_says(architecture: str) -> None:
     """By central differences: the signed sum of GBIS at a seam is the slope of the loss in what the seam adds."""
     model = tiny(architecture, dtype=torch.float64)
-    found = scored(model, GBIS)
-    for index, (a, b) in enumerate(places(found)):
+    importance = scored(model, GBIS)
+    for index, (a, b) in enumerate(places(importance)):
         up, down = (
-            torch.cat([without(model, architecture, a, b, 1 + step, one) for one in text()]).mean()
+            torch.cat([without(model, architecture, a, b, 1 + step, inputs) for inputs in text()]).mean()
             for step in (1e-3, -1e-3)  # RMS norms compute in float32
         )
         slope = float((up - down) / 2e-3)
-        assert found.columns["slope"][index] == pytest.approx(slope, rel=1e-3, abs=1e-5)
+        assert importance.columns["slope"][index] == pytest.approx(slope, rel=1e-3, abs=1e-5)

@@ -39,17 +39,17 @@ def test_windows_at_both_parities(architecture: str) -> None:
     model = tiny(architecture, dtype=torch.float64)
     at = rows(model, architecture, text())
     for window in (1, 2, 3):
-        found = scored(model, Angular, window=window, tokens="all")
+        importance = scored(model, Angular, window=window, tokens="all")
         turned = [
             (cosine_similarity(at[a], at[a + 2 * window]).arccos() / math.pi).mean()
             for a in range(2 * BLOCKS - 2 * window + 1)
         ]
-        close(found.spans[window], turned)
+        close(importance.spans[window], turned)
         least = [
             min(turned[start] for start in range(a % 2, len(turned), 2) if start <= a and a + 2 <= start + 2 * window)
-            for a, _ in places(found)
+            for a, _ in places(importance)
         ]
-        close(found.scores, least)
+        close(importance.scores, least)
 
 
 @architectures
@@ -57,11 +57,11 @@ def test_windows_at_both_parities(architecture: str) -> None:
 def test_avss_has_shares_of_its_own_in_each_series(architecture: str, site: Any) -> None:
     model = tiny(architecture, dtype=torch.float64)
     at = rows(model, architecture, text())
-    found = scored(model, AVSS, site=site)
-    acts = [at[b] if site == "block_out" else at[b] - at[a] for a, b in places(found)]
+    importance = scored(model, AVSS, site=site)
+    acts = [at[b] if site == "block_out" else at[b] - at[a] for a, b in places(importance)]
     variance = torch.stack([act.var(correction=0) for act in acts])
     inactive = [(act.abs() < 0.1 * act.square().mean(dim=-1, keepdim=True).sqrt()).double().mean() for act in acts]
     avss = variance / torch.stack(inactive)
     for parity in (0, 1):  # blocks and seams alternate
-        close(found.columns["variance"][parity::2], list(variance[parity::2]))
-        close(found.scores[parity::2], list(avss[parity::2] / avss[parity::2].sum()))
+        close(importance.columns["variance"][parity::2], list(variance[parity::2]))
+        close(importance.scores[parity::2], list(avss[parity::2] / avss[parity::2].sum()))

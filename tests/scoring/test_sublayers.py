@@ -36,14 +36,14 @@ def test_a_model_with_a_silent_half_is_divided(architecture: str, silent: int) -
     path = SILENT[architecture][silent]
     for parameter in layerimp.find_blocks(model)[0].get_submodule(path).parameters():
         nn.init.zeros_(parameter)
-    found = measure(
+    importance = measure(
         layerimp.find_blocks(model),
         text(),
         {"b": BlockInfluence(BLOCKS)},
         beside={"b": BlockInfluence(BLOCKS)},
         units="sublayers",
     )["b"]
-    assert [step for step, score in zip(found.blocks, found.scores, strict=True) if score == 0] == [
+    assert [step for step, score in zip(importance.blocks, importance.scores, strict=True) if score == 0] == [
         ("0.attn", "0.mlp")[silent]
     ]
 
@@ -54,27 +54,27 @@ def test_attention_and_mlp_apart(architecture: str) -> None:
     stack, at = layerimp.find_blocks(model), rows(model, architecture, text())
     labels = ["block-influence", "relative-magnitude", "gbis", "lrp", "cim", "perplexity", "avss"]
     attention, mlp = ({label: all_of(BLOCKS)[label] for label in labels} for _ in range(2))
-    found = measure(stack, text(), attention, beside=mlp, units="sublayers")
-    for importance in found.values():
+    results = measure(stack, text(), attention, beside=mlp, units="sublayers")
+    for importance in results.values():
         assert importance.blocks == [f"{block}.{part}" for block in range(BLOCKS) for part in ("attn", "mlp")]
     ends = [(place, place + 1) for place in range(2 * BLOCKS)]
-    close(found["block-influence"].scores, [(1 - cosine_similarity(at[a], at[b])).mean() for a, b in ends])
+    close(results["block-influence"].scores, [(1 - cosine_similarity(at[a], at[b])).mean() for a, b in ends])
     if architecture != "bert":
         with torch.no_grad():
-            intact = torch.cat([nll(model, one) for one in text()]).mean()
+            intact = torch.cat([nll(model, inputs) for inputs in text()]).mean()
         close(
-            found["perplexity"].scores,
+            results["perplexity"].scores,
             [
-                torch.cat([without(model, architecture, a, b, 0, one) for one in text()]).mean() - intact
+                torch.cat([without(model, architecture, a, b, 0, inputs) for inputs in text()]).mean() - intact
                 for a, b in ends
             ],
         )
     total, count = torch.zeros(2 * BLOCKS, dtype=torch.float64), 0
-    for one in text():
-        states, slopes, targets = gradients(model, architecture, one)
+    for inputs in text():
+        states, slopes, targets = gradients(model, architecture, inputs)
         count += targets
         total += torch.stack([((states[b] - states[a]) * slopes[b]).abs().sum() for a, b in ends])
-    close(found["gbis"].scores, list(total / count))
+    close(results["gbis"].scores, list(total / count))
 
 
 def test_what_is_not_in_a_sublayer_is_refused() -> None:
@@ -84,6 +84,6 @@ def test_what_is_not_in_a_sublayer_is_refused() -> None:
         (Angular, {"window": 2}, "several neighbours"),
         (Random, {}, "it looks at nothing"),
     ):
-        one, two = ({"x": made(cls, BLOCKS, options)} for _ in range(2))
+        attention, mlp = ({"x": made(cls, BLOCKS, options)} for _ in range(2))
         with pytest.raises(ModelError, match=said):
-            measure(stack, text(), one, beside=two, units="sublayers")
+            measure(stack, text(), attention, beside=mlp, units="sublayers")

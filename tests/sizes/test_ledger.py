@@ -62,22 +62,24 @@ def test_arithmetic_is_what_a_checkpoint_holds(name: str, changes: dict[str, Any
     if divided:
         removals += [["1/2"], [0, "2/3"]]
     for number, steps in enumerate(removals):
-        found = ledger.left(removed_by(steps))
+        amounts = ledger.left(removed_by(steps))
         with pruned(model, steps) as rest:
-            measured = {one.name: one.value for one in Footprint(Footprint.Config(repeats=1)).evaluate(rest, None)}
-            assert (found.parameters, found.bytes) == stored(rest, tmp_path / str(number))
-        assert found.parameters == measured["parameters"]
-        assert found.bytes == measured["bytes"]
-        assert found.cache == measured["kv_bytes_per_token"]
+            measured = {
+                metric.name: metric.value for metric in Footprint(Footprint.Config(repeats=1)).evaluate(rest, None)
+            }
+            assert (amounts.parameters, amounts.bytes) == stored(rest, tmp_path / str(number))
+        assert amounts.parameters == measured["parameters"]
+        assert amounts.bytes == measured["bytes"]
+        assert amounts.cache == measured["kv_bytes_per_token"]
 
 
 def test_bytes_are_those_that_are_stored_whatever_is_computed_in() -> None:
     model = tiny("llama", dtype=torch.bfloat16).float()
     remember_stored(model, torch.bfloat16)
     stack = layerimp.find_blocks(model)
-    found = ledger_of(stack, {}).left(())
-    assert found.bytes == 2 * found.parameters
-    assert found.cache == 2 * 4 * 2 * 2 * 8  # bytes of keys and values of 4 blocks, each of 2 heads of 8
+    amounts = ledger_of(stack, {}).left(())
+    assert amounts.bytes == 2 * amounts.parameters
+    assert amounts.cache == 2 * 4 * 2 * 2 * 8  # bytes of keys and values of 4 blocks, each of 2 heads of 8
 
 
 def test_the_cache_of_an_encoder_and_a_decoder_is_not_known_by_block() -> None:

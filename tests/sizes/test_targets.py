@@ -37,7 +37,7 @@ def test_a_target_is_a_size_with_a_unit_or_a_factor(name: str, value: Any, expec
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("bytes", "6gb", "unknown unit 'gb'; give 6GB (10^9 bytes each) or 6GiB (2^30 bytes each)"),
         ("bytes", "6G", "unknown unit 'G'"),
@@ -55,16 +55,16 @@ def test_a_target_is_a_size_with_a_unit_or_a_factor(name: str, value: Any, expec
         ("byte", "3", "Did you mean 'bytes'?"),
     ],
 )
-def test_what_is_no_target_is_refused_with_what_would_be_right(name: str, value: Any, told: str) -> None:
+def test_what_is_no_target_is_refused_with_what_would_be_right(name: str, value: Any, message: str) -> None:
     with pytest.raises(InputError) as refused:
         read_targets({name: value})
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_a_command_line_names_a_target_once() -> None:
     assert split_targets(["bytes=6GB", "latency=0.7"]) == {"bytes": "6GB", "latency": "0.7"}
-    for texts, told in ((["bytes"], "NAME=VALUE"), (["bytes=1GB", "bytes=2GB"], "comes twice: 1GB and 2GB")):
-        with pytest.raises(InputError, match=told):
+    for texts, message in ((["bytes"], "NAME=VALUE"), (["bytes=1GB", "bytes=2GB"], "comes twice: 1GB and 2GB")):
+        with pytest.raises(InputError, match=message):
             split_targets(texts)
 
 

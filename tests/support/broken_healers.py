@@ -54,9 +54,9 @@ class Trusting(Idle):
 
     def repair(self, case: Any, gap: Any) -> Repair:
         hook = case.intact[0].register_forward_hook(lambda *_: None)
-        found = super().repair(case, gap)
+        repair = super().repair(case, gap)
         hook.remove()
-        return found
+        return repair
 
 
 class Untying(Idle):

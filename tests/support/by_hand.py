@@ -79,7 +79,7 @@ def _gpt2(model: Any, ids: Tensor, sublayers: Sequence[Sublayer]) -> Tensor:
         if part == "attn":
             normed = _layer_norm(own, "ln_1", stream, config.layer_norm_epsilon)
             made = normed @ own["attn.c_attn.weight"] + own["attn.c_attn.bias"]
-            queries, keys, values = (_heads(one, config.n_head) for one in made.chunk(3, dim=-1))
+            queries, keys, values = (_heads(projected, config.n_head) for projected in made.chunk(3, dim=-1))
             read = _attention(queries, keys, values, _causal(ids.shape[1]))
             stream = stream + read @ own["attn.c_proj.weight"] + own["attn.c_proj.bias"]
         else:
@@ -100,7 +100,7 @@ def _bert(model: Any, ids: Tensor, sublayers: Sequence[Sublayer]) -> Tensor:
         own = _below(weights, f"bert.encoder.layer.{block}.")
         if part == "attn":
             made = (_linear(own, f"attention.self.{name}", stream) for name in ("query", "key", "value"))
-            read = _attention(*(_heads(one, config.num_attention_heads) for one in made), torch.zeros(()))
+            read = _attention(*(_heads(projected, config.num_attention_heads) for projected in made), torch.zeros(()))
             added = _linear(own, "attention.output.dense", read)
             stream = _layer_norm(own, "attention.output.LayerNorm", stream + added, eps)
         else:

@@ -23,12 +23,12 @@ def by_label(text: str) -> dict[str, Any]:
     (plain,) = document["models"].values()
     removals = {removal.label: removal for removal in model.removals}
     models = {label: removal.models[0] for label, removal in removals.items()}
-    sizes = {label: one.size for label, one in models.items() if one.size is not None}
+    sizes = {label: pruned.size for label, pruned in models.items() if pruned.size is not None}
     scorers = {label: _scorer(plain, model, label) for label in (*model.scored, *removals) if "+" not in label}
     baselines = {label: scorers.pop(label) for label in document["design"]["added"] if label in scorers}
-    kept = {label: one.retained for label, one in removals.items() if one.retained}
-    measured = {label: _plain(one.metrics) for label, one in models.items() if one.metrics}
-    found = {
+    kept = {label: removal.retained for label, removal in removals.items() if removal.retained}
+    measured = {label: _plain(pruned.metrics) for label, pruned in models.items() if pruned.metrics}
+    results = {
         "num_blocks": model.num_blocks,
         "calibration": plain["calibration"],
         "parameters": {
@@ -42,27 +42,31 @@ def by_label(text: str) -> dict[str, Any]:
         "scorers": scorers,
         "baselines": baselines,
         "left_out": document["left_out"],
-        "failed": {one["what"]: one["error"] for one in document["failures"]},
+        "failed": {failure["what"]: failure["error"] for failure in document["failures"]},
         "metrics": {"original": plain["metrics"], **measured} if plain["metrics"] else {},
         "footprint": {
             label: {name: cost.value for name, cost in costs.items()}
-            for label, costs in {"original": model.footprint, **{k: one.footprint for k, one in models.items()}}.items()
+            for label, costs in {
+                "original": model.footprint,
+                **{k: pruned.footprint for k, pruned in models.items()},
+            }.items()
             if costs
         },
         "retention": _retention(model),
         "retained": {
-            label: {task: share and share.mean for task, share in one.tasks.items()} for label, one in kept.items()
+            label: {task: share and share.mean for task, share in retained.tasks.items()}
+            for label, retained in kept.items()
         },
-        "retained_worst": {label: one.worst and one.worst.mean for label, one in kept.items()},
+        "retained_worst": {label: retained.worst and retained.worst.mean for label, retained in kept.items()},
         "order": model.order,
         "best": {f"{row.task} {row.metric}": row.best for row in model.rows},
         "targets": {
             quantity: {
                 **target.model_dump(),
                 "reached": {
-                    label: one.targets[quantity].model_dump()
-                    for label, one in models.items()
-                    if quantity in one.targets and "+" not in label
+                    label: pruned.targets[quantity].model_dump()
+                    for label, pruned in models.items()
+                    if quantity in pruned.targets and "+" not in label
                 },
             }
             for quantity, target in model.targets.items()
@@ -71,7 +75,7 @@ def by_label(text: str) -> dict[str, Any]:
         "notes": model.all_notes,
         "output": document["output"],
     }
-    return {name: value for name, value in found.items() if value not in ({}, [], None)} | {"scorers": scorers}
+    return {name: value for name, value in results.items() if value not in ({}, [], None)} | {"scorers": scorers}
 
 
 def results_in(directory: Path) -> dict[str, Any]:
@@ -80,31 +84,34 @@ def results_in(directory: Path) -> dict[str, Any]:
 
 
 def _plain(metrics: Any) -> dict[str, Any]:
-    return {task: {name: one.model_dump(mode="json") for name, one in named.items()} for task, named in metrics.items()}
+    return {
+        task: {name: metric.model_dump(mode="json") for name, metric in named.items()}
+        for task, named in metrics.items()
+    }
 
 
 def _scorer(plain: dict[str, Any], model: ModelResults, label: str) -> dict[str, Any]:
     """The scores of a scorer, what was removed by them, and the healed models."""
-    found: dict[str, Any] = {}
+    scorer: dict[str, Any] = {}
     if label in model.scored:
         scored = plain["scored"][label]
-        found |= {"scores": scored["scores"][0], "blocks": scored["steps"]}
-        found |= {name: scored[name] for name in ("columns", "notes", "spans")}
+        scorer |= {"scores": scored["scores"][0], "blocks": scored["steps"]}
+        scorer |= {name: scored[name] for name in ("columns", "notes", "spans")}
     for removal in plain["removals"]:
-        (one,) = removal["models"]
+        (pruned,) = removal["models"]
         if removal["scorer"] == label and not removal["healer"]:
-            found |= {"removed": one["plan"]["blocks"], "checkpoint": one["checkpoint"]}
+            scorer |= {"removed": pruned["plan"]["blocks"], "checkpoint": pruned["checkpoint"]}
         elif removal["scorer"] == label:
-            healed = found.setdefault("healed", {})
-            healed[removal["healer"]] = {**one["healing"], "checkpoint": one["checkpoint"]}
-    return found
+            healed = scorer.setdefault("healed", {})
+            healed[removal["healer"]] = {**pruned["healing"], "checkpoint": pruned["checkpoint"]}
+    return scorer
 
 
 def _retention(model: ModelResults) -> dict[str, Any]:
     """The plain ratios, by label, task and metric."""
-    found: dict[str, Any] = {}
+    ratios: dict[str, Any] = {}
     for row in model.rows:
         for label, entry in row.entries.items() if row.original else ():
             share = entry.retention and entry.retention.mean
-            found.setdefault(label, {}).setdefault(row.task, {})[row.metric] = share
-    return found
+            ratios.setdefault(label, {}).setdefault(row.task, {})[row.metric] = share
+    return ratios

@@ -203,10 +203,10 @@ def findings(directory: Path, what: Callable[[Cell], Result] = computed, **chang
         return grid_results(Layout.model_validate(layout), store.records())
 
 
-def row(found: Results, task: str, ratio: float = RATIO) -> Row:
+def row(results: Results, task: str, ratio: float = RATIO) -> Row:
     """The row of a task."""
-    (one,) = [each for each in found.models["one"].rows if (each.task, each.amount) == (task, ratio)]
-    return one
+    (chosen,) = [each for each in results.models["one"].rows if (each.task, each.amount) == (task, ratio)]
+    return chosen
 
 
 def harming(values: dict[str, float]) -> Callable[[Cell], Result]:

@@ -147,5 +147,5 @@ def part(document: str, title: str) -> str:
 
 
 def downloads(document: str) -> dict[str, bytes]:
-    found = re.findall(r'href="data:[^;]+;charset=utf-8;base64,([^"]*)" download="([^"]*)"', document)
-    return {name: base64.b64decode(content) for content, name in found}
+    links = re.findall(r'href="data:[^;]+;charset=utf-8;base64,([^"]*)" download="([^"]*)"', document)
+    return {name: base64.b64decode(content) for content, name in links}

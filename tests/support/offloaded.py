@@ -46,7 +46,7 @@ class Busiest(Scorer):
             self.wins[added.index(max(added))] += 1
 
     def merge(self, other: Any) -> None:
-        self.wins = [one + two for one, two in zip(self.wins, other.wins, strict=True)]
+        self.wins = [ours + theirs for ours, theirs in zip(self.wins, other.wins, strict=True)]
 
     def compute(self) -> Importance:
         return Importance(scores=[float(wins) for wins in self.wins])
@@ -81,5 +81,8 @@ def scores(stack: BlockStack, names: Sequence[str] = SCORERS, text: Any = TEXT, 
     scorers: dict[str, Any] = {name: create("scorer", name, {}, len(stack)) for name in names}
     if set(names) == set(SCORERS):
         scorers |= {"busiest": Busiest(len(stack)), "look": Look(len(stack))}
-    found = measure(stack, text, scorers, **options)
-    return {name: (one.scores, one.columns, one.spans, one.notes) for name, one in found.items()}
+    results = measure(stack, text, scorers, **options)
+    return {
+        name: (importance.scores, importance.columns, importance.spans, importance.notes)
+        for name, importance in results.items()
+    }

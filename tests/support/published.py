@@ -23,9 +23,9 @@ def published(name: str) -> Draft202012Validator:
 
 def name_of(document: dict[str, Any]) -> str:
     """The name of its schema, which a document says itself."""
-    found = re.fullmatch(r"layerimp\.([a-z-]+)/\d+", document["schema_version"])
-    assert found
-    return found[1]
+    match = re.fullmatch(r"layerimp\.([a-z-]+)/\d+", document["schema_version"])
+    assert match
+    return match[1]
 
 
 def checked(text: str) -> dict[str, Any]:

@@ -92,8 +92,8 @@ def written_out(model: Any, architecture: str) -> Iterator[Stream]:
             del vars(block)["forward"]
 
 
-def states(model: Any, architecture: str, one: dict[str, Tensor]) -> list[Tensor]:
+def states(model: Any, architecture: str, inputs: dict[str, Tensor]) -> list[Tensor]:
     """The residual stream [batch, seq, hidden] before each sublayer, and at the end."""
     with written_out(model, architecture) as stream, torch.no_grad():
-        model(input_ids=one["input_ids"], attention_mask=one["attention_mask"])
+        model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
     return [stream.at[place] for place in sorted(stream.at)]

@@ -54,21 +54,23 @@ def places(importance: Importance, num_blocks: int = BLOCKS) -> list[tuple[int, 
     """The numbers of the sublayers at which each step of an intact model begins and ends."""
     parts = [sublayers_of(step) for step in importance.blocks]
     assert len(parts) == 2 * num_blocks - 1
-    return [(one[0].depth, one[-1].depth + 1) for one in parts]
+    return [(part[0].depth, part[-1].depth + 1) for part in parts]
 
 
 def rows(model: Any, architecture: str, batches: list[Batch]) -> list[Tensor]:
     """The residual stream [token, hidden] before each sublayer, over the whole set, without padding."""
-    found = [[state[one["attention_mask"].bool()] for state in states(model, architecture, one)] for one in batches]
-    return [torch.cat(parts) for parts in zip(*found, strict=True)]
+    streams = [
+        [state[inputs["attention_mask"].bool()] for state in states(model, architecture, inputs)] for inputs in batches
+    ]
+    return [torch.cat(parts) for parts in zip(*streams, strict=True)]
 
 
-def nll(model: Any, one: Batch) -> Tensor:
+def nll(model: Any, inputs: Batch) -> Tensor:
     """The negative log-likelihood [target] of the next tokens, or of the predicted class."""
-    logits = model(input_ids=one["input_ids"], attention_mask=one["attention_mask"]).logits
+    logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
     if logits.ndim == 3:
-        real = one["attention_mask"].bool()[:, 1:]
-        logits, ids = logits[:, :-1][real], one["input_ids"][:, 1:][real]
+        real = inputs["attention_mask"].bool()[:, 1:]
+        logits, ids = logits[:, :-1][real], inputs["input_ids"][:, 1:][real]
     else:
         ids = logits.argmax(-1)
     return -logits.log_softmax(-1)[range(len(ids)), ids]
@@ -77,26 +79,26 @@ def nll(model: Any, one: Batch) -> Tensor:
 architectures = pytest.mark.parametrize("architecture", ARCHITECTURES)
 
 
-def close(found: list[float], expected: list[Any]) -> None:
+def close(scores: list[float], expected: list[Any]) -> None:
     torch.testing.assert_close(
-        torch.tensor(found, dtype=torch.float64),
-        torch.stack([torch.as_tensor(one, dtype=torch.float64) for one in expected]),
+        torch.tensor(scores, dtype=torch.float64),
+        torch.stack([torch.as_tensor(value, dtype=torch.float64) for value in expected]),
         rtol=1e-8,
         atol=1e-10,
     )
 
 
-def gradients(model: Any, architecture: str, one: Batch) -> tuple[list[Tensor], list[Tensor], int]:
+def gradients(model: Any, architecture: str, inputs: Batch) -> tuple[list[Tensor], list[Tensor], int]:
     """The stream before each sublayer, and the gradient of the loss there, on real tokens; and how many targets."""
     with written_out(model, architecture) as stream, torch.enable_grad():
-        loss = nll(model, one)
+        loss = nll(model, inputs)
         order = sorted(stream.at)
-        found = torch.autograd.grad(loss.sum(), [stream.at[place] for place in order])
-    real = one["attention_mask"].bool()
-    return [stream.at[place].detach()[real] for place in order], [one[real] for one in found], len(loss)
+        slopes = torch.autograd.grad(loss.sum(), [stream.at[place] for place in order])
+    real = inputs["attention_mask"].bool()
+    return [stream.at[place].detach()[real] for place in order], [slope[real] for slope in slopes], len(loss)
 
 
-def without(model: Any, architecture: str, begin: int, end: int, factor: float | Tensor, one: Batch) -> Tensor:
+def without(model: Any, architecture: str, begin: int, end: int, factor: float | Tensor, inputs: Batch) -> Tensor:
     """The loss if what is added between two places is multiplied by a factor, or replaced."""
     with written_out(model, architecture) as stream, torch.no_grad():
 
@@ -105,7 +107,7 @@ def without(model: Any, architecture: str, begin: int, end: int, factor: float |
             return stream.at[begin] + added
 
         stream.changes[end] = change
-        return nll(model, one)
+        return nll(model, inputs)
 
 
 EVERY: dict[str, tuple[type[Scorer], dict[str, Any]]] = {

@@ -15,19 +15,19 @@ from layerimp.blocks.forward import block_input, hidden_states
 @contextmanager
 def states(model: Any) -> Iterator[dict[tuple[str, int], torch.Tensor]]:
     """The input and output of each block in autograd's graph, by end and index."""
-    found: dict[tuple[str, int], torch.Tensor] = {}
+    stream: dict[tuple[str, int], torch.Tensor] = {}
     hooks = []
     for index, block in enumerate(layerimp.find_blocks(model)):
 
         def enter(_m: Any, args: Any, kwargs: Any, index: int = index) -> None:
-            found["block_in", index] = block_input(args, kwargs)
+            stream["block_in", index] = block_input(args, kwargs)
 
         def leave(_m: Any, _a: Any, out: Any, index: int = index) -> None:
-            found["block_out", index] = hidden_states(out)
+            stream["block_out", index] = hidden_states(out)
 
         hooks += [block.register_forward_pre_hook(enter, with_kwargs=True), block.register_forward_hook(leave)]
     try:
-        yield found
+        yield stream
     finally:
         for hook in hooks:
             hook.remove()

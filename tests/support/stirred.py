@@ -36,17 +36,17 @@ def stirred(name: str, **changes: Any) -> PreTrainedModel:
 def left(steps: list[Step]) -> list[Sublayer]:
     """The sublayers that are left after some steps."""
     gone = removed_by(steps)
-    return [one for depth in range(2 * BLOCKS) if (one := Sublayer.at(depth)) not in gone]
+    return [sublayer for depth in range(2 * BLOCKS) if (sublayer := Sublayer.at(depth)) not in gone]
 
 
 def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
     """The output of a model for tokens without padding."""
     with torch.no_grad():
-        found: torch.Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-    return found
+        output: torch.Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    return output
 
 
-def close(found: torch.Tensor, expected: torch.Tensor) -> None:
+def close(output: torch.Tensor, expected: torch.Tensor) -> None:
     """Equal up to the rounding of float32, in units of the largest."""
     scale = float(expected.abs().max())
-    torch.testing.assert_close(found / scale, expected / scale, rtol=0, atol=2e-5)
+    torch.testing.assert_close(output / scale, expected / scale, rtol=0, atol=2e-5)

@@ -26,7 +26,7 @@ class WeightReads(TorchDispatchMode):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self._paths = {one.untyped_storage().data_ptr(): path for path, one in model.named_parameters()}
+        self._paths = {parameter.untyped_storage().data_ptr(): path for path, parameter in model.named_parameters()}
         self._computing = 0
         self._hooks = ExitStack()
         self.by_path: Counter[str] = Counter()

@@ -73,13 +73,13 @@ def test_a_removal_is_prepared_once_and_applied_often(name: str, monkeypatch: py
     assert (removal.steps, removal.kept) == ([0, 2], [(1, 1), (3, 3)])
     expected = logits(layerimp.prune(tiny(name), [0, 2]))
     monkeypatch.setattr(surgery, "shortened", lambda *_: pytest.fail("a second search"))
-    found = []
+    outputs = []
     for _ in range(2):
         with removal.applied():
-            found.append(logits(model))
+            outputs.append(logits(model))
         assert torch.equal(logits(model), before)
-    assert torch.equal(*found)
-    assert torch.equal(found[0], expected)
+    assert torch.equal(*outputs)
+    assert torch.equal(outputs[0], expected)
 
 
 @pytest.mark.same_bits("the outputs of a model pruned beside the intact one, and in place")

@@ -54,7 +54,7 @@ def test_generation_with_a_cache_goes_on_as_by_hand(name: str) -> None:
     model, ids = stirred(name), batch(1, 9)["input_ids"]
     intact = copy.deepcopy(model)
     layerimp.prune(model, ["0/1", "2/3"])
-    found = model.generate(  # type: ignore[operator]
+    generated = model.generate(  # type: ignore[operator]
         ids,
         attention_mask=torch.ones_like(ids),
         max_new_tokens=8,
@@ -64,8 +64,8 @@ def test_generation_with_a_cache_goes_on_as_by_hand(name: str) -> None:
         return_dict_in_generate=True,
         output_logits=True,
     )
-    for step, row in enumerate(found.logits):
-        close(row, predicted(intact, found.sequences[:, : 9 + step], left(["0/1", "2/3"]))[:, -1])
+    for step, row in enumerate(generated.logits):
+        close(row, predicted(intact, generated.sequences[:, : 9 + step], left(["0/1", "2/3"]))[:, -1])
 
 
 @st.composite
@@ -99,7 +99,7 @@ def test_a_seam_comes_back_bit_for_bit(name: str) -> None:
         assert len(layerimp.find_blocks(model)) == BLOCKS - 1
         assert not torch.equal(logits(model, batch()["input_ids"]), before)
     assert all(a is b for a, b in zip(layerimp.find_blocks(model), blocks, strict=True))
-    inside = {path: one for path, one in held.items() if path != layerimp.find_blocks(model).path}
+    inside = {path: identity for path, identity in held.items() if path != layerimp.find_blocks(model).path}
     assert inside.items() <= {path: id(part) for path, part in model.named_modules()}.items()
     assert model.config.to_dict() == config
     assert torch.equal(logits(model, batch()["input_ids"]), before)
@@ -107,11 +107,11 @@ def test_a_seam_comes_back_bit_for_bit(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["llama", "gemma3_text", "bert", "qwen3_moe"])
 def test_steps_that_touch_remove_blocks(name: str) -> None:
-    one, other = stirred(name), stirred(name)
-    layerimp.prune(one, ["1/2", "1.attn,2.mlp"])
-    layerimp.prune(other, [1, 2])
-    assert torch.equal(logits(one, batch()["input_ids"]), logits(other, batch()["input_ids"]))
-    assert one.config.to_dict() == other.config.to_dict()
+    by_seams, by_blocks = stirred(name), stirred(name)
+    layerimp.prune(by_seams, ["1/2", "1.attn,2.mlp"])
+    layerimp.prune(by_blocks, [1, 2])
+    assert torch.equal(logits(by_seams, batch()["input_ids"]), logits(by_blocks, batch()["input_ids"]))
+    assert by_seams.config.to_dict() == by_blocks.config.to_dict()
 
 
 @pytest.mark.parametrize("name", ["llama", "bert", "gemma3_text"])

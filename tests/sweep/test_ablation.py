@@ -53,24 +53,26 @@ def collect(model: Any, batches: list[Any], *removed: int, probes: frozenset[Any
 
 def log_probs(model: Any, batches: list[Any]) -> torch.Tensor:
     """The log-probabilities of the next tokens, or of the labels, from the whole model; padding on the right."""
-    found = []
-    for one in batches:
+    values = []
+    for inputs in batches:
         with torch.no_grad():
-            logits = model(input_ids=one["input_ids"], attention_mask=one["attention_mask"]).logits.log_softmax(-1)
-        if "labels" in one:
-            found.append(logits[range(len(logits)), one["labels"]])
+            logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits.log_softmax(
+                -1
+            )
+        if "labels" in inputs:
+            values.append(logits[range(len(logits)), inputs["labels"]])
         else:
-            real = one["attention_mask"].bool()[:, 1:]
-            found.append(logits[:, :-1].gather(-1, one["input_ids"][:, 1:, None])[..., 0][real])
-    return torch.cat(found)
+            real = inputs["attention_mask"].bool()[:, 1:]
+            values.append(logits[:, :-1].gather(-1, inputs["input_ids"][:, 1:, None])[..., 0][real])
+    return torch.cat(values)
 
 
 @pytest.mark.parametrize("architecture", each_of(DECODERS))
 def test_a_skipped_block_is_a_removed_one(architecture: str) -> None:
     model = tiny(architecture, dtype=torch.float32 if architecture in EXPERTS else torch.float64)
     batches = [padded_batch((12, 5, 9)), batch(2, 7, seed=1)]
-    found = collect(model, batches, probes=frozenset({0}))
-    torch.testing.assert_close(found[0, Ablation.INTACT], log_probs(model, batches), rtol=0, atol=1e-5)
+    collected = collect(model, batches, probes=frozenset({0}))
+    torch.testing.assert_close(collected[0, Ablation.INTACT], log_probs(model, batches), rtol=0, atol=1e-5)
     for block in range(BLOCKS):
         if architecture == "gpt_neo":  # its blocks cannot be removed alone: their kind depends on the position
             layer = model.transformer.h[block]
@@ -80,18 +82,18 @@ def test_a_skipped_block_is_a_removed_one(architecture: str) -> None:
         else:
             with pruned(model, [block]):
                 expected = log_probs(model, batches)
-        torch.testing.assert_close(found[block, Ablation.site(0)], expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(collected[block, Ablation.site(0)], expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ["bert", "distilbert", "llama", "gpt2"])
 def test_classifiers_are_ablated_too(architecture: str) -> None:
-    model, one = classifier(architecture), padded_batch()
-    one["labels"] = torch.tensor([2, 0, 1])
-    found = collect(model, [one])
+    model, inputs = classifier(architecture), padded_batch()
+    inputs["labels"] = torch.tensor([2, 0, 1])
+    collected = collect(model, [inputs])
     for block in range(BLOCKS):
         with pruned(model, [block]):
-            expected = log_probs(model, [one])
-        torch.testing.assert_close(found[block, Ablation.site(0)], expected, rtol=0, atol=1e-5)
+            expected = log_probs(model, [inputs])
+        torch.testing.assert_close(collected[block, Ablation.site(0)], expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "gpt_neox", "falcon", "bloom"])
@@ -108,9 +110,9 @@ def test_probes_are_those_of_blocks_changed_by_hand(architecture: str) -> None:
         handle = block.register_forward_hook(lambda _m, args, out, i=index: added[i].append(first(out) - args[0]))
         log_probs(model, batches)
         handle.remove()
-    masks = [one["attention_mask"].bool() for one in batches]
+    masks = [inputs["attention_mask"].bool() for inputs in batches]
     means = [torch.cat([d[m] for d, m in zip(of_block, masks, strict=True)]).mean(dim=0) for of_block in added]
-    found = collect(model, batches)
+    collected = collect(model, batches)
     for index, block in enumerate(blocks):
         for probe in (0.5, "mean"):
 
@@ -119,40 +121,40 @@ def test_probes_are_those_of_blocks_changed_by_hand(architecture: str) -> None:
                 return state if isinstance(out, torch.Tensor) else (state, *out[1:])
 
             handle = block.register_forward_hook(change)
-            torch.testing.assert_close(found[index, Ablation.site(probe)], log_probs(model, batches))
+            torch.testing.assert_close(collected[index, Ablation.site(probe)], log_probs(model, batches))
             handle.remove()
 
 
 def test_bypassed_blocks_are_as_if_removed() -> None:
     model, batches = tiny("llama", dtype=torch.float64), [padded_batch()]
-    found = collect(model, batches, 1)
+    collected = collect(model, batches, 1)
     with pruned(model, [1]):
         expected = log_probs(model, batches)
-        torch.testing.assert_close(found[0, Ablation.INTACT], expected)
+        torch.testing.assert_close(collected[0, Ablation.INTACT], expected)
     for position, index in enumerate([0, 2, 3]):
         with pruned(model, [1, index]):
-            torch.testing.assert_close(found[position, Ablation.site(0)], log_probs(model, batches))
+            torch.testing.assert_close(collected[position, Ablation.site(0)], log_probs(model, batches))
 
 
 @pytest.mark.parametrize("probes", [{0}, {0, 0.5}, {0, 1}, {0, "mean"}])
 def test_what_is_known_is_not_run_again(probes: set[Any]) -> None:
     """L blocks for the intact model, L (L - 1) / 2 for each probe, and L more where the mean is asked for."""
-    model, one = tiny("llama"), batch(3, 12)
+    model, inputs = tiny("llama"), batch(3, 12)
     blocks: list[int] = []
     heads: list[int] = []
     for block in model.model.layers:  # a block that returns its stored output does not call its parts
         block.mlp.register_forward_hook(lambda _m, args, _out: blocks.append(len(args[0])))
     model.lm_head.register_forward_hook(lambda _m, args, _out: heads.append(args[0].shape[1]))
-    collect(model, [one], probes=frozenset(probes))
+    collect(model, [inputs], probes=frozenset(probes))
     changes = len(probes - {1})
     assert blocks.count(3) == BLOCKS * (1 + ("mean" in probes)) + changes * BLOCKS * (BLOCKS - 1) // 2
     assert heads.count(33) == 1 + changes * BLOCKS
 
 
 def test_ablations_share_one_sweep() -> None:
-    one, two = Ablation(frozenset({0})), Ablation(frozenset({0.5, "mean"}))
-    assert one.union(two) == Ablation(PROBES)
-    assert one.union(Forward()) is None
+    first, second = Ablation(frozenset({0})), Ablation(frozenset({0.5, "mean"}))
+    assert first.union(second) == Ablation(PROBES)
+    assert first.union(Forward()) is None
     assert Ablation.site(0) == Ablation.site(0.0)
     assert Ablation.site(1) == Ablation.INTACT
     model, batches = tiny("llama"), [batch()]

@@ -21,14 +21,14 @@ from layerimp.sweep import Backward, Forward, Trace, backward
 from layerimp.testing import BLOCKS, batch, padded_batch
 
 
-def summed(model: Any, one: Batch, target: str) -> torch.Tensor:
+def summed(model: Any, inputs: Batch, target: str) -> torch.Tensor:
     """The target of a batch [target], by its definition, from the logits of everything."""
-    logits = model(input_ids=one["input_ids"], attention_mask=one["attention_mask"]).logits
+    logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
     if logits.ndim == 3:
-        real = one["attention_mask"].bool()[:, 1:]
-        logits, ids = logits[:, :-1][real], one["input_ids"][:, 1:][real]
+        real = inputs["attention_mask"].bool()[:, 1:]
+        logits, ids = logits[:, :-1][real], inputs["input_ids"][:, 1:][real]
     else:
-        ids = one["labels"] if "labels" in one else logits.argmax(-1)
+        ids = inputs["labels"] if "labels" in inputs else logits.argmax(-1)
     if target == "nll":
         logits = -logits.log_softmax(-1)
     return logits[range(len(ids)), ids]
@@ -46,11 +46,11 @@ def test_gradients_are_autograd_s(architecture: str, target: Any) -> None:
     traces = collect(model, batches, Backward(target))
     assert [(t.batch, t.block) for t in traces] == [(n, b) for n in range(2) for b in reversed(range(BLOCKS))]
     with states(model) as at:
-        for number, one in enumerate(batches):
-            values = summed(model, one, target)
+        for number, inputs in enumerate(batches):
+            values = summed(model, inputs, target)
             expected = dict(zip(at, torch.autograd.grad(values.sum(), list(at.values())), strict=True))
             for trace in (t for t in traces if t.batch == number):
-                real = one["attention_mask"].bool()
+                real = inputs["attention_mask"].bool()
                 assert torch.equal(trace.mask, real)
                 torch.testing.assert_close(trace.targets, values.detach().double(), **tolerance)
                 for end in ("block_in", "block_out"):
@@ -65,28 +65,28 @@ def test_gradients_are_autograd_s(architecture: str, target: Any) -> None:
 def test_classifiers(architecture: str, target: Any, labelled: bool) -> None:
     """Row by row and without padding, for which the model itself can be trusted."""
     model, lengths = classifier(architecture), (12, 5, 9)
-    one = padded_batch(lengths) | ({"labels": torch.tensor([2, 0, 1])} if labelled else {})
-    traces = collect(model, [one], Backward(target))
+    inputs = padded_batch(lengths) | ({"labels": torch.tensor([2, 0, 1])} if labelled else {})
+    traces = collect(model, [inputs], Backward(target))
     with states(model) as at:
         for row, length in enumerate(lengths):
             alone = {
-                name: t[row : row + 1] if name == "labels" else t[row : row + 1, :length] for name, t in one.items()
+                name: t[row : row + 1] if name == "labels" else t[row : row + 1, :length] for name, t in inputs.items()
             }
             values = summed(model, alone, target)
             expected = dict(zip(at, torch.autograd.grad(values.sum(), list(at.values())), strict=True))
             for trace in traces:
                 torch.testing.assert_close(trace.targets[row : row + 1], values.detach())
                 for end in ("block_in", "block_out"):
-                    found = trace.acts[f"{end}_grad"][row, :length]
-                    torch.testing.assert_close(found, expected[end, trace.block][0])
+                    gradient = trace.acts[f"{end}_grad"][row, :length]
+                    torch.testing.assert_close(gradient, expected[end, trace.block][0])
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "olmo2", "qwen3_moe", "falcon", "bert"])
 def test_gradients_of_parameters(architecture: str) -> None:
     dtype = torch.float32 if architecture in EXPERTS else torch.float64
-    model, one = tiny(architecture, dtype=dtype), padded_batch()
-    traces = collect(model, [one], Backward(parameters=True))
-    loss = summed(model, one, "nll").sum()
+    model, inputs = tiny(architecture, dtype=dtype), padded_batch()
+    traces = collect(model, [inputs], Backward(parameters=True))
+    loss = summed(model, inputs, "nll").sum()
     for trace in traces:
         wanted = {n: p for n, p in layerimp.find_blocks(model)[trace.block].named_parameters() if p.ndim >= 2}
         expected = torch.autograd.grad(loss, list(wanted.values()), retain_graph=True, allow_unused=True)
@@ -104,10 +104,10 @@ def test_bypassed_blocks_are_as_if_removed() -> None:
         with pruned(model, removed):
             scorer = Collect(BLOCKS - len(removed), Backward())
             layerimp.score(model, [padded_batch()], [scorer])
-        for one, other in zip(past, scorer.traces, strict=True):
-            assert one.block == other.block
+        for trace, expected in zip(past, scorer.traces, strict=True):
+            assert trace.block == expected.block
             for site in Backward.SITES:
-                torch.testing.assert_close(one.acts[site][one.mask], other.acts[site][other.mask])
+                torch.testing.assert_close(trace.acts[site][trace.mask], expected.acts[site][expected.mask])
 
 
 def test_earlier_inputs_are_there() -> None:
@@ -125,18 +125,18 @@ def test_earlier_inputs_are_there() -> None:
 
 def test_a_large_batch_goes_through_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """What autograd keeps is bounded for any batch size, and every row is processed once."""
-    model, one = tiny("llama", dtype=torch.float64), padded_batch((12, 5, 9, 12, 7))
-    (whole, *_), weights = collect(model, [one]), collect(model, [one], Backward(parameters=True))
+    model, inputs = tiny("llama", dtype=torch.float64), padded_batch((12, 5, 9, 12, 7))
+    (whole, *_), weights = collect(model, [inputs]), collect(model, [inputs], Backward(parameters=True))
     monkeypatch.setattr(backward, "TOKENS_AT_ONCE", {"cpu": 24})
-    parts = [trace for trace in collect(model, [one]) if trace.block == whole.block]
+    parts = [trace for trace in collect(model, [inputs]) if trace.block == whole.block]
     assert [len(trace.mask) for trace in parts] == [2, 2, 1]
     assert torch.equal(torch.cat([trace.mask for trace in parts]), whole.mask)
     torch.testing.assert_close(torch.cat([trace.targets for trace in parts]), whole.targets)
     for site in Backward.SITES:
-        found = torch.cat([trace.acts[site] for trace in parts])
-        torch.testing.assert_close(found[whole.mask], whole.acts[site][whole.mask])
+        joined = torch.cat([trace.acts[site] for trace in parts])
+        torch.testing.assert_close(joined[whole.mask], whole.acts[site][whole.mask])
     for trace in weights:
-        again = [t for t in collect(model, [one], Backward(parameters=True)) if t.block == trace.block]
+        again = [t for t in collect(model, [inputs], Backward(parameters=True)) if t.block == trace.block]
         for name, (_, gradient) in trace.gradients.items():
             torch.testing.assert_close(sum(t.gradients[name][1] for t in again), gradient)
 
@@ -179,9 +179,9 @@ def test_it_makes_its_own_gradients(outside: Any) -> None:
     model = tiny("llama")
     expected = collect(model, [batch()])
     with outside():
-        found = collect(model, [batch()])
+        traces = collect(model, [batch()])
     assert all(
-        torch.equal(a.acts["block_in_grad"], b.acts["block_in_grad"]) for a, b in zip(found, expected, strict=True)
+        torch.equal(a.acts["block_in_grad"], b.acts["block_in_grad"]) for a, b in zip(traces, expected, strict=True)
     )
 
 
@@ -224,10 +224,10 @@ def test_a_subclass_has_its_own_rules() -> None:
     model, batches = tiny("llama", dtype=torch.float64), [batch(), batch(seed=1)]
     plain, doubled = collect(model, batches), collect(model, batches, Doubled())
     assert entered == ["in", "out"]
-    for one, other in zip(plain, doubled, strict=True):
-        factor = 2 if one.block <= 2 else 1
-        torch.testing.assert_close(other.acts["block_in_grad"], factor * one.acts["block_in_grad"])
-        assert other.extras == ({"seen": torch.ones(())} if one.block <= 2 else {})
+    for once, twice in zip(plain, doubled, strict=True):
+        factor = 2 if once.block <= 2 else 1
+        torch.testing.assert_close(twice.acts["block_in_grad"], factor * once.acts["block_in_grad"])
+        assert twice.extras == ({"seen": torch.ones(())} if once.block <= 2 else {})
 
 
 def test_frozen_parameters_cost_no_gradient() -> None:

@@ -81,17 +81,17 @@ def test_with_halves_out_nothing_comes_out_otherwise(name: str) -> None:
     model = tiny("llama", num_hidden_layers=BLOCKS)
     cache = BlockCache(layerimp.find_blocks(model))
     for removed in ((), ("3/4",), ("3/4", 5), ("3/4", "3.attn,4.mlp"), (3, 4), ("1/2",), ("1/2", "2/3")):
-        found = importance(model, name, removed, cache)
-        assert found == importance(model, name, removed)
-        assert found.blocks == untouched(removed, BLOCKS)
+        cached = importance(model, name, removed, cache)
+        assert cached == importance(model, name, removed)
+        assert cached.blocks == untouched(removed, BLOCKS)
     touching = importance(model, name, ("3/4", "3.attn,4.mlp"), cache)
     assert touching == importance(model, name, (3, 4), cache)
 
 
 def test_memory_is_bounded() -> None:
     model = tiny("llama", num_hidden_layers=BLOCKS)
-    one = batch(3, 12)["input_ids"].numel() * 32 * 4
-    for room, known in ((0, 0), (one - 1, 0), (one, 1), (7 * one, 7), (99 * one, 12)):
+    size = batch(3, 12)["input_ids"].numel() * 32 * 4
+    for room, known in ((0, 0), (size - 1, 0), (size, 1), (7 * size, 7), (99 * size, 12)):
         cache, count = BlockCache(layerimp.find_blocks(model), limit=room), Count(model)
         importance(model, "block-influence", (), cache)
         count.read()
@@ -101,8 +101,8 @@ def test_memory_is_bounded() -> None:
 
 def test_room_is_used_again() -> None:
     model = tiny("llama", num_hidden_layers=BLOCKS)
-    one = batch(3, 12)["input_ids"].numel() * 32 * 4
-    cache, count = BlockCache(layerimp.find_blocks(model), limit=12 * one), Count(model)
+    size = batch(3, 12)["input_ids"].numel() * 32 * 4
+    cache, count = BlockCache(layerimp.find_blocks(model), limit=12 * size), Count(model)
     for removed in ((), (0,), (), (0,), ()):
         importance(model, "block-influence", removed, cache)
     count.read()
@@ -158,12 +158,12 @@ def test_a_greedy_run_computes_less_and_plans_the_same(
         ratio=0.75,
         verify=False,
     )
-    found = []
+    runs = []
     for limit in (0, 1 << 30):
         monkeypatch.setattr(layerimp.sweep.cache, "LIMIT", limit)
         calls.clear()
         output = tmp_path / str(limit)
         plan = prune_model(recipe.model_copy(update={"output": output})).model.plans[scorer]
-        found.append((plan.blocks, calls.count(8)))  # batches of text, and not of a few tokens to try
-    assert found[0][0] == found[1][0]
-    assert found[0][1] > found[1][1]
+        runs.append((plan.blocks, calls.count(8)))  # batches of text, and not of a few tokens to try
+    assert runs[0][0] == runs[1][0]
+    assert runs[0][1] > runs[1][1]

@@ -50,7 +50,7 @@ class HastyLoudest(Loudest):
 
 
 def check(scorer: type[Step]) -> None:
-    next(one for one in checks_of(scorer) if one.name == "offloading changes nothing")()
+    next(contract for contract in checks_of(scorer) if contract.name == "offloading changes nothing")()
 
 
 def test_a_scorer_of_batches_keeps_the_contract() -> None:
@@ -65,5 +65,5 @@ def test_a_scorer_that_takes_the_last_block_for_the_end_of_a_batch_breaks_the_co
 def test_other_sweeps_are_not_offloaded() -> None:
     from layerimp.registry.catalog import registry
 
-    names = {one.name for one in checks_of(registry().get("scorer", "gbis"))}
+    names = {contract.name for contract in checks_of(registry().get("scorer", "gbis"))}
     assert "offloading changes nothing" not in names

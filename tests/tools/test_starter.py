@@ -79,9 +79,9 @@ def answered(passage: str, question: str) -> str:
             owner[facts["what"]] = facts["who"]
     if person := re.fullmatch(r"Where is ([A-Z]\w+)\?", question):
         return f"the {place[person[1]]}"
-    thing = re.fullmatch(r"(?:Where is|Who has) the (.+)\?", question)
-    assert thing
-    keeper = owner[box.get(thing[1], thing[1])]
+    item = re.fullmatch(r"(?:Where is|Who has) the (.+)\?", question)
+    assert item
+    keeper = owner[box.get(item[1], item[1])]
     return keeper if question.startswith("Who") else f"the {place[keeper]}"
 
 

@@ -135,18 +135,18 @@ def test_a_scoring_in_shards_is_that_of_one_pass(
         "batch_size": 4,
     }
     plugged(install("size", layerimp_evaluators=lambda: [Size]))
-    found = {}
+    results = {}
     for executor in (Many(), InProcess("cpu")):
         with Store(tmp_path / type(executor).__name__) as store:
             grid, _ = resolve(validated(Grid, values), FileDigests({}), Engine(device="cpu"), Permissions(), SILENT)
             Scheduler(grid, store, Permissions(), Watching()).run(executor)
             cells = [grid.scoring("tiny", scorer, 0).key for scorer in scorers]
-            found[type(executor).__name__] = [store.records()[key].result for key in cells]
-    for scorer, one, other in zip(scorers, found["Many"], found["InProcess"], strict=True):
-        assert one, scorer
-        assert other, scorer
-        assert one["scores"] == pytest.approx(other["scores"], rel=1e-6), scorer
-        assert one["calibration"] == other["calibration"]
+            results[type(executor).__name__] = [store.records()[key].result for key in cells]
+    for scorer, sharded, whole in zip(scorers, results["Many"], results["InProcess"], strict=True):
+        assert sharded, scorer
+        assert whole, scorer
+        assert sharded["scores"] == pytest.approx(whole["scores"], rel=1e-6), scorer
+        assert sharded["calibration"] == whole["calibration"]
 
 
 def test_only_idle_workers_share_a_scoring(tmp_path: Path) -> None:

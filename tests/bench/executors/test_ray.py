@@ -61,24 +61,24 @@ def run(grid: Grid, output: Path, watcher: Watching, **how: Any) -> Results:
     return pipeline.run_grid(grid, output, permissions=Permissions(), progress=SILENT, watcher=watcher, **how)
 
 
-def without_time_and_place(found: Results) -> dict[str, Any]:
-    document = found.model_dump(mode="json")
+def without_time_and_place(results: Results) -> dict[str, Any]:
+    document = results.model_dump(mode="json")
     del document["seconds"], document["output"]
     for scored in document["models"]["tiny"]["scored"].values():
         del scored["cost"]
     return document
 
 
-def differences(one: Any, other: Any, place: str = "") -> list[str]:
+def differences(value: Any, other: Any, place: str = "") -> list[str]:
     """The places where two documents differ, numbers by more than rounding: shards are summed in another order."""
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        return [each for key in one for each in differences(one[key], other[key], f"{place}/{key}")]
-    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+    if isinstance(value, dict) and isinstance(other, dict) and value.keys() == other.keys():
+        return [each for key in value for each in differences(value[key], other[key], f"{place}/{key}")]
+    if isinstance(value, list) and isinstance(other, list) and len(value) == len(other):
         return [
-            each for n, pair in enumerate(zip(one, other, strict=True)) for each in differences(*pair, f"{place}/{n}")
+            each for n, pair in enumerate(zip(value, other, strict=True)) for each in differences(*pair, f"{place}/{n}")
         ]
-    equal = one == pytest.approx(other, rel=1e-6, abs=1e-9) if isinstance(one, float) else one == other
-    return [] if equal else [f"{place}: {one} and {other}"]
+    equal = value == pytest.approx(other, rel=1e-6, abs=1e-9) if isinstance(value, float) else value == other
+    return [] if equal else [f"{place}: {value} and {other}"]
 
 
 class Killing(Watching):
@@ -99,14 +99,14 @@ class Killing(Watching):
 @pytest.mark.slow
 def test_a_node_dies_and_the_tables_are_those_of_one_machine(cluster: Any, grid: Grid, tmp_path: Path) -> None:
     watcher = Killing(cluster)
-    found = run(grid, tmp_path / "ray", watcher, engine="ray", address=cluster.address)
+    distributed = run(grid, tmp_path / "ray", watcher, engine="ray", address=cluster.address)
     assert watcher.killed
     assert watcher.failures == []
     alone = run(grid, tmp_path / "alone", Watching(), workers=0)
-    assert differences(without_time_and_place(found), without_time_and_place(alone)) == []
+    assert differences(without_time_and_place(distributed), without_time_and_place(alone)) == []
     with sqlite3.connect(tmp_path / "ray" / FILE) as connection:
         assert connection.execute("SELECT max(attempts) FROM cells").fetchone() == (1,)
-    assert found.cells["open"] == 0
+    assert distributed.cells["open"] == 0
 
 
 def test_without_ray_the_extra_is_named(grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,13 +34,13 @@ def document_of(name: str) -> str:
 
 def test_names_cannot_act() -> None:
     evil = '</title><script>alert("$x$")</script>&'
-    found = found_of(tasks=(evil,))
-    model = found.models["tiny"]
-    design = found.design.model_copy(
+    results = found_of(tasks=(evil,))
+    model = results.models["tiny"]
+    design = results.design.model_copy(
         update={
-            "models": {evil: found.design.models["tiny"]},
+            "models": {evil: results.design.models["tiny"]},
             "measured": {evil: [evil]},
-            "scorers": {evil: found.design.scorers["avss"]},
+            "scorers": {evil: results.design.scorers["avss"]},
         }
     )
     rows = [
@@ -56,8 +56,12 @@ def test_names_cannot_act() -> None:
     renamed = {
         "label": evil,
         "scored": {evil: model.scored["avss"]},
-        "removals": [one.model_copy(update={"scorer": evil}) for one in model.removals if one.scorer == "avss"],
-        "removables": [one.model_copy(update={"label": evil}) for one in model.removables if one.label == "avss"],
+        "removals": [
+            removal.model_copy(update={"scorer": evil}) for removal in model.removals if removal.scorer == "avss"
+        ],
+        "removables": [
+            removable.model_copy(update={"label": evil}) for removable in model.removables if removable.label == "avss"
+        ],
         "rows": rows,
     }
     changed = {
@@ -66,15 +70,15 @@ def test_names_cannot_act() -> None:
         "failures": [Failure(what=evil, error=evil)],
         "versions": [evil],
     }
-    document = page(found.model_copy(update=changed))
+    document = page(results.model_copy(update=changed))
     assert "<script" not in document
     assert document.count("&lt;script&gt;") > 20
 
 
 def test_healed_models_are_told_from_the_others() -> None:
-    found = case_of("two healers")
-    styles = looks(list(found.design.scorers), found.design.baselines, found.design.healers)
-    assert list(styles) == list(found.design.contenders)
+    results = case_of("two healers")
+    styles = looks(list(results.design.scorers), results.design.baselines, results.design.healers)
+    assert list(styles) == list(results.design.contenders)
     assert len(set(map(repr, styles.values()))) == len(styles)
     assert styles["avss+linear"].colour == styles["avss"].colour != styles["gbis"].colour
     document = document_of("two healers")
@@ -85,8 +89,8 @@ def test_healed_models_are_told_from_the_others() -> None:
     assert re.search(r"(than|from) random\+(linear|rescale)", said)
     assert "Healers linear rescale" in said
     table = part(document, "Healing")
-    assert table.count('<th scope="row">') == len(found.models["tiny"].headlines) * 2 * len(found.design.scorers)
-    assert words(table).count("30.0%") >= 3 * 2 * len(found.design.scorers)
+    assert table.count('<th scope="row">') == len(results.models["tiny"].headlines) * 2 * len(results.design.scorers)
+    assert words(table).count("30.0%") >= 3 * 2 * len(results.design.scorers)
     for title in ("What is retained", "How many blocks may go"):
         assert ">avss+linear</th>" in part(document, title)
     assert "Each scorer" in words(document)

@@ -26,13 +26,13 @@ SECTIONS += ("Cost", "Removed blocks", "Differences", "How this was made", "Data
 
 
 @pytest.fixture(scope="module")
-def found() -> Results:
+def grid() -> Results:
     return found_of(models=("tiny", "other"), fails="by lrp")
 
 
 @pytest.fixture(scope="module")
-def document(found: Results) -> str:
-    return page(found)
+def document(grid: Results) -> str:
+    return page(grid)
 
 
 def test_each_model_has_every_section_in_order(document: str) -> None:
@@ -43,11 +43,11 @@ def test_each_model_has_every_section_in_order(document: str) -> None:
     assert document.index("<h2>Failures") < document.index("<h2>How this was made") < document.index("<h2>Data")
 
 
-def test_charts_have_their_numbers_as_text(found: Results, document: str) -> None:
+def test_charts_have_their_numbers_as_text(grid: Results, document: str) -> None:
     shown = pictures(document)
     assert len(shown) == 2
     assert all(alt.startswith("Curves of what is retained") and alt.endswith(".") for alt, _ in shown)
-    model = found.models["tiny"]
+    model = grid.models["tiny"]
     retained = words(part(document, "What is retained"))
     for row in model.headlines:
         for entry in row.entries.values():
@@ -82,19 +82,19 @@ def test_nothing_is_fetched(document: str) -> None:
     assert not re.search(r"@import|url\((?!#)|<script", document)
 
 
-def test_downloads_are_the_tables_and_the_findings(found: Results, document: str) -> None:
+def test_downloads_are_the_tables_and_the_findings(grid: Results, document: str) -> None:
     files = downloads(document)
-    assert files["bench.csv"].decode() == as_csv(found)
+    assert files["bench.csv"].decode() == as_csv(grid)
     content = json.loads(files["bench.json"])
     assert content["models"]["tiny"]["num_blocks"] == 12
     assert content["models"]["tiny"]["scored"]["depth"]["cost"] == 0
     assert content["request"]["repeats"] == 4
-    assert Results.model_validate(content).models["tiny"].headlines == found.models["tiny"].headlines
+    assert Results.model_validate(content).models["tiny"].headlines == grid.models["tiny"].headlines
 
 
-def test_what_no_other_beats_is_bold(found: Results, document: str) -> None:
-    best = [label for _, row in found.everything for label in row.best]
-    bars = [label for model in found.models.values() for row in model.headlines for label in row.best]
+def test_what_no_other_beats_is_bold(grid: Results, document: str) -> None:
+    best = [label for _, row in grid.everything for label in row.best]
+    bars = [label for model in grid.models.values() for row in model.headlines for label in row.best]
     tables = re.sub(r"<p class=.note.>.*?</p>", "", document)
     assert tables.count('<span class="first">') == len(best) + len(bars) > 0
 
@@ -106,21 +106,21 @@ def test_failures_are_told_and_escaped(document: str) -> None:
     assert "8 failed" in text
 
 
-def test_no_folder_of_this_machine_is_shown(found: Results) -> None:
+def test_no_folder_of_this_machine_is_shown(grid: Results) -> None:
     home = "/home/ann/my work"
-    recipe = found.design.models["tiny"]
+    recipe = grid.design.models["tiny"]
     text = recipe.calibration.model_copy(update={"source": f"task:{home.replace(' ', '')}/mood.yaml"})
     recipe = recipe.model_copy(update={"model": f"{home}/big-model", "calibration": text})
     scorers = {"mine": ComponentSpec(name="mine", options={"file": "/home/ann/weights.pt"})}
-    design = found.design.model_copy(
+    design = grid.design.model_copy(
         update={
-            "models": found.design.models | {"tiny": recipe},
-            "measured": found.design.measured | {"tiny": ["/home/ann/tasks/mood.yaml", "org/name"]},
-            "scorers": found.design.scorers | scorers,
+            "models": grid.design.models | {"tiny": recipe},
+            "measured": grid.design.measured | {"tiny": ["/home/ann/tasks/mood.yaml", "org/name"]},
+            "scorers": grid.design.scorers | scorers,
         }
     )
     error = f"cannot read '{home}/x.bin' (/home/ann/lib/plugin.py, line 3)"
-    changed = found.model_copy(
+    changed = grid.model_copy(
         update={
             "failures": [Failure(what="score /home/ann/a/b by x", error=error)],
             "notes": ["the text /home/ann/text.jsonl is short"],
@@ -140,21 +140,21 @@ def test_no_folder_of_this_machine_is_shown(found: Results) -> None:
     assert "/home/ann" not in data
 
 
-def test_what_models_write_stays_whole(found: Results) -> None:
+def test_what_models_write_stays_whole(grid: Results) -> None:
     written = {"prompt": "either/or", "chat": False, "intact": "the /etc/hosts file", "text": "km/h /usr/bin/env"}
     generation = Generation(
         same_tokens=1, empty=0, loops=0, intact_empty=0, intact_loops=0, samples=[Sample.model_validate(written)]
     )
     fidelity = Fidelity(generation=generation, missing={"copying": "no /home/ann/text.jsonl"})
-    tiny = found.models["tiny"]
+    tiny = grid.models["tiny"]
     first, *others = tiny.removals
     models = [first.models[0].model_copy(update={"fidelity": fidelity}), *first.models[1:]]
     tiny = tiny.model_copy(update={"removals": [first.model_copy(update={"models": models}), *others]})
-    document = page(found.model_copy(update={"models": found.models | {"tiny": tiny}}))
+    document = page(grid.model_copy(update={"models": grid.models | {"tiny": tiny}}))
     stored = json.loads(downloads(document)["bench.json"])["models"]["tiny"]["removals"][0]["models"][0]["fidelity"]
     assert stored["generation"]["samples"] == [written]
     assert stored["missing"] == {"copying": "no text.jsonl"}
 
 
-def test_the_document_is_always_the_same(found: Results, document: str) -> None:
-    assert page(found) == document
+def test_the_document_is_always_the_same(grid: Results, document: str) -> None:
+    assert page(grid) == document

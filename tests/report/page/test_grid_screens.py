@@ -15,13 +15,13 @@ from layerimp.report.page import page
 
 
 @pytest.fixture(scope="module")
-def found() -> Results:
+def grid() -> Results:
     return found_of(models=("tiny", "other"), fails="by lrp")
 
 
 @pytest.fixture(scope="module")
-def document(found: Results) -> str:
-    return page(found)
+def document(grid: Results) -> str:
+    return page(grid)
 
 
 SCHEMES = ("light", "dark")
@@ -196,13 +196,13 @@ def test_it_can_be_printed(browser: Any, document: str) -> None:
     shown.close()
 
 
-def test_the_legend_is_visible_on_a_phone(browser: Any, found: Results, document: str) -> None:
+def test_the_legend_is_visible_on_a_phone(browser: Any, grid: Results, document: str) -> None:
     """The table beneath the curves is their legend: each name has a piece of its line, and its values."""
     shown = browser.new_page(viewport={"width": 390, "height": 844})
     shown.set_content(document)
     names = shown.get_by_role("table", name="What is retained").first.get_by_role("rowheader")
     labels = names.all_inner_texts()
-    assert {label.strip() for label in labels} == set(found.models["tiny"].headlines[-1].entries)
+    assert {label.strip() for label in labels} == set(grid.models["tiny"].headlines[-1].entries)
     for name in names.all():
         box, piece = name.bounding_box(), name.locator("svg").bounding_box()
         assert 0 <= box["x"] < box["x"] + box["width"] <= 390

@@ -79,23 +79,23 @@ def findings(made: MadeUpRun) -> Results:
     return made.results()
 
 
-def words(found: Results) -> str:
-    text = re.sub(r"<style.*?</style>|<[^>]*>", " ", page(found), flags=re.S)
+def words(results: Results) -> str:
+    text = re.sub(r"<style.*?</style>|<[^>]*>", " ", page(results), flags=re.S)
     return " ".join(html.unescape(text).split())
 
 
 def test_the_page_says_what_the_run_found() -> None:
     made = report()
-    found = findings(made)
-    (model,) = found.models.values()
+    results = findings(made)
+    (model,) = results.models.values()
     (row,) = model.headlines
     assert row.amount == 2
     assert {label: entry.value.mean for label, entry in row.entries.items()} == {
-        one.label: pytest.approx(one.retained.worst.mean)
-        for one in model.removals
-        if one.retained and one.retained.worst
+        removal.label: pytest.approx(removal.retained.worst.mean)
+        for removal in model.removals
+        if removal.retained and removal.retained.worst
     }
-    said = words(found)
+    said = words(results)
     assert "avss retains most at 2 blocks. That is significantly better than all others." in said
     assert "Calibration: 3 rows of text.jsonl, 8 tokens each" in said
     assert "tiny, bfloat16" in said
@@ -112,13 +112,13 @@ def test_only_what_lacks_as_many_blocks_is_compared() -> None:
     made = report(targets={"parameters": 850})
     made.plans["avss"] = plan([2])
     made.sizes["avss"] = Size(blocks=5, parameters=900, bytes=3000)
-    found = findings(made)
-    (model,) = found.models.values()
+    results = findings(made)
+    (model,) = results.models.values()
     assert {(row.amount, *row.counts): set(row.entries) for row in model.headlines} == {
         ("parameters=850", 1): {"avss"},
         ("parameters=850", 2): {"gbis", "random", "depth"},
     }
-    said = words(found)
+    said = words(results)
     assert "gbis retains most at parameters=850 (2 blocks)" in said
     assert "models that lack different numbers of blocks are not compared with each other" in said
     apart = {label: plan(range(n)) for n, label in enumerate(PLANS, 1)}
@@ -212,8 +212,8 @@ def test_a_search_leads_with_how_many_blocks_may_go() -> None:
     )
     del made.plans["depth"], made.metrics["depth"], made.sizes["depth"]
     said = words(findings(made))
-    told = "2 by avss, gbis, random; 0 by depth"
-    assert f"So many of 6 blocks may be removed while at least 90% is retained: {told}." in said
+    counts = "2 by avss, gbis, random; 0 by depth"
+    assert f"So many of 6 blocks may be removed while at least 90% is retained: {counts}." in said
     assert "measured on the documents that confirm the result" in said
     assert "How many blocks can tiny lose?" in said
 
@@ -261,7 +261,7 @@ def test_where_nothing_can_be_retained_the_page_says_so() -> None:
 def test_an_infinite_difference_can_be_significant(mean: float, verdict: str) -> None:
     """As in the table, where the model that is not broken is marked as the best."""
     perplexity = Metric("t", "ppl", 3.0, 0.1, False)
-    (row,) = (one for one in next(iter(findings(report()).models.values())).rows if one.original is not None)
+    (row,) = (each for each in next(iter(findings(report()).models.values())).rows if each.original is not None)
     lower = row.model_copy(update={"original": measured_as(perplexity), "higher_is_better": False})
     assert contrast_of(Difference(mean=mean, p=0.0), lower) == Contrast(f"{'−' if mean < 0 else '+'}∞", "", verdict)
     assert contrast_of(Difference(mean=mean), lower) == Contrast(f"{'−' if mean < 0 else '+'}∞", "", "unknown")

@@ -139,17 +139,17 @@ def test_results_have_a_row_for_each_metric_of_each_contender(grid: Results) -> 
     assert frame["error_low"].tolist() == pytest.approx([low for low, _ in ends], nan_ok=True, rel=1e-12)
     assert frame["error_high"].tolist() == pytest.approx([high for _, high in ends], nan_ok=True, rel=1e-12)
     assert set(frame["healer"]) == {"", "rescale"}
-    one = frame.query("task == 'mood' and scorer == 'avss' and healer == '' and amount == 1").iloc[0]
-    assert (one["model"], one["metric"], one["original"], one["n"]) == ("one", "acc", 0.9, 2)
+    record = frame.query("task == 'mood' and scorer == 'avss' and healer == '' and amount == 1").iloc[0]
+    assert (record["model"], record["metric"], record["original"], record["n"]) == ("one", "acc", 0.9, 2)
 
 
 def test_results_show_the_tables_that_stand_first(grid: Results) -> None:
     html = grid._repr_html_()
-    told = words(html)
+    shown = words(html)
     for table in (*summaries(grid), *removables(grid)):
-        assert table.title in told
+        assert table.title in shown
         for row in table.rows:
-            assert " ".join(map(str, row)) in told
+            assert " ".join(map(str, row)) in shown
     best = {str(cell) for table in summaries(grid) for row in table.rows for cell in row if cell.best}
     assert {text for text in best if f"<b>{text}</b>" not in html} == set()
     assert repr(grid).startswith("Results(one; avss, avss+rescale, ")

@@ -23,30 +23,30 @@ from layerimp.steps import sublayers_of
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Results:
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return findings(tmp_path_factory.mktemp("grid"), repeats=3)
 
 
-def test_the_tables_have_the_layout_of_the_paper(found: Results) -> None:
-    (table,) = quality(found)
+def test_the_tables_have_the_layout_of_the_paper(grid: Results) -> None:
+    (table,) = quality(grid)
     assert table.title == "quality of one, lowest, 25% (25.0% of blocks, 11.1% of parameters)"
     assert table.heads == ["data set", "metric", "original", "avss", "gbis", "random", "depth", "block-influence"]
     assert table.naming == 2
     assert [str(row[0]) for row in table.rows] == ["mood (n = 100)", "prose (n = 100)", *["retained"] * 3]
     assert [cell.value for cell in table.columns[2].cells] == [0.9, 10.0, None, None, None]
     assert [str(cell) for cell in table.columns[2].cells] == ["0.9000 (0.030)", "10.00 (0.13)", "", "", ""]
-    entries = [each.entries["avss"] for each in found.model.rows]
+    entries = [each.entries["avss"] for each in grid.model.rows]
     assert [cell.value for cell in table.columns[3].cells] == [entry.value.mean for entry in entries]
     assert [cell.best for cell in table.columns[3].cells] == [entry.best for entry in entries]
-    markdown = as_markdown(found)
+    markdown = as_markdown(grid)
     assert markdown.count("\n| mood ") == 1
-    shown = [table, *fidelity(found)]
-    assert as_latex(found).count("&") == sum((len(each.rows) + 1) * (len(each.heads) - 1) for each in shown)
+    shown = [table, *fidelity(grid)]
+    assert as_latex(grid).count("&") == sum((len(each.rows) + 1) * (len(each.heads) - 1) for each in shown)
 
 
 def test_several_models_have_a_column(tmp_path: Path) -> None:
-    found = findings(tmp_path, models={"one": "one", "two": "two"}, counts=[1], ratios=[])
-    (table,) = quality(found)
+    results = findings(tmp_path, models={"one": "one", "two": "two"}, counts=[1], ratios=[])
+    (table,) = quality(results)
     assert table.title.startswith("quality, lowest, 1 block (")
     assert table.heads[:4] == ["data set", "model", "metric", "original"]
     assert [str(row[1]) for row in table.rows] == ["one"] * 5 + ["two"] * 5
@@ -64,35 +64,35 @@ def test_only_repeats_have_brackets(tmp_path: Path) -> None:
 
 def test_marks_in_every_format(tmp_path: Path) -> None:
     clear = harming({"avss": 0.1, "gbis": 0.2, "random": 0.3, "depth": 0.3, "block-influence": 0.4})
-    found = findings(tmp_path, clear, counts=[1], ratios=[], repeats=2, tasks=["mood"])
-    assert as_markdown(found).count("**") == 2 * 2, "of the task, and of what is retained"
-    assert "**0.8000 (0.0010)**" in as_markdown(found)
-    assert as_latex(found).count(r"\textbf") == 2
-    assert r"\textbf{0.8000 (0.0010)}" in as_latex(found)
+    results = findings(tmp_path, clear, counts=[1], ratios=[], repeats=2, tasks=["mood"])
+    assert as_markdown(results).count("**") == 2 * 2, "of the task, and of what is retained"
+    assert "**0.8000 (0.0010)**" in as_markdown(results)
+    assert as_latex(results).count(r"\textbf") == 2
+    assert r"\textbf{0.8000 (0.0010)}" in as_latex(results)
 
 
-def test_latex_is_plain_text(found: Results) -> None:
-    assert "−" in as_markdown(found)
-    assert as_latex(found).isascii()
+def test_latex_is_plain_text(grid: Results) -> None:
+    assert "−" in as_markdown(grid)
+    assert as_latex(grid).isascii()
 
 
 def test_the_summary_has_a_line_for_each_scorer(tmp_path: Path) -> None:
-    found = findings(tmp_path, counts=[1], ratios=[0.5], repeats=2)
-    (table,) = summaries(found)
-    share = found.models["one"].headlines[0].removed_parameters[0]
+    results = findings(tmp_path, counts=[1], ratios=[0.5], repeats=2)
+    (table,) = summaries(results)
+    share = results.models["one"].headlines[0].removed_parameters[0]
     assert table.heads[:2] == ["scorer", f"1 block, {share:.1%} of parameters"]
     assert re.fullmatch(r"50% of blocks, \d+\.\d% of parameters", table.heads[2])
     means = {
-        scorer: sum(one.entries[scorer].value.mean for one in found.models["one"].headlines)
-        for scorer in found.design.scorers
+        scorer: sum(row.entries[scorer].value.mean for row in results.models["one"].headlines)
+        for scorer in results.design.scorers
     }
     assert [line[0].value for line in table.rows] == sorted(means, key=lambda scorer: -means[scorer])
 
 
 def test_names_from_outside_break_no_table(tmp_path: Path) -> None:
-    found = findings(tmp_path, models={"a_b": "one"}, tasks=["mood"], scorers={"x_y": {"name": "avss"}})
-    assert r"a\_b" in as_latex(found)
-    assert r"x\_y" in as_latex(found)
+    results = findings(tmp_path, models={"a_b": "one"}, tasks=["mood"], scorers={"x_y": {"name": "avss"}})
+    assert r"a\_b" in as_latex(results)
+    assert r"x\_y" in as_latex(results)
 
 
 def beside(results: Results) -> Table:
@@ -213,13 +213,13 @@ def test_without_a_group_within_a_group_every_task_is_shown() -> None:
 
 def test_a_grid_of_one_is_shown_as_a_run(tmp_path: Path) -> None:
     """Without repeats and with one amount, the models stand side by side; those of two pruners have different names."""
-    found = findings(tmp_path, repeats=1, counts=[2], ratios=[], pruners=["lowest", "window"], scorers=["avss"])
-    (table,) = first(found)
+    results = findings(tmp_path, repeats=1, counts=[2], ratios=[], pruners=["lowest", "window"], scorers=["avss"])
+    (table,) = first(results)
     names = [str(row[0]) for row in table.rows]
     assert len(set(names)) == len(names)
     assert {"original", "avss (lowest)", "avss (window)"} <= set(names)
     by_name = {str(row[0]): row for row in table.rows}
-    for removal in found.model.removals:
+    for removal in results.model.removals:
         if removal.label == "avss":
             row = by_name[f"avss ({removal.pruner})"]
             assert str(row[1]) == words.ranges(removal.models[0].blocks)
