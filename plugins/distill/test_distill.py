@@ -687,6 +687,12 @@ def test_limits() -> None:
     assert limits.spent(1, 100, 96.0) == 0.8
 
 
+@pytest.mark.parametrize(("seconds", "left"), [(15.0, 4.5), (30.0, 4.0), (90.0, 4.0)])
+def test_a_time_limit_holds_the_measurements_before_and_after(seconds: float, left: float) -> None:
+    assert Limits.of(DistillConfig(minutes=5), seconds).minutes == left
+    assert Limits.of(DistillConfig(steps=7), seconds) == Limits(7, None, None)
+
+
 @pytest.mark.parametrize(
     ("named", "in_force"),
     [

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from layerimp.fidelity import Distance
+    from layerimp_distill.options import DistillConfig
 
+CHECKING = 0.2
+"""The largest share of a time limit that checks may take, about."""
 LOST = 1.5
 """A distance that is so many times that of the start is not waited for to fall again."""
 
@@ -25,6 +28,19 @@ class Limits:
     steps: int | None
     tokens: int | None
     minutes: float | None
+
+    @classmethod
+    def of(cls, config: DistillConfig, seconds: float) -> Limits:
+        """Return the limits in force, of which the time leaves room for the measurements before and after.
+
+        Args:
+            config: The options.
+            seconds: How long a measurement of the distance takes.
+        """
+        minutes = config.minutes
+        if minutes is not None:
+            minutes -= min(2 * seconds / 60, CHECKING * minutes)
+        return cls(config.steps, config.tokens, minutes)
 
     def spent(self, steps: float, tokens: float, seconds: float) -> float:
         """Return the share of the training that is over."""

@@ -36,7 +36,7 @@ class DistillConfig(Options):
         ge=1,
         description=f"The maximum number of training steps; {STEPS} if no limit of any kind is given.",
     )
-    minutes: float | None = Field(None, gt=0, description="The maximum training time, in minutes.")
+    minutes: float | None = Field(None, gt=0, description="The maximum training time, in minutes, with the checks.")
     tokens: int | None = Field(
         None, ge=1, description="The maximum number of training tokens; a token counts each time it is read."
     )

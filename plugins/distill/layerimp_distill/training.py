@@ -16,7 +16,7 @@ from layerimp.blocks import join_rows
 from layerimp.errors import NonFiniteError
 from layerimp.fidelity import Distance, Loss
 from layerimp.models import special_ids
-from layerimp_distill.course import Check, Limits, Outcome, advances
+from layerimp_distill.course import CHECKING, Check, Limits, Outcome, advances
 from layerimp_distill.memory import RARELY, Memory, State
 from layerimp_distill.text import Text
 
@@ -41,8 +41,6 @@ FEWEST = 5
 """A trial of fewer steps says nothing."""
 TRIALS = 0.1
 """The largest share of the training that trials may take."""
-CHECKING = 0.2
-"""The largest share of a time limit that checks may take, about."""
 THIRD = 1 / 3
 LOWEST = 1e-7
 """A rate at which a model still gets worse, and below which training ends."""
@@ -96,7 +94,7 @@ class Training:
         config, parameters = task.config, task.learner.parameters
         self._case, self._learner, self._loss, self._plan = task.case, task.learner, task.loss, task.plan
         self._memory, self._judging, self._watch = memory, seconds, watch
-        self._limits, self._fixed = Limits(config.steps, config.tokens, config.minutes), config.rate is not None
+        self._limits, self._fixed = Limits.of(config, seconds), config.rate is not None
         self._text = Text(task.case.batches, task.case.further, task.plan.rows, config.seed)
         if start.repeated is not None:  # a language model
             special = special_ids(task.case.pruned.model)
