@@ -139,6 +139,8 @@ class Metric:
             option that it chose: equal numbers are equal answers. None if answers are not known.
         strata: For the average of several tasks, the tasks' documents, in the order of `documents`: chance then draws
             documents within a task, and not tasks. Empty if all documents are of one kind.
+        unknown: The parts of an average of which the model knows nothing, where these are some of the documents by
+            which that was decided; None if all are here.
     """
 
     task: str
@@ -153,6 +155,7 @@ class Metric:
     hashes: tuple[int, ...] | None = None
     answers: tuple[int, ...] | None = None
     strata: tuple[Stratum, ...] = ()
+    unknown: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", float(self.value))

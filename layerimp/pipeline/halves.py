@@ -15,6 +15,7 @@ from layerimp.errors import TaskError
 from layerimp.metric import Likelihood, Metric, Stratum, by_key, mean_and_error
 from layerimp.report.paired_bootstrap import Estimate
 from layerimp.report.retained import counting, summed_up, why_nothing
+from layerimp.report.statistics import parts_at_floor
 
 LEAST = 2
 """The least number of documents in a half for which an error can be estimated."""
@@ -95,7 +96,9 @@ def _part(metric: Metric, *, confirms: bool, evenly: bool) -> Metric:
         return replace(metric, value=value, stderr=error, likelihood=part, hashes=hashes)
     values, strata = of(metric.documents or ()), _strata(metric, [each is confirms for each in division])
     mean, error = mean_and_error(values, strata)
-    return replace(metric, value=mean, stderr=error, documents=values, hashes=hashes, answers=answers, strata=strata)
+    half = replace(metric, value=mean, stderr=error, documents=values, hashes=hashes, answers=answers, strata=strata)
+    # Both halves count what the model knows by all documents: otherwise they would keep shares of different tasks.
+    return replace(half, unknown=tuple(parts_at_floor(metric)))
 
 
 def _strata(metric: Metric, chosen: Sequence[bool]) -> tuple[Stratum, ...]:

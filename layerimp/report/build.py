@@ -16,12 +16,12 @@ from layerimp.report.results.scores import Agreement, Scored, common_steps
 from layerimp.report.retained import FEW, Retained, counting, removable, shares, summed_up, why_nothing, worst_by_repeat
 from layerimp.report.rows import Left, Measurements, Removed, rows
 from layerimp.report.statistics import (
-    NOISE,
     by_task,
     costs,
     flips_by_task,
     interval,
     mean_tau,
+    noise,
     parts_at_floor,
     self_tau,
     stability,
@@ -163,7 +163,7 @@ def unknown(intact: Mapping[Key, Metric], by_task: Mapping[str, Metric]) -> Iter
         if unknown_parts := parts_at_floor(metric):
             yield (
                 f"{task}: what is retained leaves out {', '.join(unknown_parts)}, where the intact model is not "
-                f"{NOISE:g} standard errors above what chance gives"
+                f"{noise(len(metric.parts)):.2g} standard errors above what chance gives"
             )
     if unsure := [f"{m.name} of {m.task}" for m in intact.values() if m.stderr is None]:
         yield f"no error is known, so that no winner can be determined: {_few(unsure)}"

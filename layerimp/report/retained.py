@@ -13,7 +13,7 @@ from layerimp.metric import Key, Metric, Stratum
 from layerimp.report.paired_bootstrap import DRAWS, Array, Estimate, drawable, resampled, scales
 from layerimp.report.results import measures
 from layerimp.report.results.rows import Level
-from layerimp.report.statistics import NOISE, at_floor, interval, parts_at_floor
+from layerimp.report.statistics import at_floor, interval, noise, parts_at_floor
 
 Kind = Literal["likelihood", "accuracy"]
 
@@ -75,7 +75,7 @@ def kind_of(metric: Metric) -> Kind:
 def why_nothing(intact: Metric) -> str:
     """Tell why nothing can be retained of the intact model's metric; empty if something can."""
     what = f"{intact.task}: nothing can be retained of {intact.name}, for "
-    above = f"the intact model is not {NOISE:g} standard errors above"
+    above = f"the intact model is not {noise(len(intact.parts) or 1):.2g} standard errors above"
     if (likelihood := intact.likelihood) is not None:
         if likelihood.unigram is None:
             return f"{what}the evaluator gives no likelihood of a model that knows nothing"

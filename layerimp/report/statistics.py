@@ -7,7 +7,7 @@ import operator
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import combinations
-from statistics import fmean
+from statistics import NormalDist, fmean
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -126,32 +126,43 @@ NOISE = 2.0
 """The least distance of the intact model from the floor, in standard errors, for which retention makes sense."""
 
 
-def at_floor(metric: Metric) -> bool:
-    """Whether a model is less than `NOISE` standard errors better than one that knows nothing; no if not known.
+def noise(parts: int) -> float:
+    """Return the same for each of so many parts of an average, so that no part passes by chance more often than a task.
 
-    For an average with parts, whether it is so on all parts.
+    This is Bonferroni's correction: of nine parts at the floor, one in six averages would have one beyond `NOISE`.
+    """
+    return -NormalDist().inv_cdf(NormalDist().cdf(-NOISE) / parts)
+
+
+def at_floor(metric: Metric, times: float = NOISE) -> bool:
+    """Whether a model is less than so many standard errors better than one that knows nothing; no if not known.
+
+    For an average with parts, whether it knows nothing of any part; see `parts_at_floor`.
     """
     if parts := metric.parts:
-        return all(map(at_floor, parts))
+        return len(parts_at_floor(metric)) == len(parts)
     if (likelihood := metric.likelihood) is not None:
         if likelihood.unigram is None or len(likelihood.totals) < 2:
             return False
         gains = np.array(likelihood.totals) - np.array(likelihood.unigram)
         if not np.isfinite(gains).all():
             return True
-        return not (gains.sum() > 0 and gains.sum() >= NOISE * math.sqrt(len(gains)) * gains.std(ddof=1))
+        return not (gains.sum() > 0 and gains.sum() >= times * math.sqrt(len(gains)) * gains.std(ddof=1))
     if not metric.higher_is_better or metric.floor is None or metric.count == 1:
         return False
     gain, error = metric.value - metric.floor, metric.stderr or 0.0
     if metric.documents and set(metric.documents) <= {0.0, 1.0} and metric.floor < 1:
         least = math.sqrt(metric.floor * (1 - metric.floor) / len(metric.documents))
         error = max(error, least)  # 0 if all answers are right
-    return not (gain > 0 and gain >= NOISE * error)
+    return not (gain > 0 and gain >= times * error)
 
 
 def parts_at_floor(metric: Metric) -> list[str]:
-    """List the parts of an average of which a model knows nothing."""
-    return [part.task for part in metric.parts if at_floor(part)]
+    """List the parts of an average of which a model knows nothing, by its documents unless `unknown` names them."""
+    if metric.unknown is not None:
+        return list(metric.unknown)
+    parts = metric.parts
+    return [part.task for part in parts if at_floor(part, noise(len(parts)))]
 
 
 def measured(metric: Metric, intact: Metric | None = None) -> Measured:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from layerimp.errors import TaskError
 from layerimp.evaluator import Likelihood, Metric, Stratum
 from layerimp.pipeline.halves import Halves, check_halves, confirming, kept
+from layerimp.report.statistics import at_floor, parts_at_floor
 
 modest = settings(derandomize=True, max_examples=50, deadline=None, database=None)
 HASHES = (4, 7, 10, 11, 12, 13)
@@ -133,3 +134,14 @@ def test_a_task_of_an_average_needs_two_documents_in_each_half() -> None:
         TaskError, match="of one of its tasks, the half that confirms has less than 2 documents; take 4"
     ):
         check_halves([average])
+
+
+def test_both_halves_count_what_the_model_knows_by_all_documents() -> None:
+    """What one half knows by chance would otherwise count there alone."""
+    known, lucky = (1.0, 1.0, 0.0) * 40, (1.0,) * 39 + (0.0,) * 21 + (1.0,) * 21 + (0.0,) * 39  # 65 % and 35 % of 60
+    hashes = (*range(120), *range(0, 120, 2), *range(1, 120, 2))
+    strata = (Stratum(120, 0.5, "known", 0.25), Stratum(120, 0.5, "lucky", 0.5))
+    metric = Metric("mean", "acc", 0.58, floor=0.375, documents=known + lucky, hashes=hashes, strata=strata)
+    halves = Halves.of([metric])
+    assert not at_floor(halves.search[0].parts[1])
+    assert [parts_at_floor(half) for (half,) in (halves.search, halves.confirmation)] == [["lucky"]] * 2

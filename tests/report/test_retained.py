@@ -13,7 +13,7 @@ from scipy import stats
 from layerimp.evaluator import Likelihood, Metric, Stratum, mean_and_error
 from layerimp.report.paired_bootstrap import difference
 from layerimp.report.retained import counting, retained, summed_up, why_nothing
-from layerimp.report.statistics import at_floor, parts_at_floor
+from layerimp.report.statistics import at_floor, noise, parts_at_floor
 
 UNIGRAM = (-90.0, -60.0, -45.0)
 
@@ -239,6 +239,13 @@ def test_nothing_is_retained_of_an_average_if_no_part_is_known() -> None:
     intact = averaged(answered(11, 20, 11, 11))
     assert at_floor(intact)
     assert "nothing can be retained" in why_nothing(intact)
+
+
+def test_an_average_passes_by_chance_as_rarely_as_a_single_task() -> None:
+    assert 9 * stats.norm.sf(noise(9)) == pytest.approx(stats.norm.sf(2))
+    passed = 27  # of 40: 2.2 standard errors above a half
+    assert not at_floor(Metric("alone", "acc", passed / 40, floor=0.5, documents=(1.0,) * passed + (0.0,) * 14))
+    assert at_floor(averaged(answered(10, 18, 14, 13)))
 
 
 def test_a_mean_over_tasks_has_the_degrees_of_freedom_of_the_task_with_the_fewest() -> None:
