@@ -170,17 +170,17 @@ def _stage(stage: Stage) -> HealingStage:
 
 
 def _tasks(results: Results) -> Iterator[TaskRetained]:
-    """Yield the tasks, each by the metric that it counts by."""
+    """Yield the tasks, each by the metric that it counts by, or by its first one if it is at chance."""
     model = results.model
     (removal,) = model.removals
-    metrics = removal.models[0].metrics
-    for row in model.rows:
-        entry = row.entries.get(removal.label)
-        intact, small = (table.get(row.task, {}).get(row.metric) for table in (model.metrics, metrics))
-        if entry is None or entry.retained is None or intact is None or small is None or row.task in model.inner:
-            continue
-        kept = removal.retained.tasks.get(row.task) if removal.retained else None
-        yield TaskRetained(task=row.task, metric=row.metric, intact=intact, small=small, retained=kept)
+    metrics, retained = removal.models[0].metrics, removal.retained.tasks if removal.retained else {}
+    for task, kept in retained.items():
+        for row in model.rows:
+            entry = row.entries.get(removal.label)
+            if row.task == task and entry is not None and (kept is None or entry.retained is not None):
+                intact, small = model.metrics[task][row.metric], metrics[task][row.metric]
+                yield TaskRetained(task=task, metric=row.metric, intact=intact, small=small, retained=kept)
+                break
 
 
 def _training_text(run: Run) -> TrainingText | None:

@@ -168,6 +168,7 @@ def parts_at_floor(metric: Metric) -> list[str]:
 def measured(metric: Metric, intact: Metric | None = None) -> Measured:
     """Return a metric without the values of documents, but with the flips if the intact model's is given."""
     low, high = metric.ends(times_stderr(metric.count)) or (None, None)
+    chance = parts_at_floor(metric)
     return Measured(
         value=metric.value,
         stderr=metric.stderr,
@@ -179,7 +180,9 @@ def measured(metric: Metric, intact: Metric | None = None) -> Measured:
         floor=metric.floor,
         at_floor=at_floor(metric),
         parts={
-            part.task: AveragedPart(value=part.value, stderr=part.stderr, floor=part.floor, at_floor=at_floor(part))
+            part.task: AveragedPart(
+                value=part.value, stderr=part.stderr, floor=part.floor, at_floor=part.task in chance
+            )
             for part in metric.parts
         },
         members=list(metric.members),

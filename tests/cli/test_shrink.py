@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -130,6 +131,17 @@ def test_a_poor_model_says_so_first(
     assert printed.startswith("poor: ")
     assert "what would help: a smaller cut (--count 1), training (--minutes)" in printed
     assert json.loads((tmp_path / "small" / "shrink.json").read_text())["verdict"] == "poor"
+
+
+def test_a_task_at_chance_stands_in_the_summary(
+    layerimp_command: Run, command: list[Any], task: Path, tmp_path: Path
+) -> None:
+    command[command.index("none")] = task
+    code, printed, err = layerimp_command(*command[:-2], "--minutes", 0, "--output", "small")
+    assert code == 0, err
+    assert re.search("^mood .* at chance$", printed, re.MULTILINE)
+    (measured,) = json.loads((tmp_path / "small" / "shrink.json").read_text())["tasks"]
+    assert measured["retained"] is None
 
 
 def test_no_minutes_train_nothing(layerimp_command: Run, command: list[Any]) -> None:
