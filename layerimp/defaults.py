@@ -42,9 +42,12 @@ al. 2023, arXiv:2305.16264)."""
 TRAINING_MINUTES: Mapping[str, float] = {"cpu": 30.0}
 """How long it trains at most, by the type of device."""
 TRAINING_MINUTES_ELSEWHERE = 120.0
-POOR: Mapping[str, float] = {"divergence": 1.0, "agreement": 0.6, "copying": 0.75, "retained": 0.5}
-"""The limits beyond which a smaller model is called poor: a divergence above so many nats, and an agreement, a share of
-the intact model's copying, or of what it knows in the tasks, below these."""
+POOR: Mapping[str, float] = {"divergence": 1.0, "agreement": 0.6, "labels": 0.5, "copying": 0.75, "retained": 0.5}
+"""The limits beyond which a smaller model is called poor: a divergence above so many nats; and below these an
+agreement, that of a classifier's labels beyond its most frequent one, a share of the intact model's copying where that
+is no chance, or of what it knows in the tasks."""
+COPIES = 0.2
+"""An intact model that copies less than this share is not held to its copying."""
 HARNESS = "harness"
 """The evaluator that reads tasks."""
 FOOTPRINT = "footprint"

@@ -178,13 +178,8 @@ class Layout(Plain):
         spec, text = self.models[model].recipe.calibration, self.models[model].text
         return spec.model_dump(mode="json", exclude={"source"}) | {"text": text, "seed": seed}
 
-    def _heal_text(self, model: str) -> list[Any] | None:
-        """What determines the further text for healing, which leaves out what the models' fidelity is measured on."""
-        text = self.models[model].heal_text
-        return None if text is None else [text, *self.fidelity_text(model)]
-
     def fidelity_text(self, model: str) -> list[Any]:
-        """What determines the text that fidelity is measured on, which no draw of calibration text reads."""
+        """What determines the text that fidelity is measured on, which neither calibration nor healing reads."""
         drawn, seeds = self._calibration(model, self.grid.seed), self.text_seeds
         return [self.models[model].fidelity_text, drawn, seeds.stop - seeds.start]
 
@@ -244,7 +239,8 @@ class Layout(Plain):
             "options": mender.spec.options | (decided.options if decided else {}),
             "code": mender.code,
             "calibration": self._calibration(model, seed),
-            "heal_text": self._heal_text(model),
+            "heal_text": self.models[model].heal_text,
+            "kept_apart": self.fidelity_text(model),  # healing is judged on other documents than these
             "batch_size": self.grid.batch_size,
             "allow_overlap": self.grid.allow_overlap,
         }

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from layerimp.fidelity.record import Fidelity
     from layerimp.metric import Metric
 
+ROWS, LABELLED_ROWS = 12, 128
 Comparison = Callable[["PreTrainedModel"], "Fidelity"]
 """Compares a model with the intact one."""
 
@@ -53,7 +54,16 @@ class Comparer(Evaluator):
             description="Another text than documents of the calibration text: a file, a text that a plugin ships, a "
             "data set on the hub, or task:NAME.",
         )
-        rows: int = Field(12, ge=1, description="The number of rows of text; fewer if there is less text.")
+        rows: int | None = Field(
+            None,
+            ge=1,
+            description=f"The number of rows of text; fewer if there is less text. By default {ROWS}, and "
+            f"{LABELLED_ROWS} for a classifier, which predicts once for each.",
+        )
+
+        def rows_for(self, *, classifier: bool) -> int:
+            """Return the number of rows on which classifiers are compared, or language models."""
+            return self.rows or (LABELLED_ROWS if classifier else ROWS)
 
     config: Config
 

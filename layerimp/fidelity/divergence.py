@@ -262,6 +262,14 @@ class Intact:
         return divergence
 
     @property
+    def commonest_label(self) -> float | None:
+        """The share of rows with the label that the model gives most often; None for a language model."""
+        if self.kind != "label":
+            return None
+        counts = torch.cat([kept.values.argmax(dim=-1).cpu() for kept in self._batches]).bincount()
+        return float(counts.max() / counts.sum())
+
+    @property
     def with_images(self) -> list[bool]:
         """Which of the rows that predict something hold images."""
         rows = ((kept.targets.batch, int(kept.targets.mask.any(dim=1).sum())) for kept in self._batches)

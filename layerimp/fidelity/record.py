@@ -154,6 +154,8 @@ class Fidelity(Record):
     """The share of predictions with the same top token, or of rows with the same label."""
     agreement_stderr: float | None = None
     """Its standard error, clustered by row; null if it is not known, as for a single row."""
+    agreement_floor: Share | None = Field(default=None, exclude_if=lambda part: part is None)
+    """For a classifier: the agreement of a model that always gives the label which the intact one gives most often."""
     with_images: WithImages | None = Field(default=None, exclude_if=lambda part: part is None)
     """The same in the rows with images alone; left out if there are none."""
     copying: Copying | None = None

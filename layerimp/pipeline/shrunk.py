@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from layerimp.calibration.sampling import load_calibration
-from layerimp.defaults import HUB, HUB_TEXT, POOR, PROSE
+from layerimp.defaults import COPIES, HUB, HUB_TEXT, POOR, PROSE
 from layerimp.errors import ModelError
 from layerimp.fidelity import compare_texts, continuations, end_tokens, prompts
 from layerimp.models.discovery import find_blocks
@@ -107,6 +107,13 @@ def judged(fidelity: Fidelity | None, retained: Retained | None) -> tuple[Verdic
 def _far(fidelity: Fidelity) -> Iterator[str]:
     """Yield what is too far from the intact model."""
     divergence, copying = fidelity.divergence, fidelity.copying
+    if (floor := fidelity.agreement_floor) is not None and fidelity.agreement is not None:
+        if fidelity.agreement - floor < POOR["labels"] * (1 - floor):
+            yield (
+                f"{fidelity.agreement:.0%} of its labels are the intact model's, and {floor:.0%} would be if it always "
+                "gave the most frequent one"
+            )
+        return
     if divergence is not None and divergence.mean > POOR["divergence"]:
         yield f"its predictions are {divergence.mean:.2f} nats from the intact model's"
     if fidelity.agreement is not None and fidelity.agreement < POOR["agreement"]:
@@ -116,7 +123,7 @@ def _far(fidelity: Fidelity) -> Iterator[str]:
             yield f"with images its predictions are {seeing.divergence.mean:.2f} nats from the intact model's"
         if seeing.agreement < POOR["agreement"]:
             yield f"with images {seeing.agreement:.0%} of its top choices are the intact model's"
-    if copying is not None and copying.accuracy < POOR["copying"] * copying.intact:
+    if copying is not None and copying.intact > COPIES and copying.accuracy < POOR["copying"] * copying.intact:
         yield f"it copies {copying.accuracy:.0%} of a repeated text, and the intact model {copying.intact:.0%}"
     if fidelity.generation is not None and (collapse := fidelity.generation.collapse):
         yield collapse

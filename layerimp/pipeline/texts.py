@@ -99,10 +99,10 @@ class Texts:
         Raises:
             CalibrationError: a text cannot be read.
         """
-        options = comparer_options(self.recipe)
-        if options.text is None:
-            return for_fidelity(calibration, options.rows, without=without, half=True)
-        return for_fidelity(self._other(options.text), options.rows, without=without)
+        other, rows = self._compared_on()
+        if other is None:
+            return for_fidelity(calibration, rows, without=without, half=True)
+        return for_fidelity(self._other(other), rows, without=without)
 
     def for_judging(self, calibration: Corpus, without: frozenset[str]) -> CalibrationSet:
         """Draw the rows by which it is decided what healing keeps; a line says if there are fewer than there should be.
@@ -136,8 +136,7 @@ class Texts:
         Returns:
             The rows; fewer than asked for, or none, if there is too little text.
         """
-        options = comparer_options(self.recipe)
-        other, rows = options.text, options.rows
+        other, rows = self._compared_on()
         unknown = "its record names no such text"
         if reserved is not None and other in (None, reserved.source):
             try:
@@ -168,8 +167,7 @@ class Texts:
         Raises:
             CalibrationError: the text cannot be read, or fills no row.
         """
-        options = comparer_options(self.recipe)
-        source, rows = options.text, options.rows
+        source, rows = self._compared_on()
         if source is None and named:
             source = source_anywhere(str(self.recipe.calibration.source))
         first = next((each.source for each in known.values() if source in (None, each.source)), None)
@@ -230,6 +228,11 @@ class Texts:
                 "documents already drawn; name other text (--heal-text)"
             )
         return further
+
+    def _compared_on(self) -> tuple[str | None, int]:
+        """Return the text that the comparer names, if any, and the number of its rows."""
+        options = comparer_options(self.recipe)
+        return options.text, options.rows_for(classifier=classifies(self.loaded.model))
 
     def _other(self, source: str) -> Corpus:
         """Read the documents of a text, without labels."""

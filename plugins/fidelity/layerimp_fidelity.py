@@ -53,7 +53,7 @@ class FidelityEvaluator(Comparer):
         """What a comparison reads of one model, about: the text, its repeated rows, and the prompts."""
         from layerimp.fidelity import PROMPT_TOKENS
 
-        rows, prompts = self.config.rows, self.config.prompts
+        rows, prompts = self.config.rows_for(classifier=not model.can_generate()), self.config.prompts
         tokens = rows * length
         if not model.can_generate():
             return [Reading(rows=rows, tokens=tokens)]
@@ -106,6 +106,7 @@ class FidelityEvaluator(Comparer):
                 divergence=Spread.of(divergence),
                 agreement=divergence.agreement,
                 agreement_stderr=divergence.agreement_stderr,
+                agreement_floor=known.commonest_label,
                 with_images=WithImages.of(seeing) if seeing.counts else None,
                 missing=lacking,
                 **measured,

@@ -96,6 +96,7 @@ def test_a_classifier_is_compared_by_its_labels():
     assert comparison.predictions == len(rows)
     assert comparison.divergence.mean == pytest.approx(float((p.exp() * (p - q)).sum(dim=-1).mean()), rel=1e-9)
     assert comparison.agreement == float((p.argmax(dim=-1) == q.argmax(dim=-1)).double().mean())
+    assert comparison.agreement_floor == float(p.argmax(dim=-1).bincount().double().max() / len(rows))
     assert comparison.missing == {
         "copying": "a classifier predicts no tokens",
         "generation": "BertForSequenceClassification does not generate text",

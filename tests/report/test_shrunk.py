@@ -39,6 +39,13 @@ def retained(mean: float) -> Retained:
         (Fidelity(agreement=POOR["agreement"] - 0.01), None, "59% of its top choices"),
         (Fidelity(copying=Copying(accuracy=0.61, intact=0.8, divergence=1.0, agreement=0.5)), None, ""),
         (Fidelity(copying=Copying(accuracy=0.59, intact=0.8, divergence=1.0, agreement=0.5)), None, "it copies 59%"),
+        (Fidelity(copying=Copying(accuracy=0.01, intact=0.1, divergence=1.0, agreement=0.5)), None, ""),
+        (Fidelity(agreement=0.8, agreement_floor=0.6), None, ""),
+        (
+            Fidelity(agreement=0.79, agreement_floor=0.6),
+            None,
+            "79% of its labels are the intact model's, and 60% would",
+        ),
         (Fidelity(generation=generation(0.49)), None, ""),
         (Fidelity(generation=generation(0.5)), None, "50% end in a loop"),
         (Fidelity(with_images=seen(0.99, 0.6)), None, ""),
