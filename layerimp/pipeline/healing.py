@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from layerimp.cache.unfinished import Unfinished
@@ -110,11 +110,22 @@ def repaired(healed: Healed) -> Repaired:
 
 
 def check_text(
-    recipe: Recipe, evaluators: Mapping[str, Evaluator], drawn: CalibrationSet, further: FurtherText | None = None
+    recipe: Recipe,
+    evaluators: Mapping[str, Evaluator],
+    drawn: CalibrationSet,
+    judging: CalibrationSet,
+    further: FurtherText | None = None,
 ) -> None:
     """Refuse text that is too short to heal on, or that holds documents which the healed models are measured on.
 
     A data set may be too large to be searched; it is read without these documents.
+
+    Args:
+        recipe: The recipe.
+        evaluators: What measures the healed models, by label.
+        drawn: The text that is healed on.
+        judging: The text by which it is decided what healing keeps.
+        further: More text to heal on.
 
     Raises:
         CalibrationError: there are fewer than `HEALING_ROWS` rows, or the further text cannot be read.
@@ -125,17 +136,37 @@ def check_text(
         return
     streamed = further is not None and further.streamed
     more = further.documents if further and not streamed else frozenset()
-    for label, evaluator in evaluators.items():
-        with attributing("evaluator", label, type(evaluator)):
-            measured = {document_hash(text) for text in evaluator.texts()}
+    for measured in _measured_on(evaluators):
         if further is not None and streamed:
             further.leave_out(measured)
-        for source, documents in ((drawn.source, drawn.documents), (recipe.heal_text, more)):
+        for source, documents in ((drawn.source, drawn.documents | judging.documents), (recipe.heal_text, more)):
             if shared := len(measured & documents):
                 raise OptionError(
                     f"the text of {source} shares {shared} of its {len(documents)} documents with the tasks, and "
                     "healing on it would flatter the healed models; name other text, or allow it (--allow-overlap)"
                 )
+
+
+def note_overlap(
+    recipe: Recipe, evaluators: Mapping[str, Evaluator], drawn: CalibrationSet, progress: Progress
+) -> None:
+    """Note that scorers read documents which the models are measured on, unless the recipe allows that."""
+    if recipe.allow_overlap:
+        return
+    for measured in _measured_on(evaluators):
+        if shared := len(measured & drawn.documents):
+            progress.note(
+                f"the text of {drawn.source} shares {shared} of its {len(drawn.documents)} documents with the tasks: "
+                "blocks chosen by it seem better than they are, beside random ones too; name other text (--calibration)"
+            )
+
+
+def _measured_on(evaluators: Mapping[str, Evaluator]) -> Iterator[set[str]]:
+    """Yield the hashes of the documents that each evaluator measures on."""
+    for label, evaluator in evaluators.items():
+        with attributing("evaluator", label, type(evaluator)):
+            measured = {document_hash(text) for text in evaluator.texts()}
+        yield measured
 
 
 def healers_of(specs: Mapping[str, ComponentSpec], heal_text: str | None) -> dict[str, Healer]:

@@ -16,7 +16,7 @@ from layerimp.models.configuration import auto_class
 from layerimp.models.discovery import find_blocks
 from layerimp.models.origin import model_name
 from layerimp.models.sizing import shapes_only
-from layerimp.pipeline.healing import check_text
+from layerimp.pipeline.healing import check_text, note_overlap
 from layerimp.pipeline.held_out import with_quality
 from layerimp.pipeline.resolve import settled
 from layerimp.pipeline.stages import Loaded, load_model, tell_unmeasured
@@ -130,7 +130,9 @@ class Run:
                 taken = drawn.documents | (reserved.documents if reserved else frozenset())
                 judging = texts.for_judging(corpus, taken)
                 further = texts.further(taken | judging.documents)
-                check_text(recipe, evaluators, drawn, further)
+                check_text(recipe, evaluators, drawn, judging, further)
+            else:
+                note_overlap(recipe, evaluators, drawn, progress)
         tell_unmeasured(recipe, loaded, progress, reserved or drawn)
         name = model_name(asked.model) if prepared.command == "evaluate" else ORIGINAL
         measured = shapes_only(loaded.model) if loaded.stack.offloaded else loaded.model

@@ -160,6 +160,10 @@ def test_healing_on_what_is_measured_is_refused(
     assert not (tmp_path / "out").exists()
     code, _, err = layerimp_command(*asked, "--allow-overlap")
     assert code == 0, err
+    assert "shares" not in err
+    code, _, err = layerimp_command(*asked[: asked.index("--heal")], "--heal", "none", "--no-baselines")
+    assert code == 0, err
+    assert "documents with the tasks: blocks chosen by it seem better than they are" in " ".join(err.split())
 
 
 def written(path: Path, *texts: str) -> Path:

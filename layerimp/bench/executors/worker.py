@@ -184,7 +184,7 @@ class Worker:
                     continue
                 evaluators, _ = fitting(recipe, self._prepared(assignment, wanted), intact, SILENT, lenient=False)
                 if text is not None:
-                    check_text(recipe, evaluators, text, further)
+                    check_text(recipe, evaluators, text, self._reserved_texts(assignment)[1], further)
                 ready[cell.key] = evaluators
             except Exception as error:
                 outcomes[cell.key] = failure(cell.key, error)
