@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from layerimp.fidelity.record import Fidelity
     from layerimp.metric import Metric
     from layerimp.pipeline.run import Run
+    from layerimp.report.results.search import QualitySearch
     from layerimp.scorer import Importance
     from layerimp.sizes.targets import Reached
 
@@ -44,11 +45,13 @@ class Choice:
         plans: The plans, by label.
         importance: The scores that led to them, by the scorer's label; empty if the plans were given.
         reached: The values that each plan reaches beside the targets, by label; empty without targets.
+        search: The search for the plan, if a quality was to be kept.
     """
 
     plans: Mapping[str, PrunePlan]
     importance: Mapping[str, Importance] = field(default_factory=dict)
     reached: Mapping[str, Sequence[Reached]] = field(default_factory=dict)
+    search: QualitySearch | None = None
 
 
 def choose(run: Run) -> Choice:

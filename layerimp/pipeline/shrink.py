@@ -24,7 +24,7 @@ from layerimp.pipeline.resolve import named_plan
 from layerimp.pipeline.run import PrunedModel, Run, StageResults
 from layerimp.pipeline.shrink_measured import measured
 from layerimp.pipeline.shrink_recipe import completed, shipped_text, trains, with_training
-from layerimp.pipeline.shrink_state import Chosen, Stage, State
+from layerimp.pipeline.shrink_state import State
 from layerimp.pipeline.shrunk import Made, report_of, samples_for_the_card
 from layerimp.pipeline.stages import Loaded
 from layerimp.progress import SILENT, Progress
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from layerimp.fidelity.record import Sample
     from layerimp.pipeline.prepare import Prepared
     from layerimp.report.document import Results
-    from layerimp.report.results.shrunk import ShrinkReport
+    from layerimp.report.results.shrunk import HealingStage, ShrinkReport
 
 
 def prepare_shrink(
@@ -186,15 +186,14 @@ def shrink_by(
 def _made(run: Run) -> tuple[Made, Results]:
     """Make the smaller model, measure it, and write its weights if there is an output."""
     clock, state = _Clock(), State(run)
-    chosen = state.choice(lambda: _chosen(run))
-    clock.minutes["choose"] = chosen.seconds / 60
-    choice = Choice({chosen.label: chosen.plan}, chosen.importance, {chosen.label: chosen.reached})
-    model = prepare_removals(replace(run, healers={}), choice)[chosen.label]
-    stages: list[Stage] = []
+    choice, seconds = state.choice(lambda: _chosen(run))
+    clock.minutes["choose"] = seconds / 60
+    (model,) = prepare_removals(replace(run, healers={}), choice).values()
+    stages: list[HealingStage] = []
     if not run.loaded.stack.offloaded:
         beside = model.removal.beside()
         stages = state.healed(model.removal, beside)
-        clock.minutes |= {stage.label: stage.seconds / 60 for stage in stages}
+        clock.minutes |= {stage.label: stage.minutes for stage in stages}
         model = _with_stages(replace(model, beside=beside), stages)
     with clock.measuring("measure"):
         model, figures = measured(run, model)
@@ -203,12 +202,12 @@ def _made(run: Run) -> tuple[Made, Results]:
             check_unread(run)
             model = write_checkpoint(run, model, Path())
     results = StageResults(
-        importance=chosen.importance,
+        importance=choice.importance,
         models={model.contender.label: model},
         metrics=figures.metrics,
         footprint=figures.footprint,
-        search=chosen.search,
-        failed={stage.label: stage.why for stage in stages if stage.why},
+        search=choice.search,
+        failed={stage.label: stage.why for stage in stages if stage.healing is None},
     )
     return Made(model, stages, figures.speeds, clock.minutes), results_of(run, results)
 
@@ -227,26 +226,23 @@ class _Clock:
         self.minutes[part] = (time.monotonic() - start) / 60
 
 
-def _chosen(run: Run) -> Chosen:
-    """Choose what goes, by the recipe's scorer and pruner."""
-    start = time.monotonic()
+def _chosen(run: Run) -> Choice:
+    """Choose what goes, by the recipe's scorer and pruner: a single plan."""
     if run.recipe.names_all:
-        return Chosen("blocks", named_plan(run.recipe, len(run.loaded.stack)))
+        return Choice({"blocks": named_plan(run.recipe, len(run.loaded.stack))})
     if run.recipe.keep is not None:
         kept = prune_to_quality(replace(run, healers={}))
         if not kept.models:
             raise ModelError(f"no block may go if {run.recipe.keep:g} of the {run.recipe.keep_of} is to stay")
         (label, model), *_ = kept.models.items()
-        return Chosen(label, model.plan, kept.importance, (), kept.search, time.monotonic() - start)
+        return Choice({label: model.plan}, kept.importance, search=kept.search)
     choice = choose(run)
     run.selection.need_any()
     label = next(iter(choice.plans))
-    reached = tuple(choice.reached.get(label, ()))
-    importance = {label: choice.importance[label]}
-    return Chosen(label, choice.plans[label], importance, reached, None, time.monotonic() - start)
+    return replace(choice, plans={label: choice.plans[label]}, importance={label: choice.importance[label]})
 
 
-def _with_stages(model: PrunedModel, stages: Sequence[Stage]) -> PrunedModel:
+def _with_stages(model: PrunedModel, stages: Sequence[HealingStage]) -> PrunedModel:
     """Return a model with what its stages of healing did together; as it was if none was kept."""
     kept = [stage.healing for stage in stages if stage.kept and stage.healing is not None]
     if not kept:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,64 +20,16 @@ from layerimp.healing.parameters import replace
 from layerimp.models.discovery import find_blocks
 from layerimp.models.fingerprint import model_fingerprint
 from layerimp.pipeline.healing import repaired
-from layerimp.report.results.models import Repaired
+from layerimp.pipeline.pruning import Choice
+from layerimp.report.results.shrunk import HealingStage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from layerimp.pipeline.run import Run
-    from layerimp.pruner import PrunePlan
-    from layerimp.report.results.search import QualitySearch
-    from layerimp.scorer import Importance
-    from layerimp.sizes.targets import Reached
     from layerimp.surgery.removal import Removal
 
 _VALUES, _DONE, _SECONDS = "values.pt", "stage.json", "seconds"
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What goes, and why.
-
-    Attributes:
-        label: The label of the scorer, or of the plan that the user named.
-        plan: The plan.
-        importance: The scores that led to it, by the scorer's label.
-        reached: The values that it reaches beside the targets.
-        search: The search for it, if a quality was to be kept.
-        seconds: How long the choice took.
-    """
-
-    label: str
-    plan: PrunePlan
-    importance: Mapping[str, Importance] = field(default_factory=dict)
-    reached: Sequence[Reached] = ()
-    search: QualitySearch | None = None
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage of healing.
-
-    Attributes:
-        label: The label of the healer.
-        healer: Its name.
-        healing: What it did; None if it failed.
-        why: Why it failed; else empty.
-        seconds: How long it took.
-    """
-
-    label: str
-    healer: str
-    healing: Repaired | None
-    why: str
-    seconds: float
-
-    @property
-    def kept(self) -> bool:
-        """Whether the stage changed the model: not if it failed, or brought the model no nearer to the intact one."""
-        return self.healing is not None and any(gap.done != "nothing" for gap in self.healing.gaps)
 
 
 @dataclass(frozen=True)
@@ -111,23 +62,25 @@ class State:
         about = f"{what} of shrinking {type(self.run.loaded.model).__name__}"
         return self.run.unfinished.directory({"shrink": what, **self._given, **more}, about)
 
-    def choice(self, choose: Callable[[], Chosen]) -> Chosen:
-        """Return the choice of an earlier run of the same command, or make it."""
+    def choice(self, choose: Callable[[], Choice]) -> tuple[Choice, float]:
+        """Return the choice of an earlier run of the same command, or make it; and how many seconds it took."""
         directory = self._directory("the choice")
         path = None if directory is None else directory / "choice.pickle"
         if path is not None and path.exists():
             with suppress(Exception):  # of another version, or not whole: it is made again
-                known = pickle.loads(path.read_bytes())
-                if isinstance(known, Chosen):
+                choice, seconds = pickle.loads(path.read_bytes())
+                if isinstance(choice, Choice):
                     self.run.progress.note("what goes is known from an interrupted run")
-                    return known
-        chosen = choose()
+                    return choice, seconds
+        start = time.monotonic()
+        choice = choose()
+        seconds = time.monotonic() - start
         if path is not None:
             with suppress(OSError):
-                _write(path, lambda place: place.write_bytes(pickle.dumps(chosen)))
-        return chosen
+                _write(path, lambda place: place.write_bytes(pickle.dumps((choice, seconds))))
+        return choice, seconds
 
-    def healed(self, removal: Removal, pruned: PreTrainedModel) -> list[Stage]:
+    def healed(self, removal: Removal, pruned: PreTrainedModel) -> list[HealingStage]:
         """Let the healers of the run heal a pruned model one after the other, each going on from the one before.
 
         A stage that an interrupted run has finished is not repeated. A stage that fails leaves the model as it was.
@@ -136,7 +89,7 @@ class State:
             removal: What was removed.
             pruned: The pruned model beside the intact one, which gets new parameters.
         """
-        stages: list[Stage] = []
+        stages: list[HealingStage] = []
         for number, label in enumerate(self.run.healers, 1):
             specs = list(self.run.recipe.healers.values())[:number]
             made = {
@@ -154,10 +107,10 @@ class State:
             stages.append(stage)
         return stages
 
-    def _stage(self, label: str, removal: Removal, pruned: PreTrainedModel, directory: Path | None) -> Stage:
+    def _stage(self, label: str, removal: Removal, pruned: PreTrainedModel, directory: Path | None) -> HealingStage:
         """Let a healer heal the model, and keep the result."""
         run, spent = self.run, _Spent(directory)
-        healing, why = None, ""
+        healing, kept = None, False
         changed: tuple[str, ...] = ()
         try:
             healed = heal_beside(
@@ -175,7 +128,10 @@ class State:
             raise
         else:
             healing, changed = repaired(healed), tuple(healed.changed)
-        stage = Stage(label, run.recipe.healers[label].name, healing, why, spent.seconds)
+            kept = any(gap.done != "nothing" for gap in healing.gaps)
+            why = "; ".join(dict.fromkeys(gap.why for gap in healing.gaps if gap.why))
+        name, minutes = run.recipe.healers[label].name, spent.seconds / 60
+        stage = HealingStage(label=label, healer=name, kept=kept, why=why, healing=healing, minutes=minutes)
         if directory is not None and healing is not None:
             _keep(directory, stage, {path: pruned.get_parameter(path).detach() for path in changed})
         return stage
@@ -207,24 +163,23 @@ class _Spent:
                 _write(self._path, lambda place: place.write_text(str(self.seconds), encoding="utf-8"))
 
 
-def _keep(directory: Path, stage: Stage, values: Mapping[str, torch.Tensor]) -> None:
+def _keep(directory: Path, stage: HealingStage, values: Mapping[str, torch.Tensor]) -> None:
     """Write a finished stage; its description comes last, and says that the values are whole."""
-    document = {**vars(stage), "healing": stage.healing and stage.healing.model_dump(mode="json")}
     with suppress(OSError, RuntimeError):  # without room the stage is repeated after an interruption
         _write(directory / _VALUES, lambda place: torch.save(dict(values), place))
-        _write(directory / _DONE, lambda place: place.write_text(json.dumps(document), encoding="utf-8"))
+        _write(directory / _DONE, lambda place: place.write_text(stage.model_dump_json(), encoding="utf-8"))
 
 
-def _read(directory: Path, pruned: PreTrainedModel) -> Stage | None:
+def _read(directory: Path, pruned: PreTrainedModel) -> HealingStage | None:
     """Return a finished stage, and give the model its values; None if there is none."""
     if not (directory / _DONE).exists():
         return None
     try:
-        document = json.loads((directory / _DONE).read_text(encoding="utf-8"))
+        stage = HealingStage.model_validate_json((directory / _DONE).read_bytes())
         values = torch.load(directory / _VALUES, map_location=pruned.device, weights_only=True)
         for path, value in values.items():
             replace(pruned, path, value)
-        return Stage(**{**document, "healing": document["healing"] and Repaired.model_validate(document["healing"])})
+        return stage
     except (OSError, ValueError, KeyError, TypeError, pickle.UnpicklingError, LayerimpError):
         return None
 

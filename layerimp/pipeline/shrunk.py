@@ -17,22 +17,15 @@ from layerimp.fidelity import compare_texts, continuations, end_tokens, prompts
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline.reporting import recorded
 from layerimp.pipeline.shrink_recipe import shipped_text, trains
-from layerimp.report.results.shrunk import (
-    BothSpeeds,
-    HealingStage,
-    ShrinkReport,
-    TaskRetained,
-    TrainingText,
-    Verdict,
-)
+from layerimp.report.results.shrunk import BothSpeeds, ShrinkReport, TaskRetained, TrainingText, Verdict
 
 if TYPE_CHECKING:
     from layerimp.evaluation.speed import Speed
     from layerimp.fidelity.record import Fidelity, Sample
     from layerimp.pipeline.run import PrunedModel, Run
-    from layerimp.pipeline.shrink_state import Stage
     from layerimp.report.document import Results
     from layerimp.report.results.measures import Retained
+    from layerimp.report.results.shrunk import HealingStage
 
 CACHE = "kv_bytes_per_token"
 """The name of the evaluator's figure for the cache."""
@@ -52,7 +45,7 @@ class Made:
     """
 
     model: PrunedModel
-    stages: Sequence[Stage]
+    stages: Sequence[HealingStage]
     speeds: Mapping[str, Mapping[str, Speed]]
     minutes: Mapping[str, float]
 
@@ -81,7 +74,7 @@ def report_of(run: Run, made: Made, results: Results) -> ShrinkReport:
         reached=small.targets,
         speeds=dict(_speeds(made.speeds)),
         plan=small.plan,
-        stages=[_stage(stage) for stage in made.stages],
+        stages=list(made.stages),
         tasks=list(_tasks(results)),
         retained=removal.retained,
         fidelity=small.fidelity,
@@ -161,19 +154,6 @@ def _speeds(measured: Mapping[str, Mapping[str, Speed]]) -> Iterator[tuple[str, 
                 factor_stderr=error,
             ),
         )
-
-
-def _stage(stage: Stage) -> HealingStage:
-    gaps = () if stage.healing is None else stage.healing.gaps
-    whys = dict.fromkeys(gap.why for gap in gaps if gap.why)
-    return HealingStage(
-        label=stage.label,
-        healer=stage.healer,
-        kept=stage.kept,
-        why=stage.why or "; ".join(whys),
-        healing=stage.healing,
-        minutes=stage.seconds / 60,
-    )
 
 
 def _tasks(results: Results) -> Iterator[TaskRetained]:
