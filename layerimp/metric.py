@@ -203,21 +203,6 @@ def by_key(metrics: Iterable[Metric]) -> dict[Key, Metric]:
     return {(metric.task, metric.name): metric for metric in metrics}
 
 
-def retention(original: Metric, pruned: Metric) -> float | None:
-    """Return the plain ratio: pruned/original if higher is better, original/pruned otherwise.
-
-    For a perplexity it depends on the unit, and for an accuracy it counts right answers by chance. The measure without
-    these faults is in `layerimp.report.retained`.
-
-    None if the ratio makes no sense: a value is negative, the divisor is 0, or the dividend is infinite.
-    """
-    if min(original.value, pruned.value) < 0:
-        return None
-    above, below = (pruned, original) if original.higher_is_better else (original, pruned)
-    share = above.value / below.value if below.value else math.nan
-    return share if math.isfinite(share) else None
-
-
 def unigram(documents: Sequence[Sequence[int]], vocabulary: int) -> tuple[float, ...]:
     """Return the log-likelihood of each document under a model of token frequencies, in nats [document].
 

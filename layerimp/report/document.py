@@ -46,7 +46,7 @@ class Results(Compared, Versioned):
     A run is a grid with one model and one repeat.
     """
 
-    schema_version: Literal["layerimp.results/1"] = versioned("layerimp.results/1")
+    schema_version: Literal["layerimp.results/2"] = versioned("layerimp.results/2")
     request: dict[str, Any]
     """What was asked for, with the fields of its recipe file: a recipe, or a grid."""
     cells: dict[str, int]

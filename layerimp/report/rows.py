@@ -9,7 +9,7 @@ from functools import cached_property
 
 from layerimp.calibration.sampling import Calibration
 from layerimp.defaults import RANDOM
-from layerimp.metric import Key, Metric, retention
+from layerimp.metric import Key, Metric
 from layerimp.report.paired_bootstrap import Estimate, difference, unbeaten
 from layerimp.report.results.comparison import Design, Place
 from layerimp.report.results.contenders import Contender
@@ -186,15 +186,13 @@ class _Comparison:
         to_unhealed = self._differences(estimates, lambda contender: contender.scorer)
         entries = {}
         for label, estimate in estimates.items():
-            metrics, contender = tables.get(label, ()), self._contenders[label]
-            scale = _scale(metrics)
+            contender, scale = self._contenders[label], _scale(tables.get(label, ()))
             entries[label] = Entry(
                 scorer=contender.scorer,
                 healer=contender.healer,
                 values=[scale(point) for point in estimate.points.tolist()],
                 value=interval(estimate.points.tolist()).mapped(scale),
                 ends=_ends(estimate, scale),
-                retention=_retention(original, metrics) if original else None,
                 retained=self._retained(original, label) if original else None,
                 to_random=to_random.get(label),
                 to_baseline=to_baseline.get(label),
@@ -287,11 +285,6 @@ def _scale(metrics: Sequence[Metric]) -> Scale:
         return float
     known = all(m.likelihood is not None and math.isfinite(m.likelihood.loss) for m in metrics)
     return first.metric if known else float
-
-
-def _retention(original: Metric, metrics: Sequence[Metric]) -> Interval | None:
-    known = [share for share in (retention(original, metric) for metric in metrics) if share is not None]
-    return interval(known) if len(known) == len(metrics) else None
 
 
 def deciding(intact: Mapping[Key, Metric]) -> dict[Key, Key]:

@@ -123,7 +123,7 @@ def _mean(taus: Iterable[float | None]) -> float | None:
 
 
 NOISE = 2.0
-"""The least distance of the intact model from the floor, in standard errors, for which retention makes sense."""
+"""The least distance of the intact model from the floor, in standard errors, for which a retained share makes sense."""
 
 
 def noise(parts: int) -> float:

@@ -56,8 +56,6 @@ def test_every_number_of_a_row_by_hand(results: Results, layout: Layout) -> None
         assert list(entry.values) == pytest.approx(values[scorer])
     avss = mood.entries["avss"]
     assert avss.value.mean == pytest.approx(sum(values["avss"]) / 3)
-    assert avss.retention
-    assert avss.retention.mean == pytest.approx(sum(value / 0.9 for value in values["avss"]) / 3)
     assert avss.retained
     assert avss.retained.mean == pytest.approx(sum((value - 0.5) / 0.4 for value in values["avss"]) / 3)
     # A document is correct in all, some or none of a scorer's repeats: the spread of this, and of the difference.
@@ -128,7 +126,6 @@ def test_metrics_without_documents_are_compared_as_if_on_different_ones(tmp_path
         return {**result, **packed(metrics)}
 
     results = findings(tmp_path, without_documents, repeats=3)
-    assert row(results, "mood").entries["avss"].retention
     assert [line.metric for line in results.models["one"].rows] == ["acc", "perplexity", "accuracy"]
     assert any("so compared as if on different ones" in note for note in results.all_notes)
     assert as_markdown(results).count("| prose ") == 1
@@ -165,8 +162,6 @@ def test_a_broken_model_has_an_infinite_perplexity_and_no_interval(tmp_path: Pat
     results = findings(tmp_path, broken, repeats=2, counts=[1], ratios=[0.5])
     entry = row(results, "prose", 0.5).entries["avss"]
     assert (entry.value.mean, entry.value.high, entry.best) == (math.inf, None, False)
-    assert entry.retention
-    assert entry.retention.mean == 0
     assert "∞" in as_markdown(results)
     document = json.dumps(results.model_dump(mode="json"), allow_nan=False)
     again = Results.model_validate_json(document)

@@ -294,7 +294,7 @@ def test_a_tie_is_called_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert "random: importance" not in out
 
 
-def test_one_pruned_model_has_its_retention_by_metric(capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_pruned_model_shows_what_is_retained_by_metric(capsys: pytest.CaptureFixture[str]) -> None:
     report = whole_report(1)
     for label in NAMES[1:]:
         for part in (report.plans, report.sizes, report.importance, report.metrics, report.footprint):

@@ -16,7 +16,7 @@ import layerimp
 from layerimp import Recipe
 from layerimp._version import versions as versions_of_libraries
 from layerimp.errors import InputError, OutputError
-from layerimp.metric import Metric, retention
+from layerimp.metric import Metric
 from layerimp.pipeline.output import why_not_ours
 from layerimp.pipeline.resolve import anywhere
 from layerimp.pruner import PrunePlan
@@ -48,7 +48,7 @@ def test_the_document_has_the_promised_shape() -> None:
     rows = {(row["task"], row["metric"]): row for row in model.pop("rows")}
     design, versions = document.pop("design"), document.pop("versions")
     assert document == {
-        "schema_version": "layerimp.results/1",
+        "schema_version": "layerimp.results/2",
         "request": report(ratio=0.5).recipe.model_dump(mode="json"),
         "cells": {},
         "failures": [],
@@ -136,9 +136,8 @@ def test_the_document_has_the_promised_shape() -> None:
     }
     assert list(rows) == [("sst2", "acc"), ("wikitext", "word_perplexity"), ("retained", "accuracy")]
     entry = rows["wikitext", "word_perplexity"]["entries"]["paper"]
-    assert (entry["retention"]["mean"], entry["retained"], entry["best"]) == (0.5, None, False)
+    assert (entry["retained"], entry["best"]) == (None, False)
     assert rows["sst2", "acc"]["counts"] == [2]
-    assert rows["sst2", "acc"]["entries"]["paper"]["retention"]["mean"] == pytest.approx(0.75)
 
 
 def test_baselines_stand_apart_and_what_is_left_out_is_said(tmp_path: Path) -> None:
@@ -215,39 +214,11 @@ def test_a_folder_is_read_where_it_lies(tmp_path: Path) -> None:
         read_results(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("make", "before", "after", "expected"),
-    [
-        (acc, 0.8, 0.6, 0.75),
-        (acc, 0.5, 1.0, 2.0),
-        (acc, 0.5, 0.0, 0.0),
-        (acc, 0.0, 0.5, None),
-        (acc, 0.0, 0.0, None),
-        (ppl, 20.0, 40.0, 0.5),
-        (ppl, 20.0, 10.0, 2.0),
-        (ppl, 0.0, 5.0, 0.0),
-        (ppl, 5.0, 0.0, None),
-        (ppl, 20.0, INF, 0.0),
-        (ppl, INF, 20.0, None),
-        (acc, 0.5, INF, None),
-    ],
-)
-def test_retention(make: Any, before: float, after: float, expected: float | None) -> None:
-    assert retention(make(before), make(after)) == (None if expected is None else pytest.approx(expected))
-    made = report()
-    made.metrics = {"original": [make(before)], "paper": [make(after)]}
-    (row,) = [row for row in model_of(made).rows if row.original]
-    mean = row.entries["paper"].retention and row.entries["paper"].retention.mean
-    assert mean == (None if expected is None else pytest.approx(expected))
-
-
-def test_only_what_both_measured_has_retention() -> None:
+def test_only_what_both_measured_has_a_row() -> None:
     made = report()
     made.metrics = {"original": [acc(0.5), acc(0.5, task="a")], "paper": [acc(0.5), acc(0.5, task="b")]}
     (row,) = [row for row in model_of(made).rows if row.original]
-    kept = row.entries["paper"].retention
-    assert kept
-    assert (row.task, kept.mean) == ("sst2", 1.0)
+    assert (row.task, row.entries["paper"].value.mean) == ("sst2", 0.5)
 
 
 @pytest.mark.parametrize(("before", "after"), [(INF, 5.0), (INF, INF), (NAN, 5.0), (5.0, NAN), (5.0, INF)])
@@ -279,7 +250,7 @@ def test_each_file_has_its_schema_version(tmp_path: Path) -> None:
     files = {path.name: json.loads(path.read_text()) for path in tmp_path.iterdir()}
     assert {name: content["schema_version"] for name, content in files.items()} == {
         "recipe.json": "layerimp.recipe/1",
-        "results.json": "layerimp.results/1",
+        "results.json": "layerimp.results/2",
         "plan.json": "layerimp.plans/2",
     }
     assert make_recipe(files["recipe.json"]) == anywhere(made.recipe)

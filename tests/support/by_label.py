@@ -52,7 +52,6 @@ def by_label(text: str) -> dict[str, Any]:
             }.items()
             if costs
         },
-        "retention": _retention(model),
         "retained": {
             label: {task: share and share.mean for task, share in retained.tasks.items()}
             for label, retained in kept.items()
@@ -105,13 +104,3 @@ def _scorer(plain: dict[str, Any], model: ModelResults, label: str) -> dict[str,
             healed = scorer.setdefault("healed", {})
             healed[removal["healer"]] = {**pruned["healing"], "checkpoint": pruned["checkpoint"]}
     return scorer
-
-
-def _retention(model: ModelResults) -> dict[str, Any]:
-    """The plain ratios, by label, task and metric."""
-    ratios: dict[str, Any] = {}
-    for row in model.rows:
-        for label, entry in row.entries.items() if row.original else ():
-            share = entry.retention and entry.retention.mean
-            ratios.setdefault(label, {}).setdefault(row.task, {})[row.metric] = share
-    return ratios

@@ -24,9 +24,6 @@ class Entry(Part):
     """The mean of the values; for a perplexity the interval is that of the loss."""
     ends: tuple[Number, Number] | None
     """The mean minus and plus one standard error over the documents, which the repeats share; null if not known."""
-    retention: Interval | None
-    """The plain ratio: pruned / original if higher is better, original / pruned otherwise; null if a ratio makes no
-    sense."""
     retained: Interval | None
     """What is retained of the task; null if the task does not count by this metric."""
     to_random: Difference | None
