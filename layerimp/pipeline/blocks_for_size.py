@@ -19,6 +19,7 @@ from layerimp.pipeline.outline import alike
 from layerimp.pipeline.resolve import budget_for, budget_of
 from layerimp.pruner import Budget, counted
 from layerimp.recipe import ComponentSpec, Permissions
+from layerimp.report.words import amount
 from layerimp.sizes.targets import UNITS, Quantity, Reached, Target, read_targets
 from layerimp.steps import removed_by, touched_by
 from layerimp.surgery.removal import prepare
@@ -136,15 +137,15 @@ class Goal:
             )
             if least.of(target.quantity) > limit:
                 unit, outside = UNITS[target.quantity], self.ledger.outside.of(target.quantity)
-                smallest = _shown(least.of(target.quantity))
+                smallest = amount(least.of(target.quantity))
                 raise OptionError(
-                    f"no removal reaches {target} ({_shown(limit)} {unit}): at least {smallest} stay, of which "
-                    f"{_shown(outside)} are embeddings, head and what else lies outside the blocks"
+                    f"no removal reaches {target} ({amount(limit)} {unit}): at least {smallest} stay, of which "
+                    f"{amount(outside)} are embeddings, head and what else lies outside the blocks"
                 )
         met = all(self.intact[target.quantity] <= limit for target, limit in self.limits.items())
         if self.limits and met and not self.recipe.blocks:
             values = ", ".join(
-                f"{t} (it has {_shown(self.intact[t.quantity])} {UNITS[t.quantity]})" for t in self.limits
+                f"{t} (it has {amount(self.intact[t.quantity])} {UNITS[t.quantity]})" for t in self.limits
             )
             raise OptionError(f"nothing has to go: the intact model is within {values}; ask for less")
         if self.clock is not None:
@@ -257,10 +258,6 @@ def _divided(recipe: Recipe, num_blocks: int) -> set[int]:
     if recipe.cuts == "all":
         return set(range(num_blocks))
     return set(touched_by(step for step in recipe.blocks if isinstance(step, str)))
-
-
-def _shown(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.4g}"
 
 
 class Clock:

@@ -19,16 +19,13 @@ from layerimp.pruner import Budget, PrunePlan, counted
 from layerimp.recipe import check_label
 from layerimp.report.results.contenders import Contender, contenders
 from layerimp.report.results.search import MostBlocks, QualitySearch, TriedModel
-from layerimp.report.retained import counting, share
+from layerimp.report.retained import ROUNDING, counting, share
 from layerimp.steps import Sublayer, removed_by
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Evaluator
     from layerimp.pipeline.run import Run
     from layerimp.report.paired_bootstrap import Estimate
-
-ROUNDING = 1e-9
-"""A share may lie below the one to keep by this amount, since sums are rounded."""
 
 
 @dataclass(frozen=True)

@@ -57,9 +57,7 @@ def report_of(run: Run, made: Made, results: Results) -> ShrinkReport:
     assert small.size is not None
     verdict, reasons = judged(small.fidelity, removal.retained)
     caches = {"intact": results.model.footprint, "small": small.footprint}
-    cached = {
-        label: costs["kv_bytes_per_token"].value for label, costs in caches.items() if "kv_bytes_per_token" in costs
-    }
+    cached = {label: costs[CACHE].value for label, costs in caches.items() if CACHE in costs}
     return ShrinkReport(
         verdict=verdict,
         reasons=reasons or (["the model does not fit into memory"] if run.loaded.stack.offloaded else []),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
+from layerimp.errors import listing
 from layerimp.fidelity.record import Fidelity
 from layerimp.metric import Key, Metric
 from layerimp.report.paired_bootstrap import Estimate, difference
@@ -166,9 +167,9 @@ def unknown(intact: Mapping[Key, Metric], by_task: Mapping[str, Metric]) -> Iter
                 f"{noise(len(metric.parts)):.2g} standard errors above what chance gives"
             )
     if unsure := [f"{m.name} of {m.task}" for m in intact.values() if m.stderr is None]:
-        yield f"no error is known, so that no winner can be determined: {_few(unsure)}"
+        yield f"no error is known, so that no winner can be determined: {listing(unsure, limit=3)}"
     if alone := [f"{m.name} of {m.task}" for m in intact.values() if m.count is None and m.stderr is not None]:
-        yield f"not known document by document, and so compared as if on different ones: {_few(alone)}"
+        yield f"not known document by document, and so compared as if on different ones: {listing(alone, limit=3)}"
 
 
 def small(metrics: Iterable[Metric]) -> Iterator[str]:
@@ -177,11 +178,6 @@ def small(metrics: Iterable[Metric]) -> Iterator[str]:
         if (count := metric.count) is not None and count < FEW:
             plural = "s" * (count > 1)
             yield f"{metric.task} has {count} document{plural}: under {FEW}, only large differences can be detected"
-
-
-def _few(names: Sequence[str]) -> str:
-    """List at most three names, and say how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def above_the_intact(

@@ -22,7 +22,7 @@ FEW = 30
 LEVELS = (0.9, 0.95, 0.99)
 """The levels: shares that have to be retained."""
 ROUNDING = 1e-9
-"""A share may lie below a level by this amount, since sums are rounded."""
+"""A share may lie this far below the one that is to be retained, since sums are rounded."""
 
 
 @dataclass(frozen=True)

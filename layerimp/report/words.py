@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from layerimp._table import Cell
+from layerimp.pruner import counted
 from layerimp.report.results.comparison import Compared, ModelResults
 from layerimp.report.results.measures import Interval, Measured, Share
 from layerimp.report.results.models import PLAN, Amount, ReachedTarget, RepairedGap, Target
@@ -98,7 +99,7 @@ def amount(value: float | None) -> str:
     """Show a size, with all digits if it is counted; `-` if it is not known."""
     if value is None:
         return "-"
-    return f"{value:,.0f}" if value >= 1000 or float(value).is_integer() else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 100 or float(value).is_integer() else f"{value:.3g}"
 
 
 def asked(quantity: str, target: Target) -> str:
@@ -229,7 +230,7 @@ def amount_name(amount: Amount) -> str:
     if isinstance(amount, str):
         return named(read_steps(amount.removeprefix("blocks="))) if amount.startswith("blocks=") else amount
     if isinstance(amount, int):
-        return f"{amount} block" + ("s" if amount > 1 else "")
+        return counted(amount)
     return f"{amount * 100:.4g}%"
 
 

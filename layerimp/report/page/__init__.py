@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from layerimp._paths import last_part, tree_without_folders, without_folders
 from layerimp.fidelity.record import Sample
 from layerimp.models.origin import model_name
+from layerimp.progress import span
 from layerimp.report.document import PAGE, Results, movable, write_json, write_text
 from layerimp.report.model_comparison import COMPARISON, comparison_tables
 from layerimp.report.page.curves import curves, drawn, looks, sample
@@ -84,7 +85,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "amounts": amounts_asked,
         "count": _count,
-        "duration": _duration,
+        "duration": span,
         "last_part": last_part,
         "listed": _listed,
         "number": number,
@@ -124,13 +125,6 @@ def _json_uri(document: BaseModel) -> str:
 
 def _data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};charset=utf-8;base64,{base64.b64encode(content).decode()}"
-
-
-def _duration(seconds: float) -> str:
-    """Return seconds as people say them."""
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _count(value: int) -> str:

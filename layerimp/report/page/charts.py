@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 from scipy.stats import rankdata
 
+from layerimp.pruner import counted
 from layerimp.report.results.comparison import ModelResults
 from layerimp.report.results.measures import Difference, Interval
 from layerimp.report.results.models import Amount, Removal, Stability
@@ -199,7 +200,7 @@ class Charts:
                     for block, share in enumerate(shares)
                 ]
                 under[scorer] = always([model.blocks for model in models])
-        number = "" if isinstance(amount, int) else f": {count} block{'s' * (count > 1)}"
+        number = "" if isinstance(amount, int) else f": {counted(count)}"
         title = f"{amount_name(amount)}{number} of {self.model.num_blocks}"
         title += f", {pruner}" if self.of_pruner(pruner) else ""
         return Chart([str(block) for block in blocks], rows, title, under)
