@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from layerimp._table import Column, Table, Tabular
 from layerimp.component import Component
 from layerimp.errors import NonFiniteError, PluginError, listing, unknown_name
-from layerimp.steps import Step, sublayers_of
-from layerimp.ties import weakest_first
+from layerimp.steps import Step, sublayers_of, weakest_first
 
 Kind = Literal["seam", "sublayer"]
 """What may be scored beside whole blocks."""

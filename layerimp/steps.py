@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple, get_args
 
@@ -263,6 +263,11 @@ def paired(sublayers: Collection[Sublayer], after: Iterable[Step] = ()) -> list[
         out.update(pair)
         missing = [sublayer for sublayer in missing if sublayer not in pair]
     return steps
+
+
+def weakest_first(scores: Mapping[Step, float]) -> list[Step]:
+    """The steps from the lowest score to the highest; of two equal scores the deeper step comes first."""
+    return sorted(scores, key=lambda step: (scores[step], -sublayers_of(step)[0].depth))
 
 
 def named(steps: Sequence[Step]) -> str:

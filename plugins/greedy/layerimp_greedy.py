@@ -24,8 +24,8 @@ from layerimp.steps import (
     simplest,
     sublayers_of,
     touched_by,
+    weakest_first,
 )
-from layerimp.ties import weakest_first
 
 if TYPE_CHECKING:
     from layerimp.pruner import Budget, Scoring
