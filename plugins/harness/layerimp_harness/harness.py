@@ -9,7 +9,7 @@ from layerimp.errors import LayerimpError, ModelError, TaskError, listing
 from layerimp.evaluator import Evaluator, Metric
 from layerimp_harness.attribution import attribute_to_task
 from layerimp_harness.config import HarnessConfig
-from layerimp_harness.isolation import contained
+from layerimp_harness.isolation import contained, contained_by
 from layerimp_harness.stage import LazyStage
 from layerimp_harness.tokens import TokenMemory
 
@@ -76,7 +76,7 @@ class Harness(Evaluator):
 
                 check_names(loaded.built, config.limits)
         if config.labels:
-            with contained(config.seed, sandbox=not config.allow_task_code):
+            with contained_by(config):
                 from layerimp_harness.classifier import choices_of
 
                 known = {choice for task in loaded.tasks.values() for choice in choices_of(task)}
@@ -142,7 +142,7 @@ class Harness(Evaluator):
             names = ", ".join(loaded.names)
         stage = LazyStage(self.progress, f"evaluate {names}", requests)
         with (
-            contained(config.seed, model.device, sandbox=not config.allow_task_code),
+            contained_by(config, model.device),
             in_eval_mode(model),
             stage,
         ):
@@ -194,7 +194,7 @@ class Harness(Evaluator):
         loaded, config = self._tasks(), self.config
         answers = {} if model.can_generate() else self._answering(model)
         length = min(config.max_length, longest_row(model) or config.max_length)
-        with contained(config.seed, sandbox=not config.allow_task_code):
+        with contained_by(config):
             return reading(loaded.tasks, tokenizer, max_length=length, answers=answers)
 
     def training_documents(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Sequence[Document]:
@@ -225,7 +225,7 @@ class Harness(Evaluator):
         from layerimp_harness.training import worded
 
         loaded, texts = self._tasks(), list[str]()
-        with contained(self.config.seed, sandbox=not self.config.allow_task_code):
+        with contained_by(self.config):
             for task in loaded.tasks.values():
                 for _number, document in task.doc_iterator():
                     texts += (value for value in document.values() if isinstance(value, str) and len(value) >= LONG)
@@ -241,7 +241,7 @@ class Harness(Evaluator):
             TaskError: a task cannot be read or is not allowed.
         """
         config = self.config
-        with contained(config.seed, sandbox=not config.allow_task_code):
+        with contained_by(config):
             from layerimp_harness.details import details
             from layerimp_harness.tasks import find_tasks, shots_of
 
@@ -255,7 +255,7 @@ class Harness(Evaluator):
             UnknownNameError: a task does not exist.
             TaskError: a task cannot be read or is not allowed, or its data set cannot be loaded.
         """
-        with contained(self.config.seed, sandbox=not self.config.allow_task_code):
+        with contained_by(self.config):
             from layerimp_harness.fetching import fetch
             from layerimp_harness.tasks import find_tasks
 
@@ -278,7 +278,7 @@ class Harness(Evaluator):
             TaskError: a task cannot be read or is not allowed, or its data set cannot be loaded.
         """
         loaded = self._tasks()
-        with contained(self.config.seed, sandbox=not self.config.allow_task_code):
+        with contained_by(self.config):
             from layerimp_harness.fingerprint import digest
 
             return digest(loaded, self.config)
@@ -291,7 +291,7 @@ class Harness(Evaluator):
             kind = type(model).__name__
             raise ModelError(f"the harness measures models that predict the next token, and classifiers, not {kind}")
         loaded, config = self._tasks(), self.config
-        with contained(config.seed, sandbox=not config.allow_task_code):
+        with contained_by(config):
             from layerimp_harness.classifier import answering
 
             tasks = loaded.tasks.items()
@@ -299,7 +299,7 @@ class Harness(Evaluator):
 
     def _tasks(self) -> TaskSet:
         if self._loaded is None:
-            with contained(self.config.seed, sandbox=not self.config.allow_task_code):
+            with contained_by(self.config):
                 from layerimp_harness.tasks import load_tasks
 
                 self._loaded = load_tasks(self.config)

@@ -13,8 +13,11 @@ from unittest.mock import patch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     import torch
+
+    from layerimp_harness.config import HarnessConfig
 
 _TEMPLATES = 1024  # each task of a large group has several templates
 
@@ -34,6 +37,16 @@ def contained(seed: int, device: torch.device | None = None, *, sandbox: bool = 
         if sandbox:
             stack.enter_context(_sandboxed_templates())
         yield
+
+
+def contained_by(config: HarnessConfig, device: torch.device | None = None) -> AbstractContextManager[None]:
+    """The context `contained` by the options of the harness: with a sandbox unless code of tasks is allowed.
+
+    Args:
+        config: The options.
+        device: The model's device, whose generator is seeded too.
+    """
+    return contained(config.seed, device, sandbox=not config.allow_task_code)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from layerimp.errors import TaskError
 from layerimp_harness.attribution import explained
-from layerimp_harness.isolation import contained
+from layerimp_harness.isolation import contained_by
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Document
@@ -34,11 +34,8 @@ class TrainingDocuments(Sequence["Document"]):
         self._answering = answering
         self._separator = separator
         self._config = config
-        with self._contained():
+        with contained_by(self._config):
             self._docs = task.training_docs()
-
-    def _contained(self) -> Any:
-        return contained(self._config.seed, sandbox=not self._config.allow_task_code)
 
     def __len__(self) -> int:
         return len(self._docs)
@@ -49,7 +46,7 @@ class TrainingDocuments(Sequence["Document"]):
     def __getitem__(self, index: slice) -> list[Document]: ...
     def __getitem__(self, index: int | slice) -> Document | list[Document]:
         """Return a document: its text, and for a classifier also the number of its label, otherwise None."""
-        with self._contained():
+        with contained_by(self._config):
             if isinstance(index, slice):
                 return [self._document(number) for number in range(*index.indices(len(self)))]
             return self._document(range(len(self))[index])
