@@ -17,10 +17,10 @@ from layerimp.pipeline.durations import Durations
 from layerimp.pipeline.forecast_parts import MemoryForecast, PassForecast, Range
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.resolve import row_length
-from layerimp.registry.attribution import create
+from layerimp.progress import SILENT
 from layerimp.report.results.part import Known, Part, Versioned
-from layerimp.scorer import Scorer
 from layerimp.scoring.passes import shared_passes
+from layerimp.scoring.selection import Selection
 from layerimp.steps import candidates
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from layerimp.bench.cells import Cell, Result
     from layerimp.bench.grid import Grid
     from layerimp.bench.prepare import PreparedGrid
+    from layerimp.scorer import Scorer
     from layerimp.sizes.ledger import Ledger
 
 NOTES = (
@@ -127,15 +128,14 @@ def _work(prepared: PreparedGrid, label: str, known: Mapping[str, Result]) -> Mo
 
 def _passes(layout: Layout, num_blocks: int) -> list[PassForecast]:
     """List the passes of one scoring; a scorer that does not fit the model fails in its cells, and is left out here."""
-    series = [steps for steps in candidates((), num_blocks, layout.grid.cuts) if steps]
-    scorers: list[dict[str, Scorer]] = [{} for _ in series]
-    for label, entrant in layout.scorers.items():
+    cuts, rows = layout.grid.cuts, layout.grid.calibration.samples
+    selection = Selection(SILENT, {label: entrant.spec for label, entrant in layout.scorers.items()})
+    scorers: tuple[dict[str, Scorer], dict[str, Scorer]] = {}, {}
+    for label in selection.specs:
         with suppress(LayerimpError):
-            fresh = [create("scorer", entrant.spec.name, entrant.spec.options, len(steps)) for steps in series]
-            for own, scorer in zip(scorers, fresh, strict=True):
-                if isinstance(scorer, Scorer):
-                    own[label] = scorer
-    units, rows = sum(map(len, series)), layout.grid.calibration.samples
+            for own, fresh in zip(scorers, selection.create(cuts, num_blocks, label), strict=True):
+                own.update(fresh)
+    units = sum(map(len, candidates((), num_blocks, cuts)))
     return [PassForecast.of(shared, units, rows) for shared in shared_passes(scorers)]
 
 

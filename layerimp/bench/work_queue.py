@@ -69,10 +69,9 @@ class WorkQueue:
                     self._ready[cell.kind][key] = cell
                 self._seen.add(key)
 
-    def ready(self, kind: Kind | None = None) -> Collection[Cell]:
-        """The cells of one kind that are ready to compute; by default those of the first kind that has any."""
-        kinds = [kind] if kind else KINDS
-        return next((self._ready[each].values() for each in kinds if self._ready[each]), ())
+    def ready(self) -> Collection[Cell]:
+        """The cells that are ready to compute, of the first kind that has any."""
+        return next((self._ready[kind].values() for kind in KINDS if self._ready[kind]), ())
 
     def waiting(self) -> int:
         """How many cells of any kind are ready to compute."""

@@ -62,7 +62,7 @@ def scored(
         cost=cost,
         columns={name: [values[place] for place in places] for name, values in dict(columns).items()},
         notes=list(notes),
-        spans={str(length): list(values) for length, values in spans.items()},
+        spans={int(length): list(values) for length, values in spans.items()},
     )
 
 

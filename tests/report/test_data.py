@@ -169,7 +169,7 @@ def test_parts_that_were_not_made_are_empty() -> None:
     bare.importance = {"avss": Importance([1.0, 2.0], spans={2: [0.5]})}
     scored = model_of(bare).scored["avss"]
     assert (scored.steps, scored.scores, scored.columns, scored.notes) == ([0, 1], [[1.0, 2.0]], {}, [])
-    assert scored.spans == {"2": [0.5]}
+    assert scored.spans == {2: [0.5]}
     bare.plans = {"avss": PrunePlan(num_blocks=4, blocks=[1])}
     bare.sizes = {"avss": Size(blocks=3, parameters=3, bytes=3)}
     (removal,) = model_of(bare).removals

@@ -29,15 +29,14 @@ class Scored(Part):
     """Further numbers of the first repeat, by name and step."""
     notes: list[str]
     """Notes for a reader of the scores."""
-    spans: dict[str, list[float]]
+    spans: dict[int, list[float]]
     """By window length, the scores of windows of neighbouring blocks in the first repeat, ordered by first block; with
     seams, windows that begin with a block alternate with windows that begin with a seam."""
 
     @property
     def importance(self) -> Importance:
         """The importance in the first repeat, by depth."""
-        spans = {int(length): scores for length, scores in self.spans.items()}
-        return Importance(self.scores[0], self.steps, self.columns, spans, self.notes)
+        return Importance(self.scores[0], self.steps, self.columns, self.spans, self.notes)
 
     def on(self, steps: Collection[Step]) -> list[list[float]]:
         """Return the scores of some of the steps, by repeat, in the order of `steps`."""
