@@ -212,7 +212,7 @@ def test_a_note_names_the_parts_of_an_average_that_cannot_be_retained() -> None:
     mean = Metric("both", "accuracy", 0.61, 0.03, floor=0.375, documents=right, strata=strata)
     notes = compare({"original": [mean], "a": [mean]}).model.all_notes
     assert notes == [
-        "both: what is retained leaves out guesses, where the intact model is not 2 standard errors above what "
+        "both: what is retained leaves out guesses, where the intact model is not 2.3 standard errors above what "
         "chance gives"
     ]
 
