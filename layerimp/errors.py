@@ -168,13 +168,13 @@ def one_line(error: BaseException) -> str:
 
 
 def cause(error: BaseException) -> str:
-    """Return the first line of an error's message, and the next line if the first one ends with a colon or a comma.
+    """Return the first line of an error's message, and the next line if the first one ends within a sentence.
 
     The class is put before the message of a `KeyError`, which is only the key, and of errors without a message.
     """
     lines = []
     for line in filter(None, map(str.strip, str(error).splitlines())):
         lines.append(line)
-        if not line.endswith((":", ",")):
+        if not line.endswith((":", ",", " or")):
             break
     return " ".join(lines) if lines and not isinstance(error, KeyError) else one_line(error).rstrip(": ")

@@ -177,10 +177,9 @@ class Budget:
         if ratio is not None:
             count = count_of(checked_ratio(ratio), num_blocks)
             if count == 0:
-                raise OptionError(
-                    f"ratio {ratio} of {num_blocks} blocks rounds to none; one block needs a ratio above "
-                    f"{0.5 / num_blocks:.3g}"
-                )
+                least = f"one block needs a ratio above {0.5 / num_blocks:.3g}"
+                why = "the model needs it" if num_blocks == 1 else least
+                raise OptionError(f"ratio {ratio} of {counted(num_blocks)} rounds to none; {why}")
         if count is None and not forced:
             raise OptionError("nothing is to be removed: give a ratio, a count, or blocks")
         total = len(forced) if count is None else count

@@ -60,6 +60,11 @@ def test_ratios_are_rounded_as_the_decimals_they_are(tenths: int, num_blocks: in
             Budget.of(num_blocks, ratio=ratio)
 
 
+def test_a_single_block_is_needed_at_any_ratio() -> None:
+    with pytest.raises(OptionError, match=r"ratio 0\.25 of 1 block rounds to none; the model needs it"):
+        Budget.of(1, ratio=0.25)
+
+
 @pytest.mark.parametrize("ratio", [0, 0.0, -0.25, 1, 1.0, 1.5, float("nan"), float("inf"), -float("inf")])
 def test_a_ratio_outside_its_range_is_refused(ratio: float) -> None:
     with pytest.raises(OptionError, match="is not between 0 and 1"):

@@ -116,7 +116,7 @@ class _Settling:
         measures = self._measures(recipe)
         if not measures:
             raise OptionError(
-                f"nothing to evaluate {label!r} on: name tasks (--tasks), or an evaluator that needs none"
+                f"nothing ranks the models that {label!r} leaves: name tasks (--tasks); fidelity stands beside them"
             )
         spec, further, compared = recipe.calibration, recipe.heal_text, comparer_options(recipe)
         with self.progress.stage(f"read the files of {label}"):

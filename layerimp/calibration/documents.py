@@ -137,7 +137,7 @@ def documents_in(source: str, reader: Reader) -> Iterator[Document]:
         raise CalibrationError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
     except (OSError, EOFError, zlib.error) as error:  # the last two come from a broken archive
         why = getattr(error, "strerror", None) or error
-        raise CalibrationError(f"cannot read the calibration file {path}: {why}") from None
+        raise CalibrationError(f"cannot read the text file {path}: {why}") from None
 
 
 def named_images(path: Path) -> Iterator[Path]:
@@ -206,7 +206,7 @@ def check_source(
     path = _file(source)
     named_so = _kind(path) in _JSON_SUFFIXES | _TEXT_SUFFIXES or source.startswith((".", "/", "~"))
     if named_so and not path.exists() and not _file(source.split(":")[0]).is_dir():
-        raise CalibrationError(f"the calibration file {source!r} does not exist")
+        raise CalibrationError(f"the text file {source!r} does not exist")
     if again and path.is_fifo():
         raise CalibrationError(f"{source} is a pipe, which can be read only once; name a file")
     if label_field is None:

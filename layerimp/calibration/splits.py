@@ -90,7 +90,7 @@ def split(batches: Iterable[Batch]) -> HealingText:
     rows = sum(len(batch["input_ids"]) for batch in text)
     if rows < HEALING_ROWS:
         raise CalibrationError(
-            f"healing needs at least {HEALING_ROWS} rows of text, one to choose by and one to measure on, and got "
+            f"healing needs at least {HEALING_ROWS} rows of text, to fit to, to choose by and to measure on, and got "
             f"{rows}"
         )
     every = _every(rows)

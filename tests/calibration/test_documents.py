@@ -60,9 +60,9 @@ def test_files_of_each_kind(tmp_path: Path, name: str, content: bytes) -> None:
         (
             "a.txt.gz",
             gzip.compress(b"good\n\nbad" * 99, mtime=0)[:30],
-            "cannot read the calibration file .*end-of-stream",
+            "cannot read the text file .*end-of-stream",
         ),
-        ("a.txt.gz", gzip.compress(b"good", mtime=0)[:-8] + b"12345678", "cannot read the calibration file .*CRC"),
+        ("a.txt.gz", gzip.compress(b"good", mtime=0)[:-8] + b"12345678", "cannot read the text file .*CRC"),
         ("a.jsonl", b'{"text": "good \\ud800"}\n', "line 1"),
         ("a.jsonl", b'{"text": "good", "id": ' + b"1" * 5000 + b"}\n", "line 1"),
         ("a.jsonl", b"[" * 100_000, "line 1"),

@@ -215,7 +215,7 @@ def test_a_grid_of_which_nothing_works_exits_with_1(layerimp_command: Run, grid:
         (("--output", "out", "--count", "0"), "counts.0: Input should be greater than or equal to 1, got 0"),
         (("--output", "out", "--evaluator", "footprint"), "measures costs"),
         (("--output", "out", "--heal", "linear", "--samples", "2"), "healing needs at least 3 rows of text"),
-        (("--output", "out", "--tasks", "none"), "nothing to evaluate"),
+        (("--output", "out", "--tasks", "none"), "nothing ranks the models"),
         (("--output", "out", "--tasks", "no_such_task"), "no_such_task"),
         (("--output", "out", "--calibration", "missing.jsonl"), "missing.jsonl"),
         (("--output", "out", "--dtype", "float33"), "unknown dtype 'float33'"),

@@ -246,7 +246,7 @@ def test_the_training_split_of_a_task_is_further_text(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "the calibration file '{file}' does not exist"),
+        (None, "the text file '{file}' does not exist"),
         ("{{}}\n", "{file}, line 1: no field 'text'"),
         ("", "{file} is empty"),
         ('{{"text": "too short"}}\n', "the further text {file} fills no row of 16 tokens beyond the documents"),

@@ -208,7 +208,7 @@ def test_another_tokenizer_is_refused_in_one_line(
         (("a=b=c",), "the tokenizer of 'b=c'"),
         (("{small}", "--evaluator", "harness"), "add --evaluator fidelity"),
         (("{small}", "--evaluator", "fidelity", "--evaluator", "footprint"), "'footprint' measures costs"),
-        (("{small}", "--text", "nothing.jsonl"), "the calibration file 'nothing.jsonl' does not exist"),
+        (("{small}", "--text", "nothing.jsonl"), "the text file 'nothing.jsonl' does not exist"),
         (("{small}", "--max-length", "100000"), "max_length 100000 is beyond the model's"),
     ],
 )

@@ -10,10 +10,11 @@ from layerimp.defaults import POOR
 from layerimp.evaluator import Metric, Stratum
 from layerimp.fidelity import Copying, Fidelity, Generation, Spread, WithImages
 from layerimp.pipeline.shrunk import judged
+from layerimp.pruner import PrunePlan
 from layerimp.report.results.measures import Retained, Share
 from layerimp.report.results.shrunk import ShrinkReport, TaskRetained
 from layerimp.report.statistics import measured
-from layerimp.report.tables.shrunk import _errors, _retained, _times
+from layerimp.report.tables.shrunk import _done, _errors, _retained, _times
 
 
 def generation(loops: float) -> Generation:
@@ -82,6 +83,12 @@ def test_an_average_says_which_of_its_tasks_do_not_count() -> None:
     row, left_out = _retained(ShrinkReport.model_construct(fidelity=None, tasks=[task]))
     assert row.startswith("both")
     assert left_out == "(kept: without guesses, where the intact model is at chance)"
+
+
+@pytest.mark.parametrize(("blocks", "named"), [((3,), "block 3"), ((3, 4, 6), "blocks 3-4, 6")])
+def test_what_is_removed_is_counted(blocks: tuple[int, ...], named: str) -> None:
+    report = ShrinkReport.model_construct(plan=PrunePlan(num_blocks=12, blocks=list(blocks)), stages=[])
+    assert list(_done(report)) == [f"removed: {named}"]
 
 
 def test_short_times_are_in_seconds() -> None:

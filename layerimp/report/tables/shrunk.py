@@ -111,8 +111,8 @@ def _errors(fidelity: Fidelity) -> dict[str, float | None]:
 def _done(report: ShrinkReport) -> Iterator[str]:
     plan = report.plan
     by = f", chosen by {plan.scorer} with {plan.pruner}" if plan.scorer else ""
-    blocks = "blocks " if whole(plan.blocks) else ""
-    yield from _wrapped(f"removed: {blocks}{ranges(plan.blocks)}{by}")
+    kind = f"block{'s' * (len(plan.blocks) > 1)} " if whole(plan.blocks) else ""
+    yield from _wrapped(f"removed: {kind}{ranges(plan.blocks)}{by}")
     for stage in report.stages:
         yield from _wrapped(f"{stage.label}: {_outcome(stage)}")
 
