@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 import statistics
@@ -118,6 +119,17 @@ def test_what_is_near_may_not_copy() -> None:
     assert difference.tells
     assert difference.mean > 20
     assert mean(SMOLLM2, "perplexity, greedy", "copying") < 0.5
+
+
+def test_training_evens_out_what_the_choice_costs_in_benchmarks() -> None:
+    first = [chosen.cells()[SMOLLM2][name][0] for name in ("block-influence", chosen.METHOD)]
+    gap, errors = {}, {}
+    for state in ("healed", "trained"):
+        cheap, searched = (line[state]["retained"]["worst"] for line in first)
+        gap[state], errors[state] = cheap["mean"] - searched["mean"], math.hypot(cheap["stderr"], searched["stderr"])
+    assert round(100 * gap["healed"]) == 10
+    assert abs(gap["trained"]) < 0.25 * errors["trained"]
+    assert "`block-influence` retains 10 points more\n  after `linear`" in PAGE
 
 
 def test_the_site_of_avss_depends_on_the_model() -> None:
