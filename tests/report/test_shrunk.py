@@ -14,7 +14,8 @@ from layerimp.pruner import PrunePlan
 from layerimp.report.results.measures import Retained, Share
 from layerimp.report.results.shrunk import ShrinkReport, TaskRetained
 from layerimp.report.statistics import measured
-from layerimp.report.tables.shrunk import _done, _errors, _retained, _times
+from layerimp.report.tables.fidelity_figures import FIGURES
+from layerimp.report.tables.shrunk import _done, _retained, _times
 
 
 def generation(loops: float) -> Generation:
@@ -68,12 +69,13 @@ def test_what_nothing_measured_has_no_verdict() -> None:
 
 
 def test_the_error_of_loops_is_that_of_a_share() -> None:
-    errors = _errors(Fidelity(agreement=0.5, agreement_stderr=0.03, generation=generation(0.25)))
-    assert errors["loops"] == pytest.approx(math.sqrt(0.25 * 0.75 / 24))
-    assert errors["agreement"] == 0.03
-    assert errors["copying"] is errors["divergence"] is errors["agreement with images"] is None
-    errors = _errors(Fidelity(with_images=seen(1.0, 0.5)))
-    assert (errors["divergence with images"], errors["agreement with images"]) == (0.2, 0.1)
+    fidelity = Fidelity(agreement=0.5, agreement_stderr=0.03, generation=generation(0.25))
+    errors = {name: figure.stderr(fidelity) for name, figure in FIGURES.items()}
+    assert errors.pop("loops") == pytest.approx(math.sqrt(0.25 * 0.75 / 24))
+    assert errors.pop("agreement") == 0.03
+    assert set(errors.values()) == {None}
+    fidelity = Fidelity(with_images=seen(1.0, 0.5))
+    assert [FIGURES[f"{name} with images"].stderr(fidelity) for name in ("divergence", "agreement")] == [0.2, 0.1]
 
 
 def test_an_average_says_which_of_its_tasks_do_not_count() -> None:

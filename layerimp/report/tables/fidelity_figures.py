@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from layerimp.defaults import ORIGINAL
 from layerimp.fidelity.record import Fidelity
@@ -35,39 +36,49 @@ class Figure:
     show: Show = number
 
 
-def _of(part: str, name: str) -> Number:
-    """Return what gives a number in a part of a fidelity; None if it was not measured."""
+def _of(path: str) -> Number:
+    """Return what gives a number by the names that lead to it in a fidelity; None if it was not measured."""
 
     def value_of(fidelity: Fidelity) -> float | None:
-        value = getattr(getattr(fidelity, part), name, None)
+        value: Any = fidelity
+        for name in path.split("."):
+            value = None if value is None else getattr(value, name)
         return None if value is None else float(value)
 
     return value_of
 
 
-def _with_images(name: str, part: str | None = None) -> Number:
-    """Return what gives a number of the rows with images; None if there are none."""
-
-    def value_of(fidelity: Fidelity) -> float | None:
-        value = getattr(fidelity.with_images, name, None)
-        value = value if part is None else getattr(value, part, None)
-        return None if value is None else float(value)
-
-    return value_of
+def _loops_stderr(fidelity: Fidelity) -> float | None:
+    """Return the standard error of the share of loops, which is binomial."""
+    generation = fidelity.generation
+    if generation is None or generation.loops is None or not generation.prompts:
+        return None
+    return math.sqrt(generation.loops * (1 - generation.loops) / generation.prompts)
 
 
 FIGURES: Mapping[str, Figure] = {
-    "divergence": Figure(_of("divergence", "mean"), stderr=_of("divergence", "stderr")),
-    "divergence p99": Figure(_of("divergence", "p99")),
-    "agreement": Figure(lambda fidelity: fidelity.agreement, higher_is_better=True, show=percentage),
-    "divergence with images": Figure(_with_images("divergence", "mean"), stderr=_with_images("divergence", "stderr")),
-    "agreement with images": Figure(_with_images("agreement"), higher_is_better=True, show=percentage),
-    "copying": Figure(
-        _of("copying", "accuracy"), higher_is_better=True, intact=_of("copying", "intact"), show=percentage
+    "divergence": Figure(_of("divergence.mean"), stderr=_of("divergence.stderr")),
+    "divergence p99": Figure(_of("divergence.p99")),
+    "agreement": Figure(_of("agreement"), higher_is_better=True, stderr=_of("agreement_stderr"), show=percentage),
+    "divergence with images": Figure(_of("with_images.divergence.mean"), stderr=_of("with_images.divergence.stderr")),
+    "agreement with images": Figure(
+        _of("with_images.agreement"),
+        higher_is_better=True,
+        stderr=_of("with_images.agreement_stderr"),
+        show=percentage,
     ),
-    "same tokens": Figure(_of("generation", "same_tokens"), higher_is_better=True),
-    "empty": Figure(_of("generation", "empty"), intact=_of("generation", "intact_empty"), show=percentage),
-    "loops": Figure(_of("generation", "loops"), intact=_of("generation", "intact_loops"), show=percentage),
+    "copying": Figure(
+        _of("copying.accuracy"),
+        higher_is_better=True,
+        intact=_of("copying.intact"),
+        stderr=_of("copying.stderr"),
+        show=percentage,
+    ),
+    "same tokens": Figure(_of("generation.same_tokens"), higher_is_better=True),
+    "empty": Figure(_of("generation.empty"), intact=_of("generation.intact_empty"), show=percentage),
+    "loops": Figure(
+        _of("generation.loops"), intact=_of("generation.intact_loops"), stderr=_loops_stderr, show=percentage
+    ),
 }
 """The figures by name."""
 FIGURES_NOTE = (

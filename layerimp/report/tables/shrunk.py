@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -13,7 +12,6 @@ from layerimp.report.tables.fidelity_figures import FIGURES
 from layerimp.report.words import beside, measured, number, ranges, share_cell, two_digits, whole
 
 if TYPE_CHECKING:
-    from layerimp.fidelity.record import Fidelity
     from layerimp.report.results.shrunk import HealingStage, ShrinkReport
 
 WIDTH = 80
@@ -76,10 +74,9 @@ def _speeds(report: ShrinkReport) -> Iterator[str]:
 def _retained(report: ShrinkReport) -> Iterator[str]:
     """Yield the figures of fidelity, and the tasks."""
     if report.fidelity is not None:
-        errors = _errors(report.fidelity)
         for name in _FIGURES:
             figure = FIGURES[name]
-            value, intact, error = figure.of(report.fidelity), figure.intact(report.fidelity), errors[name]
+            value, intact, error = (of(report.fidelity) for of in (figure.of, figure.intact, figure.stderr))
             if value is not None:
                 unit, show_error = ("nats", two_digits) if name.startswith("divergence") else ("", figure.show)
                 shown = figure.show(value) + ("" if error is None else f" ± {show_error(error)}")
@@ -91,21 +88,6 @@ def _retained(report: ShrinkReport) -> Iterator[str]:
             yield from _wrapped(f"(kept: without {', '.join(unknown)}, where the intact model is at chance)")
     if len(report.tasks) > TASKS:
         yield f"and {len(report.tasks) - TASKS} tasks more (see the report)"
-
-
-def _errors(fidelity: Fidelity) -> dict[str, float | None]:
-    """Return the standard errors of the figures of fidelity; that of loops is binomial."""
-    generation, seeing, looping = fidelity.generation, fidelity.with_images, None
-    if generation is not None and generation.loops is not None and generation.prompts:
-        looping = math.sqrt(generation.loops * (1 - generation.loops) / generation.prompts)
-    return {
-        "divergence": fidelity.divergence.stderr if fidelity.divergence else None,
-        "agreement": fidelity.agreement_stderr,
-        "divergence with images": seeing.divergence.stderr if seeing else None,
-        "agreement with images": seeing.agreement_stderr if seeing else None,
-        "copying": fidelity.copying.stderr if fidelity.copying else None,
-        "loops": looping,
-    }
 
 
 def _done(report: ShrinkReport) -> Iterator[str]:
