@@ -6,7 +6,6 @@ The models take turns, so that whatever else the machine does meets all of them.
 from __future__ import annotations
 
 import inspect
-import math
 import statistics
 import time
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from transformers import GenerationConfig
 
 from layerimp.blocks.modes import in_eval_mode, quiet
 from layerimp.blocks.stack import probe_ids
+from layerimp.blocks.timing import error_of_median, seconds_of
 from layerimp.errors import LayerimpError
 from layerimp.models.traits import longest_row
 from layerimp.progress import SILENT, Progress
@@ -51,12 +51,12 @@ class Speed:
     @property
     def stderr(self) -> float:
         """The standard error of it."""
-        return self.mean * _error_of_median(self.seconds) / statistics.median(self.seconds)
+        return self.mean * error_of_median(self.seconds) / statistics.median(self.seconds)
 
     def times(self, other: Speed) -> tuple[float, float]:
         """Return how many times as fast this is as another speed, and the error, by the ratios within the rounds."""
         ratios = [theirs / own for own, theirs in zip(self.seconds, other.seconds, strict=True)]
-        return self.mean / other.mean, _error_of_median(ratios)
+        return self.mean / other.mean, error_of_median(ratios)
 
 
 def speeds(models: Mapping[str, BlockStack], progress: Progress = SILENT) -> dict[str, dict[str, Speed]]:
@@ -104,14 +104,10 @@ def _prefill(stack: BlockStack, length: int) -> tuple[int, float]:
     """Run a model on `length` tokens, as at the beginning of a generation: return the tokens, and the seconds."""
     model: Any = stack.model
     ids = probe_ids(stack, length)[:1]
-    options = {"use_cache": True, "logits_to_keep": 1}
     known = inspect.signature(model.forward).parameters
+    options = {name: value for name, value in (("use_cache", True), ("logits_to_keep", 1)) if name in known}
     with torch.inference_mode(), in_eval_mode(model):
-        _wait_for(stack.device)
-        start = time.perf_counter()
-        model(input_ids=ids, **{name: value for name, value in options.items() if name in known})
-        _wait_for(stack.device)
-        return ids.shape[1], time.perf_counter() - start
+        return ids.shape[1], seconds_of(lambda: model(input_ids=ids, **options), stack.device)
 
 
 class _Clock:
@@ -146,14 +142,3 @@ def _decoding(stack: BlockStack, length: int) -> tuple[int, float]:
         model.generation_config = own
     _prompt, first, *_, last = clock.times
     return len(clock.times) - 2, last - first
-
-
-def _wait_for(device: torch.device) -> None:
-    """Wait until an accelerator has finished its work; calls to it return before that."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _error_of_median(values: tuple[float, ...] | list[float]) -> float:
-    """Return the standard error of the median under normal noise: sqrt(pi / 2) times that of the mean."""
-    return math.sqrt(math.pi / 2 / len(values)) * statistics.stdev(values)

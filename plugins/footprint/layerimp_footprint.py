@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 import statistics
-import time
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -55,6 +54,7 @@ class Footprint(Evaluator):
         Raises:
             ModelError: the model does not take token ids.
         """
+        from layerimp.blocks.timing import error_of_median
         from layerimp.models import cached_bytes, longest_row, stored_bytes
 
         batch, length = self.config.sequences, min(self.config.seq_length, longest_row(model) or self.config.seq_length)
@@ -72,7 +72,7 @@ class Footprint(Evaluator):
         if model.device.type == "meta":
             return sizes
         seconds = self._time(model, tokens)
-        latency, error = statistics.median(seconds), _error_of_median(seconds)
+        latency, error = statistics.median(seconds), error_of_median(seconds) if len(seconds) > 1 else None
         speed = tokens.numel() / latency
         return [
             *sizes,
@@ -85,6 +85,7 @@ class Footprint(Evaluator):
         import torch
 
         from layerimp.blocks import in_eval_mode
+        from layerimp.blocks.timing import seconds_of
 
         uncached = "use_cache" in inspect.signature(model.forward).parameters
         options = {"use_cache": False} if uncached else {}
@@ -96,23 +97,9 @@ class Footprint(Evaluator):
             torch.inference_mode(),
         ):
             for _ in range(warmup + repeats):
-                _wait_for(tokens.device)
-                start = time.perf_counter()
-                model(input_ids=tokens, **options)
-                _wait_for(tokens.device)
-                seconds.append(time.perf_counter() - start)
+                seconds.append(seconds_of(lambda: model(input_ids=tokens, **options), tokens.device))
                 advance(1)
         return seconds[warmup:]
-
-
-def _wait_for(device: torch.device) -> None:
-    """Wait until an accelerator has finished its work; calls to it return before that."""
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def _tokens(model: PreTrainedModel, batch: int, length: int) -> torch.Tensor:
@@ -124,13 +111,6 @@ def _tokens(model: PreTrainedModel, batch: int, length: int) -> torch.Tensor:
         raise ModelError(f"{type(model).__name__} takes no token ids")
     ids = torch.arange(batch * length, device=model.device) * 7919  # a prime, so that neighbouring ids differ
     return (ids % int(embeddings.num_embeddings)).reshape(batch, length)
-
-
-def _error_of_median(seconds: list[float]) -> float | None:
-    """Return the standard error of the median under normal noise: sqrt(pi / 2) times that of the mean."""
-    if len(seconds) < 2:
-        return None
-    return math.sqrt(math.pi / 2 / len(seconds)) * statistics.stdev(seconds)
 
 
 @hookimpl

@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from layerimp_footprint import Footprint, _error_of_median, layerimp_evaluators
+from layerimp_footprint import Footprint, layerimp_evaluators
 from pydantic import ValidationError
 from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaForMaskedLM
 
@@ -121,13 +121,6 @@ def test_standard_errors_and_directions():
     assert [m.name for m in metrics.values() if m.higher_is_better] == ["tokens_per_second"]
     once = {m.name: m for m in Footprint(Footprint.Config(repeats=1)).evaluate(llama(), None)}
     assert once["latency_ms"].stderr is None
-
-
-def test_error_of_the_median():
-    torch.manual_seed(0)
-    samples = torch.randn(20_000, 25, dtype=torch.float64)
-    spread = samples.median(dim=1).values.std()
-    assert _error_of_median(samples[:1].flatten().tolist()) == pytest.approx(float(spread), rel=0.3)
 
 
 def test_wrong_options():

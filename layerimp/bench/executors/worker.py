@@ -15,6 +15,7 @@ from layerimp.bench.cells import Outcome, Result
 from layerimp.bench.executors.outcomes import as_bytes, failure, scored
 from layerimp.bench.executors.planning import as_importance, planned
 from layerimp.blocks.forward import run
+from layerimp.blocks.timing import seconds_of
 from layerimp.cache.unfinished import Unfinished
 from layerimp.calibration.splits import read_by
 from layerimp.calibration.validation import Checked
@@ -275,9 +276,9 @@ class Worker:
                     run(stack.backbone, ready)
 
         def timing() -> tuple[float, float]:
-            unit = _timed(bare)
+            unit = seconds_of(bare, stack.device)
             scorers, beside = selection.create(assignment.recipe.cuts, len(stack))
-            seconds = _timed(lambda: measure(stack, batch, scorers, beside=beside))
+            seconds = seconds_of(lambda: measure(stack, batch, scorers, beside=beside), stack.device)
             return seconds / unit, seconds
 
         bare()
@@ -292,13 +293,3 @@ def _alone(assignment: Assignment) -> Selection:
     """Return a selection of the scorer of an assignment's first cell."""
     cell = assignment.first
     return Selection(SILENT, {cell.scorer: assignment.layout.spec(cell.scorer, cell.seed)})
-
-
-def _timed(function: Any) -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    function()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
