@@ -44,22 +44,21 @@ def why_not_ours(directory: Path) -> str | None:
     names = {entry.name for entry in directory.iterdir()}
     if foreign := sorted(names - _ENTRIES):
         return f"it holds {foreign[0]!r}, which layerimp did not write"
-    try:
-        recipe = json.loads((directory / RECIPE).read_text(encoding="utf-8"))
-        version = str(recipe["schema_version"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"it holds no {RECIPE} of layerimp"
-    ours = version.startswith("layerimp.recipe/") and len(names) > 1
-    return None if ours else "layerimp did not write it"
+    return _why_not_by(directory / RECIPE, "recipe") or ("layerimp did not write it" if len(names) == 1 else None)
 
 
 def why_not_shrunk(directory: Path) -> str | None:
     """Tell why a directory is not a smaller model that `layerimp shrink` wrote; None if it is one."""
+    return _why_not_by(directory / SHRUNK, "shrink")
+
+
+def _why_not_by(file: Path, schema: str) -> str | None:
+    """Tell why a file is no document of layerimp with a schema; None if it is one."""
     try:
-        version = str(json.loads((directory / SHRUNK).read_text(encoding="utf-8"))["schema_version"])
+        version = str(json.loads(file.read_text(encoding="utf-8"))["schema_version"])
     except (OSError, ValueError, KeyError, TypeError):
-        return f"it holds no {SHRUNK} of layerimp"
-    return None if version.startswith("layerimp.shrink/") else "layerimp did not write it"
+        return f"it holds no {file.name} of layerimp"
+    return None if version.startswith(f"layerimp.{schema}/") else "layerimp did not write it"
 
 
 @contextmanager
