@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from layerimp.report.results.part import Part
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -22,6 +24,25 @@ class Contender:
     def label(self) -> str:
         """The name in tables: SCORER, or SCORER+HEALER."""
         return f"{self.scorer}+{self.healer}" if self.healer else self.scorer
+
+
+class OfContender(Part):
+    """Base of the results of one contender."""
+
+    scorer: str
+    """The label of the scorer, or of the plan."""
+    healer: str
+    """The label of the healer; empty for models that are not healed."""
+
+    @property
+    def contender(self) -> Contender:
+        """The scorer, and the healer if there is one."""
+        return Contender(self.scorer, self.healer)
+
+    @property
+    def label(self) -> str:
+        """The name in tables: SCORER, or SCORER+HEALER."""
+        return self.contender.label
 
 
 def contenders(scorers: Iterable[str], healers: Collection[str]) -> dict[str, Contender]:

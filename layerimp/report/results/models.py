@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from layerimp.fidelity.record import Fidelity
 from layerimp.models.dtypes import stored_bytes
 from layerimp.pruner import PrunePlan
-from layerimp.report.results.contenders import Contender
+from layerimp.report.results.contenders import OfContender
 from layerimp.report.results.measures import Cost, Flips, Measured, Retained
 from layerimp.report.results.part import Known, Number, Part
 from layerimp.sizes.targets import UNITS, Reached
@@ -165,7 +165,7 @@ class Stability(Part):
     blocks."""
 
 
-class Removal(Part):
+class Removal(OfContender):
     """What one pruner removed for one amount, chosen by the scores of one scorer: a model for each repeat."""
 
     pruner: str
@@ -173,10 +173,6 @@ class Removal(Part):
     amount: Amount
     """What was asked for: a share of the blocks, below 1; their number; or in words a size such as `bytes=6GB`, a
     quality such as `keep=0.95`, named blocks such as `blocks=3,17/18`, or a `plan`."""
-    scorer: str
-    """The label of the scorer, or of the plan."""
-    healer: str
-    """The label of the healer; empty for models that are not healed."""
     models: list[PrunedModel]
     """The models, one for each repeat."""
     stability: Stability | None
@@ -188,13 +184,3 @@ class Removal(Part):
     metrics whose documents are not simply right or wrong."""
     notes: list[str]
     """Notes for a reader of the numbers of these models."""
-
-    @property
-    def contender(self) -> Contender:
-        """The scorer, and the healer if there is one."""
-        return Contender(self.scorer, self.healer)
-
-    @property
-    def label(self) -> str:
-        """The name in tables: SCORER, or SCORER+HEALER."""
-        return self.contender.label

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layerimp.report.results.contenders import Contender
+from layerimp.report.results.contenders import OfContender
 from layerimp.report.results.measures import Difference, Interval, Measured
 from layerimp.report.results.models import Amount
 from layerimp.report.results.part import Number, Part
@@ -11,13 +11,9 @@ RETAINED = "retained"
 """The name in place of a task in rows for what is retained on average."""
 
 
-class Entry(Part):
+class Entry(OfContender):
     """The models of one scorer in one row, unhealed or healed by one healer."""
 
-    scorer: str
-    """The label of the scorer."""
-    healer: str
-    """The label of the healer; empty for models that are not healed."""
     values: list[Number]
     """The values of the metric, by repeat."""
     value: Interval
@@ -38,16 +34,6 @@ class Entry(Part):
     best: bool
     """Whether no other entry of the row is significantly better, over all pairs and corrected for their number (Holm).
     False if an error is not known, or if there is nothing to compare."""
-
-    @property
-    def contender(self) -> Contender:
-        """The scorer, and the healer if there is one."""
-        return Contender(self.scorer, self.healer)
-
-    @property
-    def label(self) -> str:
-        """The name in tables."""
-        return self.contender.label
 
 
 class Row(Part):
