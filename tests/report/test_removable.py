@@ -19,6 +19,9 @@ from layerimp.bench.results import grid_results
 from layerimp.bench.store import Store
 from layerimp.report.document import Results
 from layerimp.report.page import page
+from layerimp.report.page.charts import Charts
+from layerimp.report.results.measures import Interval
+from layerimp.report.results.rows import Removable
 from layerimp.report.retained import removable
 from layerimp.report.tables import as_csv, as_latex, as_markdown, notes, removables
 from layerimp.report.words import removable_at
@@ -122,6 +125,22 @@ def test_it_is_in_every_format(results: Results) -> None:
     assert "<h3>How many blocks may go</h3>" in written
     shown = part(written, "How many blocks may go")
     assert removable_at(middle).replace(" ", "\N{NO-BREAK SPACE}", 1) in shown or removable_at(middle) in shown
+
+
+def test_a_tie_is_broken_in_the_same_way_in_the_table_and_on_the_page(results: Results) -> None:
+    def one(label: str, *counts: int) -> Removable:
+        _, levels = removable([{1: 1.0, 2: 1.0}])
+        changed = {
+            share: levels[share].model_copy(update={"mean": Interval(mean=count, low=None, high=None, count=1)})
+            for share, count in zip((0.9, 0.95, 0.99), counts, strict=True)
+        }
+        return Removable(pruner="lowest", label=label, measured=[1, 2, 3], levels=changed)
+
+    tied = [one("less", 2, 2, 1), one("last", 2, 2, 0), one("first", 3, 2, 0), one("none", 3, 1, 1)]
+    model = results.models["one"].model_copy(update={"removables": tied})
+    (table,) = removables(results.model_copy(update={"models": {"one": model}}))
+    ((chart, _),) = Charts(model).removable
+    assert [row[0].value for row in table.rows] == list(chart.rows) == ["first", "less", "last", "none"]
 
 
 def test_a_single_number_says_nothing_of_how_many_may_go(tmp_path: Path) -> None:

@@ -100,16 +100,14 @@ class Charts:
     def removable(self) -> list[tuple[Chart, list[int]]]:
         """How many blocks may go at each level, with the numbers that were measured, for each pruner."""
         charts = []
-        for pruner in dict.fromkeys(pruner for pruner, _ in self.model.removable):
-            by_label = {label: each for (p, label), each in self.model.removable.items() if p == pruner}
-            middle = sorted(LEVELS)[len(LEVELS) // 2]
-            measured = sorted({count for each in by_label.values() for count in each.measured})
+        for pruner, here in self.model.by_removable.items():
+            measured = sorted({count for each in here for count in each.measured})
             rows = {
-                label: [
+                each.label: [
                     Cell.bar(level.mean, measured[-1], removable_at(level), certain=not level.at_least)
                     for level in each.levels.values()
                 ]
-                for label, each in sorted(by_label.items(), key=lambda item: -item[1].levels[middle].mean.mean)
+                for each in here
             }
             charts.append(
                 (Chart([f"{level:.0%} retained" for level in LEVELS], rows, self.of_pruner(pruner)), measured)

@@ -23,6 +23,8 @@ from layerimp.steps import Cuts, Step
 
 Place = tuple[str, Amount]
 """A pruner and an amount."""
+_DECIDING = (0.95, 0.9, 0.99)
+"""The levels by which contenders are ordered, the most important first."""
 
 
 class ModelResults(Part):
@@ -105,6 +107,17 @@ class ModelResults(Part):
     def removable(self) -> dict[tuple[str, str], Removable]:
         """How many blocks may be removed, by pruner and label of the contender."""
         return {(removable.pruner, removable.label): removable for removable in self.removables}
+
+    @property
+    def by_removable(self) -> dict[str, list[Removable]]:
+        """How many blocks may be removed, by pruner: the contender by which the most may go comes first."""
+
+        def rank(removable: Removable) -> list[float]:
+            return [-removable.levels[level].mean.mean for level in _DECIDING]
+
+        ranked = sorted(self.removables, key=rank)
+        pruners = dict.fromkeys(removable.pruner for removable in self.removables)
+        return {pruner: [each for each in ranked if each.pruner == pruner] for pruner in pruners}
 
     @property
     def order(self) -> list[str]:

@@ -40,8 +40,6 @@ from layerimp.report.words import (
     share_cell,
 )
 
-_DECIDING = (0.95, 0.9, 0.99)
-"""The levels by which scorers are ordered, the most important first."""
 _REMOVABLE = (
     "removable: the largest number of blocks without which the share is retained, by the worst, as it is without each "
     "smaller measured number; mean ± half of its 95 % interval over the repeats; ≥ if none was too many in some repeat"
@@ -183,16 +181,15 @@ def removables(compared: Compared) -> list[Table]:
     """Return how many blocks may be removed, a table per model and pruner, ordered by the middle level."""
     tables = []
     for name, model in compared.models.items():
-        for pruner in dict.fromkeys(pruner for pruner, _ in model.removable):
-            here = {each.label: each for (p, _), each in model.removable.items() if p == pruner}
-            order = sorted(here, key=lambda each: [-here[each].levels[level].mean.mean for level in _DECIDING])
+        for pruner, here in model.by_removable.items():
             columns = [
-                Column(f"{level:.0%} retained", [removable_at(here[each].levels[level]) for each in order])
-                for level in LEVELS
+                Column(f"{level:.0%} retained", [removable_at(each.levels[level]) for each in here]) for level in LEVELS
             ]
-            tried = ", ".join(map(str, sorted({count for each in here.values() for count in each.measured})))
+            tried = ", ".join(map(str, sorted({count for each in here for count in each.measured})))
             title = f"removable blocks of {name} ({pruner}), of {model.num_blocks}; measured without {tried}"
-            tables.append(Table([Column("scorer", order, "left"), *columns], title, notes=[_REMOVABLE]))
+            tables.append(
+                Table([Column("scorer", [each.label for each in here], "left"), *columns], title, notes=[_REMOVABLE])
+            )
     return tables
 
 
