@@ -10,7 +10,7 @@ import typer
 
 import layerimp
 from layerimp.defaults import STARTER, STARTER_TASKS
-from layerimp.pipeline.halves import kept
+from layerimp.pipeline.document_halves import kept
 from layerimp.registry.catalog import registry
 from layerimp.surgery.removal import pruned
 

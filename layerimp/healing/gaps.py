@@ -117,7 +117,7 @@ def _writer(
     parameters = stack.model.named_parameters(remove_duplicate=False)
     if any(parameter is linear.weight for name, parameter in parameters if not name.startswith(prefix)):
         return None, f"{of} shares its last linear map with other parts of the model"
-    norm = out if path != out and is_norm(added) else None
+    norm = out if path != out and has_feature_weight(added) else None
     joined = norm is None and (end := _ending_norm(stack, last)) is not None
     norm = end if joined else norm
     offset = None if norm is None else offset_of(stack.model.get_submodule(norm))
@@ -126,8 +126,8 @@ def _writer(
     return Writer(path, norm, taps[f"{part}_out"].scale, joined, offset or 0.0), ""
 
 
-def is_norm(module: nn.Module) -> bool:
-    """Whether a module is a norm: its only parameters are a weight per feature and possibly a bias."""
+def has_feature_weight(module: nn.Module) -> bool:
+    """Whether the only parameters of a module are a weight per feature and possibly a bias, as those of a norm."""
     weight = getattr(module, "weight", None)
     if not isinstance(weight, torch.Tensor) or weight.ndim != 1 or any(True for _ in module.children()):
         return False
@@ -159,7 +159,7 @@ def _ending_norm(stack: BlockStack, last: Sublayer) -> str | None:
     place = Place(stack, Sublayer.at(last.depth + 1))
     with ExitStack() as hooks:
         for path, module in stack[last.block].named_modules():
-            if is_norm(module):
+            if has_feature_weight(module):
 
                 def take(_module: nn.Module, _args: object, output: object, path: str = path) -> None:
                     outputs[path] = hidden_states(output)

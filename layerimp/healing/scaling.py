@@ -22,7 +22,7 @@ from layerimp.blocks.forward import hidden_states
 from layerimp.blocks.sites import find_taps
 from layerimp.blocks.stream import Place
 from layerimp.errors import ModelError
-from layerimp.healing.gaps import is_norm, offset_of
+from layerimp.healing.gaps import has_feature_weight, offset_of
 from layerimp.healing.parameters import held_by, replace, trying
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class _Call(NamedTuple):
 def _factors(module: nn.Module, call: _Call) -> dict[str, float]:
     """Return the last set of parameters that scale a module's output, with their constants; empty if there is none."""
     parameters = dict(module.named_parameters())
-    if is_norm(module):
+    if has_feature_weight(module):
         offset = offset_of(module)
         return {} if offset is None else dict.fromkeys(parameters, 0.0) | {"weight": offset}
     groups: dict[str, list[str]] = {}

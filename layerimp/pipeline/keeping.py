@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from layerimp.errors import ModelError, NonFiniteError, OptionError, PluginError, SurgeryError
-from layerimp.pipeline.halves import Halves, check_halves, kept
+from layerimp.pipeline.document_halves import DocumentHalves, check_halves, kept
 from layerimp.pipeline.healing import repaired
 from layerimp.pipeline.held_out import HeldOut
 from layerimp.pipeline.pruning import check_room, measure_quality, planner, pruned
@@ -56,7 +56,7 @@ class _Trials:
 
     run: Run
     evaluators: Mapping[str, Evaluator]
-    intact: Halves
+    intact: DocumentHalves
     _pruned: dict[frozenset[Sublayer], PrunedModel] = field(default_factory=dict)
     _known: dict[tuple[frozenset[Sublayer], str], _Trial] = field(default_factory=dict)
 
@@ -86,7 +86,7 @@ class _Trials:
             model = replace(model, beside=healed.model, healing=repaired(healed))
         with model.in_place() as weights:
             name = f"{contender.label}, {counted(len(plan.blocks))} gone"
-            halves = Halves.of(run.evaluation.beside(weights).of(self.evaluators, "quality", name))
+            halves = DocumentHalves.of(run.evaluation.beside(weights).of(self.evaluators, "quality", name))
         searched = kept(self.intact.search, halves.search)
         confirms = kept(self.intact.confirmation, halves.confirmation)
         may_be_chosen = self.keeps(searched) and self.keeps(confirms)
@@ -161,7 +161,7 @@ def prune_to_quality(run: Run) -> StageResults:
     budget = replace(least, count=least.most)
     memory: Memory = {}
     importance = score_blocks(run, memory=memory)
-    trials = _Trials(run, quality, Halves.of(whole))
+    trials = _Trials(run, quality, DocumentHalves.of(whole))
     most: dict[str, tuple[PrunedModel | None, MostBlocks]] = {}
     failed: dict[str, str] = {}
     for label in list(run.selection.specs):

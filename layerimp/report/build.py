@@ -14,7 +14,16 @@ from layerimp.report.results.comparison import Design, ModelResults
 from layerimp.report.results.models import Removal
 from layerimp.report.results.rows import Removable
 from layerimp.report.results.scores import Agreement, Scored, common_steps
-from layerimp.report.retained import FEW, Retained, counting, removable, shares, summed_up, why_nothing, worst_by_repeat
+from layerimp.report.retained import (
+    FEW,
+    RetainedDraws,
+    counting,
+    removable,
+    shares,
+    summed_up,
+    why_nothing,
+    worst_by_repeat,
+)
 from layerimp.report.rows import Left, Measurements, Removed, rows
 from layerimp.report.statistics import (
     by_task,
@@ -107,7 +116,7 @@ def _agreements(scored: Mapping[str, Scored]) -> Iterator[Agreement]:
             yield Agreement(scorers=pair, tau=mean_tau(*(scores[scorer] for scorer in pair)))
 
 
-def _retained(known: Measurements) -> dict[Removed, Retained]:
+def _retained(known: Measurements) -> dict[Removed, RetainedDraws]:
     """Return what is retained, wherever a model of the same pruner and amount was measured."""
     intact = counting(known.intact.values())
     measured = {key[:2] for key, models in known.left.items() if any(each.model.size for each in models)}
@@ -118,7 +127,7 @@ def _retained(known: Measurements) -> dict[Removed, Retained]:
     }
 
 
-def _removal(design: Design, key: Removed, known: Measurements, retained: Retained | None) -> Removal:
+def _removal(design: Design, key: Removed, known: Measurements, retained: RetainedDraws | None) -> Removal:
     pruner, amount, contender = key
     models, where = known.left[key], f" at {amount_name(amount)}" if len(design.amounts) > 1 else ""
     notes = list(collapsed(contender.label + where, [each.model.fidelity for each in models]))
@@ -138,7 +147,7 @@ def _removal(design: Design, key: Removed, known: Measurements, retained: Retain
     )
 
 
-def _removable(left: Left, retained: Mapping[Removed, Retained]) -> Iterator[Removable]:
+def _removable(left: Left, retained: Mapping[Removed, RetainedDraws]) -> Iterator[Removable]:
     """Yield how many blocks may be removed for each contender that was measured at several numbers of blocks."""
     for pruner, contender in dict.fromkeys((pruner, contender) for pruner, _, contender in left):
         curves: dict[int, dict[int, float]] = {}
@@ -181,7 +190,7 @@ def small(metrics: Iterable[Metric]) -> Iterator[str]:
 
 
 def above_the_intact(
-    by_task: Mapping[str, Metric], label: str, tables: Sequence[Mapping[Key, Metric]], retained: Retained
+    by_task: Mapping[str, Metric], label: str, tables: Sequence[Mapping[Key, Metric]], retained: RetainedDraws
 ) -> Iterator[str]:
     """Yield notes on a contender whose models are better than the intact model.
 

@@ -26,7 +26,7 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class Retained:
+class RetainedDraws:
     """What models retain of one intact model.
 
     Attributes:
@@ -147,7 +147,7 @@ def _share(task: str, left: Array, best: Array, strata: Sequence[Stratum] = ()) 
     return Estimate(points, draws, len(best), strata=len(strata) or 1)
 
 
-def summed_up(intact: Mapping[str, Metric], tables: Sequence[Mapping[Key, Metric]]) -> Retained:
+def summed_up(intact: Mapping[str, Metric], tables: Sequence[Mapping[Key, Metric]]) -> RetainedDraws:
     """Return what the models of one scorer retain, by task and on average.
 
     Args:
@@ -168,7 +168,7 @@ def summed_up(intact: Mapping[str, Metric], tables: Sequence[Mapping[Key, Metric
     likelihood, accuracy = _mean(kinds["likelihood"]), _mean(kinds["accuracy"])
     known = [estimate for estimate in (likelihood, accuracy) if estimate is not None]
     whole = len(known) == sum(map(bool, kinds.values()))
-    return Retained(
+    return RetainedDraws(
         tasks, likelihood, accuracy, min(known, key=lambda estimate: estimate.mean) if known and whole else None
     )
 
@@ -204,7 +204,7 @@ def share(estimate: Estimate | None) -> measures.Share | None:
     return None if estimate is None else measures.Share(mean=estimate.mean, stderr=estimate.error)
 
 
-def shares(estimates: Retained) -> measures.Retained:
+def shares(estimates: RetainedDraws) -> measures.Retained:
     """Return what models retain by task and on average."""
     return measures.Retained(
         tasks={task: share(kept) for task, kept in estimates.tasks.items()},
@@ -214,7 +214,7 @@ def shares(estimates: Retained) -> measures.Retained:
     )
 
 
-def worst_by_repeat(retained: Retained) -> list[float] | None:
+def worst_by_repeat(retained: RetainedDraws) -> list[float] | None:
     """Return what the model of each repeat retains, as the lower of its two means; None if not known."""
     if retained.worst is None:
         return None

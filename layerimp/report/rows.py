@@ -18,7 +18,7 @@ from layerimp.report.results.models import Amount, PrunedModel, Size, Target
 from layerimp.report.results.rows import RETAINED, Entry, Row
 from layerimp.report.results.scores import Scored
 from layerimp.report.results.search import QualitySearch
-from layerimp.report.retained import Retained, counting
+from layerimp.report.retained import RetainedDraws, counting
 from layerimp.report.statistics import corrected, interval, measured
 from layerimp.steps import Step, Sublayer, removed_by
 
@@ -83,7 +83,7 @@ class Measurements:
     search: QualitySearch | None = None
 
 
-def rows(design: Design, known: Measurements, retained: Mapping[Removed, Retained]) -> Iterator[Row]:
+def rows(design: Design, known: Measurements, retained: Mapping[Removed, RetainedDraws]) -> Iterator[Row]:
     """Yield the rows of one model: models with equally many blocks removed for one amount stand together.
 
     Args:
@@ -123,7 +123,7 @@ class _Comparison:
     known: Measurements
     place: Place
     models: Mapping[Contender, Sequence[Pruned]]
-    retained: Mapping[str, Retained]
+    retained: Mapping[str, RetainedDraws]
 
     @cached_property
     def _contenders(self) -> dict[str, Contender]:

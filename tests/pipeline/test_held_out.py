@@ -13,7 +13,7 @@ from support.tiny import classifier, tiny
 from layerimp.calibration.sampling import CalibrationSet
 from layerimp.evaluator import unigram
 from layerimp.models.discovery import find_blocks
-from layerimp.pipeline.halves import confirming
+from layerimp.pipeline.document_halves import confirming
 from layerimp.pipeline.held_out import HeldOut
 from layerimp.surgery.removal import prepare
 

@@ -20,7 +20,7 @@ import layerimp
 from layerimp import Evaluator, Metric, PrunePlan, Pruner
 from layerimp.calibration import load_calibration
 from layerimp.errors import NonFiniteError
-from layerimp.pipeline.halves import Halves, kept
+from layerimp.pipeline.document_halves import DocumentHalves, kept
 from layerimp.pipeline.prepare import prepare
 from layerimp.pipeline.pruning import prune_by_amount
 from layerimp.pipeline.run import Run as Started
@@ -384,9 +384,9 @@ def test_on_the_starter_the_number_holds_and_one_more_does_not_as_exhaustive_eva
     for count in range(1, 12):
         prepared = prepare("run", make_recipe({**asked, "count": count}), Permissions(), SILENT)
         stages = prune_by_amount(Started.of(prepared, None))
-        intact = Halves.of(stages.metrics)
+        intact = DocumentHalves.of(stages.metrics)
         for name in names:
-            parts = Halves.of(stages.models[name].metrics)
+            parts = DocumentHalves.of(stages.models[name].metrics)
             retained = kept(intact.search, parts.search), kept(intact.confirmation, parts.confirmation)
             assert retained[0] is not None
             assert retained[1] is not None

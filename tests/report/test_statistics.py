@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from layerimp.metric import Metric, Stratum
-from layerimp.pipeline.halves import Halves
+from layerimp.pipeline.document_halves import DocumentHalves
 from layerimp.report.results.measures import Interval
 from layerimp.report.statistics import flips, flips_by_task, interval, mean_tau, self_tau, stability, tau
 
@@ -151,7 +151,7 @@ def test_flips_by_task_are_those_of_metrics_that_all_models_have() -> None:
 
 
 def test_the_halves_of_a_search_keep_their_answers() -> None:
-    before, after = Halves.of([INTACT]), Halves.of([MODEL])
+    before, after = DocumentHalves.of([INTACT]), DocumentHalves.of([MODEL])
     parts = [
         flips(ours, [theirs])
         for half in ("search", "confirmation")

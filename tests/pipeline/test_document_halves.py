@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from layerimp.errors import TaskError
 from layerimp.evaluator import Likelihood, Metric, Stratum
-from layerimp.pipeline.halves import Halves, check_halves, confirming, kept
+from layerimp.pipeline.document_halves import DocumentHalves, check_halves, confirming, kept
 from layerimp.report.statistics import at_floor, parts_at_floor
 
 modest = settings(derandomize=True, max_examples=50, deadline=None, database=None)
@@ -35,7 +35,7 @@ def perplexity(*totals: float, hashes: tuple[int, ...] | None = HASHES) -> Metri
 def test_halves_are_disjoint_whole_and_stable(hashes: list[int], first: int) -> None:
     values = tuple(float(n) for n in range(len(hashes)))
     metric = Metric("t", "m", statistics.mean(values), documents=values, hashes=tuple(hashes))
-    parts = Halves.of([metric])
+    parts = DocumentHalves.of([metric])
     (search,), (confirmation,) = parts.search, parts.confirmation
     assert search.documents is not None
     assert confirmation.documents is not None
@@ -53,7 +53,9 @@ def test_documents_without_hashes_are_parted_by_number_and_not_in_turn() -> None
 
 
 def test_each_half_is_measured_by_itself() -> None:
-    halves = Halves.of([accuracy(1, 0, 1, 1, 0, 1), perplexity(-2, -3, -5, -5, -6, -7), Metric("c", "bleu", 20.0)])
+    halves = DocumentHalves.of(
+        [accuracy(1, 0, 1, 1, 0, 1), perplexity(-2, -3, -5, -5, -6, -7), Metric("c", "bleu", 20.0)]
+    )
     search, confirmation = halves.search, halves.confirmation
     assert [metric.name for metric in search] == [metric.name for metric in confirmation] == ["acc", "ppl"]
     assert search[0].documents == (1, 1, 0)
@@ -69,8 +71,8 @@ def test_each_half_is_measured_by_itself() -> None:
 
 
 def test_what_is_kept_is_the_lower_mean_of_a_half() -> None:
-    intact = Halves.of([accuracy(1, 1, 1, 1, 1, 1), perplexity(-2, -3, -4, -5, -6, -7)])
-    pruned = Halves.of([accuracy(1, 1, 1, 1, 0, 1), perplexity(-3, -3, -6, -5, -7, -7)])
+    intact = DocumentHalves.of([accuracy(1, 1, 1, 1, 1, 1), perplexity(-2, -3, -4, -5, -6, -7)])
+    pruned = DocumentHalves.of([accuracy(1, 1, 1, 1, 0, 1), perplexity(-3, -3, -6, -5, -7, -7)])
     # Of the search half (2/3 - 1/4) / (1 - 1/4) is right; (38 - 16) / (38 - 12) of the information is left.
     searched, confirmed = kept(intact.search, pruned.search), kept(intact.confirmation, pruned.confirmation)
     assert searched
@@ -115,7 +117,7 @@ def test_the_documents_of_an_average_are_halved_within_each_task() -> None:
         strata=tuple(Stratum(n, 1 / 3) for n in sizes.values()),
         members=tuple(sizes),
     )
-    halves = Halves.of([average, *tasks.values()])
+    halves = DocumentHalves.of([average, *tasks.values()])
     for half in (halves.search, halves.confirmation):
         mean, *own = half
         assert [stratum.documents for stratum in mean.strata] == [len(task.documents or ()) for task in own]
@@ -142,6 +144,6 @@ def test_both_halves_count_what_the_model_knows_by_all_documents() -> None:
     hashes = (*range(120), *range(0, 120, 2), *range(1, 120, 2))
     strata = (Stratum(120, 0.5, "known", 0.25), Stratum(120, 0.5, "lucky", 0.5))
     metric = Metric("mean", "acc", 0.58, floor=0.375, documents=known + lucky, hashes=hashes, strata=strata)
-    halves = Halves.of([metric])
+    halves = DocumentHalves.of([metric])
     assert not at_floor(halves.search[0].parts[1])
     assert [parts_at_floor(half) for (half,) in (halves.search, halves.confirmation)] == [["lucky"]] * 2

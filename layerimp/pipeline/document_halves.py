@@ -22,7 +22,7 @@ LEAST = 2
 
 
 @dataclass(frozen=True)
-class Halves:
+class DocumentHalves:
     """The metrics of one model on the two halves.
 
     Attributes:
@@ -34,7 +34,7 @@ class Halves:
     confirmation: Sequence[Metric]
 
     @classmethod
-    def of(cls, metrics: Iterable[Metric]) -> Halves:
+    def of(cls, metrics: Iterable[Metric]) -> DocumentHalves:
         """Divide metrics into halves, without metrics that are not known document by document."""
         known = [metric for metric in metrics if splits(metric)]
         even = averaged(known)
