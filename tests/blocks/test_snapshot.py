@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 import zoo
+from support.heard import Heard
 
 from layerimp.blocks.modalities import IMAGE, made_up
 from layerimp.blocks.snapshot import leaving_no_trace
 from layerimp.models.discovery import find_blocks
-
-
-class Heard:
-    stage = staticmethod(lambda *_args, **_kwargs: nullcontext())
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def test_the_hooks_by_which_transformers_captures_outputs_stay() -> None:
@@ -30,10 +20,10 @@ def test_the_hooks_by_which_transformers_captures_outputs_stay() -> None:
     assert inputs is not None
     heard, layer = Heard(), model.model.vision_tower.encoder.layers[0]
     hook = torch.nn.Module.register_forward_hook
-    with leaving_no_trace(model, heard, "the code"):  # type: ignore[arg-type]
+    with leaving_no_trace(model, heard, "the code"):
         first = model(**inputs).logits
     assert not heard.lines
-    with leaving_no_trace(model, heard, "the code"):  # type: ignore[arg-type]
+    with leaving_no_trace(model, heard, "the code"):
         hook(layer, lambda *_: None)
     assert heard.lines == ["the code left a hook on model.vision_tower.encoder.layers.0 behind; taken away"]
     assert torch.equal(model(**inputs).logits, first)

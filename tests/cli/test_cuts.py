@@ -18,9 +18,8 @@ STEPS = [0, "0/1", 1, "1/2", 2, "2/3", 3]
 
 
 @pytest.fixture
-def scoring(model_dir: Path, calibration_file: Path) -> list[object]:
-    where = ["--model", model_dir, "--calibration", calibration_file]
-    return [*where, "--samples", 8, "--max-length", 16, "--scorer", "block-influence"]
+def scoring(scoring: list[object]) -> list[object]:
+    return [*scoring, "--scorer", "block-influence"]
 
 
 @pytest.mark.parametrize("pruner", ["lowest", "greedy", pytest.param("window", marks=pytest.mark.slow)])

@@ -271,7 +271,6 @@ def test_another_teacher_is_refused(
     ("options", "said"),
     [
         (("--healer", "linea"), "unknown healer 'linea'. Did you mean 'linear'?"),
-        (("--set", "linear.ridge=1"), "unknown option 'ridge' of healer 'linear'"),
         (("--set", "rescale.shares=[1]"), "there is only the healer 'linear' here"),
         (("--set", "ridges"), "--set takes LABEL.OPTION=VALUE, such as linear.ridges=[0.1]"),
         (("--removed", "one"), "--removed takes blocks and seams such as 5,8-10,17/18, got 'one'"),

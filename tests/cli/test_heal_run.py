@@ -126,7 +126,6 @@ def test_a_healer_that_fails_leaves_the_rest(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--heal", "linea"), "unknown healer 'linea'. Did you mean 'linear'?"),
         (("--heal", "linear", "--heal", "linear"), "give it a label: --heal LABEL=linear"),
         (("--heal", "a+b=linear"), "'a+b' cannot be a label"),
         (("--heal", "linear", "--set", "linear.ridge=1"), "unknown option 'ridge' of healer 'linear'"),

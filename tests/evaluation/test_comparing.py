@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from support.broken_comparers import Agreement, Bare
+from support.heard import Heard
 
 import layerimp
 from layerimp.calibration.sampling import CalibrationSet
@@ -19,17 +20,6 @@ from layerimp.registry.catalog import registry
 from layerimp.testing import batch, tiny_model, tiny_tokenizer
 
 TEXT = CalibrationSet(tuple(map(tuple, batch(3, 12)["input_ids"].tolist())), 2, "a text")
-
-
-class Heard:
-    """Notes what is reported."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.stage = SILENT.stage
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 class Twice(Agreement):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.heard import Heard
 from support.mood import Run
 from support.tiny import tiny
 
@@ -16,19 +17,8 @@ from layerimp.evaluation import cost
 from layerimp.evaluation.cost import head_share, reading_seconds, timed
 from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluator import Reading
-from layerimp.progress import Silent
 
 READING = Reading(documents=10, rows=40, tokens=8000, predicted=8000)
-
-
-class Notes(Silent):
-    """Keeps what is noted."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 class Reader(Evaluator):
@@ -77,7 +67,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def announced(evaluator: Evaluator, others: int = 0, **more: Any) -> list[str]:
     """What is said before an evaluation; then evaluate."""
-    model, notes = tiny("llama"), Notes()
+    model, notes = tiny("llama"), Heard()
     evaluation = Evaluation(model, None, notes)  # type: ignore[arg-type]
     evaluation.announce({"reader": evaluator}, layerimp.find_blocks(model), others, **more)
     assert not evaluation.failed

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from support.broken_comparers import Agreement
+from support.heard import Heard
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig
 
 import layerimp
@@ -31,17 +32,6 @@ from layerimp.report.tables.fidelity_figures import continued
 from layerimp.report.words import number
 
 FEW = {"fidelity": {"options": {"prompts": 3, "new_tokens": 8, "rows": 4}}}
-
-
-class Heard:
-    """Notes what is reported."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.stage = SILENT.stage
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture

@@ -29,9 +29,8 @@ from layerimp.testing import tiny_tokenizer
 
 
 @pytest.fixture
-def scoring(model_dir: Path, calibration_file: Path) -> list[object]:
-    where = ["--model", model_dir, "--calibration", calibration_file]
-    return [*where, "--samples", 8, "--max-length", 16, "--scorer", "block-influence"]
+def scoring(scoring: list[object]) -> list[object]:
+    return [*scoring, "--scorer", "block-influence"]
 
 
 @pytest.fixture

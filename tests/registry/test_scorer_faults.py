@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from layerimp_step import Step
+from support.broken_scorers import Hooking
 from support.by_label import by_label
 from support.fake_plugins import Install, Plug
 from support.mood import Run
@@ -18,7 +19,7 @@ from layerimp import Importance, Scorer
 from layerimp.errors import PluginError
 from layerimp.registry.catalog import registry
 from layerimp.scoring.engine import measure
-from layerimp.sweep import Backward, Forward
+from layerimp.sweep import Backward
 from layerimp.sweep.cache import BlockCache
 from layerimp.testing import batch, padded_batch, tiny_model
 
@@ -174,16 +175,8 @@ def test_what_the_model_does_is_not_a_scorers_fault(plugged: Plug, install: Inst
         layerimp.score(model, TEXT[:1], ["bad", "block-influence"])
 
 
-class LeavingHook(Forward):
-    """Leaves a hook on a block."""
-
-    def drive(self, stack: Any, *args: Any, **kwargs: Any) -> None:
-        stack[0].register_forward_hook(lambda *_: None)
-        super().drive(stack, *args, **kwargs)
-
-
 def test_what_a_sweep_leaves_behind_is_taken_away(plugged: Plug, install: Install) -> None:
-    plugged(install("bad", layerimp_scorers=lambda: [type("Bad", (Step,), {"name": "bad", "sweep": LeavingHook()})]))
+    plugged(install("bad", layerimp_scorers=lambda: [type("Bad", (Step,), {"name": "bad", "sweep": Hooking()})]))
     model = tiny_model()
     before = layerimp.score(model, TEXT, ["block-influence"])
     layerimp.score(model, TEXT, ["bad"])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-import pytest
-from support.made_up_grids import downloads, found_of, part, pictures, words
+from support.made_up_grids import downloads, part, pictures, words
 
 from layerimp.fidelity.record import Fidelity, Generation, Sample
 from layerimp.recipe import ComponentSpec
@@ -23,16 +22,6 @@ SECTIONS = (
     "Stability",
 )
 SECTIONS += ("Cost", "Removed blocks", "Differences", "How this was made", "Data")
-
-
-@pytest.fixture(scope="module")
-def grid() -> Results:
-    return found_of(models=("tiny", "other"), fails="by lrp")
-
-
-@pytest.fixture(scope="module")
-def document(grid: Results) -> str:
-    return page(grid)
 
 
 def test_each_model_has_every_section_in_order(document: str) -> None:

@@ -13,17 +13,6 @@ from support.made_up_grids import found_of, pictures
 from layerimp.report.document import Results
 from layerimp.report.page import page
 
-
-@pytest.fixture(scope="module")
-def grid() -> Results:
-    return found_of(models=("tiny", "other"), fails="by lrp")
-
-
-@pytest.fixture(scope="module")
-def document(grid: Results) -> str:
-    return page(grid)
-
-
 SCHEMES = ("light", "dark")
 SHOWN = "[...document.querySelectorAll('figure svg')].filter(s => s.checkVisibility())"
 SCROLLS = """[...document.querySelectorAll('body, body *')].filter(e => {

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from support.recipes import make_recipe
-from support.reports import MadeUpRun, repaired
+from support.reports import MadeUpRun, measured, repaired
 
 from layerimp.calibration.sampling import Calibration
 from layerimp.evaluator import Metric
@@ -29,11 +29,6 @@ from layerimp.steps import Step
 
 BLOCKS = 6
 PLANS: dict[str, list[Step]] = {"avss": [2, 3], "gbis": [4, 1], "random": [1, 5], "depth": [4, 3]}
-
-
-def measured(right: int) -> list[Metric]:
-    documents = (1.0,) * right + (0.0,) * (200 - right)
-    return [Metric("mood", "acc", right / 200, 0.02, floor=0.5, documents=documents)]
 
 
 def plan(blocks: Sequence[Step]) -> PrunePlan:

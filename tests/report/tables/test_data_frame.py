@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from support.grids import Arithmetic, drive
 from support.recipes import make_recipe
-from support.reports import MadeUpRun, repaired
+from support.reports import MadeUpRun, measured, repaired
 
 from layerimp import Importance, PrunePlan
 from layerimp.bench.results import grid_results
@@ -26,11 +26,6 @@ from layerimp.report.words import ranges
 
 def words(html: str) -> str:
     return " ".join(re.sub(r"<[^>]*>", " ", html).split())
-
-
-def measured(right: int) -> list[Metric]:
-    documents = (1.0,) * right + (0.0,) * (200 - right)
-    return [Metric("mood", "acc", right / 200, 0.02, floor=0.5, documents=documents)]
 
 
 def report(**parts: Any) -> MadeUpRun:
