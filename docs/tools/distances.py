@@ -1,4 +1,4 @@
-"""The table of how far pruned and rounded models are from the intact ones, from the results of a benchmark.
+"""The tables of how far pruned and rounded models are from the intact ones, from the results of a benchmark.
 
 The results are those of `benchmarks/fidelity_table.py`, and lie in `benchmarks/results/fidelity.jsonl`.
 """
@@ -6,6 +6,7 @@ The results are those of `benchmarks/fidelity_table.py`, and lie in `benchmarks/
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pages
@@ -23,6 +24,8 @@ SHOWN = {
     **{name: figure for name, figure in FIGURES.items() if name != "divergence" and "images" not in name},
 }
 """The figures of the table; none of its models reads images."""
+FEW = {name: FIGURES[name] for name in ("divergence", "agreement", "copying")}
+"""Those of the table of rounded weights."""
 
 
 def results() -> list[dict[str, Any]]:
@@ -34,15 +37,40 @@ def table() -> tuple[list[str], list[list[str]]]:
     """Return the heads of the table, and its rows: the intact model's numbers, then each other model's."""
     head, rows = ["model", "without", *SHOWN], []
     for line in results():
-        measured = [Fidelity.model_validate(row["fidelity"]) for row in line["rows"]]
-        name = NAMES.get(line["model"], line["model"])
-        rows.append([name, "", *(_shown(figure.intact(measured[0]), figure) for figure in SHOWN.values())])
-        for row, fidelity in zip(line["rows"], measured, strict=True):
+        intact = Fidelity.model_validate(line["rows"][0]["fidelity"])
+        rows.append([_name(line), "", *(_shown(figure, figure.intact(intact)) for figure in SHOWN.values())])
+        for row in line["rows"]:
             removed = f"{row['removed']} of {line['blocks']}" if row["removed"] else ""
-            without = ", ".join(filter(None, (removed, row["by"])))
-            rows.append(["", without, *(_shown(figure.of(fidelity), figure) for figure in SHOWN.values())])
+            rows.append(["", ", ".join(filter(None, (removed, row["by"]))), *_measured(row, SHOWN.values())])
     return head, rows
 
 
-def _shown(value: float | None, figure: Any) -> str:
+def rounded() -> tuple[list[str], list[list[str]]]:
+    """Return the heads of the table of rounding weights beside removing blocks, and two rows for each model.
+
+    They are those of its rounded weights, and of the fewest blocks.
+    """
+    head, rows = ["model", "instead of the intact model", *FEW], []
+    for line in results():
+        int8 = next(row for row in line["rows"] if not row["removed"])
+        pruned = min(line["rows"], key=lambda row: (-row["removed"], row["fidelity"]["divergence"]["mean"]))
+        healer = pruned["by"].partition("+")[2]
+        left = f"{line['blocks'] - pruned['removed']} of {line['blocks']} blocks"
+        left += f", healed by {healer}" if healer else ""
+        rows.append([_name(line), int8["by"], *_measured(int8, FEW.values())])
+        rows.append(["", left, *_measured(pruned, FEW.values())])
+    return head, rows
+
+
+def _name(line: dict[str, Any]) -> str:
+    return str(NAMES.get(line["model"], line["model"]))
+
+
+def _measured(row: dict[str, Any], figures: Iterable[Figure]) -> list[str]:
+    """Show figures of a model that was measured."""
+    fidelity = Fidelity.model_validate(row["fidelity"])
+    return [_shown(figure, figure.of(fidelity)) for figure in figures]
+
+
+def _shown(figure: Figure, value: float | None) -> str:
     return "" if value is None else str(figure.show(value))

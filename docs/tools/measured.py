@@ -72,9 +72,9 @@ def _distances() -> str:
 
 def _rounded() -> str:
     """The table of rounded weights beside removed blocks."""
-    import rounded
+    import distances
 
-    return table(*rounded.table())
+    return table(*distances.rounded())
 
 
 def _shrunk(what: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import distances
-import rounded
 
 
 def test_every_model_that_was_measured_has_its_row() -> None:
@@ -76,7 +75,7 @@ def test_the_median_of_the_classifier_falls_while_mean_and_tail_rise() -> None:
 
 
 def test_rounded_weights_stand_beside_the_nearer_of_two_pruned_models() -> None:
-    _, rows = rounded.table()
+    _, rows = distances.rounded()
     assert [row[1] for row in rows if row[0] == ""] == [
         "9 of 12 blocks, healed by linear",
         "4 of 6 blocks",

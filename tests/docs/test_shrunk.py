@@ -9,9 +9,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import distances
 import pages
 import pytest
-import rounded
 import shrunk
 from shrunk_figures import of_fidelity, of_report
 
@@ -273,8 +273,8 @@ def test_the_short_table_stands_between_its_marks() -> None:
 
 
 def test_rounded_weights_stand_beside_the_fewest_blocks() -> None:
-    head, rows = rounded.table()
-    lines = [json.loads(line) for line in rounded.distances.DATA.read_text("utf-8").splitlines()]
+    head, rows = distances.rounded()
+    lines = distances.results()
     assert len(rows) == 2 * len(lines)
     for line, first, second in zip(lines, rows[::2], rows[1::2], strict=True):
         (int8,) = (row for row in line["rows"] if row["by"] == "int8 weights")
