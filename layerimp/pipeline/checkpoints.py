@@ -17,7 +17,7 @@ from layerimp.report.card import model_card
 from layerimp.steps import simplest
 
 if TYPE_CHECKING:
-    from layerimp.pipeline.run import PrunedModel, Run
+    from layerimp.pipeline.run import CutModel, Run
     from layerimp.pruner import PrunePlan
     from layerimp.report.document import Results
     from layerimp.report.results.models import Removal
@@ -29,7 +29,7 @@ def checkpoint_path(label: str) -> Path:
     return Path("checkpoints") / label
 
 
-def write_checkpoints(run: Run, models: Mapping[str, PrunedModel]) -> Mapping[str, PrunedModel]:
+def write_checkpoints(run: Run, models: Mapping[str, CutModel]) -> Mapping[str, CutModel]:
     """Write the weights of a run's pruned models, if the run writes an output; those of baselines are left out.
 
     Returns:
@@ -54,7 +54,7 @@ def check_unread(run: Run) -> None:
             offloaded_blocks(run.loaded.stack).refuse_non_finite_rest()
 
 
-def write_checkpoint(run: Run, model: PrunedModel, place: Path) -> PrunedModel:
+def write_checkpoint(run: Run, model: CutModel, place: Path) -> CutModel:
     """Write the weights of a pruned model to an existing place in the output directory, and return it with that."""
     assert run.stage is not None
     directory = run.stage / place
@@ -65,7 +65,7 @@ def write_checkpoint(run: Run, model: PrunedModel, place: Path) -> PrunedModel:
     return replace(model, checkpoint=place)
 
 
-def _save(run: Run, model: PrunedModel, directory: Path, what: str) -> None:
+def _save(run: Run, model: CutModel, directory: Path, what: str) -> None:
     """Write the checkpoint of a model in memory."""
     with model.in_place() as weights, run.progress.stage(what):
         write(

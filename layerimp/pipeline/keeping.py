@@ -13,7 +13,7 @@ from layerimp.pipeline.healing import repaired
 from layerimp.pipeline.held_out import HeldOut
 from layerimp.pipeline.pruning import check_room, measure_quality, planner, pruned
 from layerimp.pipeline.resolve import budget_of
-from layerimp.pipeline.run import PrunedModel, StageResults
+from layerimp.pipeline.run import CutModel, StageResults
 from layerimp.pipeline.scores import Memory, score_blocks
 from layerimp.pruner import Budget, PrunePlan, counted
 from layerimp.recipe import check_label
@@ -41,7 +41,7 @@ class _Trial:
 
     searched: Estimate | None = None
     confirmed: Estimate | None = None
-    model: PrunedModel | None = None
+    model: CutModel | None = None
 
 
 @dataclass
@@ -57,7 +57,7 @@ class _Trials:
     run: Run
     evaluators: Mapping[str, Evaluator]
     intact: DocumentHalves
-    _pruned: dict[frozenset[Sublayer], PrunedModel] = field(default_factory=dict)
+    _pruned: dict[frozenset[Sublayer], CutModel] = field(default_factory=dict)
     _known: dict[tuple[frozenset[Sublayer], str], _Trial] = field(default_factory=dict)
 
     def keeps(self, share: Estimate | None) -> bool:
@@ -94,7 +94,7 @@ class _Trials:
 
     def most(
         self, plan_of: Callable[[int], PrunePlan], contender: Contender, span: tuple[int, int], *, nested: bool
-    ) -> tuple[PrunedModel | None, MostBlocks]:
+    ) -> tuple[CutModel | None, MostBlocks]:
         """Find the model with the largest number of blocks that may be removed; None if none may.
 
         Args:
@@ -162,7 +162,7 @@ def prune_to_quality(run: Run) -> StageResults:
     memory: Memory = {}
     importance = score_blocks(run, memory=memory)
     trials = _Trials(run, quality, DocumentHalves.of(whole))
-    most: dict[str, tuple[PrunedModel | None, MostBlocks]] = {}
+    most: dict[str, tuple[CutModel | None, MostBlocks]] = {}
     failed: dict[str, str] = {}
     for label in list(run.selection.specs):
         with run.selection.excusing(label):
@@ -209,7 +209,7 @@ def _order(removable: Mapping[str, MostBlocks]) -> list[str]:
 
 def _by_scorer(
     trials: _Trials, label: str, make: Callable[[Budget], PrunePlan], budget: Budget
-) -> tuple[dict[str, tuple[PrunedModel | None, MostBlocks]], dict[str, str]]:
+) -> tuple[dict[str, tuple[CutModel | None, MostBlocks]], dict[str, str]]:
     """Find how many blocks may be removed by one scorer's choice, unhealed and with each healer, by label.
 
     Returns:
@@ -218,7 +218,7 @@ def _by_scorer(
     run = trials.run
     least = max(1, len(budget.forced))
     plan_of, longest = _plans(make, budget, least, nested=run.pruner.nested)
-    most: dict[str, tuple[PrunedModel | None, MostBlocks]] = {}
+    most: dict[str, tuple[CutModel | None, MostBlocks]] = {}
     failed: dict[str, str] = {}
     for name, contender in contenders([label], run.healers).items():
         try:

@@ -18,7 +18,7 @@ from layerimp.pipeline.blocks_for_size import Goal
 from layerimp.pipeline.file_pruning import kept_tensors
 from layerimp.pipeline.healing import repaired
 from layerimp.pipeline.resolve import budget_of, check_plans, model_anywhere
-from layerimp.pipeline.run import PrunedModel, StageResults
+from layerimp.pipeline.run import CutModel, StageResults
 from layerimp.pipeline.scores import Memory, Rescoring, score_blocks
 from layerimp.pruner import Budget, PrunePlan
 from layerimp.registry.attribution import attributing
@@ -100,7 +100,7 @@ def planner(run: Run, label: str, first: Importance, memory: Memory) -> Callable
     return plan
 
 
-def prepare_removals(run: Run, choice: Choice) -> dict[str, PrunedModel]:
+def prepare_removals(run: Run, choice: Choice) -> dict[str, CutModel]:
     """Prepare each plan's removal, and apply it once, so that a removal that fails does so before any long work.
 
     Plans that remove the same share one removal. Scorers whose plan cannot be carried out leave the selection.
@@ -115,8 +115,8 @@ def prepare_removals(run: Run, choice: Choice) -> dict[str, PrunedModel]:
         SurgeryError: blocks cannot be removed exactly.
         OutputError: there is not enough disk space for the checkpoints, or not enough memory to load one back.
     """
-    models: dict[str, PrunedModel] = {}
-    first: dict[frozenset[Sublayer], PrunedModel] = {}
+    models: dict[str, CutModel] = {}
+    first: dict[frozenset[Sublayer], CutModel] = {}
     check_plans(choice.plans, len(run.loaded.stack))
     for label, plan in choice.plans.items():
         with run.selection.excusing(label):
@@ -133,15 +133,15 @@ def prepare_removals(run: Run, choice: Choice) -> dict[str, PrunedModel]:
     return models
 
 
-def pruned(stack: BlockStack, plan: PrunePlan, contender: Contender) -> PrunedModel:
+def pruned(stack: BlockStack, plan: PrunePlan, contender: Contender) -> CutModel:
     """Prepare a plan's removal; what is left of an offloaded model exists beside it, on the meta device."""
     removal = prepare(stack, plan.blocks)
     if stack.offloaded:
         kept_tensors(stack, removal)  # refuses what cannot be cut in files
         beside = shapes_only(stack.model, removal.shortened.config if removal.shortened else None)
-        return PrunedModel(contender, plan, Size.of(find_blocks(beside)), removal, beside)
+        return CutModel(contender, plan, Size.of(find_blocks(beside)), removal, beside)
     with removal.applied():
-        return PrunedModel(contender, plan, Size.of(stack), removal)
+        return CutModel(contender, plan, Size.of(stack), removal)
 
 
 def check_room(run: Run, need: int) -> None:
@@ -170,9 +170,9 @@ def prune_by_amount(run: Run) -> StageResults:
     return StageResults(choice.importance, models | measure_quality(run, healed), metrics, failed=failed)
 
 
-def measure_quality(run: Run, models: Mapping[str, PrunedModel]) -> dict[str, PrunedModel]:
+def measure_quality(run: Run, models: Mapping[str, CutModel]) -> dict[str, CutModel]:
     """Measure the quality of pruned models, by label; equal models are measured once."""
-    measured: dict[str, PrunedModel] = {}
+    measured: dict[str, CutModel] = {}
     first: dict[tuple[frozenset[Sublayer], str], str] = {}
     for label, model in models.items():
         same = first.setdefault(model.key, label)
@@ -193,7 +193,7 @@ def measure_costs(run: Run, stages: StageResults) -> StageResults:
     return replace(stages, models=models, footprint=intact)
 
 
-def measure_fidelity(run: Run, models: Mapping[str, PrunedModel]) -> Mapping[str, PrunedModel]:
+def measure_fidelity(run: Run, models: Mapping[str, CutModel]) -> Mapping[str, CutModel]:
     """Measure how far pruned models are from the intact one, by label; equal models are measured once."""
     if (comparer := comparer_of(run.evaluators)) is None or run.reserved is None:
         return models
@@ -208,19 +208,19 @@ def measure_fidelity(run: Run, models: Mapping[str, PrunedModel]) -> Mapping[str
     return {label: replace(model, fidelity=known[model.key]) for label, model in models.items()}
 
 
-def _metrics(run: Run, label: str, model: PrunedModel, kind: str) -> list[Metric]:
+def _metrics(run: Run, label: str, model: CutModel, kind: str) -> list[Metric]:
     """Run the evaluators of a kind on a pruned model."""
     with model.in_place() as weights:
         return run.evaluation.beside(weights).of(run.evaluators, kind, label)
 
 
-def heal_pruned(run: Run, models: Mapping[str, PrunedModel]) -> tuple[dict[str, PrunedModel], dict[str, str]]:
+def heal_pruned(run: Run, models: Mapping[str, CutModel]) -> tuple[dict[str, CutModel], dict[str, str]]:
     """Let every healer repair every pruned model. Plans that remove the same blocks share a healed model.
 
     Returns:
         The healed models, and for each model that could not be healed, the reason; both by label, `SCORER+HEALER`.
     """
-    healed: dict[str, PrunedModel] = {}
+    healed: dict[str, CutModel] = {}
     failed: dict[str, str] = {}
     first: dict[tuple[frozenset[Sublayer], str], str] = {}
     for (scorer, model), healer in product(models.items(), run.healers):

@@ -184,7 +184,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class PrunedModel:
+class CutModel:
     """A pruned model of a run.
 
     Attributes:
@@ -249,7 +249,7 @@ class StageResults:
     """
 
     importance: Mapping[str, Importance] = field(default_factory=dict)
-    models: Mapping[str, PrunedModel] = field(default_factory=dict)
+    models: Mapping[str, CutModel] = field(default_factory=dict)
     metrics: Sequence[Metric] = ()
     footprint: Sequence[Metric] = ()
     search: QualitySearch | None = None

@@ -21,7 +21,7 @@ from layerimp.pipeline.prepare import config_of, obstacle_to_healing, prepare
 from layerimp.pipeline.pruning import Choice, choose, prepare_removals
 from layerimp.pipeline.reporting import results_of
 from layerimp.pipeline.resolve import named_plan
-from layerimp.pipeline.run import PrunedModel, Run, StageResults
+from layerimp.pipeline.run import CutModel, Run, StageResults
 from layerimp.pipeline.shrink_measured import measured
 from layerimp.pipeline.shrink_recipe import completed, shipped_text, trains, with_training
 from layerimp.pipeline.shrink_state import State
@@ -242,7 +242,7 @@ def _chosen(run: Run) -> Choice:
     return replace(choice, plans={label: choice.plans[label]}, importance={label: choice.importance[label]})
 
 
-def _with_stages(model: PrunedModel, stages: Sequence[HealingStage]) -> PrunedModel:
+def _with_stages(model: CutModel, stages: Sequence[HealingStage]) -> CutModel:
     """Return a model with what its stages of healing did together; as it was if none was kept."""
     kept = [stage.healing for stage in stages if stage.kept and stage.healing is not None]
     if not kept:

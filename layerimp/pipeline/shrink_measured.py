@@ -18,7 +18,7 @@ from layerimp.pipeline.shrunk import CACHE
 if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
     from layerimp.evaluation.speed import Speed
-    from layerimp.pipeline.run import PrunedModel, Run
+    from layerimp.pipeline.run import CutModel, Run
     from layerimp.report.results.models import Size
 
 
@@ -37,7 +37,7 @@ class Measured:
     speeds: Mapping[str, Mapping[str, Speed]]
 
 
-def measured(run: Run, model: PrunedModel) -> tuple[PrunedModel, Measured]:
+def measured(run: Run, model: CutModel) -> tuple[CutModel, Measured]:
     """Measure both models; return the smaller one with its figures, and what was measured besides."""
     label, evaluators = model.contender.label, run.evaluators
     run.evaluation.announce(evaluators, run.loaded.stack, 1)

@@ -22,7 +22,7 @@ from layerimp.report.results.shrunk import BothSpeeds, ShrinkReport, TaskRetaine
 if TYPE_CHECKING:
     from layerimp.evaluation.speed import Speed
     from layerimp.fidelity.record import Fidelity, Sample
-    from layerimp.pipeline.run import PrunedModel, Run
+    from layerimp.pipeline.run import CutModel, Run
     from layerimp.report.document import Results
     from layerimp.report.results.measures import Retained
     from layerimp.report.results.shrunk import HealingStage
@@ -44,7 +44,7 @@ class Made:
         minutes: How long each part took.
     """
 
-    model: PrunedModel
+    model: CutModel
     stages: Sequence[HealingStage]
     speeds: Mapping[str, Mapping[str, Speed]]
     minutes: Mapping[str, float]

@@ -10,18 +10,18 @@ from support.tiny import tiny
 
 import layerimp
 from layerimp import PrunePlan
-from layerimp.pipeline.run import PrunedModel, Run, StageResults
+from layerimp.pipeline.run import CutModel, Run, StageResults
 from layerimp.report.results.contenders import Contender
 from layerimp.report.results.models import Size
 from layerimp.steps import Step
 from layerimp.surgery.removal import prepare
 
 
-def pruned(steps: list[Step], healer: str = "") -> PrunedModel:
+def pruned(steps: list[Step], healer: str = "") -> CutModel:
     """A pruned model of six blocks."""
     removal = prepare(layerimp.find_blocks(tiny("llama", num_hidden_layers=6)), steps)
     plan, size = PrunePlan(num_blocks=6, blocks=steps), Size(blocks=6, parameters=1, bytes=1)
-    return PrunedModel(Contender("avss", healer), plan, size, removal)
+    return CutModel(Contender("avss", healer), plan, size, removal)
 
 
 def test_equal_removals_are_one_model() -> None:
@@ -38,11 +38,11 @@ def test_a_model_is_in_place_for_as_long_as_it_is_used() -> None:
         assert len(layerimp.find_blocks(shorter)) == 4
     assert len(layerimp.find_blocks(intact)) == 6
     other: Any = object()
-    with PrunedModel(model.contender, model.plan, model.size, model.removal, other).in_place() as beside:
+    with CutModel(model.contender, model.plan, model.size, model.removal, other).in_place() as beside:
         assert beside is other
 
 
-@pytest.mark.parametrize("cls", [Run, PrunedModel, StageResults])
+@pytest.mark.parametrize("cls", [Run, CutModel, StageResults])
 def test_nothing_is_filled_in_from_afar(cls: type) -> None:
     names = cls.__dataclass_fields__  # type: ignore[attr-defined]
     made = object.__new__(cls)

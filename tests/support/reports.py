@@ -16,7 +16,7 @@ from layerimp.evaluator import Metric
 from layerimp.fidelity import Fidelity
 from layerimp.pipeline.output import write_output
 from layerimp.pipeline.reporting import recorded, results_of
-from layerimp.pipeline.run import PrunedModel, Run, StageResults
+from layerimp.pipeline.run import CutModel, Run, StageResults
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import ComponentSpec, Recipe
 from layerimp.report.document import Results
@@ -92,11 +92,11 @@ class MadeUpRun:
         return cast(Run, run)
 
     @property
-    def models(self) -> dict[str, PrunedModel]:
+    def models(self) -> dict[str, CutModel]:
         """The pruned models, without weights."""
         contenders = {label: Contender(*label.split("+")) for label in (*self.plans, *self.healed)}
         return {
-            label: PrunedModel(
+            label: CutModel(
                 contender,
                 self.plans[contender.scorer],
                 cast(Size, self.sizes.get(label)),
