@@ -19,7 +19,7 @@ from layerimp.evaluation.selection import fitting, prepared_comparers, with_text
 from layerimp.healer import Healer
 from layerimp.healing.engine import Healed, heal_beside
 from layerimp.healing.origin import check_shapes, share
-from layerimp.models.configuration import auto_class
+from layerimp.models.configuration import auto_class, source_of
 from layerimp.models.origin import CARD, origin_of
 from layerimp.pipeline.healing import check_heal_text, configured, repaired
 from layerimp.pipeline.output import check_output, output_directory
@@ -217,6 +217,7 @@ def why_not_healed(directory: Path) -> str | None:
 
 def _record_of(model: str, teacher: str | None, removed: Sequence[Step] | None) -> Record:
     """Return the record of what was removed from which model; arguments override the checkpoint's record."""
+    source_of(model)  # a directory that does not exist has no record either
     record = read_record(expanded(model))
     if record is None and removed is None:
         raise ModelError(f"{model} has no layerimp.json that says which blocks are gone; name them with --removed")
