@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from layerimp.metric import Metric
 
 ROWS, LABELLED_ROWS = 12, 128
+"""On how many rows language models are compared by default, and classifiers."""
 Comparison = Callable[["PreTrainedModel"], "Fidelity"]
 """Compares a model with the intact one."""
 
