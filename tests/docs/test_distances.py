@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import distances
+import pages
 
 
 def test_every_model_that_was_measured_has_its_row() -> None:
@@ -16,6 +17,21 @@ def test_every_model_that_was_measured_has_its_row() -> None:
     assert len(rows) == sum(1 + len(line["rows"]) for line in measured)
     starter = next(line for line in measured if line["model"] == "starter")
     assert [row["removed"] for row in starter["rows"]] == [1, 1, 3, 3, 0]
+
+
+def test_linear_brings_back_what_the_page_says() -> None:
+    """Of the divergence of the decoders."""
+    shares = []
+    for line in distances.results():
+        far = {(row["removed"], row["by"]): row["fidelity"]["divergence"]["mean"] for row in line["rows"]}
+        if line["model"] != "sst2":
+            shares += [
+                1 - far[removed, "block-influence+linear"] / far[removed, by]
+                for removed, by in far
+                if by == "block-influence"
+            ]
+    page = (pages.ROOT / "docs" / "measure" / "index.md").read_text("utf-8")
+    assert f"brings back {100 * min(shares):.0f} to {100 * max(shares):.0f} % of the divergence" in page
 
 
 def test_a_classifier_has_no_numbers_of_text() -> None:

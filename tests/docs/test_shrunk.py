@@ -104,6 +104,21 @@ def test_the_starters_row_is_that_of_its_document() -> None:
     assert shown["looping texts"] == f"{before:.0f}% → {after:.0f}%"
 
 
+STEPS = (("5 minutes", "0 minutes"), ("30 minutes", "5 minutes"))
+
+
+def test_gemma_reads_half_as_much_text_and_is_poor() -> None:
+    trained = {
+        line["model"]: line["report"] for line in shrunk.rows() if line["by"] == "30 minutes" and line["seed"] == 0
+    }
+    gemma, smollm2 = (trained[name] for name in ("gemma-3-270m", "smollm2-135m"))
+    numbers = [report["stages"][-1]["healing"]["gaps"][0]["numbers"] for report in (gemma, smollm2)]
+    assert numbers[0]["tokens"] == pytest.approx(numbers[1]["tokens"] / 2, rel=0.05)
+    assert gemma["verdict"] == "poor"
+    page = (pages.ROOT / "docs" / "shrink" / "smaller-or-quantised.md").read_text("utf-8")
+    assert f"one core takes {numbers[0]['steps']:.0f} steps in that time" in page
+
+
 def test_the_page_sets_what_is_retained_beside_other_tools_with_both_errors() -> None:
     page = " ".join((pages.ROOT / "docs" / "shrink" / "smaller-or-quantised.md").read_text("utf-8").split())
     lines = {line["by"]: line for line in shrunk.rows() if line["model"] == "smollm2-135m"}
@@ -120,6 +135,8 @@ def test_the_page_sets_what_is_retained_beside_other_tools_with_both_errors() ->
         assert lines[by]["copying"][0] > 1.4 * max(line["copying"][0] for line in others.values())
     verdicts = {by: line["report"]["verdict"] for by, line in lines.items() if shrunk.ours(line)}
     assert verdicts == {"0 minutes": "poor", "5 minutes": "poor", "30 minutes": "good"}
+    first, last = (lines[by]["retained"][0] - lines[since]["retained"][0] for by, since in STEPS)
+    assert first > last > 0, "the page on shrinking says that the first minutes gain most"
     agreement, error = lines["30 minutes"]["agreement"]
     assert all(
         agreement - line["agreement"][0] > 2 * math.hypot(error, line["agreement"][1]) for line in others.values()

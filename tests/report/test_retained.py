@@ -248,6 +248,21 @@ def test_an_average_passes_by_chance_as_rarely_as_a_single_task() -> None:
     assert at_floor(averaged(answered(10, 18, 14, 13)))
 
 
+@pytest.mark.parametrize(("documents", "low"), [(100, 1 / 12), (300, 1 / 50)])
+def test_choosing_tasks_by_what_is_measured_makes_the_share_low(documents: int, low: float) -> None:
+    """So the page on statistics says, of nine tasks from 2 to 25 points above the floor, and two equal models."""
+    rng, rights, parts = np.random.default_rng(0), np.linspace(0.42, 0.65, 9), [f"task {n}" for n in range(9)]
+    strata, shares = tuple(Stratum(documents, 1 / 9, part, 0.4) for part in parts), []
+    for _ in range(300):
+        answers = rng.random((9, documents)) < rights[:, None]
+        values = tuple(answers.ravel().astype(float).tolist())
+        intact = Metric("mean", "acc", float(answers.mean()), floor=0.4, documents=values, strata=strata)
+        known = [part not in parts_at_floor(intact) for part in parts]
+        other = rng.binomial(documents, rights[known]) / documents
+        shares.append((other - 0.4).sum() / (answers.mean(axis=1)[known] - 0.4).sum())
+    assert 1 - np.mean(shares) == pytest.approx(low, abs=0.01)
+
+
 def test_a_mean_over_tasks_has_the_degrees_of_freedom_of_the_task_with_the_fewest() -> None:
     rng = np.random.default_rng(4)
 
