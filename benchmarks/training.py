@@ -18,8 +18,9 @@ import copy
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -29,7 +30,6 @@ import options as o
 import torch
 import typer
 from finished import Finished
-from healing import Outcome
 from layerimp_distill import Distill
 from layerimp_distill.course import Check
 from layerimp_distill.learning import Learner
@@ -40,6 +40,7 @@ from torch.nn import functional
 
 import layerimp
 from layerimp.blocks import join_rows
+from layerimp.blocks.stack import BlockStack
 from layerimp.calibration.documents import Reader
 from layerimp.calibration.further_text import FurtherText
 from layerimp.calibration.rows import RowFormat
@@ -57,6 +58,28 @@ from layerimp.steps import Sublayer, read_steps
 from layerimp.surgery.removal import prepare
 
 CONTROL = "control"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The losses of one model.
+
+    Attributes:
+        losses: Nats per prediction, by held-out file.
+        accuracy: A classifier's accuracy, by held-out file; empty for a language model.
+        seconds: How long pruning and healing took.
+    """
+
+    losses: tuple[float, ...]
+    accuracy: tuple[float, ...] = ()
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, stack: BlockStack, measures: Sequence[HeldOutLoss], seconds: float = 0.0) -> Outcome:
+        """Measure a model in its current state."""
+        losses = [measure.of(stack) for measure in measures]
+        accuracy = tuple(loss.accuracy for loss in losses if loss.accuracy is not None)
+        return cls(tuple(loss.mean for loss in losses), accuracy, seconds)
 
 
 class Watched(Distill):
