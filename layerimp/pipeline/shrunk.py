@@ -159,13 +159,12 @@ def _tasks(results: Results) -> Iterator[TaskRetained]:
     model = results.model
     (removal,) = model.removals
     metrics, retained = removal.models[0].metrics, removal.retained.tasks if removal.retained else {}
+    entries = [(row, row.entries[removal.label]) for row in model.rows if removal.label in row.entries]
     for task, kept in retained.items():
-        for row in model.rows:
-            entry = row.entries.get(removal.label)
-            if row.task == task and entry is not None and (kept is None or entry.retained is not None):
-                intact, small = model.metrics[task][row.metric], metrics[task][row.metric]
-                yield TaskRetained(task=task, metric=row.metric, intact=intact, small=small, retained=kept)
-                break
+        names = [row.metric for row, entry in entries if row.task == task and (kept is None or entry.retained)]
+        if names:
+            intact, small = model.metrics[task][names[0]], metrics[task][names[0]]
+            yield TaskRetained(task=task, metric=names[0], intact=intact, small=small, retained=kept)
 
 
 def _training_text(run: Run) -> TrainingText | None:
