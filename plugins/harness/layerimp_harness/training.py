@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from layerimp.errors import TaskError
@@ -50,6 +50,10 @@ class TrainingDocuments(Sequence["Document"]):
             if isinstance(index, slice):
                 return [self._document(number) for number in range(*index.indices(len(self)))]
             return self._document(range(len(self))[index])
+
+    def __iter__(self) -> Iterator[Document]:
+        """Iterate over all documents, isolated from lm-eval once: once a document takes twenty times as long."""
+        return iter(self[:])
 
     def _document(self, index: int) -> Document:
         try:
