@@ -130,7 +130,7 @@ def prepare(
     evaluators = prepare_evaluators(recipe, permissions, progress) if "tasks" in reads else {}
     if command == "evaluate":
         evaluators = without_comparers(recipe, evaluators, "layerimp evaluate measures one model", SILENT)
-    if command == "run" and compares(recipe, evaluators):
+    if command == "run" and compares(recipe, evaluators) and not recipe.names_all:  # they would remove the same
         selection.add_baselines(recipe)
     offloaded = loaded is None and _offloaded(command, recipe, evaluators, healers, progress)
     if offloaded:

@@ -348,6 +348,12 @@ def test_a_quality_is_not_foretold(foretold: Any, scoring: list[object], task: P
     assert "how many blocks may go is found by measuring pruned models, and not known before" in forecast["notes"]
 
 
+def test_a_run_that_names_all_blocks_adds_no_baselines(foretold: Any, scoring: list[object], task: Path) -> None:
+    """They would remove the same blocks."""
+    assert not foretold("run", *scoring, "--tasks", task, "--blocks", "1")["baselines"]
+    assert foretold("run", *scoring, "--tasks", task, "--blocks", "1", "--count", 2)["baselines"] == ["random", "depth"]
+
+
 def test_a_latency_is_not_foretold(foretold: Any, scoring: list[object]) -> None:
     forecast = foretold("run", *scoring, "--tasks", "none", "--target", "latency=0.7")
     assert forecast["removed"] == {"least": 1, "most": 3}
