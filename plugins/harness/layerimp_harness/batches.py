@@ -33,16 +33,14 @@ class Batches:
     Args:
         most: The maximum number of rows in a batch.
         device: The model's device.
+
+    Attributes:
+        most: The maximum number of rows in a batch; lower after memory ran out.
     """
 
     def __init__(self, most: int, device: torch.device) -> None:
-        self._rows = most
+        self.most = most
         self._device = device
-
-    @property
-    def most(self) -> int:
-        """The maximum number of rows in a batch; lower after memory ran out."""
-        return self._rows
 
     def run(
         self,
@@ -65,7 +63,7 @@ class Batches:
         """
         done = 0
         while done < len(items):
-            rows = min(self._rows, self._affordable(size(items[done])))
+            rows = min(self.most, self._affordable(size(items[done])))
             batch = items[done : done + rows]
             if length is not None and self._device.type == "cpu":
                 batch = batch[: _alike([length(item) for item in batch])]
@@ -77,7 +75,7 @@ class Batches:
                     raise
                 if rows == 1:
                     raise TaskError("one sequence does not fit into memory; a lower max_length helps") from error
-                self._rows = rows // 2
+                self.most = rows // 2
             else:
                 done += len(batch)
                 continue
@@ -90,7 +88,7 @@ class Batches:
         error. The number is a power of two, so that small changes of the free memory give the same batches.
         """
         if self._device.type != "cpu" or size == 0:
-            return self._rows
+            return self.most
         return int(2 ** int(math.log2(max(1, psutil.virtual_memory().available // 2 // size))))
 
 
