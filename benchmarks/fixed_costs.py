@@ -8,7 +8,6 @@ Each figure is the median wall-clock time of several rounds, so the machine shou
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,25 +19,19 @@ from layerimp_harness.builtin import entries
 
 import layerimp
 from layerimp.blocks.forward import called
+from layerimp.blocks.timing import seconds_of
 from layerimp.surgery.removal import prepare
 
 
 def seconds(work: Callable[[], object], rounds: int = 5) -> float:
     """Return the median time of some work, after one round to warm up."""
     work()
-    taken = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
+    return statistics.median(once(work) for _ in range(rounds))
 
 
 def once(work: Callable[[], object]) -> float:
-    """Return the time of work that is faster the second time."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+    """Return the time of some work, which may be faster the second time."""
+    return seconds_of(work, torch.device("cpu"))
 
 
 def main(model: Annotated[Path, typer.Option(help="A model directory.")]) -> None:

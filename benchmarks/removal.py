@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -164,14 +165,10 @@ def scored(model: PreTrainedModel, scorer: str) -> str:
         return f"refuses: {error}"
     except Exception as error:
         return f"crash: {first_line(error)}"
-    if not all(map(_finite, importance.scores)):
+    if not all(map(math.isfinite, importance.scores)):
         return "crash: a score is not finite"
     messages = [*importance.notes, *(str(w.message) for w in caught if issubclass(w.category, UserWarning))]
     return " ".join(messages[0].split()) if messages and scorer in ("lrp", "avss") else ""
-
-
-def _finite(value: float) -> bool:
-    return value == value and abs(value) != float("inf")
 
 
 def try_removal(build: Callable[[], PreTrainedModel], head: str, blocks: list[int | str]) -> Case:
@@ -413,10 +410,7 @@ def bypassing(blocks: Sequence[torch.nn.Module]) -> Iterator[None]:
     def past(forward: Callable[..., Any]) -> Callable[..., Any]:
         def pass_by(*args: Any, **kwargs: Any) -> Any:
             output = forward(*args, **kwargs)
-            hidden = args[0] if args else kwargs["hidden_states"]
-            if isinstance(output, dict):
-                return {**output, next(iter(output)): hidden}
-            return hidden if isinstance(output, Tensor) else (hidden, *output[1:])
+            return seams.with_hidden(output, seams.hidden_of(args, kwargs))
 
         return pass_by
 

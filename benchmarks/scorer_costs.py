@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +21,7 @@ from finished import lines_in
 
 import layerimp
 from layerimp.blocks import BlockStack, run
+from layerimp.blocks.timing import seconds_of
 from layerimp.calibration import load_calibration
 from layerimp.registry.catalog import registry
 from layerimp.scoring.engine import measure
@@ -41,14 +40,8 @@ def passes(stack: BlockStack, batch: Any, name: str) -> float:
         measure(stack, [batch], {name: registry().create("scorer", name, {}, len(stack))})
 
     bare()
-    return statistics.median(seconds(scored) / seconds(bare) for _ in range(TIMINGS))
-
-
-def seconds(function: Callable[[], None]) -> float:
-    """Return how long a function takes."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+    device = stack.device
+    return statistics.median(seconds_of(scored, device) / seconds_of(bare, device) for _ in range(TIMINGS))
 
 
 def main(

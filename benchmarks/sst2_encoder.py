@@ -20,7 +20,6 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from scipy.stats import t as student
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -28,6 +27,7 @@ import layerimp
 from layerimp.calibration.rows import RowFormat
 from layerimp.calibration.sampling import Corpus
 from layerimp.registry.catalog import registry
+from layerimp.report.statistics import interval
 from layerimp.scoring.engine import measure
 from layerimp.surgery.removal import pruned
 
@@ -85,12 +85,6 @@ def batches(documents: list[tuple[str, int]], rng: random.Random) -> list[list[t
     return groups
 
 
-def interval(values: list[float]) -> str:
-    """Mean ± half of the 95 % confidence interval of the mean."""
-    half = float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
-    return f"{statistics.mean(values):.2%} ± {half:.2%}"
-
-
 def main(
     encoder: Annotated[Path, typer.Option(help="A directory with a pre-trained encoder of six blocks.")],
     data_dir: Annotated[Path, typer.Option(help="Holds sst2/train.jsonl and sst2/dev.jsonl.")],
@@ -139,7 +133,9 @@ def main(
             went = Counter(tuple(sorted(order[:count])) for order in orders).most_common()
             blocks = "; ".join(f"{', '.join(map(str, blocks))} ({times})" for blocks, times in went)
             kept = statistics.mean(values) / whole.value
-            print(f"| {name} | {interval(values)} | {kept:.1%} | {blocks} |", flush=True)
+            mean = interval(values)
+            half = mean.high - mean.mean
+            print(f"| {name} | {mean.mean:.2%} ± {half:.2%} | {kept:.1%} | {blocks} |", flush=True)
         if count == 1:
             every = {block: accuracy([block]) for block in range(len(stack))}
             print("each block alone: " + ", ".join(f"{block}: {value:.2%}" for block, value in every.items()))

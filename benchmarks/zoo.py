@@ -316,11 +316,8 @@ def config_of(kind: str, **changes: Any) -> PretrainedConfig:
     """Make a tiny configuration of a type."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cls = type(AutoConfig.for_model(kind)) if kind not in NO_DEFAULT else NO_DEFAULT[kind]()
+        cls = type(AutoConfig.for_model(kind))
         return cls(**_merge(_shrunk(cls()), {**ADJUSTED.get(kind, {}), **changes}))
-
-
-NO_DEFAULT: dict[str, Any] = {}
 
 
 def _merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -328,8 +325,6 @@ def _merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     for name, value in changes.items():
         inner = merged.get(name)
         merged[name] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
-        if value is ...:
-            del merged[name]
     return merged
 
 
