@@ -31,7 +31,11 @@ COLUMNS = {
 }
 
 
-@parametrize(AVSS(BLOCKS, AVSSConfig(variant="paper")), AVSS(BLOCKS, AVSSConfig(variant="reference")))
+@parametrize(
+    AVSS(BLOCKS, AVSSConfig(variant="paper")),
+    AVSS(BLOCKS, AVSSConfig(variant="paper", epsilon=0.3)),
+    AVSS(BLOCKS, AVSSConfig(variant="reference")),
+)
 def test_contract(check: Check) -> None:
     check()
 
@@ -129,38 +133,6 @@ def test_streams_over_chunks_like_over_one(monkeypatch: pytest.MonkeyPatch) -> N
     chunked = score(model, [batch()])
     for name, column in whole.columns.items():
         np.testing.assert_allclose(chunked.columns[name], column, rtol=1e-12)
-
-
-@pytest.mark.parametrize("options", CASES[:4], ids=str)
-def test_padding_and_batch_size_change_nothing(options: dict[str, Any]) -> None:
-    model = tiny_model(dtype=torch.float64)
-    lengths = (12, 5, 9)
-    together = padded_batch(lengths)
-    alone = [
-        {"input_ids": ids[None, :length], "attention_mask": torch.ones(1, length, dtype=torch.long)}
-        for ids, length in zip(together["input_ids"], lengths, strict=True)
-    ]
-    rows = [ids[:length] for ids, length in zip(together["input_ids"], lengths, strict=True)]
-    left = torch.stack([torch.cat([torch.zeros(max(lengths) - len(row), dtype=torch.long), row]) for row in rows])
-    mask = torch.stack([torch.arange(max(lengths)) >= max(lengths) - len(row) for row in rows]).long()
-    expected = score(model, alone, **options)
-    for other in ([together], [{"input_ids": left, "attention_mask": mask}]):
-        importance = score(model, other, **options)
-        for name, column in expected.columns.items():
-            np.testing.assert_allclose(importance.columns[name], column, rtol=1e-9, err_msg=name)
-
-
-@pytest.mark.parametrize("options", CASES[:3], ids=str)
-def test_merged_shards_equal_one_pass(options: dict[str, Any]) -> None:
-    batches = [batch(seed=seed) for seed in range(4)]
-    model = tiny_model(dtype=torch.float64)
-    shards = [AVSS(BLOCKS, AVSSConfig(**options)) for _ in range(2)]
-    for shard, part in zip(shards, (batches[:1], batches[1:]), strict=True):
-        layerimp.score(model, part, [shard])
-    shards[0].merge(shards[1])
-    whole, merged = score(model, batches, **options), shards[0].compute()
-    for name, column in whole.columns.items():
-        np.testing.assert_allclose(merged.columns[name], column, rtol=1e-12)
 
 
 def test_variants_run_beside_one_another_under_labels() -> None:

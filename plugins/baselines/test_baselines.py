@@ -119,26 +119,13 @@ def test_an_identity_block_scores_least(architecture: str, name: str, dtype: tor
     assert min(scores[:2] + scores[3:]) > 0
 
 
-@pytest.mark.parametrize("name", FORWARD)
-def test_shards_padding_and_bypass(name: str) -> None:
-    model, lengths = tiny("llama", dtype=torch.float64), (12, 5, 9)
-    together = padded_batch(lengths)
-    alone = [
-        {"input_ids": ids[None, :length], "attention_mask": torch.ones(1, length, dtype=torch.long)}
-        for ids, length in zip(together["input_ids"], lengths, strict=True)
-    ]
-    expected = layerimp.score(model, alone, [name])[name].scores
-    np.testing.assert_allclose(layerimp.score(model, [together], [name])[name].scores, expected, rtol=1e-9)
-    cls = {c.name: c for c in (BlockInfluence, RelativeMagnitude, Angular)}[name]
-    shards = [cls(BLOCKS), cls(BLOCKS)]
-    for shard, part in zip(shards, (alone[:1], alone[1:]), strict=True):
-        layerimp.score(model, part, [shard])
-    shards[0].merge(shards[1])
-    np.testing.assert_allclose(shards[0].compute().scores, expected, rtol=1e-12)
-    past = measure(layerimp.find_blocks(model), alone, {name: cls(BLOCKS - 1)}, removed=[1])[name]
+@pytest.mark.parametrize("scorer", [BlockInfluence, RelativeMagnitude, Angular])
+def test_bypassed_blocks_are_as_if_removed(scorer: Any) -> None:
+    model, inputs, name = tiny("llama", dtype=torch.float64), padded_batch(), scorer.name
+    past = measure(layerimp.find_blocks(model), [inputs], {name: scorer(BLOCKS - 1)}, removed=[1])[name]
     assert past.blocks == [0, 2, 3]
     with pruned(model, [1]):
-        np.testing.assert_allclose(past.scores, layerimp.score(model, alone, [name])[name].scores, rtol=1e-12)
+        np.testing.assert_allclose(past.scores, layerimp.score(model, [inputs], [name])[name].scores, rtol=1e-12)
 
 
 def test_all_forward_scorers_share_one_pass() -> None:

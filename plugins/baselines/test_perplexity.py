@@ -70,22 +70,6 @@ def test_an_identity_block_scores_exactly_0(architecture: str, dtype: torch.dtyp
     assert all(importance.scores[:2] + importance.scores[3:])
 
 
-def test_batches_shards_and_padding_change_nothing() -> None:
-    model, lengths = tiny("llama", dtype=torch.float64), (12, 5, 9)
-    together = padded_batch(lengths)
-    alone = [
-        {"input_ids": ids[None, :n], "attention_mask": torch.ones(1, n, dtype=torch.long)}
-        for ids, n in zip(together["input_ids"], lengths, strict=True)
-    ]
-    expected = score(model, alone).scores
-    assert score(model, [together]).scores == pytest.approx(expected, rel=1e-9)
-    shards = [Perplexity(BLOCKS), Perplexity(BLOCKS)]
-    for shard, part in zip(shards, (alone[:1], alone[1:]), strict=True):
-        layerimp.score(model, part, [shard])
-    shards[0].merge(shards[1])
-    assert shards[0].compute().scores == pytest.approx(expected, rel=1e-12)
-
-
 def test_bypassed_blocks_are_as_if_removed() -> None:
     model, inputs = tiny("llama", dtype=torch.float64), padded_batch()
     past = measure(layerimp.find_blocks(model), [inputs], {"p": Perplexity(BLOCKS - 1)}, removed=[1])["p"]

@@ -7,15 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from layerimp_baselines import Taylor
 from support.tiny import EXPERTS, classifier, shut, tiny
 from torch.nn.functional import cross_entropy
 
 import layerimp
-from layerimp.testing import BLOCKS, batch, padded_batch
+from layerimp.testing import batch, padded_batch
 
 Batch = dict[str, torch.Tensor]
-LENGTHS = (12, 5, 9, 7, 12, 3, 10, 8)
 
 
 def score(model: Any, batches: list[Batch]) -> list[float]:
@@ -55,20 +53,6 @@ def test_classifiers(architecture: str) -> None:
     model, batches = classifier(architecture), [batch(3, 12), batch(2, 7, seed=1)]
     batches[0]["labels"], batches[1]["labels"] = torch.tensor([2, 0, 1]), torch.tensor([1, 1])
     np.testing.assert_allclose(score(model, batches), naive(model, batches), rtol=1e-9)
-
-
-def test_batches_padding_and_shards_change_nothing() -> None:
-    model, whole = tiny("llama", dtype=torch.float64), padded_batch(LENGTHS)
-    expected = score(model, [whole])
-    for size in (1, 3):
-        parts = [{name: t[at : at + size] for name, t in whole.items()} for at in range(0, len(LENGTHS), size)]
-        np.testing.assert_allclose(score(model, parts), expected, rtol=1e-9)
-        shards = [Taylor(BLOCKS), Taylor(BLOCKS)]
-        for index, shard in enumerate(shards):
-            layerimp.score(model, parts[index::2], [shard])
-        shards[0].merge(shards[1])
-        np.testing.assert_allclose(shards[0].compute().scores, expected, rtol=1e-9)
-        assert shards[0].compute() == shards[0].compute()
 
 
 def test_the_magnitude_is_taken_last() -> None:
