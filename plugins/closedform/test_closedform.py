@@ -10,6 +10,7 @@ import pytest
 import torch
 from layerimp_closedform import Rescale
 from layerimp_closedform.fits import NormFit, PlainFit, fit_of
+from support.heard import Heard
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -196,19 +197,9 @@ def test_experts_get_a_factor_alone() -> None:
 
 
 def test_few_tokens_are_told() -> None:
-    said: list[str] = []
-
-    class Listening:
-        def stage(self, description: str, total: int | None = None, **_more: Any) -> Any:
-            from layerimp.progress import SILENT
-
-            return SILENT.stage(description, total)
-
-        def note(self, text: str) -> None:
-            said.append(text)
-
-    layerimp.heal(tiny_model(), [1], [batch(4, 4, seed=1)], "linear", progress=Listening())
-    assert said[0] == "block 1: 8 tokens for 64 unknowns of each output; more text would help"
+    heard = Heard()
+    layerimp.heal(tiny_model(), [1], [batch(4, 4, seed=1)], "linear", progress=heard)
+    assert heard.lines[0] == "block 1: 8 tokens for 64 unknowns of each output; more text would help"
 
 
 def test_each_block_runs_once_over_the_text_to_fit_to(monkeypatch: pytest.MonkeyPatch) -> None:

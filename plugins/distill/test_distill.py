@@ -7,8 +7,6 @@ import random
 import re
 import shutil
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace as replace_field
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from layerimp_distill.room import Plan, needed, planned
 from layerimp_distill.text import Text
 from layerimp_distill.training import Task, Training, schedule
 from rich.filesize import decimal
+from support.heard import Heard
 from transformers import (
     DeepseekV3Config,
     DeepseekV3ForCausalLM,
@@ -83,20 +82,6 @@ def trained(case: Case, learner: Any, minimized: Any = None, memory: Memory | No
 def at(*means: float) -> Distance:
     """A distance of two rows with this divergence, and with another one where rows are repeated."""
     return Distance(*(Loss([mean, mean], [1, 1]) for mean in means))
-
-
-class Notes:
-    """Hears of what is noted."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.told.append(text)
-
-    @contextmanager
-    def stage(self, *_args: Any, **_more: Any) -> Iterator[Any]:
-        yield lambda _units: None
 
 
 class Seen(Healer):
@@ -171,9 +156,9 @@ def test_without_the_teacher_the_text_is_learned() -> None:
     layerimp.heal(model, [1], TEXT, Seen(look))
 
 
-def course(distances: list[Distance], **options: Any) -> tuple[Outcome, list[torch.Tensor], torch.Tensor, Notes]:
+def course(distances: list[Distance], **options: Any) -> tuple[Outcome, list[torch.Tensor], torch.Tensor, Heard]:
     """A training that measures these distances: its outcome, the values at each, the values left, and the notes."""
-    measured, notes, history, results = iter(distances), Notes(), list[torch.Tensor](), list[Any]()
+    measured, notes, history, results = iter(distances), Heard(), list[torch.Tensor](), list[Any]()
 
     def look(case: Case) -> None:
         with learning(case, "beside", width=1, rank=1) as learner:
@@ -208,11 +193,11 @@ def test_where_the_model_gets_worse_training_goes_back_and_on_at_a_third() -> No
     outcome, history, left, notes = course(distances, steps=6, checks=6)
     assert [check.rate for check in outcome.checks] == pytest.approx([1e-4, 1e-4 / 3, 1e-4 / 3, *[1e-4 / 9] * 3])
     assert torch.equal(left, history[2])
-    assert [note.partition(": back to ")[2] for note in notes.told] == [
+    assert [note.partition(": back to ")[2] for note in notes.lines] == [
         "the start, and on at a third",
         "step 2, and on at a third",
     ]
-    assert "from 1 to 2.5" in notes.told[0]
+    assert "from 1 to 2.5" in notes.lines[0]
     moved = [float((values - start).abs().max()) for values, start in ((history[2], history[0]), (history[4], left))]
     rates = [1e-4 / 3 * schedule(1 / 6, 1 / 6), 1e-4 / 9 * schedule(3 / 6, 3 / 6)]
     assert moved == pytest.approx(rates, rel=0.01), "it went on from the start, and from the best step"
@@ -229,7 +214,7 @@ def test_where_the_model_gets_worse_training_goes_back_and_on_at_a_third() -> No
 )
 def test_a_rate_has_half_of_its_checks_before_its_pace_counts(repeated: list[float], taken_back: int | None) -> None:
     outcome, _, _, notes = course([at(4, 1), *(at(4, far) for far in repeated)], steps=6, checks=6)
-    assert len(notes.told) == (taken_back is not None)
+    assert len(notes.lines) == (taken_back is not None)
     assert sum(check.rate == 1e-4 for check in outcome.checks) == (taken_back or 6)
 
 
@@ -238,7 +223,7 @@ def test_short_trials_from_the_same_start_decide_on_the_rate() -> None:
     tried = [at(3.0, 0.9), at(2.0, 0.8), at(5.0, 1.2)]
     outcome, history, _, notes = course([at(4, 1), *tried, at(3.5, 0.9)], steps=200, checks=1)
     assert [check.rate for check in outcome.checks] == [1e-4]
-    assert "leave: 3e-05 82.5%, 1e-04 65.0%, 3e-04 worse; the rate is 1e-04" in notes.told[0]
+    assert "leave: 3e-05 82.5%, 1e-04 65.0%, 3e-04 worse; the rate is 1e-04" in notes.lines[0]
     moves = [float((values - history[0]).abs().max()) for values in history[1:4]]
     whole = sum(schedule(step / 6) for step in range(6))
     assert moves == pytest.approx([whole * rate for rate in (3e-5, 1e-4, 3e-4)], rel=0.01)
@@ -249,7 +234,7 @@ def test_trials_that_all_end_farther_away_decide_nothing() -> None:
     worse = [at(4.1, 1.1), at(5.0, 1.2), at(9.0, 3.0)]
     outcome, _, _, notes = course([at(4, 1), *worse, at(3.5, 0.9)], steps=200, checks=1)
     assert [check.rate for check in outcome.checks] == [1e-4]
-    assert "leave: 3e-05 worse, 1e-04 worse, 3e-04 worse; the rate is 1e-04" in notes.told[0]
+    assert "leave: 3e-05 worse, 1e-04 worse, 3e-04 worse; the rate is 1e-04" in notes.lines[0]
 
 
 def test_a_share_of_the_rows_holds_the_first_half_twice() -> None:
@@ -271,7 +256,7 @@ def test_a_share_of_the_rows_holds_the_first_half_twice() -> None:
 @pytest.mark.parametrize("learns", ["beside", "lora"])
 def test_half_precision(learns: str) -> None:
     """What learns is float32; what is measured is rounded, as what is kept, and nothing stays behind."""
-    notes = Notes()
+    notes = Heard()
 
     def look(case: Case) -> None:
         model, loss = case.pruned.model, loss_of("divergence", Teaching(case), case.batches)
@@ -292,7 +277,7 @@ def test_half_precision(learns: str) -> None:
         assert case.distance() == measured == outcome.best.distance
 
     layerimp.heal(sharp(tiny_model()).to(torch.bfloat16), [1], TEXT, Seen(look), progress=notes)
-    assert not [note for note in notes.told if "left" in note]
+    assert not [note for note in notes.lines if "left" in note]
 
 
 def same(outcome: Outcome) -> list[Any]:
@@ -311,7 +296,7 @@ class Always(Memory):
 def test_an_interrupted_training_comes_to_the_same(tmp_path: Path, learns: str) -> None:
     """Interrupted at the fourth of seven steps, and run again: equal in every bit to one that was not."""
     weights: list[list[torch.Tensor]] = []
-    outcomes, notes = [], Notes()
+    outcomes, notes = [], Heard()
 
     def once(case: Case, memory: Memory, stop: int | None = None) -> None:
         teaching, steps = loss_of("divergence", Teaching(case), case.batches), 0
@@ -340,7 +325,7 @@ def test_an_interrupted_training_comes_to_the_same(tmp_path: Path, learns: str) 
     assert all(map(torch.equal, whole, resumed))
     assert all(map(torch.equal, whole, done))
     assert same(outcomes[0]) == same(outcomes[1]) == same(outcomes[2])
-    assert [note for note in notes.told if "after 4 steps" in note]
+    assert [note for note in notes.lines if "after 4 steps" in note]
 
 
 def test_a_state_that_cannot_be_read_starts_anew(tmp_path: Path) -> None:
@@ -420,7 +405,7 @@ def test_a_resumed_training_goes_on_with_what_learned(monkeypatch: pytest.Monkey
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     monkeypatch.setattr(Memory, "due", True)
     monkeypatch.setattr(Teaching, "divergence", interrupted)
-    first, resumed = Notes(), Notes()
+    first, resumed = Heard(), Heard()
     bytes_free(750_000)
     with pytest.raises(KeyboardInterrupt):
         healed(model, [2], steps=20, rate=0.01, width=1, progress=first)
@@ -428,8 +413,8 @@ def test_a_resumed_training_goes_on_with_what_learned(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Memory, "read", remembered)
     monkeypatch.setattr(Distill, "watch", lambda *_: held.extend(state() for state in states))
     (repair,) = healed(model, [2], steps=20, rate=0.01, width=1, progress=resumed).repairs
-    assert first.told[0].startswith("distill: the blocks beside the gaps learn, 4 rows a step, 1 at once")
-    assert resumed.told[0] == "goes on with the training that was interrupted after 2 steps"
+    assert first.lines[0].startswith("distill: the blocks beside the gaps learn, 4 rows a step, 1 at once")
+    assert resumed.lines[0] == "goes on with the training that was interrupted after 2 steps"
     assert calls == 10 + 18 * 4, "rows still run one after another"
     assert (repair.done, repair.numbers["rows"], repair.numbers["rate"]) == ("distill (beside)", 4, 0.01)
     assert held == [None] * 5, "at no check is the saved state in memory beside what learns"
@@ -463,7 +448,7 @@ def test_a_rate_that_undoes_what_was_there_is_told() -> None:
 
 
 def test_another_healer_goes_first_and_is_kept_by_the_same_rule() -> None:
-    notes, model, judging = Notes(), sharp(tiny_model()), [batch(8, 24, seed=6)]
+    notes, model, judging = Heard(), sharp(tiny_model()), [batch(8, 24, seed=6)]
     for scale, kept in ((1.0, True), (30.0, False)):
 
         class First(Healer):
@@ -483,7 +468,7 @@ def test_another_healer_goes_first_and_is_kept_by_the_same_rule() -> None:
         assert healing.repairs[0].done == ("first" if kept else "nothing")
         assert bool(healing.changed) is kept
         assert healing.repairs[0].why.endswith("training did not bring the model clearly nearer to the intact one")
-    assert [note for note in notes.told if note.startswith("first was taken back before the training: the divergence")]
+    assert [note for note in notes.lines if note.startswith("first was taken back before the training: the divergence")]
 
 
 def test_training_ends_at_the_first_limit() -> None:
@@ -515,9 +500,9 @@ def test_a_loss_that_is_no_number_ends_it(rate: float | None, end: str) -> None:
             noting = replace_field(case, progress=notes)
             assert trained(noting, learner, lambda _batch: broken, steps=5, rate=rate).best is None
 
-    notes = Notes()
+    notes = Heard()
     layerimp.heal(tiny_model(), [1], TEXT, Seen(look))
-    assert end in notes.told[-1]
+    assert end in notes.lines[-1]
 
 
 LLAMA = LlamaConfig(

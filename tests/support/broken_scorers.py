@@ -215,21 +215,11 @@ class Keeping(Step):
         return Importance(scores=mean.value().tolist())
 
 
-class KeepingRows(Step):
+class KeepingRows(Keeping):
     """Keeps the rows, which are a view where nothing is padded."""
 
-    def __init__(self, num_blocks: int, config: Any = None) -> None:
-        super().__init__(num_blocks, config)
-        self.kept: list[Any] = []
-
     def update(self, trace: Any) -> None:
-        self.kept.append((trace.block, trace.rows("block_out")))
-
-    def compute(self) -> Importance:
-        mean = Mean(self.num_blocks)
-        for block, rows in self.kept:
-            mean.add(block, rows.norm(dim=-1))
-        return Importance(scores=mean.value().tolist())
+        self.kept.append((trace.block, trace.rows("block_out"), slice(None)))
 
 
 class Hoarding(Step):
