@@ -10,6 +10,7 @@ import pytest
 import torch
 from layerimp_closedform import Rescale
 from layerimp_closedform.fits import NormFit, PlainFit, fit_of
+from support.healing_cases import lstsq
 from support.heard import Heard
 from torch import nn
 from transformers import PreTrainedModel
@@ -55,16 +56,6 @@ class Holder(nn.Module):
 
 def whole(states: list[State], name: str) -> torch.Tensor:
     return torch.cat([getattr(state, name) for state in states])
-
-
-def lstsq(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, ridge: float) -> torch.Tensor:
-    """Weighted least squares with a ridge in units of the mean square, by rows that are added."""
-    root = weight.sqrt()[:, None]
-    size = (root * x).square().sum() / x.shape[1]
-    tall = torch.cat([root * x, (ridge * size).sqrt() * torch.eye(x.shape[1], dtype=x.dtype)])
-    return torch.linalg.lstsq(
-        tall, torch.cat([root * y, torch.zeros(x.shape[1], y.shape[1], dtype=y.dtype)])
-    ).solution.T
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -34,3 +34,13 @@ def sublayers(*blocks: int) -> tuple[Sublayer, ...]:
 def rows(count: int, width: int, seed: int) -> torch.Tensor:
     """Normally distributed numbers [count, width]."""
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+
+
+def lstsq(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, ridge: float) -> torch.Tensor:
+    """Weighted least squares with a ridge in units of the mean square, by rows that are added."""
+    root = weight.sqrt()[:, None]
+    size = (root * x).square().sum() / x.shape[1]
+    tall = torch.cat([root * x, (ridge * size).sqrt() * torch.eye(x.shape[1], dtype=x.dtype)])
+    return torch.linalg.lstsq(
+        tall, torch.cat([root * y, torch.zeros(x.shape[1], y.shape[1], dtype=y.dtype)])
+    ).solution.T
