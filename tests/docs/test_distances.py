@@ -88,13 +88,3 @@ def test_the_median_of_the_classifier_falls_while_mean_and_tail_rise() -> None:
         assert before["predictions"] == after["predictions"] == 32
         assert after["divergence"]["median"] < before["divergence"]["median"]
         assert all(after["divergence"][name] > before["divergence"][name] for name in ("mean", "p99"))
-
-
-def test_rounded_weights_stand_beside_the_nearer_of_two_pruned_models() -> None:
-    _, rows = distances.rounded()
-    assert [row[1] for row in rows if row[0] == ""] == [
-        "9 of 12 blocks, healed by linear",
-        "4 of 6 blocks",
-        "23 of 30 blocks, healed by linear",
-        "14 of 18 blocks, healed by linear",
-    ]
