@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.grids import BLOCKS, computed, layout
+from support.grids import Arithmetic, computed, drive, layout
 from support.mood import mood
 
 import layerimp
 from layerimp.bench.cell_graph import Layout, Measure
 from layerimp.bench.cells import Cell, Result
 from layerimp.bench.results import grid_results
-from layerimp.bench.store import Record
+from layerimp.bench.store import Store
 from layerimp.fidelity import Intact
 from layerimp.recipe import validated
 
@@ -26,29 +26,16 @@ def with_comparison(**changes: Any) -> Layout:
     return plain.model_copy(update={"models": models})
 
 
-def keys(grid: Layout) -> dict[str, Cell]:
-    """All cells of a grid that is computed to the end."""
-    return {key: cell for key, (cell, _) in computed_cells(grid).items()}
+def cells(directory: Path, grid: Layout) -> dict[str, Cell]:
+    """All cells of a grid that is computed to the end, except plannings."""
+    executor = Arithmetic()
+    drive(directory, executor, grid)
+    return {cell.key: cell for cell in executor.cells}
 
 
-def computed_cells(grid: Layout) -> dict[str, tuple[Cell, Result]]:
-    """All cells of a grid, with their results."""
-    known: dict[str, Result] = {}
-    cells: dict[str, Cell] = {}
-    while fresh := {key: cell for key, cell in grid.cells(known.get, "one").items() if key not in known}:
-        cells |= fresh
-        for key, cell in fresh.items():
-            if cell.kind == "planning":
-                scores = known[cell.content["scoring"]]["scores"]
-                ranked = sorted(range(BLOCKS), key=lambda block: scores[block])
-                known[key] = {"blocks": ranked[: cell.content["count"]]}
-            else:
-                known[key] = computed(cell)
-    return {key: (cell, known[key]) for key, cell in cells.items()}
-
-
-def test_every_pruned_model_is_compared_and_other_cells_stay() -> None:
-    without, compared = keys(layout(healers=["linear"])), keys(with_comparison(healers=["linear"]))
+def test_every_pruned_model_is_compared_and_other_cells_stay(tmp_path: Path) -> None:
+    without = cells(tmp_path / "without", layout(healers=["linear"]))
+    compared = cells(tmp_path / "compared", with_comparison(healers=["linear"]))
     assert without.keys() < compared.keys()
     added = [cell for key, cell in compared.items() if key not in without]
     assert {cell.content["evaluator"] for cell in added} == {"fidelity"}
@@ -66,13 +53,14 @@ def test_other_text_makes_other_cells() -> None:
     assert cell.key == same.key != other.evaluation("one", (1,), COMPARISON).key
 
 
-def test_a_model_that_cannot_be_compared_is_named_once_in_the_notes() -> None:
-    grid, why = with_comparison(), {"left_out": "it predicts nothing"}
-    records = {
-        key: Record(why if cell.content.get("evaluator") == "fidelity" else result, "", 1.0, "")
-        for key, (cell, result) in computed_cells(grid).items()
-    }
-    results = grid_results(grid, records)
+def test_a_model_that_cannot_be_compared_is_named_once_in_the_notes(tmp_path: Path) -> None:
+    def left_out(cell: Cell) -> Result:
+        fails = cell.content.get("evaluator") == "fidelity"
+        return {"left_out": "it predicts nothing"} if fails else computed(cell)
+
+    grid, _ = drive(tmp_path, Arithmetic(what=left_out), with_comparison())
+    with Store(tmp_path, write=False) as store:
+        results = grid_results(grid, store.records())
     assert [note for note in results.notes if "fidelity" in note] == ["one: fidelity is left out: it predicts nothing"]
     assert {each.fidelity for removal in results.models["one"].removals for each in removal.models} == {None}
 

@@ -5,35 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from support.grids import BLOCKS, HEALED, Arithmetic, computed, drive, layout
+from support.grids import BLOCKS, HEALED, Arithmetic, drive, layout
 
 from layerimp.bench.cell_graph import Layout
-from layerimp.bench.cells import Cell, Result
-
-
-def keys(made_layout: Layout) -> set[str]:
-    """All cells of a grid that is computed to the end."""
-    known: dict[str, Result] = {}
-    while True:
-        fresh = {key: cell for key, cell in made_layout.cells(known.get, "one").items() if key not in known}
-        if not fresh:
-            return set(known)
-        for key, cell in fresh.items():
-            known[key] = computed(cell) if cell.kind != "planning" else _plan(known, cell)
-
-
-def _plan(known: dict[str, Result], cell: Cell) -> Result:
-    scores = known[cell.content["scoring"]]["scores"]
-    return {"blocks": sorted(range(BLOCKS), key=lambda block: scores[block])[: cell.content["count"]]}
+from layerimp.bench.cells import Cell
+from layerimp.bench.store import Store
 
 
 def evaluated(executor: Arithmetic) -> list[Cell]:
     return [cell for cell in executor.cells if cell.kind == "evaluation" and cell.content["blocks"]]
 
 
-def test_a_healer_adds_cells_and_changes_none() -> None:
-    without, healed = keys(layout(counts=[2], ratios=[])), keys(layout(**HEALED))
-    assert without < healed
+def test_a_healer_adds_cells_and_changes_none(tmp_path: Path) -> None:
+    def keys(name: str, **changes: Any) -> set[str]:
+        drive(tmp_path / name, Arithmetic(), **changes)
+        with Store(tmp_path / name, write=False) as store:
+            return set(store.records())
+
+    assert keys("without", counts=[2], ratios=[]) < keys("healed", **HEALED)
 
 
 def test_a_store_without_healers_is_read() -> None:

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.grids import BLOCKS, METRICS, Arithmetic, Watching, attempts, computed, drive, layout
+from support.grids import BLOCKS, METRICS, Arithmetic, attempts, computed, drive, layout
 
 from layerimp.bench import scheduler
 from layerimp.bench.cell_graph import Layout, Measure
 from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.bench.executors.base import Assignment
-from layerimp.bench.scheduler import Scheduler
 from layerimp.bench.store import Store
-from layerimp.recipe import Permissions
 
 REPEATS = 3
 
@@ -88,8 +86,7 @@ def test_two_names_of_one_model_are_one(tmp_path: Path) -> None:
     twins = first.model_copy(update={"models": {"other": other, "one": first.models["one"]}})
     executor, alone = Arithmetic(), Arithmetic()
     for made, computing, name in ((twins, executor, "twins"), (first, alone, "alone")):
-        with Store(tmp_path / name) as store:
-            Scheduler(made, store, Permissions(), Watching()).run(computing)
+        drive(tmp_path / name, computing, made)
     assert {cell.key for cell in executor.cells} == {cell.key for cell in alone.cells}
     assert len(executor.cells) == len(alone.cells)
 
@@ -251,9 +248,8 @@ def test_the_scheduler_is_no_bottleneck(tmp_path: Path) -> None:
 
     made = layout(models=models, counts=[1, 2, 3], repeats=5)
     counted = Counted.model_validate(made.model_dump())
-    executor = Arithmetic(slots=50)
-    with Store(tmp_path) as store:
-        Scheduler(counted, store, Permissions(), Watching()).run(executor)
+    drive(tmp_path, Arithmetic(slots=50), counted)
+    with Store(tmp_path, write=False) as store:
         total = len(store.records())
     # A cell is looked at again for each scoring and plan of its own model, and for none of the others.
     assert looked < 40 * total

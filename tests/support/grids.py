@@ -180,9 +180,11 @@ class Watching(Watcher):
         self.failures.append(f"{cell}: {error}")
 
 
-def drive(directory: Path, executor: Arithmetic, *, retry: bool = False, **changes: Any) -> tuple[Layout, Watching]:
+def drive(
+    directory: Path, executor: Arithmetic, made_layout: Layout | None = None, *, retry: bool = False, **changes: Any
+) -> tuple[Layout, Watching]:
     """Run a grid in a directory."""
-    made_layout, watching = layout(**changes), Watching()
+    made_layout, watching = made_layout or layout(**changes), Watching()
     with Store(directory) as store:
         store.keep_layout(made_layout.model_dump(mode="json"))
         Scheduler(made_layout, store, Permissions(), watching, retry=retry).run(executor)
