@@ -19,7 +19,7 @@ from layerimp.errors import TaskError
 from layerimp.evaluator import Metric, Stratum, mean_and_error
 from layerimp.recipe import Recipe
 from layerimp.report.page import page
-from layerimp.report.retained import counting, retained
+from layerimp.report.retained import counting
 
 FOLDER = Path(__file__).parent / "layerimp_tasks"
 SEVEN = {
@@ -99,12 +99,6 @@ def test_tasks_with_one_document_each_are_one_stratum() -> None:
     details = stratified(parts, [0.25, 0.25, 0.5])
     assert details["strata"] == (Stratum(2, 0.5), Stratum(1, 0.5))
     assert details["hashes"] is None
-
-
-def test_what_is_retained_is_a_ratio_of_means() -> None:
-    """Not a mean of ratios: a task on which the intact model is near its floor does not outweigh the others."""
-    intact, pruned = Metric("zero-shot", "accuracy", 0.5, 0.01, floor=0.3), Metric("zero-shot", "accuracy", 0.4, 0.01)
-    assert retained(intact, [pruned]).mean == pytest.approx((0.4 - 0.3) / (0.5 - 0.3))
 
 
 def test_a_task_without_rows_is_refused_and_not_left_out(data_dir: Path, tmp_path: Path) -> None:
