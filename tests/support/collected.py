@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,19 +31,7 @@ class Collect(Scorer):
         acts = {site: act.clone() for site, act in trace.acts.items()}
         gradients = {name: (p.clone(), g.clone()) for name, (p, g) in trace.gradients.items()}
         inputs = {at: act.clone() for at, act in trace.inputs.items()}
-        self.traces.append(
-            Trace(
-                trace.block,
-                trace.batch,
-                acts,
-                trace.mask,
-                trace.padded,
-                inputs,
-                trace.targets,
-                trace.extras,
-                gradients,
-            )
-        )
+        self.traces.append(replace(trace, acts=acts, inputs=inputs, gradients=gradients))
 
     def merge(self, other: Collect) -> None:
         raise NotImplementedError
