@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from layerimp_gbis import GBIS, GBISConfig
+from support.states import states
 from support.tiny import classifier, shut, tiny
 
 import layerimp
@@ -39,26 +40,16 @@ def losses(model: Any, inputs: Batch) -> torch.Tensor:
     return -logits[range(len(ids)), ids]
 
 
-def with_states(model: Any, inputs: Batch) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
-    """The losses of a batch, and h_0 to h_L of a Llama in their graph."""
-    states: dict[int, torch.Tensor] = {}
-    blocks = model.model.layers
-    hooks = [b.register_forward_pre_hook(lambda _m, a, i=i: states.__setitem__(i, a[0])) for i, b in enumerate(blocks)]
-    hooks.append(blocks[-1].register_forward_hook(lambda _m, _a, out: states.__setitem__(BLOCKS, out)))
-    values = losses(model, inputs)
-    for hook in hooks:
-        hook.remove()
-    return values, states
-
-
 def naive(model: Any, batches: list[Batch], variant: str) -> list[float]:
     """Term by term, per row and token, from the hidden states of a Llama."""
     totals, count = [0.0] * BLOCKS, 0
     for inputs in batches:
-        values, states = with_states(model, inputs)
+        with states(model) as stream:
+            values = losses(model, inputs)
         count += len(values)
-        gradients = torch.autograd.grad(values.sum(), [states[i] for i in range(BLOCKS + 1)])
-        h = [states[i].detach().numpy() for i in range(BLOCKS + 1)]
+        at_ends = [*(stream["block_in", block] for block in range(BLOCKS)), stream["block_out", BLOCKS - 1]]
+        gradients = torch.autograd.grad(values.sum(), at_ends)
+        h = [state.detach().numpy() for state in at_ends]
         g = [gradient.numpy() for gradient in gradients]
         for block in range(BLOCKS):
             for row, token in inputs["attention_mask"].nonzero().tolist():
