@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from decimal import ROUND_HALF_DOWN, Decimal
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layerimp_lowest import Lowest, layerimp_pruners
 from pydantic import ValidationError
 
 from layerimp.errors import InputError, LayerimpError, OptionError, PluginError
@@ -162,67 +159,6 @@ def test_a_plan_that_breaks_its_budget_is_refused(blocks: tuple[int | str, ...])
     budget = Budget.of(8, count=2, blocks=["5/6"], protect=[7])
     with pytest.raises(PluginError, match="it broke its budget: 2 blocks, got "):
         Fixed(*blocks).within_budget(lambda _: Importance([0.0] * 8), budget)
-
-
-def plan(scores: list[float], budget: Budget) -> list[int | str]:
-    calls: list[Sequence[int]] = []
-
-    def scoring(removed: Sequence[int]) -> Importance:
-        calls.append(tuple(removed))
-        return Importance(scores=scores)
-
-    made = Lowest().plan(scoring, budget)
-    assert calls == [()]
-    assert made.num_blocks == len(scores)
-    return made.blocks
-
-
-@pytest.mark.parametrize(
-    ("scores", "asked", "expected"),
-    [
-        ([4, 1, 3, 2], {"ratio": 0.5}, [1, 3]),
-        ([-1, 0, -2, 5], {"ratio": 0.5}, [2, 0]),
-        ([2, 1, 1, 1], {"ratio": 0.5}, [3, 2]),
-        ([0, 0, 0, 0], {"ratio": 0.75}, [3, 2, 1]),
-        ([4, 1, 3, 2], {"ratio": 0.5, "protect": [1]}, [3, 2]),
-        ([4, 1, 3, 2], {"ratio": 0.5, "blocks": [0]}, [0, 1]),
-        ([4, 1, 3, 2], {"ratio": 0.75, "blocks": [2, 0], "protect": [1]}, [2, 0, 3]),
-        ([4, 1, 3, 2], {"blocks": [2, 0]}, [2, 0]),
-        ([4, 1, 3, 2], {"blocks": [1]}, [1]),
-        ([4, 1, 3, 2], {"count": 2, "blocks": ["1/2"]}, ["1/2", 3]),
-    ],
-)
-def test_the_lowest_go_first(scores: list[float], asked: dict[str, Any], expected: list[int]) -> None:
-    assert plan(scores, Budget.of(4, **asked)) == expected
-
-
-@modest
-@given(data=st.data())
-def test_the_plan_keeps_its_budget(data: st.DataObject) -> None:
-    scores = data.draw(st.lists(st.integers(-2, 2).map(float), min_size=2, max_size=12))
-    roles = data.draw(st.lists(st.sampled_from("free forced protected".split()), min_size=len(scores)))
-    forced = [b for b in range(len(scores)) if roles[b] == "forced"]
-    protected = [b for b in range(len(scores)) if roles[b] == "protected"]
-    most = min(len(scores) - 1, len(scores) - len(protected))
-    if len(forced) > most or most < 1:
-        return
-    count = data.draw(st.integers(max(1, len(forced)), most))
-    chosen = plan(scores, Budget(len(scores), count, frozenset(protected), tuple(forced)))
-    deeper_first = np.lexsort((-np.arange(len(scores)), np.array(scores)))
-    free = [int(b) for b in deeper_first if roles[b] == "free"]
-    assert chosen == forced + free[: count - len(forced)]
-
-
-def test_only_what_is_left_is_ranked() -> None:
-    left = Importance(scores=[0.5, 0.1, 0.3], blocks=[0, 2, 5])
-    made = Lowest().plan(lambda _removed: left, Budget(6, 2))
-    assert made.blocks == [2, 5]
-
-
-def test_the_plugin_ships_it() -> None:
-    assert layerimp_pruners() == [Lowest]
-    assert Lowest.name == "lowest"
-    assert Lowest.summary().endswith("the deeper block goes first.")
 
 
 def test_a_plan_survives_a_file() -> None:
