@@ -62,12 +62,6 @@ def test_a_single_block_is_needed_at_any_ratio() -> None:
         Budget.of(1, ratio=0.25)
 
 
-@pytest.mark.parametrize("ratio", [0, 0.0, -0.25, 1, 1.0, 1.5, float("nan"), float("inf"), -float("inf")])
-def test_a_ratio_outside_its_range_is_refused(ratio: float) -> None:
-    with pytest.raises(OptionError, match="is not between 0 and 1"):
-        Budget.of(8, ratio=ratio)
-
-
 @pytest.mark.parametrize(
     ("ratio", "said"),
     [
@@ -75,10 +69,12 @@ def test_a_ratio_outside_its_range_is_refused(ratio: float) -> None:
         (3.0, "ratio 3 is not between 0 and 1; a number of blocks is given as the count 3"),
         (1.5, "ratio 1.5 is not between 0 and 1"),
         (0, "ratio 0 is not between 0 and 1"),
+        (-0.25, "ratio -0.25 is not between 0 and 1"),
+        (float("nan"), "ratio nan is not between 0 and 1"),
         (float("inf"), "ratio inf is not between 0 and 1"),
     ],
 )
-def test_a_number_of_blocks_is_no_ratio(ratio: float, said: str) -> None:
+def test_a_ratio_outside_its_range_is_refused(ratio: float, said: str) -> None:
     with pytest.raises(OptionError) as caught:
         Budget.of(8, ratio=ratio)
     assert str(caught.value) == said
@@ -88,8 +84,6 @@ def test_a_number_of_blocks_is_no_ratio(ratio: float, said: str) -> None:
     ("asked", "said"),
     [
         ({"blocks": [8]}, "block 8 does not exist: the model has blocks 0 to 7"),
-        ({"blocks": [-1]}, "block -1 does not exist"),
-        ({"blocks": [2, 3, 2]}, "block 2 is named twice"),
         ({"blocks": [1], "protect": [9]}, "protected block 9 does not exist"),
         ({"ratio": 0.25, "protect": [3, 3]}, "protected block 3 is named twice"),
         ({"blocks": [1, 2], "protect": [2]}, "block 2 is both"),
@@ -103,11 +97,6 @@ def test_a_number_of_blocks_is_no_ratio(ratio: float, said: str) -> None:
         ({"ratio": 0.25, "blocks": [1, 2, 3]}, "removes 2 blocks, but 3 are named"),
         ({"ratio": 0.5, "protect": [0, 1, 2, 3, 4]}, "4 blocks are to go, but only 3 of 8 are not protected"),
         ({}, "nothing is to be removed: give a ratio, a count, or blocks"),
-        ({"blocks": ["6/7", "7/8"]}, r"block 8 \(7/8\) does not exist: the model has blocks 0 to 7"),
-        ({"blocks": [5, "5/6"]}, r"5 and 5/6 both remove 5\.mlp"),
-        ({"blocks": ["1/2", "2/3", "2/3"]}, r"2/3 and 2/3 both remove 2\.mlp"),
-        ({"blocks": ["4/6"]}, "4/6 is no seam, which lies between neighbours such as 4/5"),
-        ({"blocks": ["7.mlp"]}, "without 7.mlp attention and MLP would not take turns"),
         ({"blocks": ["5/6"], "protect": [6]}, r"^6\.attn is both to be removed and protected$"),
         ({"count": 2, "protect": ["5/6"]}, "^only whole blocks such as 5 can be protected, got '5/6'$"),
         ({"count": 1, "blocks": [1, "2/3"]}, "count 1 removes 1 block, but 2 are named"),
@@ -175,17 +164,9 @@ def test_a_plan_survives_a_file() -> None:
     ("values", "said"),
     [
         ({"num_blocks": 4, "blocks": [4]}, "block 4 does not exist: the model has blocks 0 to 3"),
-        ({"num_blocks": 4, "blocks": [1, 1]}, "is named twice"),
         ({"num_blocks": 2, "blocks": [0, 1]}, "leaves no model"),
         ({"num_blocks": 0, "blocks": []}, "greater than or equal to 1"),
-        (
-            {"num_blocks": 4, "blocks": ["x"]},
-            r"'x' is no block \(5\), no range \(8-10\), no seam \(17/18\) and no sublayer \(7.mlp\)",
-        ),
         ({"num_blocks": 4, "blocks": [1.5]}, "is no step"),
-        ({"num_blocks": 4, "blocks": ["3/4"]}, r"block 4 \(3/4\) does not exist"),
-        ({"num_blocks": 4, "blocks": ["1/2", 2]}, "1/2 and 2 both remove 2.attn"),
-        ({"num_blocks": 4, "blocks": ["1.attn,2.mlp"]}, "would not take turns"),
         ({"num_blocks": 3, "blocks": ["0/1", "1/2", "0.attn,2.mlp"]}, "leaves no model"),
         ({"num_blocks": 4}, "blocks"),
         ({"num_blocks": 4, "blocks": [1], "ratio": 0.5}, "ratio"),

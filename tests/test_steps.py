@@ -92,6 +92,7 @@ def test_what_is_no_step_is_named(text: str, said: str) -> None:
     [
         ([4], "block 4 does not exist: the model has blocks 0 to 3"),
         (["3/4"], "block 4 .3/4. does not exist"),
+        ([-1], "block -1 does not exist"),
         ([1, 1], "block 1 is named twice"),
         (["1/2", 2], "1/2 and 2 both remove 2.attn"),
         (["1.attn,2.mlp"], "without 1.attn and 2.mlp attention and MLP would not take turns"),

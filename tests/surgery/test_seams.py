@@ -17,7 +17,7 @@ from support.tiny import PARALLEL, each_of, tiny
 
 import layerimp
 from layerimp.blocks.bypass import bypassed
-from layerimp.errors import ModelError, OptionError, SurgeryError
+from layerimp.errors import ModelError, SurgeryError
 from layerimp.steps import Step, Sublayer, step_of
 from layerimp.surgery.removal import prepare, pruned
 from layerimp.testing import BLOCKS, batch
@@ -154,21 +154,6 @@ def test_parallel_branches_have_no_seams(name: str) -> None:
         pass
     assert torch.equal(logits(model, batch()["input_ids"]), before)
     layerimp.prune(model, ["1/2", "1.attn,2.mlp"])  # no block is left in part
-
-
-@pytest.mark.parametrize(
-    ("steps", "said"),
-    [
-        (["1/3"], "is no seam"),
-        (["3/4"], "block 4 .3/4. does not exist"),
-        (["1/2", 1], "1/2 and 1 both remove 1.mlp"),
-        (["1.attn,2.mlp"], "would not take turns"),
-        (["first"], "is no block"),
-    ],
-)
-def test_steps_that_cannot_be_taken_are_named(steps: list[Step], said: str) -> None:
-    with pytest.raises(OptionError, match=said):
-        layerimp.prune(tiny("llama"), steps)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
