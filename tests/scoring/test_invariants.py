@@ -168,18 +168,6 @@ def test_padding_changes_nothing(
     same(scores(architecture, [together]), scores(architecture, batches(rows, 1)))
 
 
-@models
-@PROPERTY
-@given(lengths=LENGTHS, seed=st.integers(0, 999))
-def test_computing_twice_gives_the_same_finite_scores(architecture: str, lengths: list[int], seed: int) -> None:
-    scorers = made(fitting(architecture))
-    results = run(architecture, [padded(rows_of(lengths, seed))], scorers)
-    for name, importance in results.items():
-        assert len(importance.scores) == BLOCKS
-        assert np.isfinite(importance.scores).all(), name
-        assert scorers[name].compute().scores == scorers[name].compute().scores == importance.scores, name
-
-
 @pytest.mark.parametrize("architecture", PRE_NORM)
 @PROPERTY
 @given(block=st.integers(0, BLOCKS - 1), lengths=LENGTHS, seed=st.integers(0, 999))

@@ -167,15 +167,6 @@ def test_ablations_share_one_sweep() -> None:
     assert all(torch.equal(torch.cat(both["one"].found[key]), value) for key, value in apart.items())
 
 
-def test_the_model_is_left_as_it_was() -> None:
-    model = tiny("llama").train()
-    before = [set(vars(module)) for module in model.modules()]
-    collect(model, [padded_batch()], 2)
-    assert [set(vars(module)) for module in model.modules()] == before
-    assert all(module.training for module in model.modules())
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-
-
 def test_a_block_that_is_bad_in_a_batch_is_named() -> None:
     model, clean, bad = tiny("llama"), batch(), batch()
     clean["input_ids"][clean["input_ids"] == 50] = 51
