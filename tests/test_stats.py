@@ -91,23 +91,6 @@ def test_a_small_variance_does_not_cancel(size: int) -> None:
     assert float(moments.variance()[1]) == pytest.approx(float(variance), rel=1e-5)
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
-def test_the_order_of_merging_does_not_matter(order: tuple[int, ...]) -> None:
-    parts = [np.array([1.0, 2.0]), np.array([40.0]), np.array([-3.0, 5.0, 6.0])]
-    moments = merged_moments([parts[index] for index in order], tree=False)
-    mean, variance = exact(np.concatenate(parts))
-    assert float(moments.mean()[1]) == pytest.approx(float(mean), rel=1e-14)
-    assert float(moments.variance()[1]) == pytest.approx(float(variance), rel=1e-14)
-
-
-def test_one_add_equals_its_parts_in_place() -> None:
-    moments = Moments(1)
-    for part in ([1.0, 5.0], [7.0], [2.0, 2.0, 1.0]):
-        feed_moments(moments, 0, np.array(part))
-    assert float(moments.mean()[0]) == pytest.approx(3.0)
-    assert float(moments.variance()[0]) == pytest.approx(5.0)
-
-
 def test_no_values_are_no_values() -> None:
     moments, mean = Moments(2), Mean(2)
     nan = torch.tensor(float("nan"), dtype=torch.float64)

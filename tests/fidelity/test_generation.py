@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -85,13 +84,6 @@ def test_a_model_s_own_settings_of_generation_do_not_matter_and_stay() -> None:
     assert continuations(stack, asked, {2}, 12) == expected
     assert model.generation_config is own
     assert model.training
-
-
-def test_a_pruned_model_beside_the_intact_one_generates() -> None:
-    model = tiny(dtype=torch.float64)
-    other = layerimp.prune(copy.deepcopy(model), [1, 2])
-    asked = [Prompt((1, 7, 30, 9), "")]
-    assert continuations(layerimp.find_blocks(other), asked, (), 9) == [by_hand(other, asked[0], set(), 9)]
 
 
 def test_models_that_cannot_generate_say_so() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from layerimp.models import loading
 from layerimp.models.fingerprint import model_fingerprint
 from layerimp.registry.catalog import registry
 from layerimp.scoring.engine import measure
-from layerimp.steps import candidates, untouched
+from layerimp.steps import Step, candidates, untouched
 from layerimp.surgery.removal import pruned
 from layerimp.sweep.cache import BlockCache
 from layerimp.testing import BLOCKS, VOCAB, batch, padded_batch, tiny_tokenizer
@@ -169,44 +169,27 @@ def test_windows_across_the_border() -> None:
 
 
 @pytest.mark.parametrize("name", ["bert", pytest.param("llama", marks=pytest.mark.slow)])
-def test_blocks_are_bypassed_and_removed_at_the_border(name: str) -> None:
+@pytest.mark.parametrize(
+    "removals", [([], [1], [1, 2], [2, 3]), (["0/1"], ["2/3"], ["2/3", "0/1"], ["1/2"])], ids=["blocks", "seams"]
+)
+def test_steps_are_bypassed_and_removed_on_each_side_of_the_border(name: str, removals: Sequence[list[Step]]) -> None:
     """After the blocks of bert comes no norm that would bring the hidden states back."""
 
-    def block_scores(model: PreTrainedModel) -> list[float]:
+    def scores_without(model: PreTrainedModel) -> list[float]:
         stack, values = layerimp.find_blocks(model), []
         cache = BlockCache(stack)
-        for removed in ([], [1], [1, 2], [2, 3]):
-            for scorer in ("block-influence", "perplexity", "gbis"):
-                made = registry().get("scorer", scorer)(BLOCKS - len(removed))
-                kept = measure(stack, [padded_batch()], {scorer: made}, removed=removed, cache=cache)
-                values += kept[scorer].scores
-            if removed:
-                with pruned(model, removed):
-                    values += scores(model, "perplexity")["perplexity"][0]
-        return values
-
-    plain, two = on_both(block_scores, lambda: tiny(name))
-    assert two == pytest.approx(plain, rel=1e-5, abs=1e-9)
-
-
-@pytest.mark.parametrize("name", ["bert", pytest.param("llama", marks=pytest.mark.slow)])
-def test_seams_are_bypassed_and_removed_on_each_side_of_the_border(name: str) -> None:
-    def seam_scores(model: PreTrainedModel) -> list[float]:
-        stack, values = layerimp.find_blocks(model), []
-        cache = BlockCache(stack)
-        for removed in (["0/1"], ["2/3"], ["2/3", "0/1"], ["1/2"]):
+        for removed in removals:
             for scorer in ("block-influence", "perplexity", "gbis"):
                 made = registry().get("scorer", scorer)(len(untouched(removed, BLOCKS)))
                 if made.num_blocks:
-                    values += measure(stack, [padded_batch()], {scorer: made}, removed=removed, cache=cache)[
-                        scorer
-                    ].scores
-            if "1/2" not in removed:
+                    kept = measure(stack, [padded_batch()], {scorer: made}, removed=removed, cache=cache)
+                    values += kept[scorer].scores
+            if removed and removed != ["1/2"]:
                 with pruned(model, removed):
                     values += scores(model, "perplexity")["perplexity"][0]
         return values
 
-    plain, two = on_both(seam_scores, lambda: tiny(name))
+    plain, two = on_both(scores_without, lambda: tiny(name))
     assert two == pytest.approx(plain, rel=1e-5, abs=1e-9)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.by_label import by_label
+from support.heard import Heard
 from support.mood import Run
 from support.tiny import tiny
 from support.weight_reads import WeightReads
@@ -21,20 +22,9 @@ from layerimp.errors import OptionError
 from layerimp.models import loading, stored_bytes
 from layerimp.models.dtypes import CPU_HALF_VARIABLE, is_native, remember_stored, stored_dtype
 from layerimp.models.fingerprint import model_fingerprint
-from layerimp.progress import Silent
 from layerimp.testing import tiny_tokenizer
 
 HALF = [torch.bfloat16, torch.float16]
-
-
-class Notes(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.fixture
@@ -94,19 +84,19 @@ def test_flags_decide_otherwise(
 
 
 def test_as_stored_where_the_cpu_can(half_dir: Path) -> None:
-    notes = Notes()
+    notes = Heard()
     model, _ = layerimp.load(half_dir, progress=notes)
     assert model.dtype == stored_dtype(model) != torch.float32
-    assert notes.said == []
+    assert notes.lines == []
 
 
 @pytest.mark.usefixtures("emulated")
 def test_float32_stands_in_and_the_checkpoint_is_as_stored(half_dir: Path, tmp_path: Path) -> None:
-    notes = Notes()
+    notes = Heard()
     model, tokenizer = layerimp.load(half_dir, progress=notes)
     before = load_file(half_dir / "model.safetensors")
     kind = str(before["model.norm.weight"].dtype).removeprefix("torch.")
-    assert notes.said == [
+    assert notes.lines == [
         f"{half_dir} computes in float32, since this CPU only emulates {kind} (--dtype {kind}: as stored)"
     ]
     assert {tensor.dtype for tensor in model.parameters()} == {torch.float32}
@@ -124,18 +114,18 @@ def test_float32_stands_in_and_the_checkpoint_is_as_stored(half_dir: Path, tmp_p
 @pytest.mark.usefixtures("emulated")
 def test_where_memory_is_short_it_is_emulated(half_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "free_bytes", lambda _device: 1000)
-    notes = Notes()
+    notes = Heard()
     model, _ = layerimp.load(half_dir, progress=notes)
     assert model.dtype != torch.float32
-    (said,) = notes.said
+    (said,) = notes.lines
     assert "which this CPU only emulates: float32 needs 0.0 GiB, and 0.0 GiB are free" in said
 
 
 @pytest.mark.usefixtures("emulated")
 def test_what_is_asked_for_is_done(half_dir: Path) -> None:
-    notes = Notes()
+    notes = Heard()
     assert layerimp.load(half_dir, dtype="bfloat16", progress=notes)[0].dtype == torch.bfloat16
-    assert notes.said == []
+    assert notes.lines == []
 
 
 def test_a_named_wider_dtype_is_for_computing(half_dir: Path, tmp_path: Path) -> None:
@@ -184,12 +174,12 @@ def test_a_wider_weight_among_others_is_told(
     weights["model.norm.weight"] = weights["model.norm.weight"].float() * 1.001
     save_file(weights, half_dir / "model.safetensors", metadata={"format": "pt"})
     monkeypatch.setenv(CPU_HALF_VARIABLE, "stored" if native else "float32")
-    notes = Notes()
+    notes = Heard()
     layerimp.load(half_dir, progress=notes)
-    assert sum(said in note for note in notes.said) == 1
-    notes.said.clear()
+    assert sum(said in note for note in notes.lines) == 1
+    notes.lines.clear()
     layerimp.load(half_dir, dtype="float32", progress=notes)
-    assert notes.said == []
+    assert notes.lines == []
 
 
 @pytest.mark.usefixtures("emulated")
@@ -224,9 +214,9 @@ def test_metrics_are_kept_apart(half_dir: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_starter_computes_in_float32_everywhere() -> None:
-    notes = Notes()
+    notes = Heard()
     model, _ = layerimp.load("starter", progress=notes)
-    assert (model.dtype, stored_dtype(model), notes.said) == (torch.float32, torch.bfloat16, [])
+    assert (model.dtype, stored_dtype(model), notes.lines) == (torch.float32, torch.bfloat16, [])
     assert layerimp.load("starter", dtype="bfloat16")[0].dtype == torch.bfloat16
 
 
