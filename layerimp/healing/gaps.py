@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from layerimp.blocks.equivalence import TOLERANCE, deviation, last_hidden
 from layerimp.blocks.forward import hidden_states
-from layerimp.blocks.sites import Taps, find_taps
+from layerimp.blocks.sites import find_taps
 from layerimp.blocks.stream import Place
 from layerimp.errors import ModelError
 from layerimp.healer import Gap, Writer
@@ -61,7 +61,27 @@ class Writers:
             last: The sublayer, by the indices of this model.
             known_as: The same sublayer, by the indices of the intact model, for messages.
         """
-        return _writer(self.stack, last, self._taps, known_as)
+        stack, taps, part = self.stack, self._taps[last.block], last.part
+        of = f"the {'MLP' if part == 'mlp' else 'attention'} of block {known_as.block}"
+        if f"{part}_out" not in taps:
+            return None, f"it is not clear where {of} adds to the residual stream"
+        if f"{part}_act" not in taps:
+            return None, f"no single linear map ends {of}{', as where it has experts' if part == 'mlp' else ''}"
+        prefix = f"{stack.path}.{last.block}."
+        path, out = prefix + taps[f"{part}_act"].path, prefix + taps[f"{part}_out"].path
+        linear, added = stack.model.get_submodule(path), stack.model.get_submodule(out)
+        if not isinstance(linear, nn.Linear | Conv1D):
+            return None, f"the last map of {of} is a {type(linear).__name__}, and no plain linear map"
+        parameters = stack.model.named_parameters(remove_duplicate=False)
+        if any(parameter is linear.weight for name, parameter in parameters if not name.startswith(prefix)):
+            return None, f"{of} shares its last linear map with other parts of the model"
+        norm = out if path != out and has_feature_weight(added) else None
+        joined = norm is None and (end := _ending_norm(stack, last)) is not None
+        norm = end if joined else norm
+        offset = None if norm is None else offset_of(stack.model.get_submodule(norm))
+        if norm is not None and offset is None:
+            return None, f"what {norm} puts out does not scale with its weight"
+        return Writer(path, norm, taps[f"{part}_out"].scale, joined, offset or 0.0), ""
 
     def gaps(self, removed: Sequence[Step]) -> list[Gap]:
         """Find the gaps of an intact model, in depth order, as if the sublayers of some steps were bypassed.
@@ -90,40 +110,6 @@ def _gap(run: tuple[Sublayer, ...], depth: int, writers: Writers, shift: int = 0
     if before is not None:
         writer, obstacle = writers.after(Sublayer.at(before.depth - shift), before)
     return Gap(run, before, after, Sublayer.at(first - shift), writer, obstacle)
-
-
-def _writer(
-    stack: BlockStack, last: Sublayer, taps_of: Sequence[Taps], known_as: Sublayer
-) -> tuple[Writer | None, str]:
-    """Find the last writer of a sublayer of the pruned model, or the reason why there is none.
-
-    Args:
-        stack: The blocks of the pruned model.
-        last: The sublayer, by the indices of the pruned model.
-        taps_of: Where to read the sites of each block.
-        known_as: The same sublayer, by the indices of the intact model, for messages.
-    """
-    taps, part = taps_of[last.block], last.part
-    of = f"the {'MLP' if part == 'mlp' else 'attention'} of block {known_as.block}"
-    if f"{part}_out" not in taps:
-        return None, f"it is not clear where {of} adds to the residual stream"
-    if f"{part}_act" not in taps:
-        return None, f"no single linear map ends {of}{', as where it has experts' if part == 'mlp' else ''}"
-    prefix = f"{stack.path}.{last.block}."
-    path, out = prefix + taps[f"{part}_act"].path, prefix + taps[f"{part}_out"].path
-    linear, added = stack.model.get_submodule(path), stack.model.get_submodule(out)
-    if not isinstance(linear, nn.Linear | Conv1D):
-        return None, f"the last map of {of} is a {type(linear).__name__}, and no plain linear map"
-    parameters = stack.model.named_parameters(remove_duplicate=False)
-    if any(parameter is linear.weight for name, parameter in parameters if not name.startswith(prefix)):
-        return None, f"{of} shares its last linear map with other parts of the model"
-    norm = out if path != out and has_feature_weight(added) else None
-    joined = norm is None and (end := _ending_norm(stack, last)) is not None
-    norm = end if joined else norm
-    offset = None if norm is None else offset_of(stack.model.get_submodule(norm))
-    if norm is not None and offset is None:
-        return None, f"what {norm} puts out does not scale with its weight"
-    return Writer(path, norm, taps[f"{part}_out"].scale, joined, offset or 0.0), ""
 
 
 def has_feature_weight(module: nn.Module) -> bool:
