@@ -50,7 +50,10 @@ def _weights(stack: BlockStack, halves: Mapping[int, Halves]) -> Iterator[tuple[
             stays.add(id(parameter))
             continue
         number, _, path = inside.partition(".")
-        owners[id(parameter)].update(_users(int(number), path, halves.get(int(number))))
+        attention, mlp = sublayers_of(int(number))
+        divided = halves.get(int(number))
+        half = mlp if divided and in_mlp(path, divided.mlp) else attention
+        owners[id(parameter)].update([half] if divided else [attention, mlp])
     for key, parameter in distinct.items():
         amounts = Amounts(parameter.numel(), parameter.numel() * stored_width(stack.model, parameter))
         yield (() if key in stays else owners[key]), amounts
@@ -69,13 +72,6 @@ def language_model(stack: BlockStack) -> Amounts | None:
     distinct = {id(weight): weight for part in (*parts, *ends) if part is not None for weight in part.parameters()}
     sizes = [(weight.numel(), weight.numel() * stored_width(model, weight)) for weight in distinct.values()]
     return Amounts(sum(count for count, _ in sizes), sum(width for _, width in sizes))
-
-
-def _users(block: int, path: str, halves: Halves | None) -> tuple[Sublayer, ...]:
-    """Return the sublayers of a block that a parameter belongs to, by its path in the block."""
-    if halves is None:
-        return sublayers_of(block)
-    return (Sublayer(block, "mlp" if in_mlp(path, halves.mlp) else "attn"),)
 
 
 def _cache(stack: BlockStack) -> Iterator[tuple[Collection[Sublayer], Amounts]]:

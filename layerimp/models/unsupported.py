@@ -66,17 +66,16 @@ def refuse_config(config: PretrainedConfig, kind: str, *, quantised: bool = Fals
             f"the weights of {kind} are quantised ({method}); prune the unquantised model, or the one that "
             "model.dequantize() gives (bitsandbytes), and quantise the result"
         )
-    beside = sorted(name for name, value in vars(config).items() if _BESIDE_TEXT.fullmatch(name) and _is_part(value))
+    parts = (name for name, value in vars(config).items() if hasattr(value, "to_diff_dict"))
+    beside = sorted(filter(_BESIDE_TEXT.fullmatch, parts))
     if beside and vision_part(config) is None:
         raise ModelError(
             f"{kind} reads {', '.join(beside)} beside text, but no images; layerimp can prune models of text, "
             "or of text and images"
         )
-    refuse_non_finite_fields(config, kind)
-
-
-def _is_part(value: object) -> bool:
-    return hasattr(value, "to_diff_dict")
+    if bad := next(_non_finite(config, ""), None):
+        field, value = bad
+        raise NonFiniteError(f"the configuration of {kind} says {field} {value}, which must be a finite number")
 
 
 def refuse_non_finite_weights(model: PreTrainedModel | Any, *, inside: str = "") -> None:
@@ -100,23 +99,6 @@ def refuse_non_finite_weights(model: PreTrainedModel | Any, *, inside: str = "")
         source = f" ({model.name_or_path})" if model.name_or_path else ""
         where = bad[0] if len(bad) == 1 else f"{len(bad)} tensors, the first is {bad[0]}"
         raise NonFiniteError(f"{type(model).__name__}{source} holds a NaN or an infinity in its weights: in {where}")
-
-
-def refuse_non_finite_fields(config: PretrainedConfig, kind: str) -> None:
-    """Refuse a configuration in which a number is a NaN or an infinity.
-
-    An infinity in a list is allowed, since it stands for "no bound", as in the `time_step_limit` of Mamba.
-
-    Args:
-        config: The configuration.
-        kind: The model, for the error.
-
-    Raises:
-        NonFiniteError: a number is a NaN or an infinity; the error names the field.
-    """
-    if bad := next(_non_finite(config, ""), None):
-        field, value = bad
-        raise NonFiniteError(f"the configuration of {kind} says {field} {value}, which must be a finite number")
 
 
 def _passes(test: Callable[[Tensor], Tensor], tensor: Tensor) -> bool:
@@ -159,7 +141,10 @@ def _is_number(value: Tensor) -> Tensor:
 
 
 def _non_finite(value: object, path: str, *, listed: bool = False) -> Iterator[tuple[str, float]]:
-    """Yield the numbers in a part of a configuration that are not finite, each with its path."""
+    """Yield the numbers in a part of a configuration that are not finite, each with its path.
+
+    An infinity in a list is passed over, since it stands for "no bound", as in the `time_step_limit` of Mamba.
+    """
     if isinstance(value, float):
         if math.isnan(value) or (math.isinf(value) and not listed):
             yield path, value
