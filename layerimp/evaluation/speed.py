@@ -72,32 +72,23 @@ def speeds(models: Mapping[str, BlockStack], progress: Progress = SILENT) -> dic
         and without `prefill` if one does not run on token ids alone.
     """
     ways = {"prefill": _prefill, "decoding": _decoding}
-    times: dict[str, dict[str, list[tuple[int, float]]]] = {label: {} for label in models}
+    found: dict[str, dict[str, Speed]] = {label: {} for label in models}
     with progress.stage("measure the speed", (1 + ROUNDS) * len(ways), unit="rounds") as advance:
         for name, way in ways.items():
             length = min(READ, *(longest_row(stack.model) or READ for stack in models.values()))
-            start, measured = time.perf_counter(), 0
+            rounds: list[dict[str, tuple[int, float]]] = []
+            start = time.perf_counter()
             try:
-                for number in range(1 + ROUNDS):
-                    round_ = {label: way(stack, length) for label, stack in models.items()}
+                while len(rounds) <= ROUNDS and (len(rounds) <= FEWEST or time.perf_counter() - start <= SECONDS):
+                    rounds.append({label: way(stack, length) for label, stack in models.items()})
                     advance(1)
-                    if number:
-                        for label, timing in round_.items():
-                            times[label].setdefault(name, []).append(timing)
-                        measured += 1
-                    if measured >= FEWEST and time.perf_counter() - start > SECONDS:
-                        break
             except (torch.OutOfMemoryError, LayerimpError):
                 raise
             except Exception:  # stock code may refuse in any way; such a speed is not known
-                for each in times.values():
-                    each.pop(name, None)
-    return {
-        label: {
-            name: Speed(runs[0][0], tuple(seconds for _, seconds in runs)) for name, runs in measured_.items() if runs
-        }
-        for label, measured_ in times.items()
-    }
+                continue
+            for label, by_name in found.items():
+                by_name[name] = Speed(rounds[-1][label][0], tuple(timed[label][1] for timed in rounds[1:]))
+    return found
 
 
 def _prefill(stack: BlockStack, length: int) -> tuple[int, float]:
