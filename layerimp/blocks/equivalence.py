@@ -16,9 +16,9 @@ import torch
 from layerimp.blocks.bypass import bypassed
 from layerimp.blocks.forward import hidden_states, without_cache
 from layerimp.blocks.input_forms import vision_part
-from layerimp.blocks.modalities import IMAGE, MODALITIES, Modality, made_up, whole_or_backbone
+from layerimp.blocks.modalities import IMAGE, MODALITIES, Modality, made_up
 from layerimp.blocks.modes import in_eval_mode, quiet
-from layerimp.blocks.stack import BlockStack, on_demand, probe_ids
+from layerimp.blocks.stack import BlockStack, on_demand, probe_ids, whole_or_backbone
 from layerimp.errors import ModelError, NonFiniteError, one_line
 
 if TYPE_CHECKING:

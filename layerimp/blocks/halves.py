@@ -11,10 +11,10 @@ A trial proves that the middle can be replaced: the MLP half must read and add t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -38,12 +38,8 @@ def find_halves(stack: BlockStack) -> list[Halves | Whole]:
     Raises:
         NonFiniteError: a block puts out a NaN or an infinity, so that nothing can be found out.
     """
-    nothing = Whole(_NO_ORDER)
-    examine: Callable[[Trial, Record], Halves | Whole | None] = partial(
-        _halves, crossing=bool(stack.model.config.is_encoder_decoder)
-    )
-    results = cast("list[Halves | Whole | None]", examined(stack, examine))
-    return [halves or nothing for halves in results]
+    examine = partial(_halves, crossing=bool(stack.model.config.is_encoder_decoder))
+    return [halves or Whole(_NO_ORDER) for halves in examined(stack, examine)]
 
 
 def halves_of(stack: BlockStack, blocks: Collection[int]) -> dict[int, Halves]:
@@ -68,7 +64,7 @@ def halves_of(stack: BlockStack, blocks: Collection[int]) -> dict[int, Halves]:
     return divided
 
 
-def _halves(trial: Trial, record: Record, *, crossing: bool = False) -> Halves | Whole | None:
+def _halves(trial: Trial, record: Record, *, crossing: bool) -> Halves | Whole | None:
     """Find the halves of a block, or why it cannot be divided; None if it shows no additions.
 
     Of several places between its additions, the middle is the first place after which no token reads another token,

@@ -21,11 +21,11 @@ from torch.utils._pytree import tree_leaves
 from layerimp.blocks.forward import called, computing, without_cache
 from layerimp.blocks.input_forms import Inputs, audio_forms, audio_part, image_forms, number_in, vision_part
 from layerimp.blocks.modes import in_eval_mode, quiet
-from layerimp.blocks.stack import probe_ids
+from layerimp.blocks.stack import probe_ids, whole_or_backbone
 from layerimp.errors import LayerimpError, one_line
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel
 
     from layerimp.blocks.stack import BlockStack
@@ -137,7 +137,10 @@ def needs_more_than(stack: BlockStack, text: Mapping[str, Tensor]) -> str:
 def _forms(stack: BlockStack, modality: Modality, count: int) -> Iterator[Inputs]:
     """Yield the forms in which a model may take inputs, on its device and in its dtype."""
     for form in modality.forms(stack.model.config, _arguments(stack), count):
-        yield {name: value.to(stack.device, _dtype(stack, value)) for name, value in form.items()}
+        yield {
+            name: value.to(stack.device, stack.model.dtype if value.is_floating_point() else None)
+            for name, value in form.items()
+        }
 
 
 def _arguments(stack: BlockStack) -> frozenset[str]:
@@ -181,13 +184,6 @@ def _received(stack: BlockStack, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         except _ReachedError as reached:
             return reached.received
     return []
-
-
-def whole_or_backbone(stack: BlockStack) -> nn.Module:
-    """Return the part of a model that turns inputs into hidden states; an encoder-decoder model as a whole."""
-    # The backbone of an encoder-decoder model may need the ids of both; the whole model makes the decoder's ids itself.
-    part: nn.Module = stack.model if stack.model.config.is_encoder_decoder else stack.backbone
-    return part
 
 
 def _depends_on(stack: BlockStack, inputs: Inputs) -> bool:
@@ -247,11 +243,6 @@ def _vectors(features: object) -> int:
     if isinstance(features, torch.Tensor):
         return math.prod(features.shape[:-1])
     return sum(map(_vectors, features)) if isinstance(features, list | tuple) else 0
-
-
-def _dtype(stack: BlockStack, value: Tensor) -> torch.dtype:
-    """Return the dtype in which a model takes a value: pixels in its own."""
-    return stack.model.dtype if value.is_floating_point() else value.dtype
 
 
 def _with_text(stack: BlockStack, modality: Modality, values: Inputs, mark: int | None, runs: Sequence[int]) -> Inputs:

@@ -124,3 +124,10 @@ def _holding(stack: BlockStack, index: int, forward: Callable[..., Any], *args: 
 def probe_ids(stack: BlockStack, tokens: int) -> Tensor:
     """Return a row of token ids [1, seq] to try the model on."""
     return torch.arange(1, 1 + tokens, device=stack.device)[None] % stack.vocab_size
+
+
+def whole_or_backbone(stack: BlockStack) -> nn.Module:
+    """Return the part of a model that turns inputs into hidden states; an encoder-decoder model as a whole."""
+    # The backbone of an encoder-decoder model may need the ids of both; the whole model makes the decoder's ids itself.
+    part: nn.Module = stack.model if stack.model.config.is_encoder_decoder else stack.backbone
+    return part

@@ -18,7 +18,7 @@ from transformers import Cache
 
 from layerimp.blocks.forward import block_input, called, computing, hidden_states, with_hidden, without_cache
 from layerimp.blocks.modes import in_eval_mode
-from layerimp.blocks.stack import probe_ids
+from layerimp.blocks.stack import probe_ids, whole_or_backbone
 from layerimp.errors import LayerimpError, NonFiniteError
 from layerimp.stats import working_dtype
 
@@ -170,7 +170,7 @@ def _other(tensor: Tensor) -> Tensor:
     return tensor * 1.25 + torch.linspace(0.1, 0.3, tensor.numel(), device=tensor.device).view_as(tensor).to(tensor)
 
 
-def examined(stack: BlockStack, examine: Callable[[Trial, Record], Result | None]) -> list[Result | None]:
+def examined(stack: BlockStack, examine: Callable[[Trial, Record], Result]) -> list[Result | None]:
     """Examine the blocks of `stack`, and return the result for every block.
 
     One block of each structure is tried, and the pass ends when all structures are known. If nothing is found in a
@@ -198,7 +198,7 @@ def _pass(
     stack: BlockStack,
     structures: Mapping[nn.Module, Structure],
     results: dict[Structure, Result],
-    examine: Callable[[Trial, Record], Result | None],
+    examine: Callable[[Trial, Record], Result],
     *,
     passing: bool,
 ) -> None:
@@ -243,8 +243,7 @@ def _pass(
     with ExitStack() as undo, torch.no_grad(), suppress(_AllKnownError):
         for block in structures:
             undo.enter_context(computing(block, partial(step, block, block.forward)))
-        # Of an encoder-decoder model the whole model is run, since it makes the decoder's ids itself.
-        part = stack.model if stack.model.config.is_encoder_decoder else stack.backbone
+        part = whole_or_backbone(stack)
         called(part, input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(part))
 
 

@@ -12,7 +12,7 @@ import torch
 
 from layerimp.blocks.forward import called, hidden_states, without_cache
 from layerimp.blocks.modes import in_eval_mode
-from layerimp.blocks.stack import probe_ids
+from layerimp.blocks.stack import probe_ids, whole_or_backbone
 from layerimp.errors import ModelError
 from layerimp.progress import span
 
@@ -72,7 +72,7 @@ def batch_of(evaluator: Evaluator) -> int:
 
 def timed(stack: BlockStack) -> Blocks:
     """Return what times one pass of a loaded model's blocks over a batch."""
-    part = stack.model if stack.model.config.is_encoder_decoder else stack.backbone
+    part = whole_or_backbone(stack)
 
     def run(ids: torch.Tensor) -> float:
         start = time.perf_counter()
