@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layerimp._paths import expanded, write_whole
+from layerimp._paths import write_whole
 from layerimp.cache.directory import cache_directory
 from layerimp.evaluation.packing import packed, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from layerimp.evaluator import Evaluator
     from layerimp.metric import Metric
@@ -23,14 +23,10 @@ FORMAT = "compressed"
 
 
 class MetricsCache:
-    """The stored metrics of intact models, one JSON file per key.
+    """The stored metrics of intact models, one JSON file per key."""
 
-    Args:
-        directory: The directory of the files; by default that of `cache_directory`.
-    """
-
-    def __init__(self, directory: Path | None = None) -> None:
-        self.directory = cache_directory("metrics") if directory is None else expanded(directory) / "metrics"
+    def __init__(self) -> None:
+        self.directory = cache_directory("metrics")
 
     def _path(self, *parts: str) -> Path:
         key = json.dumps((FORMAT, *parts)).encode()

@@ -51,15 +51,14 @@ class BlockCache:
 
     Args:
         stack: The model's blocks.
-        limit: The largest size in bytes; None for `LIMIT`, or less if memory is short.
 
     Attributes:
         apart: Whether it is proved that the blocks read nothing of one another but the hidden states.
     """
 
-    def __init__(self, stack: BlockStack, limit: int | None = None) -> None:
+    def __init__(self, stack: BlockStack) -> None:
         self._stack = stack
-        self._room = min(LIMIT, _free(stack) // 4) if limit is None else limit
+        self._room = min(LIMIT, _free(stack) // 4)
         self._known: dict[int, dict[int, _Known]] = {}
         self._removed: frozenset[Sublayer] = frozenset()
         self._left = set(range(len(stack)))

@@ -222,9 +222,10 @@ def test_a_corrupt_entry_is_none(cache: MetricsCache, content: bytes) -> None:
     assert cache.get(*KEY) == METRICS
 
 
-def test_a_directory_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
-    cache = MetricsCache(tmp_path / "file")
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
+    cache = MetricsCache()
     cache.put(METRICS, *KEY)
     assert cache.get(*KEY) is None
 

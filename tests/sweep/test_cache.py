@@ -88,21 +88,23 @@ def test_with_halves_out_nothing_comes_out_otherwise(name: str) -> None:
     assert touching == importance(model, name, (3, 4), cache)
 
 
-def test_memory_is_bounded() -> None:
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("llama", num_hidden_layers=BLOCKS)
     size = batch(3, 12)["input_ids"].numel() * 32 * 4
     for room, known in ((0, 0), (size - 1, 0), (size, 1), (7 * size, 7), (99 * size, 12)):
-        cache, count = BlockCache(layerimp.find_blocks(model), limit=room), Count(model)
+        monkeypatch.setattr(layerimp.sweep.cache, "LIMIT", room)
+        cache, count = BlockCache(layerimp.find_blocks(model)), Count(model)
         importance(model, "block-influence", (), cache)
         count.read()
         assert importance(model, "block-influence", (), cache) == importance(model, "block-influence", ())
         assert count.read() == 4 * BLOCKS - known
 
 
-def test_room_is_used_again() -> None:
+def test_room_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("llama", num_hidden_layers=BLOCKS)
     size = batch(3, 12)["input_ids"].numel() * 32 * 4
-    cache, count = BlockCache(layerimp.find_blocks(model), limit=12 * size), Count(model)
+    monkeypatch.setattr(layerimp.sweep.cache, "LIMIT", 12 * size)
+    cache, count = BlockCache(layerimp.find_blocks(model)), Count(model)
     for removed in ((), (0,), (), (0,), ()):
         importance(model, "block-influence", removed, cache)
     count.read()
