@@ -182,11 +182,8 @@ def untouched(steps: Iterable[Step], num_blocks: int) -> list[int]:
 
 def kept_halves(steps: Iterable[Step], num_blocks: int) -> list[tuple[int, int]]:
     """Return the blocks that are left, each as the pair of blocks that its attention and its MLP come from."""
-    removed = removed_by(steps)
-    attention, mlp = (
-        [index for index in range(num_blocks) if Sublayer(index, part) not in removed] for part in ("attn", "mlp")
-    )
-    return list(zip(attention, mlp, strict=True))
+    row = left(steps, num_blocks)
+    return [(attention.block, mlp.block) for attention, mlp in zip(row[::2], row[1::2], strict=True)]
 
 
 def left(removed: Iterable[Step], num_blocks: int) -> list[Sublayer]:

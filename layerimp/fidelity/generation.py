@@ -152,7 +152,8 @@ def continuations(
             for length in sorted(set(lengths)):
                 chosen = [number for number, own in enumerate(lengths) if own == length]
                 new = _generated(stack, [asked[number].ids for number in chosen])[:, length:].tolist()
-                written |= zip(chosen, (_until_end(row, ends) for row in new), strict=True)
+                texts = (tuple(takewhile(lambda token: token not in ends, row)) for row in new)
+                written |= zip(chosen, texts, strict=True)
     return [written[number] for number in range(len(asked))]
 
 
@@ -165,11 +166,6 @@ def _reads_padding(stack: BlockStack) -> bool:
     dtype, pairs = stack.model.dtype, zip(alone, padded, strict=True)
     most = max(TOLERANCE, ALIKE / torch.finfo(dtype).eps)
     return all(deviation(own[0], beside[-1], dtype) <= most for own, beside in pairs)
-
-
-def _until_end(tokens: Sequence[int], ends: Collection[int]) -> Continuation:
-    """Return the tokens before the first one that ends a text."""
-    return tuple(tokens[: next((place for place, token in enumerate(tokens) if token in ends), len(tokens))])
 
 
 def _generated(stack: BlockStack, rows: Sequence[Sequence[int]], **options: bool) -> Any:

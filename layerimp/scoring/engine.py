@@ -19,7 +19,7 @@ from layerimp.scoring.passes import Key, Scored, shared_passes
 from layerimp.scoring.requested import Options, requested
 from layerimp.scoring.series import Units, joined, series_of
 from layerimp.steps import Cuts, Step, checked_cuts, simplest
-from layerimp.sweep.units import divided_by, units_of
+from layerimp.sweep.units import units_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -163,7 +163,7 @@ def fill(
     with in_eval_mode(stack.model):
         if cache is not None:
             cache.begin(removed)
-        halves = halves_of(stack, divided_by(chain(*units))) if passes else {}
+        halves = halves_of(stack, {block for unit in chain(*units) for block in unit.divided}) if passes else {}
         memory = how.get("memory", {})
         scored = Scored(stack, calibration, removed, units, halves, how.get("progress", SILENT), cache, memory)
         for one_pass in passes:

@@ -117,7 +117,7 @@ class Ledger:
         Args:
             quantity: The quantity.
             stay: The blocks that are kept whole; if there are none, one block of some kind is left.
-            gone: The sublayers that are removed in any case.
+            removed: The sublayers that are removed in any case.
             cuts: Whether only whole blocks are removed, or seams as well, so that a block of two halves may be left.
         """
         kept = [{sublayer for sublayer in self.sublayers if sublayer.block in stay and sublayer not in removed}]

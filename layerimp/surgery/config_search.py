@@ -102,11 +102,8 @@ class _Search:
         self.whole = self.model.config.to_dict()
         self.where = _location(self.model.config, stack.config, self.name)
         # Lists with one entry per block follow the attention at first, and then the MLP if that fits better.
-        self.rewrites = [Rewrites(self.kept.by[part], self.count, self.kept.kinds(part)) for part in self._parts()]
-
-    def _parts(self) -> tuple[Part, ...]:
-        """The halves that the configuration may follow; a single one if only whole blocks are removed."""
-        return ("attn",) if self.kept.by["attn"] == self.kept.by["mlp"] else ("attn", "mlp")
+        parts: tuple[Part, ...] = ("attn",) if self.kept.by["attn"] == self.kept.by["mlp"] else ("attn", "mlp")
+        self.rewrites = [Rewrites(self.kept.by[part], self.count, self.kept.kinds(part)) for part in parts]
 
     def run(self) -> Shortened:
         fields, best = self._start()

@@ -140,7 +140,8 @@ def changes_between(stack: BlockStack) -> Iterator[list[int]]:
     left: list[Tensor] = []
 
     def enter(index: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if left and index and not _equal(left[0], block_input(args, kwargs)):
+        read = block_input(args, kwargs)
+        if left and index and not torch.equal(left[0].to(read.device), read):
             changed.append(index - 1)
 
     def leave(_block: nn.Module, _args: Any, output: Any) -> None:
@@ -151,10 +152,6 @@ def changes_between(stack: BlockStack) -> Iterator[list[int]]:
             hooks.enter_context(block.register_forward_pre_hook(partial(enter, index), with_kwargs=True))
             hooks.enter_context(block.register_forward_hook(leave))
         yield changed
-
-
-def _equal(states: Tensor, others: Tensor) -> bool:
-    return states.shape == others.shape and torch.equal(states, others.to(states.device))
 
 
 @contextmanager

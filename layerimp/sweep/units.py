@@ -62,11 +62,6 @@ def units_of(steps: Iterable[Step], removed: Iterable[Step] = ()) -> list[Unit]:
     return [Unit(step, _begin(parts[0], bypassed), _end(parts[-1], bypassed)) for step, parts in series]
 
 
-def divided_by(units: Iterable[Unit]) -> set[int]:
-    """The blocks that units divide."""
-    return {block for unit in units for block in unit.divided}
-
-
 def _begin(first: Sublayer, bypassed: Collection[Sublayer]) -> Point:
     inside = first.part == "mlp" and Sublayer(first.block, "attn") not in bypassed
     return Point(first.block, "middle" if inside else "input")
