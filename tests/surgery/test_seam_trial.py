@@ -8,7 +8,6 @@ import pytest
 import removal
 import torch
 import zoo
-from support.broken_removals import with_stale_indices
 
 import layerimp
 from layerimp.checkpoint import saving
@@ -81,8 +80,3 @@ class TestTheTrialCanFail:
         monkeypatch.setattr(layerimp, "prune", prune)
         outcome, said = self.outcome("llama")
         assert (outcome, "logits in memory are off" in said) == ("wrong", True)
-
-    def test_a_stale_index(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(layerimp, "prune", with_stale_indices(layerimp.prune))
-        outcome, said = self.outcome("llama")
-        assert (outcome, "cached generation" in said) == ("wrong", True)
