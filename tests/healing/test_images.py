@@ -8,14 +8,12 @@ from typing import Any
 import pytest
 import torch
 from support import seeing
+from support.healing_cases import case_of
 
-import layerimp
 from layerimp.blocks.modalities import image_token
 from layerimp.healer import Case
 from layerimp.healing import Teaching
-from layerimp.healing.gaps import find_gaps
 from layerimp.healing.states import states
-from layerimp.surgery.removal import prepare
 
 
 @pytest.fixture(scope="module", params=seeing.KINDS)
@@ -24,11 +22,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     directory: Path = tmp_path_factory.mktemp(request.param)
     model = seeing.save(directory, request.param)
     text = seeing.rows_of_texts(directory, model)
-    intact = layerimp.find_blocks(model)
-    pruned = layerimp.find_blocks(prepare(intact, [2]).beside())
-    for parameter in pruned.model.parameters():
-        parameter.requires_grad_(True)
-    return Case(intact, pruned, find_gaps(pruned, [2]), text, text, lambda: 0.0, lambda: 0.0)
+    return case_of(model, [2], text)
 
 
 def seeing_rows(case: Case) -> list[dict[str, Any]]:

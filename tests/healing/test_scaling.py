@@ -49,8 +49,6 @@ def test_what_cannot_be_scaled_is_refused() -> None:
     shared = case_of(model, [1])
     with pytest.raises(ModelError, match=r"shares .*down_proj"):
         scale_stream(shared.pruned, shared.gaps[0], 2.0)
-    gap = case_of(model, [3]).gaps[0]
-    assert gap.writer is None or gap.before != (3, "mlp")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import pytest
 import torch
+from support.healing_cases import case_of
 from support.tiny import DECODERS, classifier, tiny
 from torch.nn import functional
 
 from layerimp.healer import Case
 from layerimp.healing import Teaching
 from layerimp.healing import teaching as module
-from layerimp.healing.gaps import find_gaps
-from layerimp.models.discovery import find_blocks
 from layerimp.steps import Step
-from layerimp.surgery.removal import prepare
 from layerimp.testing import batch, padded_batch
 
 TEXT = [batch(3, 9, seed=1), padded_batch((7, 4, 9))]
-
-
-def case_of(model: Any, gone: Sequence[Step]) -> Case:
-    intact = find_blocks(model)
-    pruned = find_blocks(prepare(intact, gone).beside())
-    for parameter in pruned.model.parameters():
-        parameter.requires_grad_(True)
-    return Case(intact, pruned, find_gaps(pruned, gone), TEXT, TEXT, lambda: 0.0, lambda: 0.0)
 
 
 def naive(case: Case, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
