@@ -173,16 +173,6 @@ class Head:
             values[targets.mask.to(values.device)] = torch.cat(parts).to(values.device)
         return values
 
-    def hits(self, output: ModelOutput, targets: Targets) -> Tensor:
-        """Return for each row [row] whether a classifier's prediction is the target.
-
-        Args:
-            output: The output of the backbone.
-            targets: The labels.
-        """
-        logits = self.label_logits(output, targets.batch)
-        return logits.argmax(dim=-1) == targets.ids[:, 0].to(logits.device)
-
     def gradient(
         self, output: ModelOutput, targets: Targets, quantity: Quantity = "nll"
     ) -> tuple[Tensor, dict[str, Tensor]]:

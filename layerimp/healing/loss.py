@@ -78,7 +78,8 @@ class HeldOutLoss:
                     output = run(head.backbone, targets.batch)
                 totals += (-head.log_probs(output, targets).double().sum(dim=1)).tolist()
                 if head.kind == "label":
-                    hits += int(head.hits(output, targets).sum())
+                    labels = head.label_logits(output, targets.batch).argmax(dim=-1)
+                    hits += int((labels == targets.ids[:, 0].to(labels.device)).sum())
         if not math.isfinite(math.fsum(totals)):
             raise NonFiniteError("what the model predicts is a NaN or an infinity")
         return Loss(totals, self._counts, hits if head.kind == "label" else None)
