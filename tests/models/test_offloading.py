@@ -19,6 +19,7 @@ from layerimp.models.offloading import open_offloaded
 from layerimp.registry.attribution import create
 from layerimp.scoring.engine import measure
 from layerimp.steps import candidates
+from layerimp.testing import BLOCKS
 
 
 @pytest.mark.same_bits("the scores of an offloaded model, and in memory")
@@ -227,3 +228,29 @@ def test_a_failing_scorer_is_set_aside(tmp_path: Path) -> None:
 def test_classifiers(tmp_path: Path) -> None:
     directory = saved(classifier("qwen3").float(), tmp_path / "model")
     assert scores(open_offloaded(directory)) == scores(layerimp.find_blocks(layerimp.load(directory)[0]))
+
+
+def test_one_block_is_in_memory_at_a_time(tmp_path: Path) -> None:
+    stack = open_offloaded(saved(tiny("llama"), tmp_path / "model"))
+    seen: list[list[int]] = []
+
+    def look(*_: Any) -> None:
+        seen.append([at for at, block in enumerate(stack) if not next(block.parameters()).is_meta])
+
+    hooks = [block.register_forward_pre_hook(look) for block in stack]
+    scores(stack, ["block-influence"])
+    for hook in hooks:
+        hook.remove()
+    assert seen == [[at] for at in range(BLOCKS) for _ in TEXT]
+    assert all(parameter.is_meta for block in stack for parameter in block.parameters())
+
+
+def test_each_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = open_offloaded(saved(tiny("llama"), tmp_path / "model"))
+    weights = stack.residency._weights  # type: ignore[union-attr]
+    read: list[str] = []
+    put = weights.put
+    monkeypatch.setattr(weights, "put", lambda keys: (read.extend(keys), put(keys))[1])
+    scores(stack, ["block-influence", "relative-magnitude"])
+    inside = [key for key in weights.tensors if ".layers." in key]
+    assert sorted(read) == sorted(inside)
