@@ -45,7 +45,8 @@ WIDTH_WITHOUT_TERMINAL = 120
 class Screen:
     """Shows progress and results. Names from outside are shown as they are, never read as markup.
 
-    As a context, a screen without a terminal says lines while nothing else is said for long.
+    As a context, a screen without a terminal says lines while nothing else is said for long. In a context, notes wait
+    until something else is shown, so that an error that is found before any work is the only line.
 
     Args:
         json: Whether stdout gets one JSON document and nothing else.
@@ -57,17 +58,22 @@ class Screen:
         self.out = _console(results())
         self.err = _console(sys.stderr)
         self.heartbeat = Heartbeat()
+        self._waiting: list[str] | None = None
 
     def __enter__(self) -> Self:
+        self._waiting = []
         if not self.err.is_terminal:
             self.heartbeat.start(self.say)
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         self.heartbeat.end()
+        if kind is None:
+            self.show_notes()
 
     def say(self, line: str, style: str = "") -> None:
         """Print one line on stderr."""
+        self.show_notes()
         self.err.print(shown(line, style=style), soft_wrap=True)
         self.heartbeat.note_line()
 
@@ -76,6 +82,7 @@ class Screen:
         self, description: str, total: int | None = None, *, unit: str = "", unit_bytes: int = 0
     ) -> Iterator[Advance]:
         """Show a progress bar on a terminal; elsewhere one line when the stage is done, and others if it takes long."""
+        self.show_notes()
         progress = bar(self.err, total, unit_bytes, self.heartbeat.clock)
         progress.add_task(shown(description).plain, total=total)
         (task,) = progress.tasks
@@ -89,8 +96,17 @@ class Screen:
             self.say(f"{description}: {seconds:.1f} s{speed}")
 
     def note(self, text: str) -> None:
-        """Print one line on stderr."""
-        self.say(f"note: {text}", style="yellow")
+        """Print one line on stderr, at once or, while nothing else was shown, later."""
+        if self._waiting is None:
+            self.say(f"note: {text}", style="yellow")
+        else:
+            self._waiting.append(text)
+
+    def show_notes(self) -> None:
+        """Print the notes that wait, and from now on others at once."""
+        waiting, self._waiting = self._waiting, None
+        for text in waiting or ():
+            self.note(text)
 
     def show(self, results: Results) -> int:
         """Show a run's results, and return the exit code: 1 if a requested component failed while the rest went on."""
@@ -226,6 +242,7 @@ class Screen:
 
     def present(self, document: BaseModel, parts: Iterable[Table | RenderableType]) -> None:
         """Print a document: as JSON, or part by part. A line that is plain text is never broken, as paths are in it."""
+        self.show_notes()
         if self.json:
             self.print_json(document)
             return

@@ -61,6 +61,7 @@ def watching(screen: Screen) -> Iterator[Watcher]:
     """A context with a watcher that reports the progress of a grid on a screen."""
     columns = (BarColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     progress = Progress(*columns, console=screen.err)
+    screen.show_notes()
     with progress if screen.err.is_terminal else nullcontext():
         teller = Teller(screen, progress)
         with screen.heartbeat.about(teller.line):

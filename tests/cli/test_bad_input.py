@@ -170,6 +170,21 @@ def test_bad_input_is_one_line(
     assert set(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("command", ["run", "prune", "shrink"])
+def test_an_error_before_any_work_is_the_only_line(
+    layerimp_command: Run, model_dir: Path, tmp_path: Path, command: str
+) -> None:
+    """Notes, such as on what is used by default, come when the work begins, or a forecast is shown."""
+    usual = (command, "--model", model_dir, "--output", tmp_path)
+    (tmp_path / "notes.txt").touch()
+    code, out, err = layerimp_command(*usual)
+    assert (code, out) == (2, "")
+    assert err == f"layerimp: the output {tmp_path} exists; name another, or replace it with --overwrite\n"
+    code, out, err = layerimp_command(*usual[:-1], tmp_path / "out", "--dry-run", "--count", 1)
+    assert code == 0, err
+    assert "calibration text prose" in err
+
+
 def test_an_unknown_task_is_one_line(
     layerimp_command: Run, scoring: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
