@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from layerimp.bench.cell_graph import Chooser, Decided, Entrant, Layout, Measure, Mender, Subject, count_at
 from layerimp.bench.cells import digest
 from layerimp.bench.grid import Grid
-from layerimp.calibration.documents import check_source, task_of
+from layerimp.calibration.documents import Reader, check_beginning, check_source, task_of
 from layerimp.defaults import ALL
 from layerimp.errors import LayerimpError, OptionError
 from layerimp.evaluation.comparing import comparer_of
@@ -217,6 +217,7 @@ class _Settling:
             with attributing("evaluator", evaluator.name, type(evaluator)):
                 return digest([source, evaluator.fingerprint()])
         check_source(source, again=True, **form)
+        check_beginning(source, Reader(recipe.calibration.field))
         return self.digests.of_text(source)
 
 

@@ -8,9 +8,11 @@ import json
 import os
 import re
 import zlib
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -24,6 +26,8 @@ from layerimp.registry.assets import located
 _JSON_SUFFIXES = frozenset({".jsonl", ".json", ".ndjson"})
 _GZIP = ".gz"
 _TEXT_SUFFIXES = frozenset({".txt", ".md", ".text", ".tokens", ".csv", ".tsv", ".parquet"})
+_BEGINNING = 1000
+"""How many documents are looked at before a model is loaded."""
 
 TASK = "task:"
 """The prefix of a source that stands for the training split of a task."""
@@ -134,10 +138,21 @@ def documents_in(source: str, reader: Reader) -> Iterator[Document]:
         with _opened(path) as text:
             yield from _jsonl(path, text, reader) if _kind(path) in _JSON_SUFFIXES else _paragraphs(path, text)
     except UnicodeDecodeError as error:
-        raise CalibrationError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+        where = f"{error.reason} at byte {error.start}"
+        raise CalibrationError(f"{path} is not UTF-8 text ({where}); give JSONL or plain text in UTF-8") from None
     except (OSError, EOFError, zlib.error) as error:  # the last two come from a broken archive
         why = getattr(error, "strerror", None) or error
         raise CalibrationError(f"cannot read the text file {path}: {why}") from None
+
+
+def check_beginning(source: str, reader: Reader) -> None:
+    """Refuse a file whose first documents cannot be read; a data set and a pipe are not touched.
+
+    Raises:
+        CalibrationError: one of them cannot be read.
+    """
+    if source != HUB and _file(source).is_file():
+        deque(islice(documents_in(source, reader), _BEGINNING), maxlen=0)
 
 
 def named_images(path: Path) -> Iterator[Path]:
@@ -228,7 +243,8 @@ def _jsonl(path: Path, lines: TextIO, reader: Reader) -> Iterator[Document]:
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            raise CalibrationError(f"{path}, line {number}: not JSON ({error.msg}, column {error.colno})") from None
+            why = f"{error.msg}, column {error.colno}"
+            raise CalibrationError(f"{path}, line {number}: not JSON ({why}); each line is an object") from None
         except (ValueError, RecursionError) as error:  # a number is too long, or lists are nested too deeply
             raise CalibrationError(f"{path}, line {number}: not JSON ({error})") from None
         yield reader.read(record, f"{path}, line {number}", path.parent)

@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from layerimp.blocks.modalities import image_token
-from layerimp.calibration.documents import Reader, check_source, task_of
+from layerimp.calibration.documents import Reader, check_beginning, check_source, task_of
 from layerimp.calibration.further_text import FurtherText
 from layerimp.calibration.images import ImageReader
 from layerimp.calibration.rows import RowFormat
@@ -31,24 +31,27 @@ if TYPE_CHECKING:
 
 
 def check_calibration(recipe: Recipe, permissions: Permissions, progress: Progress) -> Evaluator | None:
-    """Check, before a model is loaded, that the calibration text and the further text exist.
+    """Check, before a model is loaded, that the calibration text and the further text exist and begin as they should.
 
     Returns:
         The evaluator of the task whose training split is the text; None for other texts.
 
     Raises:
-        InputError: the text or the task does not exist, or contradicts another option.
+        InputError: the text or the task does not exist, contradicts another option, or cannot be read.
     """
     spec = recipe.calibration
+    reader = Reader(spec.field)
     if (other := comparer_options(recipe).text) is not None and task_of(other) is None:
         check_source(other, packing=spec.packing)
     if recipe.heal_text is not None:
         if (further := task_of(recipe.heal_text)) is None:
             check_source(recipe.heal_text, again=True)
+            check_beginning(recipe.heal_text, reader)
         else:
             for_training(recipe, further, permissions, progress)
     if (task := task_of(str(spec.source))) is None:
         check_source(str(spec.source), packing=spec.packing, label_field=spec.label_field)
+        check_beginning(str(spec.source), reader)
         return None
     if spec.label_field or ("field" in spec.model_fields_set and spec.field != "text"):
         raise OptionError(f"{spec.source} says itself where its text and its labels are; leave the fields out")

@@ -19,7 +19,7 @@ from support.broken_checkpoints import (
     with_fields,
     without_a_block,
 )
-from support.mood import Run, changed
+from support.mood import Run, changed, mood
 from support.tiny import tiny
 
 from layerimp.testing import tiny_tokenizer
@@ -152,6 +152,13 @@ WRONG = [
 ]
 
 
+UNREADABLE = [
+    ("field.jsonl", '{"body": "a"}', ", line 1: no field 'text' (it holds: body); see --field"),
+    ("list.json", '[\n{"text": "a"}\n]', ", line 1: not JSON (Expecting value, column 1); each line is an object"),
+    ("empty.txt", "", " is empty"),
+]
+
+
 @pytest.mark.parametrize(("arguments", "said"), WRONG, ids=lambda value: value if isinstance(value, str) else None)
 def test_bad_input_is_one_line(
     layerimp_command: Run, scoring: list[object], tmp_path: Path, arguments: list[Any], said: str
@@ -183,6 +190,19 @@ def test_an_error_before_any_work_is_the_only_line(
     code, out, err = layerimp_command(*usual[:-1], tmp_path / "out", "--dry-run", "--count", 1)
     assert code == 0, err
     assert "calibration text prose" in err
+
+
+@pytest.mark.parametrize(("name", "text", "said"), UNREADABLE)
+@pytest.mark.parametrize("command", ["run", "bench", "heal"])
+def test_text_that_cannot_be_read_is_refused_before_weights_are(
+    layerimp_command: Run, model_dir: Path, tmp_path: Path, command: str, name: str, text: str, said: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    given = ["--teacher", model_dir, "--removed", 1] if command == "heal" else ["--count", 1, "--tasks", mood(tmp_path)]
+    before = set(tmp_path.iterdir())
+    usual = (command, "--model", model_dir, "--calibration", tmp_path / name, "--output", tmp_path / "out")
+    assert layerimp_command(*usual, *given) == (2, "", f"layerimp: {tmp_path / name}{said}\n")
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_an_unknown_task_is_one_line(
