@@ -94,7 +94,7 @@ def prepare_healing(request: HealingRequest, permissions: Permissions, progress:
     """
     recipe, healer = resolve(request.recipe), configured(request.healer, request.options)
     check_heal_text(recipe.heal_text, [healer])
-    if by_default := defaults_note(request.recipe, recipe, ["calibration"]):
+    if by_default := defaults_note(request.recipe, recipe, ["calibration"], names_method=False):
         progress.note(by_default)
     record = _record_of(recipe.model, request.teacher, request.removed)
     check_ahead(record.source, permissions, partial(checked_steps, record.removed, what="removed block"))

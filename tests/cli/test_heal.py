@@ -359,6 +359,7 @@ def test_a_dry_run_says_what_would_be_healed_and_reads_no_weights(
         patched.setattr(forecast_parts, "free_bytes", lambda _device: 10**9)
         code, out, err = layerimp_command(*command, "--dry-run", "--json")
         assert code == 0, err
+        assert "by default" not in err, "heal takes no scorer"
         code, shown, err = layerimp_command(*command, "--healer", "distill", "--dry-run")
         assert code == 0, err
         code, _, err = layerimp_command(*command, "--removed", 1, "--dry-run")
