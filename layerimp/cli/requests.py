@@ -165,7 +165,8 @@ def _labelled(kind: str, specs: list[str], option: str = "") -> dict[str, dict[s
         if not label or not name:
             raise OptionError(f"--{option or kind} takes {kind.upper()} or LABEL={kind.upper()}, got {spec!r}")
         if label in components:
-            raise OptionError(f"the {kind} {label!r} comes twice; give it a label: --{option or kind} LABEL={name}")
+            advice = "give another label" if equals else "give it a label"
+            raise OptionError(f"the {kind} {label!r} comes twice; {advice}: --{option or kind} LABEL={name}")
         components[label] = {"name": name}
     return components
 

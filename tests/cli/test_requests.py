@@ -161,7 +161,11 @@ def test_a_label_may_hold_a_dot() -> None:
     ("given", "error", "said"),
     [
         ({"scorer": ["avss", "avss"]}, OptionError, "'avss' comes twice.*--scorer LABEL=avss"),
-        ({"evaluator": ["x=harness", "x=footprint"]}, OptionError, "evaluator 'x' comes twice"),
+        (
+            {"evaluator": ["x=harness", "x=footprint"]},
+            OptionError,
+            "evaluator 'x' comes twice; give another label: --eval",
+        ),
         ({"scorer": ["original=avss"]}, OptionError, "'original' cannot be a label"),
         ({"scorer": ["../up=avss"]}, OptionError, "'../up' cannot be a label"),
         ({"scorer": ["..=avss"]}, OptionError, "'..' cannot be a label"),
