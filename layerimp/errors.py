@@ -123,7 +123,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, of: str = "", ot
     owner = f" of {of}" if of else ""
     exists = f"Known: {listing(known)}"
     if len(known) > _LISTED:
-        exists = f"The nearest of {len(known):,}: {', '.join(nearest) or 'none'}"
+        exists = (
+            f"The nearest of {len(known):,}: {', '.join(nearest)}" if nearest else f"None of {len(known):,} is like it"
+        )
     misspelt = get_close_matches(name, known, n=1, cutoff=_MISSPELT)
     more = f" {otherwise}" if otherwise and not misspelt else ""
     return UnknownNameError(f"unknown {kind} {name!r}{owner}.{hint} {exists}.{more}")

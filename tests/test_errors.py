@@ -27,7 +27,9 @@ def test_of_many_names_the_nearest_are_listed() -> None:
     assert said.startswith("unknown metric 'metrik12' of the plan. Did you mean 'metric12' or ")
     nearest = said.partition("The nearest of 31: ")[2].removesuffix(".").split(", ")
     assert (len(nearest), nearest[0]) == (10, "metric12")
-    assert str(unknown_name("metric", "zzz", known)) == "unknown metric 'zzz'. The nearest of 31: none."
+    assert str(unknown_name("metric", "zzz", known)) == "unknown metric 'zzz'. None of 31 is like it."
+    said = str(unknown_name("metric", "zzz", known, otherwise="layerimp scorers lists all."))
+    assert said.endswith("None of 31 is like it. layerimp scorers lists all.")
 
 
 class Box(BaseModel, extra="forbid"):

@@ -63,7 +63,7 @@ def schema(*, name: str | None, json: bool) -> int:
         from layerimp.errors import unknown_name
 
         if name not in DESCRIBED:
-            raise unknown_name("schema", name, DESCRIBED)
+            raise unknown_name("schema", name, DESCRIBED, otherwise="layerimp schema lists all.")
         screen.print_text(dumps(schema_of(name, installed_names), indent=2) + "\n")
         return 0
     summaries = {name: _first_sentence(model_of(name).__doc__ or "") for name in DESCRIBED}

@@ -211,7 +211,7 @@ def test_an_unknown_task_is_one_line(
     """Among many names, such as lm-eval's own, which take seconds to read."""
     monkeypatch.setattr(layerimp_harness.tasks, "whole_index", lambda: dict.fromkeys(f"task_{n}" for n in range(1000)))
     given = ["--task-path", tmp_path, "--tasks", "task_of_no_name"]
-    test_bad_input_is_one_line(layerimp_command, scoring, tmp_path, given, "The nearest of 1,0")
+    test_bad_input_is_one_line(layerimp_command, scoring, tmp_path, given, "None of 1,0")
 
 
 @pytest.mark.parametrize("option", ["--model", "--output", "--calibration"])

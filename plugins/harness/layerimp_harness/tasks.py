@@ -205,7 +205,7 @@ def _find(spec: str, local: Registry, task_path: Path | None) -> tuple[Any, Regi
         if spec not in registry:
             registry = {**whole_index(), **local}
         if spec not in registry:
-            raise unknown_name("task", spec, registry)
+            raise unknown_name("task", spec, registry, otherwise="layerimp tasks TEXT finds names that contain a text.")
         entry = registry[spec]
     if lacking := list(missing(entry.cfg or {}, registry)):
         for name in lacking:
