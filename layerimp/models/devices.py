@@ -15,11 +15,11 @@ def device_named(device: str | torch.device | None) -> torch.device:
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if str(device).partition(":")[0] not in ("cpu", "cuda"):  # sums are in float64, which others such as Apple's lack
+        raise OptionError(f"device {str(device)!r} is not supported; models compute on the CPU (cpu) or a GPU (cuda)")
     try:
         place = torch.device(device)
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
         raise OptionError(f"no device {str(device)!r} here: {cause(error)}") from None
-    if place.type not in ("cpu", "cuda"):  # sums are in float64, which others such as Apple's lack
-        raise OptionError(f"device {str(device)!r} is not supported; models compute on the CPU (cpu) or a GPU (cuda)")
     return place

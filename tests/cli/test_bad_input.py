@@ -146,7 +146,7 @@ WRONG = [
     (["--model", without_a_block], "do not fit its configuration: 9 missing keys"),
     (["--model", with_a_block_more], "has weights of a block 3"),
     (["--dtype", "float12"], "unknown dtype 'float12'"),
-    (["--device", "warp"], "no device 'warp' here"),
+    (["--device", "gpu"], "device 'gpu' is not supported; models compute on the CPU (cpu) or a GPU (cuda)"),
     (["--device-map", "all"], "Invalid value for '--device-map': 'all' is not one of 'auto'"),
     (["--nonsense"], "No such option"),
 ]
