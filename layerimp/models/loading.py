@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from layerimp.blocks.memory import free_bytes
 from layerimp.blocks.modes import quiet
 from layerimp.defaults import STARTER
-from layerimp.errors import LayerimpError, ModelError, OptionError, cause, listing
+from layerimp.errors import LayerimpError, ModelError, OptionError, listing
 from layerimp.models.configuration import auto_class, configuration, source_of, stored_in, without_weights
 from layerimp.models.devices import device_named
 from layerimp.models.discovery import find_blocks
@@ -116,7 +116,7 @@ def load_tokenizer(model: str | Path, *, trust_remote_code: bool = False) -> Pre
                 source_of(model), trust_remote_code=trust_remote_code
             )
     except Exception as error:
-        raise ModelError(f"cannot load the tokenizer of {str(model)!r}: {cause(error)}") from error
+        raise unloadable(model, error, what="load the tokenizer of") from error
     # Without the files of a tokenizer Transformers makes one for many models that knows no words, or only a space.
     if len(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)) < 2:
         raise ModelError(

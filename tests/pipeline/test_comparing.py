@@ -205,7 +205,7 @@ def test_another_tokenizer_is_refused_in_one_line(
         (("{small}", "{small}"), "two models are called 'small'; give them labels: LABEL=MODEL"),
         (("a={small}", "a={small}"), "two models are called 'a'; give them labels: LABEL=MODEL"),
         (("original={small}",), "'original' is what the intact model is called; give "),
-        (("a=b=c",), "the tokenizer of 'b=c'"),
+        (("a=b=c",), "cannot load the tokenizer of the model 'b=c': no directory here has that name"),
         (("{small}", "--evaluator", "harness"), "add --evaluator fidelity"),
         (("{small}", "--evaluator", "fidelity", "--evaluator", "footprint"), "'footprint' measures costs"),
         (("{small}", "--text", "nothing.jsonl"), "the text file 'nothing.jsonl' does not exist"),
