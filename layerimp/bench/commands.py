@@ -16,7 +16,7 @@ from layerimp.bench.store import FILE, Store
 from layerimp.errors import OutputError
 from layerimp.progress import SILENT, Progress
 from layerimp.recipe import Permissions
-from layerimp.report.document import RESULTS, read_results, write_results
+from layerimp.report.document import PAGE, RESULTS, read_results, write_results
 
 if TYPE_CHECKING:
     from layerimp.bench.grid import Grid
@@ -97,6 +97,8 @@ def stored_results(directory: Path) -> Results:
     """
     if (directory / RESULTS).exists() and not (directory / FILE).exists():
         return read_results(directory)
+    if (page := directory / PAGE).exists() and not (directory / FILE).exists():
+        raise OutputError(f"{directory} is no output of layerimp bench or run; its report is the page {page}")
     with Store(directory, write=False) as store:
         layout = store.layout()
         if layout is None:

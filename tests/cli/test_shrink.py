@@ -144,6 +144,14 @@ def test_a_task_at_chance_stands_in_the_summary(
     assert measured["retained"] is None
 
 
+def test_its_report_is_a_page(layerimp_command: Run, made: tuple[Path, str]) -> None:
+    small = made[0] / "small"
+    code, printed, err = layerimp_command("report", small)
+    assert (code, printed) == (2, "")
+    said = f"{small} is no output of layerimp bench or run; its report is the page {small / 'report.html'}"
+    assert err == f"layerimp: {said}\n"
+
+
 def test_no_minutes_train_nothing(layerimp_command: Run, command: list[Any]) -> None:
     code, printed, err = layerimp_command(*command[:-2], "--minutes", 0, "--output", "small", "--json")
     assert code == 0, err
