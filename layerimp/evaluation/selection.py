@@ -165,7 +165,8 @@ def fitting(
     """Choose the evaluators that can measure a model.
 
     Args:
-        recipe: The recipe that the evaluators are from. Those that it does not request are left out if they do not fit.
+        recipe: The recipe that the evaluators are from. Those that it does not request are left out if they do not fit,
+            unless they measure tasks that it names.
         evaluators: The evaluators, by label.
         model: The model.
         progress: Where to report what is left out.
@@ -186,12 +187,10 @@ def fitting(
             with attributing("evaluator", label, type(evaluator)):
                 evaluator.check(model)
         except (ModelError, TaskError) as error:
-            if not is_requested(recipe, label):
-                progress.note(f"{label} is left out: {error}")
-                continue
-            if not lenient or "tasks" not in evaluator.Config.model_fields:
+            measures_tasks = "tasks" in evaluator.Config.model_fields
+            if (measures_tasks and not lenient) or (not measures_tasks and is_requested(recipe, label)):
                 raise
-            progress.note(f"no tasks: {error}")
+            progress.note(f"{label} is left out: {error}")
         except PluginError as error:
             if len(evaluators) == 1:
                 raise

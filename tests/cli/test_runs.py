@@ -24,6 +24,18 @@ from layerimp.report.results.measures import Measured
 from layerimp.testing import BLOCKS, tiny_tokenizer
 
 
+def test_tasks_that_are_named_and_do_not_fit_are_refused(layerimp_command: Run, tmp_path: Path) -> None:
+    """An evaluator that comes by default is left out only if its tasks do as well."""
+    tiny("bert").save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    code, out, err = layerimp_command("evaluate", "--model", tmp_path, "--tasks", "starter_stories")
+    assert (code, out) == (2, "")
+    why = "task 'starter_stories' is no multiple choice, and a classifier answers nothing else"
+    assert err.splitlines()[-1] == f"layerimp: {why}"
+    code, _, err = layerimp_command("evaluate", "--model", tmp_path)
+    assert (code, f"note: harness is left out: {why}" in err) == (0, True), err
+
+
 def test_a_whole_run(layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path) -> None:
     out_dir = tmp_path / "out"
     code, out, err = layerimp_command(
