@@ -25,6 +25,7 @@ INTERRUPTED = 130
 FULL_COLLECTIONS = 1000
 """The number of collections of young objects before a collection of all objects."""
 NOTHING_LEFT = "nothing is left half-written"
+_NOT_TAKEN = ("No such option", "Got unexpected extra argument")
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """click, which newer versions of typer include."""
 
@@ -116,6 +117,8 @@ def _usage(error: Exception) -> str:
     from pydantic import ValidationError
 
     message = str(getattr(error, "format_message", error.__str__)()).replace("Value error, ", "")
+    if message.startswith(_NOT_TAKEN):
+        message += f"; see layerimp {context.info_name} --help" if (context := getattr(error, "ctx", None)) else ""
     given = repr(first_problem(error.__cause__).value) if isinstance(error.__cause__, ValidationError) else ""
     return message if given in message else f"{message}, got {given}"
 

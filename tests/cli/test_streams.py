@@ -102,7 +102,8 @@ def test_what_a_component_prints_is_for_stderr(
     ("arguments", "kind", "said"),
     [
         (["score", "--scorer", "nosuch"], "UnknownNameError", "unknown scorer 'nosuch'"),
-        (["score", "--nosuch"], "UsageError", "No such option"),
+        (["score", "--nosuch"], "UsageError", "No such option: --nosuch; see layerimp score --help"),
+        (["plugins", "harness"], "UsageError", "unexpected extra argument(s) (harness); see layerimp plugins --help"),
         (["score", "--samples", "many"], "UsageError", "--samples"),
         (["prune", "--blocks", "1"], "OptionError", "--output"),
         (["score", "--model", "/nowhere"], "ModelError", "/nowhere"),
