@@ -70,6 +70,8 @@ def _all_plans(path: Path) -> dict[str, PrunePlan]:
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=once_each)
+    except IsADirectoryError:
+        raise InputError(f"{path} is a directory; name the file of plans in it, such as {path / 'plan.json'}") from None
     except OSError as error:
         raise InputError(f"cannot read the plan {path}: {error.strerror}") from None
     except RecursionError:

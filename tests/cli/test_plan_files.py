@@ -80,6 +80,12 @@ def test_bad_plans_are_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 
 
+def test_a_directory_has_a_file_of_plans(layerimp_command: Run, tmp_path: Path) -> None:
+    code, out, err = layerimp_command("plan", tmp_path)
+    said = f"{tmp_path} is a directory; name the file of plans in it, such as {tmp_path / 'plan.json'}"
+    assert (code, out, err) == (2, "", f"layerimp: {said}\n")
+
+
 def test_lists_that_lie_too_deep_are_one_line(layerimp_command: Run, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text("[" * 100_000)
     code, _, err = layerimp_command("plan", "--plan", tmp_path / "plan.json")
