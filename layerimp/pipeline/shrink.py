@@ -89,7 +89,10 @@ def _with_shipped_text(recipe: Recipe, progress: Progress) -> Recipe:
     source = shipped_text(recipe)
     more = f"--heal-text FILE, or --heal-text {HUB} for a part of {HUB_TEXT.partition('@')[0]}"
     if source is None:
-        progress.note(f"training reads only the rows drawn from {recipe.calibration.source}; more text: {more}")
+        own = recipe.calibration.source
+        progress.note(
+            f"training reads only the rows drawn from {own}; the rest of it: --heal-text {own}; other: {more}"
+        )
         return recipe
     if source != STARTER:
         progress.note(

@@ -280,6 +280,7 @@ def test_a_classifier_shrinks(layerimp_command: Run, classifier: Path, calibrati
         "shrink", classifier, *text, "--tasks", "none", "--count", 1, *TRAINING, "--output", tmp_path / "s", "--json"
     )
     assert code == 0, err
+    assert f"the rest of it: --heal-text {calibration_file}; other: " in err
     report = ShrinkReport.model_validate_json(printed)
     assert report.fidelity is not None
     assert report.speeds.keys() == {"prefill"}
