@@ -14,6 +14,7 @@ from layerimp_distill import Distill
 from layerimp_distill.memory import Memory
 from rich.filesize import decimal
 from support.mood import Run, changed
+from support.sst2 import write_sst2
 from support.tiny import tiny
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -178,6 +179,15 @@ def test_an_interrupted_training_says_how_it_goes_on(
     assert code == 0, err
     assert "goes on with the training that was interrupted after 1 step" in err
     assert entries("unfinished") == []
+
+
+def test_rows_of_a_task_come_from_a_directory(layerimp_command: Run, pruned: Path, tmp_path: Path) -> None:
+    """As in the commands that make what `heal` repairs, without the hub."""
+    write_sst2(tmp_path, [f"the cat was {number} and it was big" for number in range(40)], ["the cat"] * 2)
+    text = ("--calibration", "task:layerimp_sst2", "--data-dir", tmp_path, "--samples", 16, "--max-length", 16)
+    code, out, err = layerimp_command("heal", pruned, *text, "--output", tmp_path / "out")
+    assert code == 0, err
+    assert "tokens of task:layerimp_sst2\n" in out
 
 
 def test_without_a_record_the_blocks_are_named(
