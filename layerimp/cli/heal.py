@@ -11,6 +11,7 @@ from layerimp.cli.set_options import setting
 from layerimp.cli.streams import after_writing
 from layerimp.defaults import HEALER
 from layerimp.errors import OptionError
+from layerimp.recipe import ComponentSpec
 
 if TYPE_CHECKING:
     from layerimp.report.results.healing import HealingReport
@@ -52,8 +53,7 @@ def heal(
 
     Example: layerimp heal --model DIR --calibration FILE --output OUT
     """
-    healer = healer or HEALER
-    options = _options(set_ or [], healer, minutes)
+    spec = _healer(healer or HEALER, set_ or [], minutes)
     if given["model"] is None:
         raise OptionError("heal repairs a pruned checkpoint: name it with --model")
     if given["output"] is None:
@@ -61,40 +61,40 @@ def heal(
     recipe, allowed = recipe_from(**given), permissions(**given)
     from layerimp.cli.display import Screen
     from layerimp.cli.forecast import of_healing
-    from layerimp.pipeline.heal_checkpoint import HealingRequest, heal_checkpoint, prepare_healing
+    from layerimp.pipeline.heal_checkpoint import heal_checkpoint, prepare_healing
     from layerimp.pipeline.heal_forecast import healing_forecast_of
     from layerimp.steps import read_steps
 
     steps = None if removed is None else read_steps(removed, what="--removed")
-    request = HealingRequest(recipe, teacher, steps, healer, options)
     with Screen(json=json) as screen:
+        prepared = prepare_healing(recipe, spec, allowed, screen, teacher, steps)
         if dry_run:
-            forecast = healing_forecast_of(prepare_healing(request, allowed, screen))
+            forecast = healing_forecast_of(prepared)
             screen.present(forecast, of_healing(forecast))
             return 0
-        report = heal_checkpoint(request, permissions=allowed, progress=screen)
+        report = heal_checkpoint(prepared)
         with after_writing(recipe.output):
             screen.present(report, _lines(report))
     return 0
 
 
-def _options(settings: list[str], healer: str, minutes: float | None) -> dict[str, Any]:
-    """Return the healer's options from all `--set` and from `--minutes`."""
+def _healer(healer: str, settings: list[str], minutes: float | None) -> ComponentSpec:
+    """Return a healer with the options from all `--set` and from `--minutes`."""
     options = {}
     for text in settings:
         label, option, value = setting(text, "linear.ridges=[0.1]")
         if label != healer:
             raise OptionError(f"--set {text}: there is only the healer {healer!r} here")
         options[option] = value
+    spec = ComponentSpec(name=healer, options=options)
     if minutes is None:
-        return options
+        return spec
     from layerimp.pipeline.shrink_recipe import with_minutes
-    from layerimp.recipe import ComponentSpec
 
-    limited = with_minutes({healer: ComponentSpec(name=healer, options=options)}, minutes)
+    limited = with_minutes({healer: spec}, minutes)
     if not limited:
         raise OptionError("--minutes 0 trains nothing, and heal would write the checkpoint as it is")
-    return limited[healer].options
+    return limited[healer]
 
 
 def _lines(report: HealingReport) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,6 @@ from layerimp._paths import expanded
 from layerimp.cache.unfinished import Unfinished
 from layerimp.checkpoint.record import Record, read_record
 from layerimp.checkpoint.saving import write
-from layerimp.defaults import HEALER
 from layerimp.errors import InputError, ModelError
 from layerimp.evaluation.comparing import Comparing, comparer_of
 from layerimp.evaluation.selection import fitting, prepared_comparers, with_text
@@ -26,7 +25,6 @@ from layerimp.pipeline.output import check_output, output_directory
 from layerimp.pipeline.resolve import check_ahead, defaults_note, resolve, settled
 from layerimp.pipeline.stages import load_model, tell_unmeasured
 from layerimp.pipeline.texts import Texts, check_calibration
-from layerimp.progress import SILENT, Progress
 from layerimp.registry.assets import absolute, assets
 from layerimp.report.card import HealedCheckpoint, healed_card
 from layerimp.report.results.healing import HealingReport
@@ -40,26 +38,8 @@ if TYPE_CHECKING:
     from layerimp.evaluator import Evaluator
     from layerimp.fidelity.record import Fidelity
     from layerimp.pipeline.stages import Loaded
-    from layerimp.recipe import Permissions, Recipe
-
-
-@dataclass(frozen=True)
-class HealingRequest:
-    """A request to heal a checkpoint.
-
-    Attributes:
-        recipe: A recipe, of which only the pruned model, the text and the output are read.
-        teacher: The intact model; by default the one named in the checkpoint's record.
-        removed: The removed steps; by default those in the record.
-        healer: The name of a healer.
-        options: The healer's options.
-    """
-
-    recipe: Recipe
-    teacher: str | None = None
-    removed: Sequence[Step] | None = None
-    healer: str = HEALER
-    options: Mapping[str, Any] = field(default_factory=dict)
+    from layerimp.progress import Progress
+    from layerimp.recipe import ComponentSpec, Permissions, Recipe
 
 
 @dataclass(frozen=True)
@@ -74,6 +54,7 @@ class PreparedHealing:
         trained_on: The evaluator of the task whose training split is the text; None for other texts.
         comparers: What compares the models with the intact one, by label; at most one.
         permissions: Which code that came with data may run.
+        progress: Where to report progress.
     """
 
     recipe: Recipe
@@ -83,49 +64,61 @@ class PreparedHealing:
     trained_on: Evaluator | None
     comparers: Mapping[str, Evaluator]
     permissions: Permissions
+    progress: Progress
 
 
-def prepare_healing(request: HealingRequest, permissions: Permissions, progress: Progress) -> PreparedHealing:
+def prepare_healing(
+    asked: Recipe,
+    healer: ComponentSpec,
+    permissions: Permissions,
+    progress: Progress,
+    teacher: str | None = None,
+    removed: Sequence[Step] | None = None,
+) -> PreparedHealing:
     """Prepare the healing of a checkpoint. Nothing is loaded, healed or written.
+
+    Args:
+        asked: A recipe, of which only the pruned model, the text and the output are read.
+        healer: The healer.
+        permissions: Which code that came with data may run.
+        progress: Where to report progress.
+        teacher: The intact model; by default the one named in the checkpoint's record.
+        removed: The removed steps; by default those in the record.
 
     Raises:
         InputError: something in the request is wrong, as far as this can be seen without the weights; or there is no
             record of what was removed.
     """
-    recipe, healer = resolve(request.recipe), configured(request.healer, request.options)
-    check_heal_text(recipe.heal_text, [healer])
-    if by_default := defaults_note(request.recipe, recipe, ["calibration"], names_method=False):
+    recipe, made = resolve(asked), configured(healer.name, healer.options)
+    check_heal_text(recipe.heal_text, [made])
+    if by_default := defaults_note(asked, recipe, ["calibration"], names_method=False):
         progress.note(by_default)
-    record = _record_of(recipe.model, request.teacher, request.removed)
+    record = _record_of(recipe.model, teacher, removed)
     check_ahead(record.source, permissions, partial(checked_steps, record.removed, what="removed block"))
     check_output(recipe, why_not_healed, [record.source])
     return PreparedHealing(
         recipe=recipe,
-        label=request.healer,
-        healer=healer,
+        label=healer.name,
+        healer=made,
         record=record,
         trained_on=check_calibration(recipe, permissions, progress),
         comparers=prepared_comparers(recipe, permissions, progress),
         permissions=permissions,
+        progress=progress,
     )
 
 
-def heal_checkpoint(request: HealingRequest, *, permissions: Permissions, progress: Progress = SILENT) -> HealingReport:
+def heal_checkpoint(prepared: PreparedHealing) -> HealingReport:
     """Repair a pruned checkpoint, and write the result as a checkpoint.
-
-    Args:
-        request: What to heal, and how.
-        permissions: Which code that came with data may run.
-        progress: Where to report progress.
 
     Returns:
         A JSON document that says what was done.
 
     Raises:
-        InputError: something in the request is wrong, or there is no record of what was removed.
+        InputError: something in the request is wrong.
         LayerimpError: healing failed; nothing is left under the output's name.
     """
-    prepared = prepare_healing(request, permissions, progress)
+    permissions, progress = prepared.permissions, prepared.progress
     source = prepared.record.source
     with Unfinished() as unfinished, output_directory(prepared.recipe, why_not_healed, [source]) as stage:
         assert stage is not None
@@ -144,7 +137,7 @@ def heal_checkpoint(request: HealingRequest, *, permissions: Permissions, progre
         taken = drawn.documents | measured.documents
         judging = texts.for_judging(corpus, taken | reserved)
         further = texts.further(taken | judging.documents) or ()
-        compare = _comparison(prepared, theirs, measured, progress)
+        compare = _comparison(prepared, theirs, measured)
         fidelity = {"pruned": compare(ours.model, "the pruned model")}
         healed = heal_beside(
             *(theirs.stack, ours.stack, record.removed, drawn, prepared.healer),
@@ -161,15 +154,16 @@ def heal_checkpoint(request: HealingRequest, *, permissions: Permissions, progre
 
 
 def _comparison(
-    prepared: PreparedHealing, theirs: Loaded, text: CalibrationSet, progress: Progress
+    prepared: PreparedHealing, theirs: Loaded, text: CalibrationSet
 ) -> Callable[[PreTrainedModel, str], Fidelity | None]:
     """Return what compares models with the intact one. If that is impossible it returns None, and a line says so.
 
     Raises:
         InputError: it is impossible, and the recipe requests it.
     """
-    comparers, _ = fitting(prepared.recipe, prepared.comparers, theirs.model, progress, lenient=False)
-    comparer = comparer_of(with_text(prepared.recipe, comparers, text, progress))
+    recipe, progress = prepared.recipe, prepared.progress
+    comparers, _ = fitting(recipe, prepared.comparers, theirs.model, progress, lenient=False)
+    comparer = comparer_of(with_text(recipe, comparers, text, progress))
     if comparer is None:
         return lambda _model, _who: None
     comparing = Comparing(*comparer, theirs.model, theirs.tokenizer, progress)

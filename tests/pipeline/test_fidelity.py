@@ -21,12 +21,11 @@ from layerimp.cli.display import Screen
 from layerimp.component import Options
 from layerimp.errors import ModelError, OptionError
 from layerimp.fidelity import Intact
-from layerimp.pipeline.heal_checkpoint import HealingRequest, heal_checkpoint, prepare_healing
+from layerimp.pipeline.heal_checkpoint import PreparedHealing, heal_checkpoint, prepare_healing
 from layerimp.progress import SILENT
-from layerimp.recipe import Permissions
+from layerimp.recipe import ComponentSpec, Permissions
 from layerimp.registry.catalog import registry
 from layerimp.report.document import Results
-from layerimp.report.results.healing import HealingReport
 from layerimp.report.tables import FORMATS
 from layerimp.report.tables.fidelity_figures import continued
 from layerimp.report.words import number
@@ -54,6 +53,12 @@ def recipe(model_dir: Path, tmp_path: Path) -> dict[str, Any]:
 
 def run(values: dict[str, Any], heard: Any = None) -> Results:
     return layerimp.run(layerimp.Recipe.model_validate(values), **({"progress": heard} if heard else {}))
+
+
+def prepared(values: dict[str, Any], heard: Any = SILENT) -> PreparedHealing:
+    """The healing of the model of a recipe."""
+    healer = ComponentSpec(name="linear", options={"ridges": [0.1]})
+    return prepare_healing(layerimp.Recipe.model_validate(values), healer, Permissions(), heard)
 
 
 def fidelities(results: Results) -> dict[str, Any]:
@@ -273,8 +278,7 @@ def test_healing_a_checkpoint_compares_it_before_and_after(
     monkeypatch.setattr(Intact, "__init__", noting)
     asked = recipe | {"model": str(pruned), "evaluators": FEW, "output": str(output)}
     del asked["ratio"]
-    request = HealingRequest(layerimp.Recipe.model_validate(asked), options={"ridges": [0.1]})
-    report = heal_checkpoint(request, permissions=Permissions())
+    report = heal_checkpoint(prepared(asked))
     models = {"pruned": layerimp.load(str(pruned))[0], "healed": layerimp.load(str(output))[0]}
     assert report.fidelity.keys() == models.keys()
     intact, _ = layerimp.load(recipe["model"])
@@ -302,17 +306,12 @@ def test_a_checkpoint_of_which_nothing_can_be_measured_is_healed_unless_that_is_
     del short["ratio"]
     short |= {"model": str(tmp_path / "out" / "checkpoints" / "avss"), "output": str(tmp_path / "healed")}
 
-    def heal(heard: Any = SILENT, **others: Any) -> HealingReport:
-        request = HealingRequest(layerimp.Recipe.model_validate(short | others), options={"ridges": [0.1]})
-        return heal_checkpoint(request, permissions=Permissions(), progress=heard)
-
     with pytest.raises(OptionError, match=r"the evaluator fidelity compares .*: .* no text"):
-        heal(evaluators=FEW)
-    wrong = layerimp.Recipe.model_validate(short | {"evaluators": {"fidelity": {"options": {"rows": 0}}}})
+        heal_checkpoint(prepared(short | {"evaluators": FEW}))
     with pytest.raises(OptionError, match="rows"):
-        prepare_healing(HealingRequest(wrong), Permissions(), SILENT)
+        prepared(short | {"evaluators": {"fidelity": {"options": {"rows": 0}}}})
     heard = Heard()
-    assert not heal(heard).fidelity
+    assert not heal_checkpoint(prepared(short, heard)).fidelity
     assert any(line.startswith("fidelity is left out") for line in heard.lines)
 
 
