@@ -163,11 +163,14 @@ class Run:
         assert self.drawn is not None
         return self.drawn
 
-    def heal(self, healer: str, removal: Removal) -> Healed:
-        """Repair the pruned model of a removal, beside the intact model, by the healer with a label."""
+    def heal(self, healer: str, removal: Removal, pruned: PreTrainedModel | None = None) -> Healed:
+        """Repair the pruned model of a removal, beside the intact model, by the healer with a label.
+
+        Without the pruned model, a new one is made.
+        """
         return heal_beside(
             self.loaded.stack,
-            find_blocks(removal.beside()),
+            find_blocks(pruned or removal.beside()),
             removal.steps,
             self.text,
             self.healers[healer],

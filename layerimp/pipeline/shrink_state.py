@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from layerimp.errors import LayerimpError, ModelError, NonFiniteError, PluginError
-from layerimp.healing.engine import heal_beside
 from layerimp.healing.parameters import replace
-from layerimp.models.discovery import find_blocks
 from layerimp.models.fingerprint import model_fingerprint
 from layerimp.pipeline.healing import repaired
 from layerimp.pipeline.pruning import Choice
@@ -113,13 +111,7 @@ class State:
         healing, kept = None, False
         changed: tuple[str, ...] = ()
         try:
-            healed = heal_beside(
-                *(run.loaded.stack, find_blocks(pruned), removal.steps, run.text, run.healers[label]),
-                further=run.further or (),
-                judging=run.judging or (),
-                unfinished=run.unfinished,
-                progress=run.progress,
-            )
+            healed = run.heal(label, removal, pruned)
         except (ModelError, PluginError, NonFiniteError) as error:
             why = str(error)
             run.progress.note(f"{label} is left out: {error}")

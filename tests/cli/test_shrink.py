@@ -24,8 +24,8 @@ from layerimp.calibration.sampling import document_hash
 from layerimp.checkpoint.record import read_record
 from layerimp.cli import main
 from layerimp.models.discovery import find_blocks
+from layerimp.pipeline import run
 from layerimp.pipeline import shrink as shrinking
-from layerimp.pipeline import shrink_state
 from layerimp.recipe.plans import read_plans
 from layerimp.report.results.shrunk import ShrinkReport
 from layerimp.report.tables.shrunk import LINES, WIDTH, lines_of
@@ -216,7 +216,7 @@ def test_an_interrupted_command_goes_on_to_the_same_bits(
     """Killed after so many stages of healing, it repeats neither these nor the choice."""
     code, _, err = layerimp_command(*command, *TRAINING, "--output", "whole")
     assert code == 0, err
-    heal, done = shrink_state.heal_beside, []
+    heal, done = run.heal_beside, []
 
     def dying(*args: Any, **options: Any) -> Any:
         if len(done) == stages:
@@ -228,14 +228,14 @@ def test_an_interrupted_command_goes_on_to_the_same_bits(
         raise KilledError
 
     with monkeypatch.context() as killing:
-        killing.setattr(shrink_state, "heal_beside", dying)
+        killing.setattr(run, "heal_beside", dying)
         killing.setattr(shrinking, "measured", die)
         with pytest.raises(KilledError):
             layerimp_command(*command, *TRAINING, "--output", "again")
     assert not (tmp_path / "again").exists()
     repeated: list[Any] = []
     monkeypatch.setattr(shrinking, "_chosen", die)
-    monkeypatch.setattr(shrink_state, "heal_beside", lambda *a, **o: (repeated.append(a), heal(*a, **o))[1])
+    monkeypatch.setattr(run, "heal_beside", lambda *a, **o: (repeated.append(a), heal(*a, **o))[1])
     code, _, err = layerimp_command(*command, *TRAINING, "--output", "again")
     assert code == 0, err
     assert len(repeated) == 2 - stages
