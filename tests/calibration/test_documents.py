@@ -66,6 +66,9 @@ def test_files_of_each_kind(tmp_path: Path, name: str, content: bytes) -> None:
         ("a.jsonl", b'{"text": "good \\ud800"}\n', "line 1"),
         ("a.jsonl", b'{"text": "good", "id": ' + b"1" * 5000 + b"}\n", "line 1"),
         ("a.jsonl", b"[" * 100_000, "line 1"),
+        ("a.JSONL", b"{text}", "line 1: not JSON"),
+        ("a.txt", b'{"text": "good"}', "name it .jsonl"),
+        ("a.txt", b"a\0b", "is no text: it holds zero bytes"),
     ],
     ids=lambda value: value[:30] if isinstance(value, bytes) else None,
 )
@@ -97,7 +100,9 @@ def test_a_split_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.
         load_calibration("./texts::tset", tokenizer(), samples=1)
 
 
-@pytest.mark.parametrize("source", ["absent.jsonl", "absent.txt.gz", "./absent", "/absent/text", "~/absent.txt"])
+@pytest.mark.parametrize(
+    "source", ["absent.jsonl", "absent.csv", "absent.txt.gz", "./absent", "/absent/text", "~/absent.txt"]
+)
 def test_a_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CalibrationError, match=f"{source!r} does not exist"):

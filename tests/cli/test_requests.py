@@ -179,8 +179,6 @@ def test_a_label_may_hold_a_dot() -> None:
             OptionError,
             "--blocks takes blocks and seams such as 5,8-10,17/18, got '3,x': 'x' is no block",
         ),
-        ({"blocks": "17/19"}, OptionError, "17/19 is no seam, which lies between neighbours such as 17/18"),
-        ({"blocks": "7.mlp"}, OptionError, "--blocks 7.mlp: without 7.mlp attention and MLP would not take turns"),
         ({"protect": "1.5"}, OptionError, "--protect takes whole blocks such as 0,15-17, got '1.5'"),
         ({"protect": "17/18"}, OptionError, "--protect takes whole blocks such as 0,15-17, got '17/18'"),
         ({"set_": ["avss.site"]}, OptionError, "--set takes LABEL.OPTION=VALUE"),
