@@ -286,22 +286,6 @@ def test_a_directory_of_other_files_is_refused(
     )
 
 
-def test_every_schema_is_printed(layerimp_command: Run) -> None:
-    """The printed schema of a grid accepts exactly what a recipe file may hold."""
-    code, out, _ = layerimp_command("schema", "--json")
-    assert code == 0
-    names = json.loads(out)["schemas"]
-    assert {"recipe", "grid", "results", "plans", "checkpoint", "error"} <= names.keys()
-    for name in names:
-        code, out, _ = layerimp_command("schema", name)
-        assert code == 0
-        assert json.loads(out)["properties"]["schema_version"]["const"].startswith(f"layerimp.{name}/")
-    assert layerimp_command("schema")[1].splitlines()[1].startswith("grid: Models x scorers")
-    code, _, err = layerimp_command("schema", "gird")
-    assert code == 2
-    assert "grid" in err
-
-
 def test_what_an_interrupted_grid_has_is_written(grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_arguments: object) -> None:
         raise KeyboardInterrupt

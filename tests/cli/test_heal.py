@@ -66,33 +66,6 @@ def test_minutes_limit_the_training(
         assert why in err
 
 
-def test_run_writes_the_record_too(
-    layerimp_command: Run, model_dir: Path, text: tuple[Any, ...], tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    code, _, err = layerimp_command(
-        "run",
-        "--model",
-        model_dir,
-        *text,
-        "--scorer",
-        "fast",
-        "--count",
-        1,
-        "--tasks",
-        "none",
-        "--evaluator",
-        "footprint",
-        "--output",
-        out,
-    )
-    assert code == 0, err
-    plan = json.loads((out / "plan.json").read_text())["plans"]["block-influence"]
-    record = read_record(out / "checkpoints" / "block-influence")
-    assert record is not None
-    assert list(record.removed) == plan["blocks"]
-
-
 def test_a_checkpoint_is_healed(
     layerimp_command: Run, pruned: Path, text: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,13 +25,6 @@ def test_help_needs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("command", ["run", "score", "prune", "evaluate", "plugins", "scorers"])
-def test_every_command_has_help(layerimp_command: Run, command: str) -> None:
-    code, out, _ = layerimp_command(command, "--help")
-    assert code == 0
-    assert "Usage:" in out
-
-
 def test_options_stand_under_headings(layerimp_command: Run) -> None:
     """Each option of each command is shown exactly once, and the most common options before all headings."""
     for name, command in get_command(app).commands.items():

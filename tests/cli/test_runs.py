@@ -17,7 +17,6 @@ from support.fake_plugins import Install, Plug
 from support.mood import Run, changed
 from support.sst2 import write_sst2
 from support.tiny import tiny
-from transformers import AutoModelForCausalLM
 
 from layerimp.registry.loader import DISABLE_VARIABLE
 from layerimp.report.results.measures import Measured
@@ -280,13 +279,6 @@ def test_a_run_by_count(layerimp_command: Run, scoring: list[object], tmp_path: 
     assert code == 0, err
     written = json.loads((tmp_path / "ratio" / "recipe.json").read_text())
     assert (written["count"], written["ratio"]) == (None, 0.25)
-
-
-def test_a_checkpoint_by_count(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
-    out_dir = tmp_path / "out"
-    code, _, err = layerimp_command("prune", *scoring, "--scorer", "avss", "--count", 1, "--output", out_dir)
-    assert code == 0, err
-    assert AutoModelForCausalLM.from_pretrained(out_dir / "checkpoints" / "avss").config.num_hidden_layers == BLOCKS - 1
 
 
 def test_names_from_outside_are_shown_as_they_are(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -142,6 +143,10 @@ def test_every_schema_is_of_something(layerimp_command: Run) -> None:
     code, out, _ = layerimp_command("schema")
     assert code == 0
     assert [line.partition(":")[0] for line in out.splitlines()] == list(DESCRIBED)
+    code, out, _ = layerimp_command("schema", "grid")
+    assert (code, json.loads(out)) == (0, published("grid").schema)
+    code, _, err = layerimp_command("schema", "gird")
+    assert (code, "grid" in err) == (2, True)
 
 
 def test_a_single_plan() -> None:
