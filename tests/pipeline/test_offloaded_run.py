@@ -60,27 +60,19 @@ def test_the_report_is_that_of_a_run_in_memory(
     }
 
 
+@pytest.mark.parametrize("named", [[], ["--blocks", "1/2"]], ids=["chosen", "a seam"])
 def test_without_an_output_only_sizes_are_found(
-    layerimp_command: Run, model_dir: Path, calibration_file: Path, tmp_path: Path
+    named: list[str], layerimp_command: Run, model_dir: Path, calibration_file: Path, tmp_path: Path
 ) -> None:
     before = set(tmp_path.rglob("*"))
     reports = []
     for more in ([], ["--offload"]):
-        code, out, err = layerimp_command(*arguments(model_dir, calibration_file, *more))
+        code, out, err = layerimp_command(*arguments(model_dir, calibration_file, *named, *more))
         assert code == 0, err
         reports.append(by_label(out))
     assert reports[0]["parameters"] == reports[1]["parameters"]
     assert reports[0]["bytes"] == reports[1]["bytes"]
     assert set(tmp_path.rglob("*")) == before
-
-
-def test_seams_are_sized_too(layerimp_command: Run, model_dir: Path, calibration_file: Path) -> None:
-    sizes = []
-    for more in ([], ["--offload"]):
-        code, out, err = layerimp_command(*arguments(model_dir, calibration_file, "--blocks", "1/2", *more))
-        assert code == 0, err
-        sizes.append(by_label(out)["parameters"])
-    assert sizes[0] == sizes[1]
 
 
 @pytest.mark.parametrize(
