@@ -51,7 +51,7 @@ sqlite3.connect = partial(sqlite3.connect, factory=_Unsynced)
 from support import last_bit
 from support.fake_plugins import Install, Plug, installer
 from support.mood import Run, mood
-from support.tiny import tiny
+from support.tiny import saved, tiny
 
 from layerimp.cli import main
 from layerimp.hookspecs import PROJECT
@@ -59,7 +59,6 @@ from layerimp.registry.assets import assets
 from layerimp.registry.catalog import registry
 from layerimp.registry.loader import host
 from layerimp.registry.process_state import say_once
-from layerimp.testing import tiny_tokenizer
 from layerimp.testing.tiny import WORDS
 
 
@@ -138,10 +137,7 @@ def plugged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Plug]:
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama with its tokenizer, as a checkpoint."""
-    directory = tmp_path_factory.mktemp("model") / "tiny-llama"
-    tiny("llama").save_pretrained(directory)
-    tiny_tokenizer().save_pretrained(directory)
-    return directory
+    return saved(tiny("llama"), tmp_path_factory.mktemp("model") / "tiny-llama")
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.mood import Run
-from support.offloaded import SCORERS, TEXT, saved, scores
-from support.tiny import EAGER_ONLY, tiny
+from support.offloaded import SCORERS, TEXT, scores
+from support.tiny import EAGER_ONLY, saved, tiny
 
 import layerimp
 from layerimp.models.offloading import open_offloaded

@@ -10,14 +10,14 @@ import pytest
 from support.by_label import by_label
 from support.fake_plugins import Install, Plug
 from support.mood import Run, changed
-from support.tiny import tiny
+from support.tiny import saved, tiny
 
 from layerimp.errors import ModelError
 from layerimp.registry.catalog import registry
 from layerimp.registry.loader import DISABLE_VARIABLE
 from layerimp.scorer import Scorer
 from layerimp.sweep import Forward, Trace
-from layerimp.testing import BLOCKS, tiny_tokenizer
+from layerimp.testing import BLOCKS
 
 
 class Picky(Scorer):
@@ -103,8 +103,7 @@ def test_a_choice_that_cannot_be_removed_exactly_is_left_out(
 ) -> None:
     monkeypatch.setenv(DISABLE_VARIABLE, "cim,closedform,gbis,lrp")  # the others are enough, and quicker
     plugged()
-    tiny("gpt2", scale_attn_by_inverse_layer_idx=True).save_pretrained(tmp_path / "gpt2")
-    tiny_tokenizer().save_pretrained(tmp_path / "gpt2")
+    saved(tiny("gpt2", scale_attn_by_inverse_layer_idx=True), tmp_path / "gpt2")
     arguments = ["prune", *changed(scoring, "--model", tmp_path / "gpt2"), "--scorer", "all", "--json", "--output"]
     code, out, err = layerimp_command(*arguments, tmp_path / "a")
     assert code == 0, err

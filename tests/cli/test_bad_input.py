@@ -20,9 +20,7 @@ from support.broken_checkpoints import (
     without_a_block,
 )
 from support.mood import Run, changed, mood
-from support.tiny import tiny
-
-from layerimp.testing import tiny_tokenizer
+from support.tiny import saved, tiny
 
 
 def written(name: str, text: str) -> Callable[[Path], Path]:
@@ -185,8 +183,7 @@ def test_a_model_with_nan_is_one_line(layerimp_command: Run, scoring: list[objec
     model = tiny("llama")
     with torch.no_grad():
         model.model.layers[1].mlp.down_proj.weight[0, 0] = float("nan")
-    model.save_pretrained(tmp_path / "nan")
-    tiny_tokenizer().save_pretrained(tmp_path / "nan")
+    saved(model, tmp_path / "nan")
     code, _, err = layerimp_command("score", *changed(scoring, "--model", tmp_path / "nan"))
     assert code == 2
     assert "a NaN or an infinity in its weights: in model.layers.1.mlp.down_proj.weight" in err.splitlines()[-1]

@@ -15,7 +15,7 @@ from layerimp_distill.memory import Memory
 from rich.filesize import decimal
 from support.mood import Run, changed
 from support.sst2 import write_sst2
-from support.tiny import tiny
+from support.tiny import saved, tiny
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import layerimp
@@ -29,7 +29,6 @@ from layerimp.healing.engine import heal_beside
 from layerimp.pipeline import forecast_parts, heal_checkpoint
 from layerimp.pipeline import run as runs
 from layerimp.pipeline.heal_forecast import HealingForecast
-from layerimp.testing import tiny_tokenizer
 
 
 @pytest.fixture
@@ -243,8 +242,7 @@ def test_what_a_run_kept_for_fidelity_is_never_healed_on(
 def test_another_teacher_is_refused(
     layerimp_command: Run, pruned: Path, text: tuple[Any, ...], tmp_path: Path, others: dict[str, Any], said: str
 ) -> None:
-    tiny(**others).save_pretrained(tmp_path / "other")
-    tiny_tokenizer().save_pretrained(tmp_path / "other")
+    saved(tiny(**others), tmp_path / "other")
     out = tmp_path / "healed"
     code, _, err = layerimp_command("heal", "--model", pruned, "--teacher", tmp_path / "other", *text, "--output", out)
     assert code == 2

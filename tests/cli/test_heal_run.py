@@ -13,7 +13,7 @@ from support.by_label import by_label
 from support.fake_plugins import Install
 from support.mood import Run, changed
 from support.sst2 import write_sst2
-from support.tiny import tiny
+from support.tiny import saved, tiny
 from transformers import AutoModelForCausalLM
 
 from layerimp import Healer
@@ -209,8 +209,7 @@ def test_the_training_split_of_a_task_is_further_text(
     layerimp_command: Run, tmp_path: Path, plugged: Any, install: Install
 ) -> None:
     """A classifier reads it in rows, one per document, as it does its calibration text."""
-    tiny("distilbert", num_labels=2).save_pretrained(tmp_path / "model")
-    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    saved(tiny("distilbert", num_labels=2), tmp_path / "model")
     words = [f"w{number}" for number in range(12)]
     write_sst2(tmp_path, [f"w30 {word} w20" for word in words], [f"w30 {word} w21" for word in words])
     tokenizer, seen, drawn = tiny_tokenizer(), list[str](), list[str]()

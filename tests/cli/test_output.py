@@ -17,10 +17,8 @@ from types import SimpleNamespace
 import pytest
 from layerimp_harness import Harness
 from support.mood import Run, changed
-from support.tiny import tiny
+from support.tiny import saved, tiny
 from transformers import PreTrainedModel
-
-from layerimp.testing import tiny_tokenizer
 
 
 def test_what_may_be_overwritten(
@@ -79,8 +77,7 @@ def test_what_cannot_be_done_is_known_before_the_long_work(
 ) -> None:
     monkeypatch.setattr(Harness, "evaluate", lambda *_: pytest.fail("too late"))
     arguments = [*scoring, "--scorer", "fast", "--tasks", task, "--output", tmp_path / "out"]
-    tiny("gpt2", scale_attn_by_inverse_layer_idx=True).save_pretrained(tmp_path / "gpt2")
-    tiny_tokenizer().save_pretrained(tmp_path / "gpt2")
+    saved(tiny("gpt2", scale_attn_by_inverse_layer_idx=True), tmp_path / "gpt2")
     code, _, err = layerimp_command("run", *changed(arguments, "--model", tmp_path / "gpt2"), "--blocks", 1)
     assert (code, "attn.scaling would change" in err) == (2, True)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))

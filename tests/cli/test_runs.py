@@ -16,17 +16,16 @@ from support.by_label import by_label
 from support.fake_plugins import Install, Plug
 from support.mood import Run, changed
 from support.sst2 import write_sst2
-from support.tiny import tiny
+from support.tiny import saved, tiny
 
 from layerimp.registry.loader import DISABLE_VARIABLE
 from layerimp.report.results.measures import Measured
-from layerimp.testing import BLOCKS, tiny_tokenizer
+from layerimp.testing import BLOCKS
 
 
 def test_tasks_that_are_named_and_do_not_fit_are_refused(layerimp_command: Run, tmp_path: Path) -> None:
     """An evaluator that comes by default is left out only if its tasks do as well."""
-    tiny("bert").save_pretrained(tmp_path)
-    tiny_tokenizer().save_pretrained(tmp_path)
+    saved(tiny("bert"), tmp_path)
     code, out, err = layerimp_command("evaluate", "--model", tmp_path, "--tasks", "starter_stories")
     assert (code, out) == (2, "")
     why = "task 'starter_stories' is no multiple choice, and a classifier answers nothing else"
@@ -203,8 +202,7 @@ def test_baselines_that_cannot_be_are_left_out_or_named(
 
 
 def test_labels_reach_a_classifier(layerimp_command: Run, tmp_path: Path) -> None:
-    tiny("bert", id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1}).save_pretrained(tmp_path / "bert")
-    tiny_tokenizer().save_pretrained(tmp_path / "bert")
+    saved(tiny("bert", id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1}), tmp_path / "bert")
     (tmp_path / "t.jsonl").write_text('{"text": "a good film", "y": "good"}\n{"text": "a bad film", "y": "bad"}\n')
     arguments = ["score", "--model", tmp_path / "bert", "--calibration", tmp_path / "t.jsonl", "--samples", 2, "--json"]
     code, out, err = layerimp_command(*arguments, "--packing", "rows", "--label-field", "y")
@@ -217,8 +215,7 @@ def test_labels_reach_a_classifier(layerimp_command: Run, tmp_path: Path) -> Non
 
 
 def test_a_task_brings_its_labels_to_a_classifier(layerimp_command: Run, tmp_path: Path) -> None:
-    tiny("distilbert", num_labels=2).save_pretrained(tmp_path / "model")
-    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    saved(tiny("distilbert", num_labels=2), tmp_path / "model")
     write_sst2(tmp_path, ["a good film"] * 6, ["a good film"] * 6)
     arguments = ["--model", tmp_path / "model", "--calibration", "task:layerimp_sst2", "--data-dir", tmp_path]
     code, out, err = layerimp_command("score", *arguments, "--samples", 6, "--max-length", 16, "--json")

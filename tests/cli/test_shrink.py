@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from support.mood import Run
-from support.tiny import tiny
+from support.tiny import saved, tiny
 from transformers import AutoModelForCausalLM
 
 import layerimp
@@ -261,10 +261,7 @@ def test_a_larger_model_than_memory_is_pruned_in_its_files(
 
 @pytest.fixture
 def classifier(tmp_path: Path) -> Path:
-    directory = tmp_path / "classifier"
-    tiny("bert").save_pretrained(directory)
-    tiny_tokenizer().save_pretrained(directory)
-    return directory
+    return saved(tiny("bert"), tmp_path / "classifier")
 
 
 def test_a_classifier_needs_text_of_its_own(layerimp_command: Run, classifier: Path, tmp_path: Path) -> None:

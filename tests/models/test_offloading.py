@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.offloaded import TEXT, Busiest, saved, scores
-from support.tiny import ALL, classifier, each_of, tiny
+from support.offloaded import TEXT, Busiest, scores
+from support.tiny import ALL, classifier, each_of, saved, tiny
 from torch import nn
 
 import layerimp

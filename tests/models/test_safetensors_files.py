@@ -11,8 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.mood import Run
-from support.offloaded import saved
-from support.tiny import tiny
+from support.tiny import saved, tiny
 
 import layerimp
 from layerimp.errors import ModelError

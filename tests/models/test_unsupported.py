@@ -10,8 +10,7 @@ from typing import Any, cast
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from support.offloaded import saved
-from support.tiny import tiny
+from support.tiny import saved, tiny
 from transformers import ByT5Tokenizer, PreTrainedModel, Qwen2ForTokenClassification
 
 import layerimp

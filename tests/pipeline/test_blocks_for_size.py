@@ -12,21 +12,17 @@ import pytest
 from layerimp_footprint import Footprint
 from support.by_label import by_label, results_in
 from support.mood import Run
-from support.tiny import UNEVEN, classifier, tiny
+from support.tiny import UNEVEN, classifier, saved, tiny
 from transformers import PreTrainedModel
 
 import layerimp
 from layerimp.models import sizing
-from layerimp.testing import tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
 def uneven_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with two large blocks and two small ones, as a checkpoint."""
-    directory = tmp_path_factory.mktemp("model") / "uneven"
-    tiny("qwen3_moe", **UNEVEN).save_pretrained(directory)
-    tiny_tokenizer().save_pretrained(directory)
-    return directory
+    return saved(tiny("qwen3_moe", **UNEVEN), tmp_path_factory.mktemp("model") / "uneven")
 
 
 @pytest.fixture
@@ -224,9 +220,7 @@ def test_other_amounts_contradict_a_target(layerimp_command: Run, model_dir: Pat
 def test_a_model_that_keeps_nothing_has_no_cache_to_ask_for(
     layerimp_command: Run, calibration_file: Path, tmp_path: Path
 ) -> None:
-    directory = tmp_path / "model"
-    classifier("llama").float().save_pretrained(directory)
-    tiny_tokenizer().save_pretrained(directory)
+    directory = saved(classifier("llama").float(), tmp_path / "model")
     given = ["run", "--model", directory, "--calibration", calibration_file, "--samples", 4, "--max-length", 16]
     code, _, err = layerimp_command(*given, "--tasks", "none", "--target", "kv-cache=0.5")
     assert code == 2

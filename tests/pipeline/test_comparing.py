@@ -14,7 +14,7 @@ import pytest
 import torch
 from support.int8 import quantise
 from support.mood import Run
-from support.tiny import tiny
+from support.tiny import saved, tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import layerimp
@@ -224,8 +224,7 @@ def test_bad_input_is_one_line(
 def test_a_model_with_fewer_positions_is_refused_by_name(
     layerimp_command: Run, model_dir: Path, calibration_file: Path, tmp_path: Path
 ) -> None:
-    tiny("llama", max_position_embeddings=16).save_pretrained(tmp_path / "short")
-    tiny_tokenizer().save_pretrained(tmp_path / "short")
+    saved(tiny("llama", max_position_embeddings=16), tmp_path / "short")
     code, _, err = layerimp_command("compare", model_dir, tmp_path / "short", "--text", calibration_file, *PART)
     assert code == 2
     assert "short reads 16 tokens at most, and the text has rows of 48: --max-length" in err

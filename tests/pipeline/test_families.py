@@ -11,13 +11,13 @@ import torch
 import transformers
 from support.recipes import make_recipe
 from support.sst2 import write_sst2
-from support.tiny import tiny
+from support.tiny import saved, tiny
 
 import layerimp
 from layerimp.blocks.bypass import bypassed
 from layerimp.errors import SurgeryError
 from layerimp.pipeline.commands import run
-from layerimp.testing import BLOCKS, batch, tiny_tokenizer
+from layerimp.testing import BLOCKS, batch
 
 ROPE = {
     "rope_type": "llama3",
@@ -52,8 +52,7 @@ families = pytest.mark.parametrize(
 def test_a_family_goes_through_a_run(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     name, changes = FAMILIES[family]
-    tiny(name, **changes).save_pretrained(tmp_path / "model")
-    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    saved(tiny(name, **changes), tmp_path / "model")
     write_sst2(tmp_path, SENTENCES, SENTENCES)
     scorers = ["avss", "gbis", "lrp", "cim"]
     values = {

@@ -13,9 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from support.by_label import by_label
 from support.mood import Run
-from support.offloaded import saved
 from support.recipes import make_recipe
-from support.tiny import tiny
+from support.tiny import saved, tiny
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, LlamaConfig
 

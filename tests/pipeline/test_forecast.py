@@ -14,7 +14,7 @@ import torch
 from support.by_label import by_label
 from support.mood import Run, changed
 from support.published import checked
-from support.tiny import tiny
+from support.tiny import saved, tiny
 from transformers import PreTrainedModel
 
 import layerimp
@@ -94,9 +94,7 @@ def test_a_run_does_what_was_foretold(
 def test_sizes_of_plans_that_are_not_known_are_ranges(
     layerimp_command: Run, foretold: Any, calibration_file: Path, tmp_path: Path
 ) -> None:
-    directory = tmp_path / "model"
-    tiny("qwen3_moe", mlp_only_layers=[1, 3], intermediate_size=256).save_pretrained(directory)
-    tiny_tokenizer().save_pretrained(directory)
+    directory = saved(tiny("qwen3_moe", mlp_only_layers=[1, 3], intermediate_size=256), tmp_path / "model")
     given = ["run", "--model", directory, "--calibration", calibration_file, "--samples", 4, "--max-length", 16]
     given += ["--tasks", "none", "--evaluator", "footprint"]
     named = [part for name in ("block-influence", "angular", "random", "depth") for part in ("--scorer", name)]

@@ -12,7 +12,7 @@ import torch
 import zoo
 from support import seeing
 from support.mood import Run
-from support.offloaded import saved
+from support.tiny import saved
 from transformers import AutoModelForImageTextToText
 
 

@@ -13,7 +13,7 @@ from support.by_label import by_label, results_in
 from support.fake_plugins import Install, Plug
 from support.mood import Run
 from support.recipes import make_recipe
-from support.tiny import tiny
+from support.tiny import saved, tiny
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import layerimp
@@ -29,7 +29,6 @@ from layerimp.recipe import Permissions
 from layerimp.recipe.plans import PlanFile
 from layerimp.report.document import Results
 from layerimp.steps import removed_by
-from layerimp.testing import tiny_tokenizer
 
 BLOCKS = 9
 HALF = 20
@@ -67,10 +66,7 @@ class Shifting(Pruner):
 
 @pytest.fixture(scope="module")
 def nine_blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("model") / "nine"
-    tiny(num_hidden_layers=BLOCKS).save_pretrained(directory)
-    tiny_tokenizer().save_pretrained(directory)
-    return directory
+    return saved(tiny(num_hidden_layers=BLOCKS), tmp_path_factory.mktemp("model") / "nine")
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from support.by_label import by_label
 from support.mood import Run
-from support.offloaded import saved
 from support.recipes import make_recipe
-from support.tiny import tiny
+from support.tiny import saved, tiny
 
 from layerimp.cli.display import Screen
 from layerimp.pipeline import prepare

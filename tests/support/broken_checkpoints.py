@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from support.tiny import tiny
+from support.tiny import saved, tiny
 
-from layerimp.testing import BLOCKS, tiny_tokenizer
+from layerimp.testing import BLOCKS
 
 
 def pickled(tmp_path: Path) -> Path:
@@ -35,9 +35,7 @@ def empty(tmp_path: Path) -> Path:
 
 def copied(directory: Path, **changes: Any) -> Path:
     """The tiny Llama in a folder, with other fields in its configuration."""
-    model = tiny("llama")
-    model.save_pretrained(directory)
-    tiny_tokenizer().save_pretrained(directory)
+    saved(tiny("llama"), directory)
     config = json.loads((directory / "config.json").read_text()) | changes
     (directory / "config.json").write_text(json.dumps(config))
     return directory

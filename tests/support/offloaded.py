@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from layerimp import Importance, Scorer
@@ -12,17 +11,10 @@ from layerimp.registry.attribution import create
 from layerimp.scoring.engine import measure
 from layerimp.stats import Mean
 from layerimp.sweep import Forward
-from layerimp.testing import batch, padded_batch, tiny_tokenizer
+from layerimp.testing import batch, padded_batch
 
 SCORERS = ("avss", "block-influence", "angular", "relative-magnitude")
 TEXT = [padded_batch((3, 7, 5)), batch(), padded_batch((6, 2))]
-
-
-def saved(model: Any, directory: Path, **options: Any) -> Path:
-    """The checkpoint of a model, with a tokenizer."""
-    model.save_pretrained(directory, **options)
-    tiny_tokenizer().save_pretrained(directory)
-    return directory
 
 
 class Busiest(Scorer):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from layerimp.blocks.sites import find_taps
 from layerimp.models.discovery import find_blocks
-from layerimp.testing import BLOCKS, VOCAB
+from layerimp.testing import BLOCKS, VOCAB, tiny_tokenizer
 from layerimp.testing.tiny import grown
 
 _LLAMA = {
@@ -157,6 +158,13 @@ def classifier(name: str, **changes: Any) -> PreTrainedModel:
     config = AutoConfig.for_model(name, **(known | {"num_labels": 3, "pad_token_id": 0} | changes))
     torch.manual_seed(0)
     return AutoModelForSequenceClassification.from_config(config).double().eval()
+
+
+def saved(model: Any, directory: Path, **options: Any) -> Path:
+    """The checkpoint of a model, with a tokenizer."""
+    model.save_pretrained(directory, **options)
+    tiny_tokenizer().save_pretrained(directory)
+    return directory
 
 
 def shut(model: PreTrainedModel, block: int) -> PreTrainedModel:
