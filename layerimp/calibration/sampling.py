@@ -94,11 +94,6 @@ class CalibrationSet:
         return any(isinstance(row, IllustratedRow) for row in self.rows)
 
     @property
-    def num_tokens(self) -> int:
-        """Tokens in all rows, without padding."""
-        return sum(map(len, self.rows))
-
-    @property
     def fingerprint(self) -> str:
         """A hash of the token ids, the labels and the images.
 
@@ -114,7 +109,7 @@ class CalibrationSet:
         return Calibration(
             source=self.source,
             rows=len(self.rows),
-            tokens=self.num_tokens,
+            tokens=sum(map(len, self.rows)),
             labels={str(label): count for label, count in sorted(Counter(self.labels).items())} or None,
             fingerprint=self.fingerprint,
         )

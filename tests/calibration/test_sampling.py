@@ -73,7 +73,7 @@ def test_rows_hold_one_document_each(numbered: Path, frame: str) -> None:
     room = 8 - len(before) - len(after)
     expected = [(*before, *[len(WORDS) + i] * min(i + 1, room), *after) for i in range(12)]
     assert sorted(drawn.rows) == sorted(expected)
-    assert drawn.num_tokens == sum(map(len, expected))
+    assert drawn.description.tokens == sum(map(len, expected))
 
 
 @pytest.mark.parametrize("packing", ["windows", "rows"])
