@@ -26,7 +26,7 @@ from layerimp.registry.attribution import attributing
 if TYPE_CHECKING:
     from torch import nn
 
-    from layerimp.evaluator import Evaluator
+    from layerimp.evaluator import Evaluator, Reading
     from layerimp.healer import Healer
     from layerimp.pipeline.forecast_parts import PassForecast
     from layerimp.pipeline.outline import Outline
@@ -118,7 +118,7 @@ class Durations:
         quality = {label: evaluator for label, evaluator in evaluators.items() if evaluator.kind == "quality"}
         if not quality:
             return 0.0
-        total = 0.0
+        readings: list[tuple[Reading, int]] = []
         try:
             tokenizer = load_tokenizer(self._recipe.model, trust_remote_code=permissions.trust_remote_code)
             for label, evaluator in quality.items():
@@ -126,13 +126,10 @@ class Durations:
                     reading = evaluator.reading(self._outline.stack.model, tokenizer)
                 if reading is None:
                     return None
-                seconds = reading_seconds(reading, batch_of(evaluator), self._blocks, self._head)
-                if seconds is None:
-                    return None
-                total += seconds
+                readings.append((reading, batch_of(evaluator)))
         except LayerimpError:  # the evaluation itself will say what is wrong
             return None
-        return total
+        return self._reading(readings)
 
     def fidelity(self, evaluators: Mapping[str, Evaluator]) -> float | None:
         """Return the time that it takes to compare one model with the intact one; running that takes about as long."""
@@ -143,14 +140,13 @@ class Durations:
             readings = comparer.readings(model, row_length(self._recipe.calibration, model))
         if readings is None:
             return None
-        total = 0.0
-        for each in readings:
-            batch = max(1, round(each.rows)) if each.generated else self._recipe.batch_size
-            seconds = reading_seconds(each, batch, self._blocks, self._head)
-            if seconds is None:
-                return None
-            total += seconds
-        return total
+        at_once = self._recipe.batch_size
+        return self._reading((each, max(1, round(each.rows)) if each.generated else at_once) for each in readings)
+
+    def _reading(self, readings: Iterable[tuple[Reading, int]]) -> float | None:
+        """Return the time of what is read, each with the most rows in a batch."""
+        seconds = [reading_seconds(each, batch, self._blocks, self._head) for each, batch in readings]
+        return None if None in seconds else sum(filter(None, seconds))
 
 
 def block_seconds(outline: Outline, rows: int, tokens: int) -> float | None:
