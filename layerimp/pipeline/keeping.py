@@ -93,7 +93,7 @@ class _Trials:
         return _Trial(searched, confirms, replace(model, metrics=halves.confirmation) if may_be_chosen else None)
 
     def most(
-        self, plan_of: Callable[[int], PrunePlan], contender: Contender, span: tuple[int, int], *, nested: bool
+        self, plan_of: Callable[[int], PrunePlan], contender: Contender, span: tuple[int, int]
     ) -> tuple[CutModel | None, MostBlocks]:
         """Find the model with the largest number of blocks that may be removed; None if none may.
 
@@ -101,7 +101,6 @@ class _Trials:
             plan_of: Makes the plan for a number of blocks.
             contender: The scorer, and the healer if there is one.
             span: The smallest and the largest number to try.
-            nested: Whether the plan for fewer blocks is the start of the plan for more.
 
         Raises:
             OptionError: the pruner has no plan for the smallest number.
@@ -121,7 +120,7 @@ class _Trials:
         def holds(count: int) -> bool:
             return self.keeps(trial(count).searched)
 
-        first = most_that_hold(holds, *span, nested=nested)
+        first = most_that_hold(holds, *span, nested=self.run.pruner.nested)
         count = confirmed(first, holds, lambda count: self.keeps(trial(count).confirmed), span[0])
         chosen = tried[count] if count else _Trial()
         model = chosen.model and replace(chosen.model, contender=contender, plan=plan_of(count))
@@ -222,7 +221,7 @@ def _by_scorer(
     failed: dict[str, str] = {}
     for name, contender in contenders([label], run.healers).items():
         try:
-            most[name] = trials.most(plan_of, contender, (least, longest), nested=run.pruner.nested)
+            most[name] = trials.most(plan_of, contender, (least, longest))
         except (ModelError, PluginError) as error:
             if not contender.healer:
                 raise
