@@ -188,4 +188,4 @@ def layerimp_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtu
         out, err = capfd.readouterr()
         return int(done.value.code or 0), out, err
 
-    return command
+    return Run(command)

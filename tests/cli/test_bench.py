@@ -80,8 +80,7 @@ def cells(directory: Path) -> dict[str, Any]:
 
 def test_a_grid_from_a_recipe_to_all_reports(layerimp_command: Run, grid: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    code, out, err = layerimp_command("bench", "--recipe", grid, "--output", output, "--workers", 0)
-    assert code == 0, err
+    out, err = layerimp_command.done("bench", "--recipe", grid, "--output", output, "--workers", 0)
     for said in ("lowest, 1 block", "lowest, 50%", "block-influence", "mood † (n = ", "report.html"):
         assert said in out
     assert "failed" not in err
@@ -119,8 +118,7 @@ def test_the_results_of_a_grid_are_read_without_its_cells(
     moved = tmp_path / "moved"
     moved.mkdir()
     (moved / RESULTS).write_bytes((computed / RESULTS).read_bytes())
-    code, from_file, err = layerimp_command("report", moved, "--format", "json")
-    assert code == 0, err
+    from_file, _ = layerimp_command.done("report", moved, "--format", "json")
     assert json.loads(from_file) == json.loads(from_cells) | {"output": str(moved)}
     for format_ in ("terminal", "csv"):
         tables = [layerimp_command("report", place, "--format", format_)[1] for place in (moved, computed)]
@@ -148,15 +146,13 @@ def test_amounts_of_the_command_line_replace_those_of_a_recipe(
     layerimp_command: Run, grid: Path, tmp_path: Path
 ) -> None:
     arguments = ("bench", "--recipe", grid, "--output", tmp_path / "out", "--workers", 0, "--repeats", 1)
-    code, out, err = layerimp_command(*arguments, "--count", 2, "--count", 1, "--no-baselines")
-    assert code == 0, err
+    out, _ = layerimp_command.done(*arguments, "--count", 2, "--count", 1, "--no-baselines")
     assert ("lowest, 2 blocks" in out, "lowest, 50%" in out) == (True, False)
     _, document, _ = layerimp_command("report", tmp_path / "out", "--format", "json")
     results = json.loads(document)
     assert (results["request"]["counts"], results["request"]["ratios"]) == ([2, 1], [])
     assert {row["amount"] for row in results["models"]["tiny"]["rows"]} == {1, 2}
-    code, out, err = layerimp_command(*arguments, "--ratio", 0.5, "--no-baselines")
-    assert code == 0, err
+    out, _ = layerimp_command.done(*arguments, "--ratio", 0.5, "--no-baselines")
     assert ("lowest, 50%" in out, "lowest, 2 blocks" in out) == (True, False)
 
 
@@ -165,12 +161,11 @@ def test_a_new_scorer_and_greedy_plans_join_what_is_there(
 ) -> None:
     output = shutil.copytree(computed, tmp_path / "out")
     before = cells(output)
-    code, out, err = layerimp_command(
+    out, _ = layerimp_command.done(
         *("bench", "--recipe", grid, "--output", output, "--workers", 0),
         *("--scorer", "avss", "--scorer", "perplexity", "--pruner", "lowest", "--pruner", "greedy", "--set"),
         "greedy.protect_first=1",
     )
-    assert code == 0, err
     assert "greedy, 50%" in out
     after = cells(output)
     assert {key: after[key] for key in before} == before
@@ -178,11 +173,10 @@ def test_a_new_scorer_and_greedy_plans_join_what_is_there(
 
 
 def test_a_scorer_that_does_not_fit_fails_alone(layerimp_command: Run, grid: Path, tmp_path: Path) -> None:
-    code, out, err = layerimp_command(
+    out, err = layerimp_command.done(
         *("bench", "--recipe", grid, "--output", tmp_path / "out", "--workers", 0, "--repeats", 1, "--count", 1),
         *("--scorer", "avss", "--scorer", "far=angular", "--set", "far.window=9"),
     )
-    assert code == 0
     assert "failed: score tiny by far (seed 0)" in err
     assert "avss" in out
 
@@ -247,8 +241,7 @@ def test_a_dry_run_counts_the_cells_and_leaves_the_place_alone(
     times: list[tuple[float, float]] = []
 
     def foretold() -> dict[str, tuple[int, int]]:
-        code, out, err = layerimp_command(*asked, "--dry-run", "--json")
-        assert code == 0, err
+        out, _ = layerimp_command.done(*asked, "--dry-run", "--json")
         forecast = json.loads(out)
         checked(out)
         (work,) = forecast["models"].values()
@@ -265,8 +258,7 @@ def test_a_dry_run_counts_the_cells_and_leaves_the_place_alone(
     assert sum(finished for finished, _ in after.values()) == len(cells(tmp_path / "out"))
     assert (tmp_path / "out" / FILE).stat().st_mtime_ns == stamp
     assert min(times[0]) > 0 == max(times[1])
-    code, out, _ = layerimp_command(*asked, "--dry-run")
-    assert code == 0
+    out, _ = layerimp_command.done(*asked, "--dry-run")
     counted = re.findall(r"tiny: removed: (\d) of 4 blocks \((.*)%\) and (.*)% of the parameters\n", out)
     assert [(count, share) for count, share, _ in counted] == [("1", "25.0"), ("2", "50.0")]
     assert all(0 < float(parameters) < float(share) for _, share, parameters in counted), "embeddings stay"
@@ -323,8 +315,7 @@ def test_a_kill_and_a_second_start(layerimp_command: Run, grid: Path, computed: 
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = cells(output)
-    code, _, err = layerimp_command(*asked)
-    assert code == 0, err
+    layerimp_command.done(*asked)
     after = cells(output)
     assert {key: after[key] for key in before} == before
     assert after == cells(computed)

@@ -28,8 +28,7 @@ def test_a_run_may_cut_seams(
 ) -> None:
     output = tmp_path / "out"
     asked = ["--cuts", "all", "--pruner", pruner, "--count", 2, "--tasks", task, "--output", output, "--json"]
-    code, out, err = layerimp_command("run", *scoring, *asked)
-    assert code == 0, err
+    out, err = layerimp_command.done("run", *scoring, *asked)
     assert ("score block-influence of 5 candidates without" in err) == (pruner == "greedy")
     scorer = by_label(out)["scorers"]["block-influence"]
     assert scorer["blocks"] == STEPS
@@ -42,19 +41,17 @@ def test_a_run_may_cut_seams(
 
 
 def test_scores_of_blocks_and_seams_are_one_table(layerimp_command: Run, scoring: list[object]) -> None:
-    code, out, err = layerimp_command("score", *scoring, "--cuts", "all")
-    assert code == 0, err
+    out, _ = layerimp_command.done("score", *scoring, "--cuts", "all")
     assert out.startswith("block-influence: importance of 4 blocks and 3 seams (8 rows")
     rows = [line.split()[0] for line in out.splitlines() if line.strip()[:1].isdigit()]
     assert rows == list(map(str, STEPS))
 
 
 def test_attention_and_mlp_apart(layerimp_command: Run, scoring: list[object]) -> None:
-    code, out, err = layerimp_command("score", *scoring, "--by", "sublayer", "--json")
-    assert code == 0, err
+    out, _ = layerimp_command.done("score", *scoring, "--by", "sublayer", "--json")
     scorer = by_label(out)["scorers"]["block-influence"]
     assert scorer["blocks"] == [f"{block}.{part}" for block in range(4) for part in ("attn", "mlp")]
-    code, out, err = layerimp_command("score", *scoring, "--by", "sublayer")
+    out, _ = layerimp_command.done("score", *scoring, "--by", "sublayer")
     assert "block-influence: importance of attention and MLP in 4 blocks" in out
     assert sum(len(line.split()) == 3 and line.split()[0].isdigit() for line in out.splitlines()) == 4
 
@@ -103,8 +100,7 @@ def test_a_pruner_that_knows_blocks_alone_is_refused(
 ) -> None:
     plugged(install("deepest", layerimp_pruners=lambda: [Deepest]))
     asked = ["--pruner", "deepest", "--count", 2, "--tasks", "none", "--output", tmp_path / "out"]
-    code, _, err = layerimp_command(command, *scoring, *asked, "--cuts", "all")
-    assert code == 2
+    err = layerimp_command.refused(command, *scoring, *asked, "--cuts", "all")
     assert err.splitlines()[-1] == (
         "layerimp: the pruner 'deepest' chooses among whole blocks alone, and --cuts all offers seams as well; pruners "
         "that choose among both: greedy, lowest, window"
@@ -115,18 +111,16 @@ def test_a_grid_may_cut_seams(layerimp_command: Run, scoring: list[object], task
     output = tmp_path / "out"
     asked = ["--tasks", task, "--repeats", 2, "--workers", 0, "--output", output, "--no-baselines", "--count", 2]
     pruners = ["--pruner", "lowest", "--pruner", "greedy", "--set", "greedy.exchange=1"]
-    code, out, err = layerimp_command("bench", *scoring, *asked, *pruners, "--cuts", "all", "--json")
-    assert code == 0, err
+    out, _ = layerimp_command.done("bench", *scoring, *asked, *pruners, "--cuts", "all", "--json")
     document = json.loads(out)
     assert document["cells"]["failed"] == 0, document["failures"]
     (model,) = document["models"].values()
     assert model["scored"]["block-influence"]["steps"] == STEPS
     assert {removal["pruner"] for removal in model["removals"]} == {"lowest", "greedy"}
     done = document["cells"]["done"]
-    code, out, err = layerimp_command("bench", *scoring, *asked, *pruners, "--json")
-    assert code == 0, err
+    out, _ = layerimp_command.done("bench", *scoring, *asked, *pruners, "--json")
     assert json.loads(out)["request"]["cuts"] == "blocks"
     (model,) = json.loads(out)["models"].values()
     assert model["scored"]["block-influence"]["steps"] == [0, 1, 2, 3]
-    code, out, err = layerimp_command("bench", *scoring, *asked, *pruners, "--cuts", "all", "--json")
+    out, _ = layerimp_command.done("bench", *scoring, *asked, *pruners, "--cuts", "all", "--json")
     assert json.loads(out)["cells"]["done"] == done

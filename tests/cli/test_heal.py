@@ -34,8 +34,7 @@ from layerimp.pipeline.heal_forecast import HealingForecast
 @pytest.fixture
 def pruned(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> Path:
     """A checkpoint without blocks 1, 2."""
-    code, _, err = layerimp_command("prune", "--model", model_dir, "--blocks", "2,1", "--output", tmp_path / "pruned")
-    assert code == 0, err
+    layerimp_command.done("prune", "--model", model_dir, "--blocks", "2,1", "--output", tmp_path / "pruned")
     return tmp_path / "pruned" / "checkpoints" / "blocks"
 
 
@@ -56,12 +55,10 @@ def test_minutes_limit_the_training(
     monkeypatch.setattr(Distill, "heal", lambda self, case: given.append(self.config) or self._first.heal(case))
     command = ("heal", pruned, *text, "--output", tmp_path / "out")
     options = ("--healer", "distill", "--set", "distill.first=linear", "--minutes", 0.5)
-    code, _, err = layerimp_command(*command, *options)
-    assert code == 0, err
+    layerimp_command.done(*command, *options)
     assert (given[0].minutes, given[0].steps) == (0.5, None)
     for healer, minutes, why in (("linear", 1, "no healer trains (linear)"), ("distill", 0, "trains nothing")):
-        code, _, err = layerimp_command(*command, "--healer", healer, "--minutes", minutes)
-        assert code == 2
+        err = layerimp_command.refused(*command, "--healer", healer, "--minutes", minutes)
         assert why in err
 
 
@@ -75,8 +72,7 @@ def test_a_checkpoint_is_healed(
     monkeypatch.setattr(heal_checkpoint, "heal_beside", healed_beside)
     out = tmp_path / "healed"
     command = ("heal", "--model", pruned, "--healer", "linear", "--set", "linear.ridges=[0.1, 1]", *text)
-    code, printed, err = layerimp_command(*command, "--output", out, "--json")
-    assert code == 0, err
+    printed, _ = layerimp_command.done(*command, "--output", out, "--json")
     document = json.loads(printed)
     assert document["removed"] == [1, 2]
     assert document["options"]["ridges"] == [0.1, 1.0]
@@ -91,8 +87,7 @@ def test_a_checkpoint_is_healed(
     changed = [path for path, value in healed.state_dict().items() if not torch.equal(value, before[path])]
     assert sorted(changed) == sorted(document["changed"])
     assert "## Healed" in (out / "README.md").read_text()
-    code, printed, err = layerimp_command(*command, "--output", out, "--overwrite")
-    assert code == 0, err
+    printed, _ = layerimp_command.done(*command, "--output", out, "--overwrite")
     assert "on the held-out rows (nats per prediction: intact" in printed
     assert f"checkpoint: {out}" in printed
 
@@ -107,8 +102,7 @@ def test_a_healed_checkpoint_is_healed_further(
     layerimp.save(model, tokenizer, tmp_path / "first")
     shutil.copy(pruned / FILE, tmp_path / "first")
     command = ("heal", "--model", tmp_path / "first", "--healer", "rescale", *text, "--output", tmp_path / "second")
-    code, printed, err = layerimp_command(*command, "--json")
-    assert code == 0, err
+    printed, _ = layerimp_command.done(*command, "--json")
     document = json.loads(printed)
     assert list(document["loss"]) == ["intact", "pruned", "healed_before", "healed"]
     losses = document["loss"]
@@ -147,8 +141,7 @@ def test_an_interrupted_training_says_how_it_goes_on(
         "in the cache (layerimp cache --clear unfinished removes it)",
     )
     assert not (tmp_path / "out").exists()
-    code, _, err = layerimp_command(*command, "--output", tmp_path / "out")
-    assert code == 0, err
+    _, err = layerimp_command.done(*command, "--output", tmp_path / "out")
     assert "goes on with the training that was interrupted after 1 step" in err
     assert entries("unfinished") == []
 
@@ -174,8 +167,7 @@ def test_without_a_record_the_blocks_are_named(
     code, _, err = layerimp_command(*command, "--removed", "1,2")
     assert (code, "no layerimp.json that says what it was made from" in err) == (2, True)
     assert not (tmp_path / "healed").exists()
-    code, _, err = layerimp_command(*command, "--removed", "1,2", "--teacher", model_dir, "--healer", "rescale")
-    assert code == 0, err
+    layerimp_command.done(*command, "--removed", "1,2", "--teacher", model_dir, "--healer", "rescale")
     assert read_record(tmp_path / "healed") == Record(
         source=str(model_dir), num_blocks=4, removed=(1, 2), healers=("rescale",)
     )
@@ -206,8 +198,7 @@ def test_what_a_run_kept_for_fidelity_is_never_healed_on(
     text = ("--calibration", calibration_file, "--samples", 4, "--max-length", 8, "--heal-text", calibration_file)
     train = ("--set", "distill.steps=1")
     command = ("run", "--model", model_dir, *text, *train, "--heal", "distill", "--tasks", "none", "--no-baselines")
-    code, _, err = layerimp_command(*command, "--scorer", "depth", "--count", 1, "--output", tmp_path / "out")
-    assert code == 0, err
+    layerimp_command.done(*command, "--scorer", "depth", "--count", 1, "--output", tmp_path / "out")
     pruned, healed = (tmp_path / "out" / "checkpoints" / name for name in ("depth", "depth+distill"))
     record = read_record(pruned)
     assert record is not None
@@ -217,15 +208,13 @@ def test_what_a_run_kept_for_fidelity_is_never_healed_on(
     assert len(json.loads((pruned / FILE).read_text())["fidelity_text"]["documents"].split(" ")) == len(kept) > 1
     command = ("heal", "--healer", "distill", *text, *train, "--seed", 5)
     for number, model in enumerate((pruned, healed)):
-        code, _, err = layerimp_command(*command, "--model", model, "--output", tmp_path / str(number))
-        assert code == 0, err
+        _, err = layerimp_command.done(*command, "--model", model, "--output", tmp_path / str(number))
         assert "may have been made with" not in err
         assert read_record(tmp_path / str(number)).fidelity_text == record.fidelity_text  # type: ignore[union-attr]
     everything = {document_hash(json.loads(line)["text"]) for line in calibration_file.read_text().splitlines()}
     assert read == [everything - kept] * 3
     (pruned / FILE).write_text(record.model_copy(update={"fidelity_text": None}).model_dump_json())
-    code, _, err = layerimp_command(*command, "--model", pruned, "--output", tmp_path / "unknown")
-    assert code == 0, err
+    _, err = layerimp_command.done(*command, "--model", pruned, "--output", tmp_path / "unknown")
     assert "may have been made with the text that its fidelity is measured on: its record names no such text" in err
 
 
@@ -244,8 +233,7 @@ def test_another_teacher_is_refused(
 ) -> None:
     saved(tiny(**others), tmp_path / "other")
     out = tmp_path / "healed"
-    code, _, err = layerimp_command("heal", "--model", pruned, "--teacher", tmp_path / "other", *text, "--output", out)
-    assert code == 2
+    err = layerimp_command.refused("heal", "--model", pruned, "--teacher", tmp_path / "other", *text, "--output", out)
     assert said in err.splitlines()[-1]
     assert not out.exists()
 
@@ -265,10 +253,7 @@ def test_another_teacher_is_refused(
 def test_bad_input_is_one_line(
     layerimp_command: Run, pruned: Path, text: tuple[Any, ...], tmp_path: Path, options: tuple[Any, ...], said: str
 ) -> None:
-    code, _, err = layerimp_command(
-        "heal", "--model", pruned, *changed(text, *options), "--output", tmp_path / "healed"
-    )
-    assert code == 2
+    err = layerimp_command.refused("heal", "--model", pruned, *changed(text, *options), "--output", tmp_path / "healed")
     assert said in err.splitlines()[-1]
     assert not (tmp_path / "healed").exists()
 
@@ -303,8 +288,7 @@ def test_a_nan_writes_nothing(layerimp_command: Run, pruned: Path, text: tuple[A
     model.save_pretrained(tmp_path / "broken")
     tokenizer.save_pretrained(tmp_path / "broken")
     (tmp_path / "broken" / FILE).write_text((pruned / FILE).read_text())
-    code, _, err = layerimp_command("heal", "--model", tmp_path / "broken", *text, "--output", tmp_path / "healed")
-    assert code == 2
+    err = layerimp_command.refused("heal", "--model", tmp_path / "broken", *text, "--output", tmp_path / "healed")
     assert "NaN" in err.splitlines()[-1]
     assert not (tmp_path / "healed").exists()
 
@@ -338,11 +322,9 @@ def test_a_dry_run_says_what_would_be_healed_and_reads_no_weights(
     with monkeypatch.context() as patched:
         patched.setattr(PreTrainedModel, "from_pretrained", None)
         patched.setattr(forecast_parts, "free_bytes", lambda _device: 10**9)
-        code, out, err = layerimp_command(*command, "--dry-run", "--json")
-        assert code == 0, err
+        out, err = layerimp_command.done(*command, "--dry-run", "--json")
         assert "by default" not in err, "heal takes no scorer"
-        code, shown, err = layerimp_command(*command, "--healer", "distill", "--dry-run")
-        assert code == 0, err
+        shown, _ = layerimp_command.done(*command, "--healer", "distill", "--dry-run")
         code, _, err = layerimp_command(*command, "--removed", 1, "--dry-run")
         assert (code, "has 2 blocks in place of 3" in err) == (2, True)
     assert not (tmp_path / "out").exists()
@@ -350,8 +332,7 @@ def test_a_dry_run_says_what_would_be_healed_and_reads_no_weights(
     assert all(seconds is not None and seconds > 0 for _, seconds in times)
     assert "time, an estimate: healing about " in shown
     forecast = json.loads(out)
-    code, out, err = layerimp_command(*command, "--json")
-    assert code == 0, err
+    out, _ = layerimp_command.done(*command, "--json")
     done = json.loads(out)
     for name in ("model", "teacher", "removed", "healer", "options"):
         assert forecast[name] == done[name]
@@ -369,8 +350,7 @@ def test_a_dry_run_says_what_would_be_healed_and_reads_no_weights(
     code, _, err = layerimp_command(*command, "--dry-run")
     assert (code, "exists" in err) == (2, True)
     other = ("--healer", "distill", "--set", "distill.steps=1", "--output", tmp_path / "other")
-    code, _, err = layerimp_command("heal", "--model", pruned, *text, *other)
-    assert code == 0, err
+    _, err = layerimp_command.done("heal", "--model", pruned, *text, *other)
     ahead, during = (
         re.findall(r"blocks learn, 4 rows a step: .*?, where", " ".join(each.split())) for each in (shown, err)
     )

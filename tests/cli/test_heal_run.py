@@ -33,8 +33,7 @@ def test_healed_models_stand_beside_the_unhealed_ones(
 ) -> None:
     out = tmp_path / "out"
     heal = ("--heal", "rescale", "--heal", "ls=linear", "--set", "ls.ridges=[0.1]")
-    code, printed, err = layerimp_command(*command, *heal, "--output", out, "--json")
-    assert code == 0, err
+    printed, _ = layerimp_command.done(*command, *heal, "--output", out, "--json")
     results = by_label(printed)
     scorers = ["block-influence", "random", "depth"]
     labels = {"original", *scorers, *(f"{scorer}+{healer}" for scorer in scorers for healer in ("rescale", "ls"))}
@@ -76,8 +75,7 @@ def test_what_is_measured_is_what_is_written(layerimp_command: Run, command: tup
     out = tmp_path / "out"
     plain, healed = tmp_path / "plain", ("--heal", "linear", "--set", "linear.ridges=[0.1]")
     layerimp_command(*command, "--no-baselines", "--output", plain)
-    code, printed, err = layerimp_command(*command, *healed, "--no-baselines", "--output", out, "--json")
-    assert code == 0, err
+    printed, _ = layerimp_command.done(*command, *healed, "--no-baselines", "--output", out, "--json")
     metrics = by_label(printed)["metrics"]
     for label in ("block-influence", "block-influence+linear"):
         model = ("--model", out / "checkpoints" / label, "--tasks", command[command.index("--tasks") + 1])
@@ -97,8 +95,7 @@ def test_plans_of_the_same_blocks_share_a_healed_model(
     heal = Rescale.heal
     monkeypatch.setattr(Rescale, "heal", lambda self, case: calls.append(case) or heal(self, case))
     twins = ("--scorer", "twin=block-influence", "--no-baselines", "--heal", "rescale")
-    code, printed, err = layerimp_command(*command, *twins, "--json")
-    assert code == 0, err
+    printed, _ = layerimp_command.done(*command, *twins, "--json")
     results = by_label(printed)
     assert len(calls) == 1
     assert results["metrics"]["twin+rescale"] == results["metrics"]["block-influence+rescale"]
@@ -135,8 +132,7 @@ def test_a_healer_that_fails_leaves_the_rest(
 def test_bad_input_is_one_line(
     layerimp_command: Run, command: tuple[Any, ...], tmp_path: Path, options: tuple[Any, ...], said: str
 ) -> None:
-    code, _, err = layerimp_command(*command, *options, "--output", tmp_path / "out")
-    assert code == 2
+    err = layerimp_command.refused(*command, *options, "--output", tmp_path / "out")
     assert said in err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
 
@@ -152,16 +148,13 @@ def test_healing_on_what_is_measured_is_refused(
     text = ("--calibration", shared, "--packing", "rows", "--samples", len(lines) + 1)
     asked = (command[0], *changed(command[1:], *text))
     asked = (*asked, "--heal", "rescale", "--no-baselines")
-    code, _, err = layerimp_command(*asked, "--output", tmp_path / "out")
-    assert code == 2
+    err = layerimp_command.refused(*asked, "--output", tmp_path / "out")
     assert "shares 1 of its" in err.splitlines()[-1]
     assert "--allow-overlap" in err
     assert not (tmp_path / "out").exists()
-    code, _, err = layerimp_command(*asked, "--allow-overlap")
-    assert code == 0, err
+    _, err = layerimp_command.done(*asked, "--allow-overlap")
     assert "shares" not in err
-    code, _, err = layerimp_command(*asked[: asked.index("--heal")], "--heal", "none", "--no-baselines")
-    assert code == 0, err
+    _, err = layerimp_command.done(*asked[: asked.index("--heal")], "--heal", "none", "--no-baselines")
     assert "documents with the tasks: blocks chosen by it seem better than they are" in " ".join(err.split())
 
 
@@ -196,8 +189,7 @@ def test_healers_that_train_get_further_text(
     words = [f"the dog number {number} ran far away from the small house and came back" for number in range(6)]
     file = written(tmp_path / "more.jsonl", *words, drawn, drawn.upper())
     asked = ("--heal", "reading", "--no-baselines", "--packing", "rows", "--heal-text", file)
-    code, _, err = layerimp_command(*command, *asked)
-    assert code == 0, err
+    layerimp_command.done(*command, *asked)
     assert seen[0] == seen[1] > 6 * 10
     everything = seen[0]
     written(file, *words)
@@ -230,11 +222,10 @@ def test_the_training_split_of_a_task_is_further_text(
     plugged(install("reading", layerimp_healers=lambda: [Reading]))
     task = "layerimp_sst2"
     text = ("--calibration", f"task:{task}", "--samples", 8, "--max-length", 16, "--heal-text", f"task:{task}")
-    code, _, err = layerimp_command(
+    layerimp_command.done(
         *("run", "--model", tmp_path / "model", *text, "--data-dir", tmp_path, "--tasks", task, "--count", 1),
         *("--scorer", "block-influence", "--no-baselines", "--heal", "reading"),
     )
-    assert code == 0, err
     assert (
         len(seen) == (len(words) - 8) // 4
     )  # half of the others are kept for fidelity, and half of the rest to judge by
@@ -257,8 +248,7 @@ def test_further_text_that_cannot_be_read(
     if content is not None:
         file.write_text(content.format())
     output = tmp_path / "out"
-    code, _, err = layerimp_command(*command, "--heal", "distill", "--heal-text", file, "--output", output)
-    assert code == 2
+    err = layerimp_command.refused(*command, "--heal", "distill", "--heal-text", file, "--output", output)
     assert said.format(file=file) in err.splitlines()[-1]
     assert not output.exists()
 

@@ -34,16 +34,15 @@ def test_what_may_be_overwritten(
     (tmp_path / "out" / "notes").unlink()
     assert layerimp_command(*arguments, tmp_path / "out", "--overwrite", "--seed", 1)[0] == 0
     assert json.loads((tmp_path / "out" / "recipe.json").read_text())["seed"] == 1
-    code, _, err = layerimp_command("score", "--recipe", tmp_path / "out" / "recipe.json")
-    assert code == 2  # the output of the recipe exists, and the recipe cannot say overwrite
+    # The output of the recipe exists, and the recipe cannot say overwrite.
+    layerimp_command.refused("score", "--recipe", tmp_path / "out" / "recipe.json")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     monkeypatch.setenv("HOME", str(tmp_path / "mine"))
     for precious in (tmp_path / "mine", model_dir, model_dir.parent):
         (precious / "recipe.json").write_text('{"schema_version": "layerimp.recipe/1"}')
         kept = sorted(path.name for path in precious.iterdir())
-        code, _, err = layerimp_command(*arguments, precious, "--overwrite")
-        assert code == 2, precious
+        err = layerimp_command.refused(*arguments, precious, "--overwrite")
         assert "name another" in err
         assert sorted(path.name for path in precious.iterdir()) == kept
         (precious / "recipe.json").unlink()
@@ -54,8 +53,7 @@ def test_what_may_be_overwritten(
 
 def test_an_output_that_cannot_be_written(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    code, _, err = layerimp_command("score", *scoring, "--output", tmp_path / "file" / "out")
-    assert code == 2
+    err = layerimp_command.refused("score", *scoring, "--output", tmp_path / "file" / "out")
     assert "cannot write" in err.splitlines()[-1]
 
 
@@ -66,8 +64,7 @@ def test_no_space_is_one_line(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(PreTrainedModel, "save_pretrained", full)
-    code, _, err = layerimp_command("run", "--tasks", "none", *scoring, "--output", tmp_path / "out")
-    assert code == 2
+    err = layerimp_command.refused("run", "--tasks", "none", *scoring, "--output", tmp_path / "out")
     assert "No space left on device" in err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
 

@@ -21,18 +21,15 @@ READ = "the versions that are read: layerimp.plans/2, layerimp.plan/2"
 
 
 def test_score_and_prune_and_plans(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
-    code, out, _ = layerimp_command("score", *scoring, "--scorer", "avss", "--json")
-    assert code == 0
+    out, _ = layerimp_command.done("score", *scoring, "--scorer", "avss", "--json")
     assert "removed" not in by_label(out)["scorers"]["avss"]
-    code, out, err = layerimp_command("prune", *scoring[:2], "--blocks", "3,1", "--output", tmp_path / "a", "--json")
-    assert code == 0, err
+    out, _ = layerimp_command.done("prune", *scoring[:2], "--blocks", "3,1", "--output", tmp_path / "a", "--json")
     pruned = by_label(out)["scorers"]["blocks"]
     assert pruned["removed"] == [3, 1]
     expected = AutoModelForCausalLM.from_pretrained(pruned["checkpoint"]).state_dict()
-    code, out, err = layerimp_command(
+    out, _ = layerimp_command.done(
         "prune", *scoring[:2], "--plan", tmp_path / "a" / "plan.json", "--output", tmp_path / "b", "--json"
     )
-    assert code == 0, err
     again = AutoModelForCausalLM.from_pretrained(by_label(out)["scorers"]["blocks"]["checkpoint"]).state_dict()
     assert all(torch.equal(expected[name], tensor) for name, tensor in again.items())
 
@@ -93,19 +90,16 @@ def test_a_plan_is_read_alone_and_in_a_file_of_plans(
     document = OF_PLANS | {"plans": {"avss": plan}} if whole else plan
     (tmp_path / "plan.json").write_text(json.dumps(document))
     arguments = ["--model", model_dir, "--plan", tmp_path / "plan.json", "--output", tmp_path / "out"]
-    code, _, err = layerimp_command("prune", *arguments)
-    assert code == 0, err
+    _, err = layerimp_command.done("prune", *arguments)
     assert "was made for" not in err
     written = json.loads((tmp_path / "out" / "plan.json").read_text())
     assert written == OF_PLANS | {"plans": {"avss": plan | {"nested": None}}}
 
 
 def test_a_plan_names_its_model(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
-    code, _, err = layerimp_command("prune", "--model", model_dir, "--blocks", 1, "--output", tmp_path / "a")
-    assert code == 0, err
+    layerimp_command.done("prune", "--model", model_dir, "--blocks", 1, "--output", tmp_path / "a")
     assert json.loads((tmp_path / "a" / "plan.json").read_text())["plans"]["blocks"]["model"] == str(model_dir)
     other = copied(tmp_path / "other")
     arguments = ["--model", other, "--plan", tmp_path / "a" / "plan.json", "--output", tmp_path / "b"]
-    code, _, err = layerimp_command("prune", *arguments)
-    assert code == 0, err
+    _, err = layerimp_command.done("prune", *arguments)
     assert f"note: the plan blocks was made for {model_dir}, and is applied to {other}" in err

@@ -83,14 +83,12 @@ def test_what_cannot_be_exported_is_said(plan: dict[str, Any], tool: str, said: 
 def test_mergekit_makes_the_same_model(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
     """The exported plan, carried out by mergekit itself, gives the weights of layerimp's checkpoint, bit for bit."""
     plan = written(tmp_path / "plan.json", mine={"num_blocks": 4, "blocks": [2, 1], "model": str(model_dir)})
-    code, out, err = layerimp_command("plan", "--plan", plan, "--export", "mergekit")
-    assert code == 0, err
+    out, _ = layerimp_command.done("plan", "--plan", plan, "--export", "mergekit")
     (tmp_path / "merge.yaml").write_text(out)
     mergekit = Path(sys.executable).with_name("mergekit-yaml")
     merging = [mergekit, tmp_path / "merge.yaml", tmp_path / "merged", "--no-copy-tokenizer", "--quiet"]
     subprocess.run(merging, check=True, capture_output=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
-    code, _, err = layerimp_command("prune", "--model", model_dir, "--plan", plan, "--output", tmp_path / "out")
-    assert code == 0, err
+    layerimp_command.done("prune", "--model", model_dir, "--plan", plan, "--output", tmp_path / "out")
     theirs, ours = (
         AutoModelForCausalLM.from_pretrained(path).state_dict()
         for path in (tmp_path / "merged", tmp_path / "out" / "checkpoints" / "mine")
@@ -102,8 +100,7 @@ def test_mergekit_makes_the_same_model(layerimp_command: Run, model_dir: Path, t
 def test_a_part_of_a_plan_is_applied(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
     plan = written(tmp_path / "plan.json", a={"num_blocks": 4, "blocks": [2, 0]}, b={"num_blocks": 4, "blocks": [1]})
     asked = ["--model", model_dir, "--plan", plan, "--label", "a", "--count", 1, "--output", tmp_path / "out"]
-    code, _, err = layerimp_command("prune", *asked)
-    assert code == 0, err
+    layerimp_command.done("prune", *asked)
     (checkpoint,) = (tmp_path / "out" / "checkpoints").iterdir()
     assert checkpoint.name == "a"
     assert json.loads((checkpoint / "layerimp.json").read_text())["removed"] == [2]

@@ -52,8 +52,7 @@ def test_what_is_installed_is_listed(layerimp_command: Run) -> None:
 
 
 def test_tasks_are_shown_with_the_paths_of_their_rows(layerimp_command: Run, tmp_path: Path) -> None:
-    code, out, _ = layerimp_command("tasks", "--show", "boolq,layerimp_sst2", "--data-dir", str(tmp_path))
-    assert code == 0
+    out, _ = layerimp_command.done("tasks", "--show", "boolq,layerimp_sst2", "--data-dir", str(tmp_path))
     assert "boolq: multiple_choice, 0 examples\n" in out
     assert "splits: measured validation, examples train, training train\n" in out
     places = ["boolq/validation.jsonl", "super_glue/boolq/validation.parquet", "sst2/dev.jsonl"]
@@ -73,6 +72,5 @@ def test_rows_are_fetched_of_tasks_that_are_named(layerimp_command: Run, tmp_pat
     assert out.splitlines() == [f"{tmp_path}/boolq/{split}.jsonl: 1 rows, MIT" for split in ("validation", "train")]
     assert "nothing to fetch" in layerimp_command("tasks", "--fetch", str(tmp_path), "starter_qa")[2]
     for wrong in (["--fetch", str(tmp_path)], ["--show", "boolq", "arc"], ["--show", "boolq", "--fetch", "x"]):
-        code, _, err = layerimp_command("tasks", *wrong)
-        assert code == 2
+        err = layerimp_command.refused("tasks", *wrong)
         assert "name tasks after --show" in err

@@ -36,10 +36,9 @@ def test_tasks_that_are_named_and_do_not_fit_are_refused(layerimp_command: Run, 
 
 def test_a_whole_run(layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path) -> None:
     out_dir = tmp_path / "out"
-    code, out, err = layerimp_command(
+    out, err = layerimp_command.done(
         "run", *scoring, "--scorer", "avss", "--tasks", task, "--ratio", 0.25, "--output", out_dir
     )
-    assert code == 0, err
     for stage in ("load", "read", "score avss", "original: evaluate", "avss: evaluate", "random: evaluate", "save"):
         assert stage in err
     for words in (
@@ -89,8 +88,7 @@ def test_labels_and_places_that_look_like_something_else(
     """A scorer may have the name of a column, and a model may be where the user stands."""
     monkeypatch.chdir(model_dir)
     arguments = ("--model", ".", *scoring[2:], "--scorer", "metric=avss", "--tasks", task, "--output", tmp_path / "out")
-    code, _, err = layerimp_command("run", *arguments)
-    assert code == 0, err
+    layerimp_command.done("run", *arguments)
     page = (tmp_path / "out" / "report.html").read_text()
     assert ">tiny-llama</h2>" in page
     assert re.search(r'<th scope="col"[^>]*>metric</th>', page)
@@ -107,8 +105,7 @@ def test_a_run_as_json(layerimp_command: Run, scoring: list[object], task: Path,
         "--set",
         "paper.variant=paper",
     ]
-    code, out, err = layerimp_command(*arguments, "--tasks", task, "--output", tmp_path / "out", "--json")
-    assert code == 0, err
+    out, _ = layerimp_command.done(*arguments, "--tasks", task, "--output", tmp_path / "out", "--json")
     results = by_label(out)
     assert results["num_blocks"] == BLOCKS
     assert set(results["scorers"]) == {"avss", "paper"}
@@ -152,8 +149,7 @@ def test_baselines_keep_a_measured_run_company(
         "footprint",
         "--json",
     ]
-    code, out, err = layerimp_command(*arguments, "--output", tmp_path / "out")
-    assert code == 0, err
+    out, err = layerimp_command.done(*arguments, "--output", tmp_path / "out")
     assert "note: evaluated as well: random, depth (--no-baselines leaves them out)" in err
     results = by_label(out)
     labels = {"avss", "block-influence", "random", "depth"}
@@ -170,13 +166,13 @@ def test_baselines_keep_a_measured_run_company(
     assert len(measured) == 1 + len({frozenset(scorer["removed"]) for scorer in parts.values()})
     recipe = json.loads((tmp_path / "out" / "recipe.json").read_text())
     assert list(recipe["baselines"]) == ["random", "depth"]
-    code, out, err = layerimp_command(*arguments, "--no-baselines")
+    out, err = layerimp_command.done(*arguments, "--no-baselines")
     assert "evaluated as well" not in err
     assert set(by_label(out)["order"]) == {"avss", "block-influence"}
-    code, out, err = layerimp_command("run", "--tasks", "none", *scoring, "--scorer", "avss", "--json")
+    out, _ = layerimp_command.done("run", "--tasks", "none", *scoring, "--scorer", "avss", "--json")
     # There are no measurements by which they could be compared.
     assert not {"baselines", "best", "retained"} & by_label(out).keys()
-    code, out, err = layerimp_command(*arguments, "--scorer", "depth")
+    out, _ = layerimp_command.done(*arguments, "--scorer", "depth")
     assert set(by_label(out)["baselines"]) == {"random"}
 
 
@@ -194,8 +190,7 @@ def test_baselines_that_cannot_be_are_left_out_or_named(
     assert (code, "unknown scorer 'rand'. Did you mean 'random'" in err) == (2, True)
     monkeypatch.setenv(DISABLE_VARIABLE, "baselines")
     plugged(install("depth", layerimp_scorers=lambda: [Depth]), install("random", "raise ImportError('broken')"))
-    code, out, err = layerimp_command("run", *scoring, "--tasks", task, "--json")
-    assert code == 0, err
+    out, err = layerimp_command.done("run", *scoring, "--tasks", task, "--json")
     assert "note: the scorer random is left out: scorer 'random': its plugin" in err
     assert set(by_label(out)["baselines"]) == {"depth"}
     assert "ImportError: broken" in by_label(out)["left_out"]["random"]
@@ -205,12 +200,10 @@ def test_labels_reach_a_classifier(layerimp_command: Run, tmp_path: Path) -> Non
     saved(tiny("bert", id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1}), tmp_path / "bert")
     (tmp_path / "t.jsonl").write_text('{"text": "a good film", "y": "good"}\n{"text": "a bad film", "y": "bad"}\n')
     arguments = ["score", "--model", tmp_path / "bert", "--calibration", tmp_path / "t.jsonl", "--samples", 2, "--json"]
-    code, out, err = layerimp_command(*arguments, "--packing", "rows", "--label-field", "y")
-    assert code == 0, err
+    out, _ = layerimp_command.done(*arguments, "--packing", "rows", "--label-field", "y")
     assert by_label(out)["calibration"]["labels"] == {"0": 1, "1": 1}
     (tmp_path / "t.jsonl").write_text('{"text": "a good film", "y": "great"}\n')
-    code, _, err = layerimp_command(*arguments, "--packing", "rows", "--label-field", "y")
-    assert code == 2
+    err = layerimp_command.refused(*arguments, "--packing", "rows", "--label-field", "y")
     assert "'y' holds 'great', which is no label of the model; it knows: bad (0), good (1)" in err.splitlines()[-1]
 
 
@@ -218,8 +211,7 @@ def test_a_task_brings_its_labels_to_a_classifier(layerimp_command: Run, tmp_pat
     saved(tiny("distilbert", num_labels=2), tmp_path / "model")
     write_sst2(tmp_path, ["a good film"] * 6, ["a good film"] * 6)
     arguments = ["--model", tmp_path / "model", "--calibration", "task:layerimp_sst2", "--data-dir", tmp_path]
-    code, out, err = layerimp_command("score", *arguments, "--samples", 6, "--max-length", 16, "--json")
-    assert code == 0, err
+    out, _ = layerimp_command.done("score", *arguments, "--samples", 6, "--max-length", 16, "--json")
     assert by_label(out)["calibration"]["labels"] == {"0": 3, "1": 3}
     code, _, err = layerimp_command("score", *arguments, "--field", "sentence")
     assert (code, "says itself where its text and its labels are" in err.splitlines()[-1]) == (2, True)
@@ -243,8 +235,7 @@ def test_the_intact_metrics_are_used_again(
 
 def test_evaluators_keep_apart_under_labels(layerimp_command: Run, model_dir: Path, task: Path) -> None:
     arguments = ["--evaluator", "harness", "--evaluator", "few=harness", "--set", "few.num_fewshot=2"]
-    code, out, err = layerimp_command("evaluate", "--model", model_dir, "--tasks", task, *arguments, "--json")
-    assert code == 0, err
+    out, _ = layerimp_command.done("evaluate", "--model", model_dir, "--tasks", task, *arguments, "--json")
     assert set(by_label(out)["metrics"]["original"]) == {"mood", "mood (few)"}
 
 
@@ -262,18 +253,15 @@ def test_a_recipe_makes_the_same_run(layerimp_command: Run, scoring: list[object
 def test_a_run_by_count(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
     arguments = ["run", *scoring, "--scorer", "avss", "--blocks", 2, "--protect", 0, "--json"]
     arguments += ["--tasks", "none", "--evaluator", "footprint"]
-    code, out, err = layerimp_command(*arguments, "--count", 2, "--output", tmp_path / "count")
-    assert code == 0, err
+    out, _ = layerimp_command.done(*arguments, "--count", 2, "--output", tmp_path / "count")
     removed = by_label(out)["scorers"]["avss"]["removed"]
     assert removed == by_label(layerimp_command(*arguments, "--ratio", 0.5)[1])["scorers"]["avss"]["removed"]
     assert (removed[0], len(removed), 0 in removed) == (2, 2, False)
     recipe = tmp_path / "count" / "recipe.json"
     assert {name: json.loads(recipe.read_text())[name] for name in ("count", "ratio")} == {"count": 2, "ratio": None}
-    code, out, err = layerimp_command("run", "--recipe", recipe, "--json", "--output", tmp_path / "again")
-    assert code == 0, err
+    out, _ = layerimp_command.done("run", "--recipe", recipe, "--json", "--output", tmp_path / "again")
     assert by_label(out)["scorers"]["avss"]["removed"] == removed
-    code, _, err = layerimp_command("run", "--recipe", recipe, "--ratio", 0.25, "--output", tmp_path / "ratio")
-    assert code == 0, err
+    layerimp_command.done("run", "--recipe", recipe, "--ratio", 0.25, "--output", tmp_path / "ratio")
     written = json.loads((tmp_path / "ratio" / "recipe.json").read_text())
     assert (written["count"], written["ratio"]) == (None, 0.25)
 
@@ -283,7 +271,7 @@ def test_names_from_outside_are_shown_as_they_are(
 ) -> None:
     hostile = tmp_path / "[red]x|<b>"
     hostile.symlink_to(model_dir)
-    code, out, err = layerimp_command(
+    out, err = layerimp_command.done(
         "run",
         "--tasks",
         "none",
@@ -293,7 +281,6 @@ def test_names_from_outside_are_shown_as_they_are(
         "--output",
         tmp_path / "[bold]out",
     )
-    assert code == 0, err
     assert "[red]x|<b>" in err
     assert "[bold]out" in out
     card = (tmp_path / "[bold]out" / "checkpoints" / "block-influence" / "README.md").read_text()

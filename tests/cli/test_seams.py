@@ -47,8 +47,7 @@ EXPECTED = [(0, 0), (1, 2), (3, 3)]
 
 def test_a_seam_is_cut_by_name_and_by_plan(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "named"
-    code, printed, err = layerimp_command("prune", "--model", model_dir, "--blocks", "1/2", "--output", out, "--json")
-    assert code == 0, err
+    printed, _ = layerimp_command.done("prune", "--model", model_dir, "--blocks", "1/2", "--output", out, "--json")
     results = by_label(printed)
     assert results["scorers"]["blocks"]["removed"] == ["1/2"]
     pruned = out / "checkpoints" / "blocks"
@@ -65,8 +64,7 @@ def test_a_seam_is_cut_by_name_and_by_plan(layerimp_command: Run, model_dir: Pat
     assert json.loads((pruned / "layerimp.json").read_text())["removed"] == ["1/2"]
     assert "- Seam 1/2: the MLP of block 1 and the attention of block 2;" in (pruned / "README.md").read_text()
     arguments = ["--model", model_dir, "--plan", out / "plan.json", "--output", tmp_path / "again"]
-    code, printed, err = layerimp_command("prune", *arguments)
-    assert code == 0, err
+    printed, _ = layerimp_command.done("prune", *arguments)
     assert "seam 1/2: the MLP of block 1 and the attention of block 2;" in " ".join(printed.split())
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "again" / "checkpoints" / "blocks")
     assert same(again.state_dict(), loaded.state_dict())
@@ -80,13 +78,11 @@ def test_a_run_cuts_a_seam_and_the_weakest_of_the_other_blocks(
         f"blocks: [1/2]\ncount: 2\npruner: {pruner}\ntasks: []\nevaluators: [footprint]\n"
     )
     arguments = ["run", *scoring, "--scorer", "block-influence", "--recipe", tmp_path / "recipe.yaml"]
-    code, printed, err = layerimp_command(*arguments, "--json")
-    assert code == 0, err
+    printed, _ = layerimp_command.done(*arguments, "--json")
     scorer = by_label(printed)["scorers"]["block-influence"]
     assert scorer["removed"][0] == "1/2"
     assert scorer["removed"][1] in (0, 3)
-    code, printed, err = layerimp_command(*arguments)
-    assert code == 0, err
+    printed, _ = layerimp_command.done(*arguments)
     assert printed.count("½ 1st (1/2)") == 2
     assert printed.count("✗ 2nd") == 1
 

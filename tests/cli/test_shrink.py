@@ -70,8 +70,7 @@ def made(model_dir: Path, calibration_file: Path, tmp_path_factory: pytest.TempP
 def test_one_checkpoint_lies_in_the_output_itself(
     layerimp_command: Run, command: list[Any], model_dir: Path, tmp_path: Path
 ) -> None:
-    code, printed, err = layerimp_command(*command, *TRAINING, "--json")
-    assert code == 0, err
+    printed, _ = layerimp_command.done(*command, *TRAINING, "--json")
     small = tmp_path / f"{model_dir.name}-small"
     written = {
         "README.md",
@@ -104,8 +103,7 @@ def test_what_is_measured_is_what_is_written(layerimp_command: Run, made: tuple[
     """The divergence in the report is that of the written files, on the rows that the record keeps apart."""
     small = made[0] / "small"
     report = json.loads((small / "shrink.json").read_text())
-    code, compared, err = layerimp_command("compare", model_dir, small, "--tasks", "none", "--max-length", 16, "--json")
-    assert code == 0, err
+    compared, _ = layerimp_command.done("compare", model_dir, small, "--tasks", "none", "--max-length", 16, "--json")
     (fidelity,) = json.loads(compared)["fidelity"].values()
     assert report["fidelity"]["divergence"]["mean"] == pytest.approx(fidelity["divergence"]["mean"], rel=1e-5)
     assert report["fidelity"]["agreement"] == fidelity["agreement"]
@@ -126,8 +124,7 @@ def test_a_poor_model_says_so_first(
 ) -> None:
     limits = {"divergence": 0.0, "agreement": 0.0, "copying": 0.0, "retained": 0.0}
     monkeypatch.setattr("layerimp.pipeline.shrunk.POOR", limits)
-    code, printed, err = layerimp_command(*command[:-2], "--minutes", 0, "--output", "small")
-    assert code == 0, err
+    printed, _ = layerimp_command.done(*command[:-2], "--minutes", 0, "--output", "small")
     assert printed.startswith("poor: ")
     assert "what would help: a smaller cut (--count 1), training (--minutes)" in printed
     assert json.loads((tmp_path / "small" / "shrink.json").read_text())["verdict"] == "poor"
@@ -137,8 +134,7 @@ def test_a_task_at_chance_stands_in_the_summary(
     layerimp_command: Run, command: list[Any], task: Path, tmp_path: Path
 ) -> None:
     command[command.index("none")] = task
-    code, printed, err = layerimp_command(*command[:-2], "--minutes", 0, "--output", "small")
-    assert code == 0, err
+    printed, _ = layerimp_command.done(*command[:-2], "--minutes", 0, "--output", "small")
     assert re.search("^mood .* at chance$", printed, re.MULTILINE)
     (measured,) = json.loads((tmp_path / "small" / "shrink.json").read_text())["tasks"]
     assert measured["retained"] is None
@@ -153,8 +149,7 @@ def test_its_report_is_a_page(layerimp_command: Run, made: tuple[Path, str]) -> 
 
 
 def test_no_minutes_train_nothing(layerimp_command: Run, command: list[Any]) -> None:
-    code, printed, err = layerimp_command(*command[:-2], "--minutes", 0, "--output", "small", "--json")
-    assert code == 0, err
+    printed, _ = layerimp_command.done(*command[:-2], "--minutes", 0, "--output", "small", "--json")
     assert [stage["label"] for stage in json.loads(printed)["stages"]] == ["linear"]
 
 
@@ -172,8 +167,7 @@ def test_text_of_the_hub_is_pinned_and_named(
         return f"{number} the cat was big and the dog was small and it ran"
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    code, printed, err = layerimp_command(*command[:-1], "hub", *TRAINING, "--output", "small", "--json")
-    assert code == 0, err
+    printed, _ = layerimp_command.done(*command[:-1], "hub", *TRAINING, "--output", "small", "--json")
     revision = "87f09149ef4734204d70ed1d046ddc9ca3f2b8f9"
     expected = ("HuggingFaceFW/fineweb-edu", "sample-10BT"), {"split": "train", "streaming": True, "revision": revision}
     assert asked
@@ -198,8 +192,7 @@ def test_the_card_says_how_to_make_it_again(
     again = json.loads(recipe) | {"model": str(command[1]), "heal_text": str(command[-1])}
     again["calibration"]["source"] = str(command[3])
     (tmp_path / "recipe.json").write_text(json.dumps(again))
-    code, printed, err = layerimp_command("shrink", "--recipe", "recipe.json", "--output", "out", "--json")
-    assert code == 0, err
+    printed, _ = layerimp_command.done("shrink", "--recipe", "recipe.json", "--output", "out", "--json")
     assert json.loads(printed)["recipe"] == json.loads((small / "shrink.json").read_text())["recipe"]
     files = [(place / "model.safetensors").read_bytes() for place in (small, tmp_path / "out")]
     assert files[0] == files[1]
@@ -214,8 +207,7 @@ def test_an_interrupted_command_goes_on_to_the_same_bits(
     layerimp_command: Run, command: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stages: int
 ) -> None:
     """Killed after so many stages of healing, it repeats neither these nor the choice."""
-    code, _, err = layerimp_command(*command, *TRAINING, "--output", "whole")
-    assert code == 0, err
+    layerimp_command.done(*command, *TRAINING, "--output", "whole")
     heal, done = run.heal_beside, []
 
     def dying(*args: Any, **options: Any) -> Any:
@@ -236,8 +228,7 @@ def test_an_interrupted_command_goes_on_to_the_same_bits(
     repeated: list[Any] = []
     monkeypatch.setattr(shrinking, "_chosen", die)
     monkeypatch.setattr(run, "heal_beside", lambda *a, **o: (repeated.append(a), heal(*a, **o))[1])
-    code, _, err = layerimp_command(*command, *TRAINING, "--output", "again")
-    assert code == 0, err
+    layerimp_command.done(*command, *TRAINING, "--output", "again")
     assert len(repeated) == 2 - stages
     expected, resumed = (
         AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "again")
@@ -249,8 +240,7 @@ def test_an_interrupted_command_goes_on_to_the_same_bits(
 def test_a_larger_model_than_memory_is_pruned_in_its_files(
     layerimp_command: Run, command: list[Any], tmp_path: Path
 ) -> None:
-    code, printed, err = layerimp_command(*command, "--offload", "--output", "small", "--json")
-    assert code == 0, err
+    printed, err = layerimp_command.done(*command, "--offload", "--output", "small", "--json")
     assert "neither healed nor measured: the model is read block by block" in err
     report = ShrinkReport.model_validate_json(printed)
     assert (report.verdict, report.stages, report.speeds, report.fidelity) == ("not measured", [], {}, None)
@@ -273,10 +263,9 @@ def test_a_classifier_needs_text_of_its_own(layerimp_command: Run, classifier: P
 
 def test_a_classifier_shrinks(layerimp_command: Run, classifier: Path, calibration_file: Path, tmp_path: Path) -> None:
     text = ("--calibration", calibration_file, "--samples", 16, "--max-length", 16, "--packing", "rows")
-    code, printed, err = layerimp_command(
+    printed, err = layerimp_command.done(
         "shrink", classifier, *text, "--tasks", "none", "--count", 1, *TRAINING, "--output", tmp_path / "s", "--json"
     )
-    assert code == 0, err
     assert f"the rest of it: --heal-text {calibration_file}; other: " in err
     report = ShrinkReport.model_validate_json(printed)
     assert report.fidelity is not None
@@ -302,8 +291,7 @@ def test_wrong_options(layerimp_command: Run, model_dir: Path, tmp_path: Path, o
 def test_only_a_smaller_model_is_replaced(layerimp_command: Run, command: list[Any], tmp_path: Path) -> None:
     (tmp_path / "small").mkdir()
     (tmp_path / "small" / "thesis.txt").write_text("mine")
-    code, _, err = layerimp_command(*command[:-2], "--minutes", 0, "--output", "small", "--overwrite")
-    assert code == 2
+    err = layerimp_command.refused(*command[:-2], "--minutes", 0, "--output", "small", "--overwrite")
     assert "does not replace" in err
 
 

@@ -52,8 +52,7 @@ def test_contradictions_are_refused_before_weights_are_read(
     layerimp_command: Run, weightless: Path, tmp_path: Path, command: str, options: list[str], said: str
 ) -> None:
     out = tmp_path / "new" / "folders" / "out"
-    code, _, err = layerimp_command(command, "--model", weightless, *options, "--output", out)
-    assert code == 2
+    err = layerimp_command.refused(command, "--model", weightless, *options, "--output", out)
     assert said in err.splitlines()[-1]
     assert not (tmp_path / "new").exists()
 
@@ -63,8 +62,7 @@ def test_a_plan_for_another_model_is_refused_before_weights_are_read(
 ) -> None:
     (tmp_path / "plan.json").write_text(json.dumps(PLAN))
     arguments = ["--model", weightless, "--plan", tmp_path / "plan.json", "--output", tmp_path / "new" / "out"]
-    code, _, err = layerimp_command("prune", *arguments)
-    assert code == 2
+    err = layerimp_command.refused("prune", *arguments)
     assert "plan 'plan' is for 5 blocks; the model has 4" in err
     assert not (tmp_path / "new").exists()
 
@@ -73,8 +71,7 @@ def test_what_heal_is_told_is_refused_before_weights_are_read(
     layerimp_command: Run, weightless: Path, tmp_path: Path
 ) -> None:
     arguments = ["--model", weightless, "--teacher", weightless, "--removed", "9", "--output", tmp_path / "new" / "out"]
-    code, _, err = layerimp_command("heal", *arguments)
-    assert code == 2
+    err = layerimp_command.refused("heal", *arguments)
     assert "removed block 9 does not exist" in err.splitlines()[-1]
     assert not (tmp_path / "new").exists()
 
@@ -83,8 +80,7 @@ def test_a_model_of_a_grid_from_which_nothing_can_go_is_refused(
     layerimp_command: Run, weightless: Path, tmp_path: Path
 ) -> None:
     amounts = ["--ratio", "0.1", "--count", "4"]
-    code, _, err = layerimp_command("bench", "--model", weightless, *amounts, "--output", tmp_path / "new" / "out")
-    assert code == 2
+    err = layerimp_command.refused("bench", "--model", weightless, *amounts, "--output", tmp_path / "new" / "out")
     assert "nothing can be removed from 'weightless': removing 4 of 4 blocks" in err.splitlines()[-1]
     assert "; ratio 0.1 of 4 blocks rounds to none" in err.splitlines()[-1]
     assert not (tmp_path / "new").exists()
@@ -143,10 +139,9 @@ def test_no_output_lies_in_a_model(layerimp_command: Run, model_dir: Path, tmp_p
         "heal": ["--teacher", model_dir, "--removed", 1],
     }
     before = sorted(path.name for path in model.iterdir())
-    code, _, err = layerimp_command(
+    err = layerimp_command.refused(
         command, "--model", model, *more.get(command, []), "--output", model / "deep" / "out"
     )
-    assert code == 2
     assert f"lies in the directory of the model {model}; name another" in err.splitlines()[-1]
     assert sorted(path.name for path in model.iterdir()) == before
 
@@ -172,8 +167,7 @@ def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, model_dir: Path
 def test_folders_on_the_way_to_an_output_go_with_it(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     out = tmp_path / "there" / "new" / "folders" / "out"
-    code, _, _ = layerimp_command("score", "--model", model_dir, "--calibration", tmp_path / "nothing", "--output", out)
-    assert code == 2
+    layerimp_command.refused("score", "--model", model_dir, "--calibration", tmp_path / "nothing", "--output", out)
     assert [path.name for path in tmp_path.rglob("*")] == ["there"]
 
 

@@ -43,10 +43,7 @@ def test_each_plan_is_the_shortest_that_holds(
     named += ["--evaluator", "footprint", "--set", "footprint.repeats=1"]
 
     def asked(*amount: object) -> Any:
-        code, out, err = layerimp_command(
-            "run", *asking, *named, "--pruner", pruner, "--tasks", "none", "--json", *amount
-        )
-        assert code == 0, err
+        out, _ = layerimp_command.done("run", *asking, *named, "--pruner", pruner, "--tasks", "none", "--json", *amount)
         return by_label(out)
 
     by_count = {count: asked("--count", count) for count in (1, 2, 3)}
@@ -68,12 +65,10 @@ def test_each_plan_is_the_shortest_that_holds(
 def test_scorers_end_at_different_counts(layerimp_command: Run, asking: list[object], task: Path) -> None:
     named = [part for name in SCORERS for part in ("--scorer", name)]
     arguments = ["run", *asking, *named, "--no-baselines"]
-    code, out, err = layerimp_command(*arguments, "--tasks", task, "--target", "parameters=0.75", "--json")
-    assert code == 0, err
+    out, _ = layerimp_command.done(*arguments, "--tasks", task, "--target", "parameters=0.75", "--json")
     counts = {label: len(scorer["removed"]) for label, scorer in by_label(out)["scorers"].items()}
     assert len(set(counts.values())) > 1
-    code, out, err = layerimp_command(*arguments, "--tasks", task, "--target", "parameters=0.75")
-    assert code == 0, err
+    out, _ = layerimp_command.done(*arguments, "--tasks", task, "--target", "parameters=0.75")
     least, most = min(counts.values()), max(counts.values())
     assert f", {least} to {most} of 4 blocks removed" in out
     assert "target parameters=0.75: at most" in out
@@ -88,10 +83,9 @@ def test_a_run_tells_what_was_reached(
     output = tmp_path / "out"
     given = ["run", "--model", model_dir, "--calibration", calibration_file, "--samples", 4, "--max-length", 16]
     sizes = ["--target", f"bytes={4 * (whole - block) - 1}", "--target", "kv-cache=0.75"]
-    code, out, err = layerimp_command(
+    out, _ = layerimp_command.done(
         *given, "--tasks", task, "--cuts", "all", *sizes, "--scorer", "block-influence", "--output", output, "--json"
     )
-    assert code == 0, err
     report = by_label(out)
     assert results_in(output)["targets"] == report["targets"]
     size = report["targets"]["bytes"]["reached"]["block-influence"]
@@ -116,16 +110,12 @@ def test_a_run_tells_what_was_reached(
 def test_what_is_forced_is_part_of_a_target(layerimp_command: Run, asking: list[object]) -> None:
     arguments = ["run", *asking, "--scorer", "depth", "--tasks", "none", "--json"]
     for share, count in ((0.95, 1), (0.5, 2)):
-        code, out, err = layerimp_command(
-            *arguments, "--target", f"kv-cache={share}", "--blocks", "1/2", "--protect", "3"
-        )
-        assert code == 0, err
+        out, _ = layerimp_command.done(*arguments, "--target", f"kv-cache={share}", "--blocks", "1/2", "--protect", "3")
         report = by_label(out)
         assert report["scorers"]["depth"]["removed"] == ["1/2", 0][:count]
         reached = report["targets"]["kv-cache"]["reached"]["depth"]
         assert reached["value"] == 512 - 128 * count == report["footprint"]["depth"]["kv_bytes_per_token"]
-    code, _, err = layerimp_command(*arguments, "--target", "kv-cache=0.3", "--blocks", "1/2", "--protect", "0,3")
-    assert code == 2
+    err = layerimp_command.refused(*arguments, "--target", "kv-cache=0.3", "--blocks", "1/2", "--protect", "0,3")
     assert "at least 384 stay" in err  # the protected blocks, and what the seam joins
 
 
@@ -153,10 +143,9 @@ def test_a_latency_is_measured_around_the_plan(
 ) -> None:
     timed = Timed(monkeypatch)
     given = ["run", "--model", model_dir, "--calibration", calibration_file, "--samples", 4, "--max-length", 16]
-    code, out, err = layerimp_command(
+    out, _ = layerimp_command.done(
         *given, "--scorer", "depth", "--scorer", "random", "--tasks", "none", "--target", f"latency={asked}", "--json"
     )
-    assert code == 0, err
     report = by_label(out)
     target = report["targets"]["latency"]
     assert (target["unit"], target["original"]) == ("ms", 6)
@@ -207,13 +196,12 @@ def test_what_cannot_be_asked_for_is_one_line(
 def test_other_amounts_contradict_a_target(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
     for more in (["--ratio", 0.5], ["--count", 1], ["--plan", tmp_path / "plan.json"]):
         output = ["--output", tmp_path / "out"]
-        code, _, err = layerimp_command("prune", "--model", model_dir, "--target", "bytes=0.5", *more, *output)
-        assert code == 2
+        err = layerimp_command.refused("prune", "--model", model_dir, "--target", "bytes=0.5", *more, *output)
         assert "contradict" in err
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"model: {model_dir}\ntargets: {{bytes: 0.001}}\ntasks: []\nscorers: [depth]\n")
-    code, out, err = layerimp_command("run", "--recipe", recipe, "--count", 2, "--json")
-    assert code == 0, err  # the amount on the command line replaces the one in the file
+    # The amount on the command line replaces the one in the file.
+    out, _ = layerimp_command.done("run", "--recipe", recipe, "--count", 2, "--json")
     assert len(by_label(out)["scorers"]["depth"]["removed"]) == 2
 
 
@@ -222,15 +210,13 @@ def test_a_model_that_keeps_nothing_has_no_cache_to_ask_for(
 ) -> None:
     directory = saved(classifier("llama").float(), tmp_path / "model")
     given = ["run", "--model", directory, "--calibration", calibration_file, "--samples", 4, "--max-length", 16]
-    code, _, err = layerimp_command(*given, "--tasks", "none", "--target", "kv-cache=0.5")
-    assert code == 2
+    err = layerimp_command.refused(*given, "--tasks", "none", "--target", "kv-cache=0.5")
     assert "LlamaForSequenceClassification keeps nothing of the tokens that it has read" in err
 
 
 def test_a_pruner_that_cannot_go_on_is_told(layerimp_command: Run, asking: list[object]) -> None:
     arguments = ["run", *asking, "--scorer", "depth", "--tasks", "none", "--pruner", "greedy"]
-    code, _, err = layerimp_command(*arguments, "--set", "greedy.protect_last=3", "--target", "kv-cache=0.5")
-    assert code == 2
+    err = layerimp_command.refused(*arguments, "--set", "greedy.protect_last=3", "--target", "kv-cache=0.5")
     assert "kv-cache=0.5 is not reached before 2 blocks would have to go" in err
 
 
@@ -239,6 +225,5 @@ def test_a_cache_that_is_not_known_by_block(
     target: str, layerimp_command: Run, asking: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sizing, "cached_bytes", lambda *_: [1])
-    code, _, err = layerimp_command("prune", *asking, "--target", target, "--output", tmp_path / "out")
-    assert code == 2
+    err = layerimp_command.refused("prune", *asking, "--target", target, "--output", tmp_path / "out")
     assert "the size of the cache of Qwen3MoeForCausalLM is not known by block" in err.splitlines()[-1]

@@ -64,8 +64,7 @@ def compared(layerimp_command: Run, model_dir: Path, calibration_file: Path) -> 
 
     def compare(*models: object, text: Path | None = calibration_file) -> ModelComparison:
         source = () if text is None else ("--text", text)
-        code, printed, err = layerimp_command("compare", model_dir, *models, *source, *PART, "--json")
-        assert code == 0, err
+        printed, _ = layerimp_command.done("compare", model_dir, *models, *source, *PART, "--json")
         return ModelComparison.model_validate_json(printed)
 
     return compare
@@ -123,8 +122,7 @@ def test_tasks_are_compared_document_by_document(
 ) -> None:
     out = tmp_path / "out"
     command = ("compare", model_dir, f"less={small}", "--text", calibration_file, *PART, "--tasks", task)
-    code, printed, err = layerimp_command(*command, "--output", out)
-    assert code == 0, err
+    printed, _ = layerimp_command.done(*command, "--output", out)
     comparison = ModelComparison.model_validate_json((out / "comparison.json").read_text())
     before, after = (model.metrics["mood"]["acc"] for model in (comparison.intact, comparison.models["less"]))
     difference = comparison.models["less"].differences["mood"]["acc"]
@@ -145,10 +143,9 @@ def test_the_text_is_what_the_run_kept_apart(
     compared: Compare, layerimp_command: Run, model_dir: Path, calibration_file: Path, tmp_path: Path
 ) -> None:
     text = ("--calibration", calibration_file, "--samples", 8, "--max-length", 16)
-    code, _, err = layerimp_command(
+    layerimp_command.done(
         *("prune", "--model", model_dir, "--scorer", "depth", "--count", 1, *text, "--output", tmp_path / "out")
     )
-    assert code == 0, err
     pruned = tmp_path / "out" / "checkpoints" / "depth"
     record = json.loads((pruned / FILE).read_text())
     record["fidelity_text"]["documents"] = " ".join(record["fidelity_text"]["documents"].split()[-5:])
@@ -191,8 +188,7 @@ def test_another_tokenizer_is_refused_in_one_line(
     vocabulary = content["model"]["vocab"]
     vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
     (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(content))
-    code, _, err = layerimp_command("compare", model_dir, tmp_path / "other", "--text", calibration_file)
-    assert code == 2
+    err = layerimp_command.refused("compare", model_dir, tmp_path / "other", "--text", calibration_file)
     assert err.count("\n") == 1
     assert "other has another tokenizer than" in err
     assert f"the token {min(first, second)!r} is" in err
@@ -216,8 +212,7 @@ def test_bad_input_is_one_line(
     layerimp_command: Run, model_dir: Path, small: Path, arguments: tuple[str, ...], said: str
 ) -> None:
     given = (argument.replace("{small}", str(small)) for argument in arguments)
-    code, _, err = layerimp_command("compare", model_dir, *given)
-    assert code == 2
+    err = layerimp_command.refused("compare", model_dir, *given)
     assert said in err.splitlines()[-1]
 
 
@@ -225,8 +220,7 @@ def test_a_model_with_fewer_positions_is_refused_by_name(
     layerimp_command: Run, model_dir: Path, calibration_file: Path, tmp_path: Path
 ) -> None:
     saved(tiny("llama", max_position_embeddings=16), tmp_path / "short")
-    code, _, err = layerimp_command("compare", model_dir, tmp_path / "short", "--text", calibration_file, *PART)
-    assert code == 2
+    err = layerimp_command.refused("compare", model_dir, tmp_path / "short", "--text", calibration_file, *PART)
     assert "short reads 16 tokens at most, and the text has rows of 48: --max-length" in err
 
 

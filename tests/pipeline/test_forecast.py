@@ -284,8 +284,7 @@ def test_what_a_component_does_not_say_is_not_known(
 ) -> None:
     monkeypatch.setattr(layerimp_harness.Harness, "reading", layerimp.Evaluator.reading)
     monkeypatch.setattr(layerimp_closedform.Linear, "effort", layerimp.Healer.effort)
-    code, out, err = layerimp_command("run", *scoring, "--tasks", task, "--count", 2, "--heal", "linear", "--dry-run")
-    assert code == 0, err
+    out, _ = layerimp_command.done("run", *scoring, "--tasks", task, "--count", 2, "--heal", "linear", "--dry-run")
     assert "healing not known, evaluation not known" in out
 
 
@@ -319,18 +318,15 @@ def test_an_output_that_exists_and_a_seam_that_is_none_are_refused(
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
     arguments = ["prune", "--blocks", "1/2", "--dry-run", "--output"]
-    code, _, err = layerimp_command(*arguments, tmp_path / "out", "--model", model_dir)
-    assert code == 2
+    err = layerimp_command.refused(*arguments, tmp_path / "out", "--model", model_dir)
     assert "exists" in err
     tiny("phi").save_pretrained(tmp_path / "phi")
-    code, _, err = layerimp_command(*arguments, tmp_path / "new", "--model", tmp_path / "phi")
-    assert code == 2
+    err = layerimp_command.refused(*arguments, tmp_path / "new", "--model", tmp_path / "phi")
     assert "seam 1/2 cannot be removed: block 1 cannot be divided into attention and MLP" in err
     tiny("modernbert").save_pretrained(tmp_path / "modernbert")
-    code, _, err = layerimp_command(
+    err = layerimp_command.refused(
         "prune", "--blocks", 0, "--dry-run", "--output", tmp_path / "new", "--model", tmp_path / "modernbert"
     )
-    assert code == 2
     assert "block 0 cannot be removed" in err
     assert not (tmp_path / "new").exists()
 
@@ -360,8 +356,7 @@ def test_a_latency_is_not_foretold(foretold: Any, scoring: list[object]) -> None
 
 def test_what_a_reader_sees(layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path) -> None:
     arguments = ["run", *scoring, "--tasks", task, "--count", 2, "--heal", "linear", "--pruner", "greedy"]
-    code, out, err = layerimp_command(*arguments, "--output", tmp_path / "out", "--dry-run")
-    assert code == 0, err
+    out, _ = layerimp_command.done(*arguments, "--output", tmp_path / "out", "--dry-run")
     whole = sum(parameter.numel() for parameter in tiny("llama").parameters())
     block = sum(parameter.numel() for parameter in layerimp.find_blocks(tiny("llama"))[0].parameters())
     assert re.search(r"2 of 4 blocks \(50\.0%\) and \d+\.\d% of the parameters would be removed", " ".join(out.split()))

@@ -22,8 +22,7 @@ def test_a_run(layerimp_command: Run, calibration_file: Path, tmp_path: Path) ->
     shutil.copy(calibration_file, source / "chat_template.jinja")  # whatever it holds
     text = ["--calibration", calibration_file, "--samples", 8, "--max-length", 16]
     wanted = ["--scorer", "block-influence", "--target", "parameters=0.9", "--heal", "linear", "--tasks", "none"]
-    code, _, err = layerimp_command("run", "--model", source, *text, *wanted, "--output", tmp_path / "out")
-    assert code == 0, err
+    _, err = layerimp_command.done("run", "--model", source, *text, *wanted, "--output", tmp_path / "out")
     assert "removals are not tried with it" not in err
     assert "also reads images, and the text that it is measured on is without: what it sees is not measured" in err
     language = sum(
@@ -46,8 +45,7 @@ def test_a_run_on_text_with_images(layerimp_command: Run, tmp_path: Path) -> Non
     text = seeing.write_documents(tmp_path / "text.jsonl", documents)
     given = ["--model", tmp_path / "model", "--calibration", text, "--packing", "rows", "--samples", 8]
     wanted = ["--scorer", "block-influence", "--blocks", 2, "--heal", "linear", "--tasks", "none", "--json"]
-    code, out, err = layerimp_command("run", *given, *wanted, "--max-length", 40)
-    assert code == 0, err
+    out, err = layerimp_command.done("run", *given, *wanted, "--max-length", 40)
     assert "what it sees is not measured" not in err
     (model,) = json.loads(out)["models"].values()
     known = [pruned["fidelity"]["with_images"] for removal in model["removals"] for pruned in removal["models"]]
@@ -75,6 +73,5 @@ def test_a_removal_without_a_video_says_so(
 ) -> None:
     model = seeing.save(tmp_path / "model", "qwen2_5_vl")
     monkeypatch.setattr(type(model.model), "get_video_features", None)
-    code, _, err = layerimp_command("prune", "--model", tmp_path / "model", "--blocks", 1, "--output", tmp_path / "out")
-    assert code == 0, err
+    _, err = layerimp_command.done("prune", "--model", tmp_path / "model", "--blocks", 1, "--output", tmp_path / "out")
     assert "model: it also reads video, which layerimp cannot make up: removals are not tried with it" in err

@@ -195,14 +195,12 @@ def test_of_a_model_that_is_tried_one_block_of_each_kind_has_weights(tmp_path: P
 
 
 def test_the_command_shows_it(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
-    code, out, err = layerimp_command("inspect", model_dir)
-    assert code == 0, err
+    out, _ = layerimp_command.done("inspect", model_dir)
     assert "LlamaForCausalLM, 4 blocks, stored in float32" in out
     assert "0-3" in out
     assert "every block can be divided" in out
     assert max(map(len, out.splitlines())) <= 120
-    code, out, err = layerimp_command("inspect", model_dir, "--json")
-    assert code == 0, err
+    out, _ = layerimp_command.done("inspect", model_dir, "--json")
     checked(out)
     tiny("phi").save_pretrained(tmp_path / "phi")
     code, out, err = layerimp_command("inspect", tmp_path / "phi")
@@ -232,8 +230,7 @@ def test_whether_a_model_fits(
         "offloaded": max(sizes) + ends,
         "free": free,
     }
-    code, out, _ = layerimp_command("inspect", directory)
-    assert code == 0
+    out, _ = layerimp_command.done("inspect", directory)
     assert f"the model {'fits' if free > 1000 else 'does not fit, and is offloaded'} (--offload: " in out
 
 

@@ -88,8 +88,7 @@ def falling(*right: int, confirmed: tuple[int, ...] | None = None) -> dict[int, 
 
 
 def searched(layerimp_command: Run, *arguments: Any) -> dict[str, Any]:
-    code, printed, err = layerimp_command(*arguments, "--json")
-    assert code == 0, err
+    printed, _ = layerimp_command.done(*arguments, "--json")
     return by_label(printed)
 
 
@@ -157,8 +156,7 @@ def test_nothing_may_go(
 ) -> None:
     monkeypatch.setattr(Curve, "right", falling(*(10,) * 8))
     out = tmp_path / "out"
-    code, printed, _ = layerimp_command(*command, "--keep", 0.95, "--output", out)
-    assert code == 0
+    printed, _ = layerimp_command.done(*command, "--keep", 0.95, "--output", out)
     assert "depth: no block can be removed; 1 removed leaves 50.0%" in printed
     assert not (out / "checkpoints").exists()
     assert results_in(out)["search"]["removable"]["depth"]["count"] == 0
@@ -216,8 +214,7 @@ def test_a_model_that_cannot_be_measured_keeps_nothing(
     layerimp_command: Run, command: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Curve, "right", falling(20, 20))  # NaN without three or more
-    code, printed, err = layerimp_command(*command, "--keep", 0.95, "--json")
-    assert code == 0
+    printed, err = layerimp_command.done(*command, "--keep", 0.95, "--json")
     assert "depth keeps nothing without 4 blocks" in err
     assert by_label(printed)["search"]["removable"]["depth"]["count"] == 2
 
@@ -277,8 +274,7 @@ def test_without_tasks_a_model_that_knows_nothing_of_the_text_is_refused(
     rows = command.index("--samples") + 1
     text = (*command[:rows], 32, *command[rows + 1 : -2])
     without = (*text, "--evaluator", "footprint", "--keep", 0.05)
-    code, _, err = layerimp_command(*without)
-    assert code == 2
+    err = layerimp_command.refused(*without)
     assert "note: no tasks: what is kept is measured on 8 held-out rows" in err
     assert "layerimp: held-out text: nothing can be retained of token_perplexity" in err
 
@@ -318,10 +314,7 @@ def agreements(removed: list[int]) -> list[float]:
 def test_an_agreement_is_searched_on_one_half_and_confirmed_on_the_other(layerimp_command: Run, task: Path) -> None:
     """The tasks take no part in the search, and are measured on all documents of the chosen models."""
     text = ("--samples", 40, "--max-length", 64, "--evaluator", "harness", "--no-baselines", "--tasks", task)
-    code, printed, err = layerimp_command(
-        "run", "--scorer", "block-influence", *text, "--keep", "agreement=0.6", "--json"
-    )
-    assert code == 0, err
+    printed, _ = layerimp_command.done("run", "--scorer", "block-influence", *text, "--keep", "agreement=0.6", "--json")
     report, model = by_label(printed), next(iter(Results.model_validate_json(printed).models.values()))
     search, most = report["search"], report["search"]["removable"]["block-influence"]
     assert (search["keep"], search["keep_of"], search["measured_on"]) == (0.6, "agreement", ["held-out text"])
@@ -348,8 +341,7 @@ def test_an_agreement_adds_no_baselines_and_needs_no_tasks(layerimp_command: Run
 
 def test_without_tasks_there_has_to_be_text_to_hold_out(layerimp_command: Run) -> None:
     asked = ("--samples", 3, "--max-length", 64, "--tasks", "none", "--no-baselines", "--keep", 0.9)
-    code, _, err = layerimp_command("run", "--scorer", "block-influence", *asked)
-    assert code == 2
+    err = layerimp_command.refused("run", "--scorer", "block-influence", *asked)
     assert err.splitlines()[-1] == (
         "layerimp: without tasks one row of 4 is held out to measure what is kept, and there are 3; draw more "
         "(--samples), or name tasks (--tasks)"
@@ -400,8 +392,7 @@ def test_on_the_starter_the_number_holds_and_one_more_does_not_as_exhaustive_eva
 def test_bad_input_is_refused_in_one_line(
     arguments: tuple[Any, ...], said: str, layerimp_command: Run, command: tuple[Any, ...]
 ) -> None:
-    code, _, err = layerimp_command(*command, *arguments)
-    assert code == 2
+    err = layerimp_command.refused(*command, *arguments)
     assert err == f"layerimp: {said}\n"
 
 
@@ -410,8 +401,7 @@ def test_a_task_that_the_intact_model_cannot_do_is_refused_before_anything_is_sc
 ) -> None:
     monkeypatch.setattr(Curve, "right", {0: (0, 0)})
     out = tmp_path / "out"
-    code, _, err = layerimp_command(*command, "--keep", 0.95, "--output", out)
-    assert code == 2
+    err = layerimp_command.refused(*command, "--keep", 0.95, "--output", out)
     assert err.splitlines()[-1].startswith("layerimp: curve: nothing can be retained of acc, for the intact model is ")
     assert "score" not in err
     assert not out.exists()
@@ -420,6 +410,5 @@ def test_a_task_that_the_intact_model_cannot_do_is_refused_before_anything_is_sc
 def test_prune_measures_nothing_that_could_be_kept(layerimp_command: Run, nine_blocks: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"model: {nine_blocks}\nkeep: 0.95\n")
-    code, _, err = layerimp_command("prune", "--recipe", recipe, "--output", tmp_path / "out")
-    assert code == 2
+    err = layerimp_command.refused("prune", "--recipe", recipe, "--output", tmp_path / "out")
     assert "prune measures nothing that could be kept: give a ratio or a count, or use layerimp run" in err

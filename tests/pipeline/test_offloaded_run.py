@@ -44,8 +44,7 @@ def test_the_report_is_that_of_a_run_in_memory(
     runs = []
     for more in ([], ["--offload"]):
         output = tmp_path / f"out{len(runs)}"
-        code, out, err = layerimp_command(*arguments(model, calibration_file, *more, "--output", output))
-        assert code == 0, err
+        out, _ = layerimp_command.done(*arguments(model, calibration_file, *more, "--output", output))
         assert (output / "report.html").exists()
         weights = output / "checkpoints" / "avss" / "model.safetensors"
         runs.append((by_label(out.replace(output.name, "out")), weights.stat().st_size))
@@ -66,8 +65,7 @@ def test_without_an_output_only_sizes_are_found(
     before = set(tmp_path.rglob("*"))
     reports = []
     for more in ([], ["--offload"]):
-        code, out, err = layerimp_command(*arguments(model_dir, calibration_file, *named, *more))
-        assert code == 0, err
+        out, _ = layerimp_command.done(*arguments(model_dir, calibration_file, *named, *more))
         reports.append(by_label(out))
     assert reports[0]["parameters"] == reports[1]["parameters"]
     assert reports[0]["bytes"] == reports[1]["bytes"]
@@ -85,8 +83,7 @@ def test_without_an_output_only_sizes_are_found(
 def test_what_needs_whole_models_is_refused(more: list[str], who: str, layerimp_command: Run, tmp_path: Path) -> None:
     output = tmp_path / "out"
     given = ["run", "--offload", "--samples", 4, "--max-length", 16, "--output", output]
-    code, _, err = layerimp_command(*given, *(["--tasks", "none"] if "--tasks" not in more else []), *more)
-    assert code == 2
+    err = layerimp_command.refused(*given, *(["--tasks", "none"] if "--tasks" not in more else []), *more)
     assert err.splitlines()[-1] == (
         f"layerimp: {who} needs whole models in memory; an offloaded run takes --tasks none and no healer"
     )
@@ -109,15 +106,14 @@ def test_the_forecast_counts_what_is_in_memory_at_a_time(
     model = tiny("llama", tie_word_embeddings=False)
     directory = saved(model, tmp_path / "model")
     given = arguments(directory, calibration_file, "--dry-run", "--output", tmp_path / "out")
-    code, out, err = layerimp_command(*given, "--offload")
-    assert code == 0, err
+    out, _ = layerimp_command.done(*given, "--offload")
     parts = (model.model.layers[0], model.model.embed_tokens, model.model.norm)
     held = 4 * sum(parameter.numel() for part in parts for parameter in part.parameters())
     memory = json.loads(out)["memory"]
     assert (memory["offloaded"], memory["weights"], memory["verifying"]) == (True, held, held)
-    code, out, _ = layerimp_command(*(argument for argument in given if argument != "--json"), "--offload")
+    out, _ = layerimp_command.done(*(argument for argument in given if argument != "--json"), "--offload")
     assert "of weights at a time (offloaded) in float32" in out
-    code, out, _ = layerimp_command(*given)
+    out, _ = layerimp_command.done(*given)
     assert json.loads(out)["memory"]["offloaded"] is False
 
 
@@ -128,6 +124,5 @@ def test_a_prune_is_forecast_offloaded_whatever_a_run_would_need(
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("offload: true\nhealers: [linear]\nblocks: [1]\n")
     given = ["prune", "--recipe", recipe, "--model", model_dir, "--output", tmp_path / "out", "--dry-run", "--json"]
-    code, out, err = layerimp_command(*given)
-    assert code == 0, err
+    out, _ = layerimp_command.done(*given)
     assert json.loads(out)["memory"]["offloaded"] is True

@@ -4,10 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-Run = Callable[..., tuple[int, str, str]]
-"""Runs a command; gives its exit code, stdout and stderr."""
+
+@dataclass(frozen=True)
+class Run:
+    """Runs a command; gives its exit code, stdout and stderr."""
+
+    command: Callable[..., tuple[int, str, str]]
+
+    def __call__(self, *args: object) -> tuple[int, str, str]:
+        return self.command(*args)
+
+    def done(self, *args: object) -> tuple[str, str]:
+        """Runs a command that has to succeed; gives stdout and stderr."""
+        code, out, err = self(*args)
+        assert code == 0, err
+        return out, err
+
+    def refused(self, *args: object) -> str:
+        """Runs a command that has to be refused; gives stderr."""
+        code, _, err = self(*args)
+        assert code == 2, err
+        return err
+
 
 _TASK = """
 task: mood
