@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from layerimp.blocks.forward import block_input, hidden_states, run
+from layerimp.blocks.forward import block_input, hidden_states, run, with_hidden
 from layerimp.blocks.halves import halves_of
+from layerimp.blocks.head import Head
 from layerimp.blocks.modes import in_eval_mode
 from layerimp.blocks.stream import Place
 from layerimp.errors import LayerimpError, ModelError
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class State:
-    """The states of both models at a gap in one batch. All tensors hold the real tokens in order, without padding.
+    """The states of both models at a gap in one batch.
+
+    All tensors hold the real tokens in order, without padding. Where no attention follows the gap, they hold only the
+    tokens that the head reads, such as the first one of each row.
 
     Attributes:
         stream: The residual stream of the pruned model at the gap [token, hidden].
@@ -42,6 +46,11 @@ class State:
     written: Tensor | None
     normed: Tensor | None
 
+    def at(self, tokens: Tensor) -> State:
+        """Return the states of some tokens, given as a mask [token]."""
+        held = {name: value for name, value in vars(self).items() if value is not None}
+        return replace(self, **{name: value[tokens.to(value.device)] for name, value in held.items()})
+
 
 def states(case: Case, gap: Gap, batches: Iterable[Batch]) -> Iterator[State]:
     """Yield the states of both models at a gap, batch by batch.
@@ -51,10 +60,12 @@ def states(case: Case, gap: Gap, batches: Iterable[Batch]) -> Iterator[State]:
     """
     ours = _Reader(case.pruned, [gap.position], [gap.writer])
     theirs = _Reader(case.intact, [gap.end], [])
+    tokens_read = _TokensRead(case.intact, [gap])
     for batch in batches:
         own, intact = (reader.read(batch, case.rerun(reader.stack, batch)) for reader in (ours, theirs))
         stream = own.streams[gap.position]
-        yield own.state(gap.position, intact.streams[gap.end].to(stream.device), gap.writer)
+        state = own.state(gap.position, intact.streams[gap.end].to(stream.device), gap.writer)
+        yield from tokens_read.of([state], batch)
 
 
 def intact_states(stack: BlockStack, gaps: Sequence[Gap], batches: Iterable[Batch]) -> Iterator[list[State]]:
@@ -69,9 +80,49 @@ def intact_states(stack: BlockStack, gaps: Sequence[Gap], batches: Iterable[Batc
     """
     places = {place for gap in gaps for place in (gap.position, gap.end)}
     reader = _Reader(stack, sorted(places), [gap.writer for gap in gaps])
+    tokens_read = _TokensRead(stack, gaps)
     for batch in batches:
         taken = reader.read(batch, nullcontext())
-        yield [taken.state(gap.position, taken.streams[gap.end], gap.writer) for gap in gaps]
+        at_gaps = [taken.state(gap.position, taken.streams[gap.end], gap.writer) for gap in gaps]
+        yield tokens_read.of(at_gaps, batch)
+
+
+class _TokensRead:
+    """Keeps only the tokens that something reads after the gap.
+
+    Where an attention follows the gap, it reads all tokens. Elsewhere only the head reads, and the head of a classifier
+    often reads one token of a row. A fit to the other tokens as well would repair that one badly.
+
+    Args:
+        stack: The blocks of the intact model.
+        gaps: The gaps.
+    """
+
+    def __init__(self, stack: BlockStack, gaps: Sequence[Gap]) -> None:
+        last_attention = 2 * len(stack) - 2
+        self._stack, self._at_end = stack, [gap.end.depth > last_attention for gap in gaps]
+        self._head = Head(stack) if any(self._at_end) else None
+
+    def of(self, states: Sequence[State], batch: Batch) -> list[State]:
+        """Return the states at these tokens, of one state for each gap in a batch."""
+        if self._head is None or self._head.kind == "next-token":  # a language model predicts from every token
+            return list(states)
+        tokens = self._read_by(self._head, batch)
+        return [state.at(tokens) if end else state for state, end in zip(states, self._at_end, strict=True)]
+
+    def _read_by(self, head: Head, batch: Batch) -> Tensor:
+        """Return on which real tokens of the last block's output the predictions depend [token]."""
+        leaves: list[Tensor] = []
+
+        def cut(_module: nn.Module, _args: Any, output: Any) -> Any:
+            leaves.append(hidden_states(output).detach().requires_grad_())
+            return with_hidden(output, leaves[0])
+
+        model = self._stack.model
+        with self._stack[-1].register_forward_hook(cut), in_eval_mode(model), torch.enable_grad():
+            logits = head.label_logits(run(head.backbone, batch), batch)
+            (slopes,) = torch.autograd.grad(logits.square().sum(), leaves)
+        return slopes.ne(0).any(dim=-1)[batch["attention_mask"].bool().to(slopes.device)]
 
 
 class _AtTheGapError(LayerimpError):

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 import torch
 from support.healing_cases import case_of
-from support.tiny import tiny
+from support.tiny import classifier, tiny
 
+from layerimp.blocks.forward import hidden_states
 from layerimp.healing import states
+from layerimp.models.discovery import find_blocks
 from layerimp.steps import Step
+from layerimp.testing import padded_batch
 
 
 def first_read(model: Any, module: torch.nn.Module, text: Any) -> torch.Tensor:
@@ -19,6 +22,15 @@ def first_read(model: Any, module: torch.nn.Module, text: Any) -> torch.Tensor:
     with module.register_forward_pre_hook(lambda _module, args: read.append(args[0])), torch.no_grad():
         model(**text)
     return read[0]
+
+
+def output_of(block: torch.nn.Module, model: Any, text: Any) -> torch.Tensor:
+    """What a block puts out in a run of its model."""
+    outputs: list[torch.Tensor] = []
+    note = block.register_forward_hook(lambda _module, _args, output: outputs.append(hidden_states(output)))
+    with note, torch.no_grad():
+        model(**text)
+    return outputs[0]
 
 
 @pytest.mark.parametrize(
@@ -35,3 +47,32 @@ def test_states_are_those_of_the_two_models(removed: list[Step], blocks: tuple[t
             for stream, whose, deep in ((state.target, model, intact), (state.stream, case.pruned.model, pruned)):
                 read = first_read(whose, whose.model.layers[deep].get_submodule(norm), text)
                 assert torch.allclose(stream, read[real], atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "read"), [("bert", (0, 0, 0)), ("llama", (11, 4, 8))])
+def test_at_the_end_the_tokens_count_that_a_classifier_reads(name: str, read: tuple[int, ...]) -> None:
+    """The first of a row, or the last, by the architecture."""
+    model = classifier(name)
+    last = len(find_blocks(model)) - 1
+    text = padded_batch((12, 5, 9))
+    case = case_of(model, [last], [text])
+    (gap,) = case.gaps
+    with torch.no_grad():
+        (state,) = states(case, gap, [text])
+    for stream, stack, block in ((state.target, case.intact, last), (state.stream, case.pruned, last - 1)):
+        out = output_of(stack[block], stack.model, text)
+        assert torch.allclose(stream, out[range(3), read], atol=1e-5)
+
+
+@pytest.mark.parametrize(("removed", "tokens"), [(0, 12 + 5 + 9), ("1/2", 3)])
+def test_all_tokens_count_where_an_attention_follows(removed: Step, tokens: int) -> None:
+    """After the seam there is only the MLP of the last block, which reads each token by itself."""
+    text = padded_batch((12, 5, 9))
+    case = case_of(classifier("llama", num_hidden_layers=3), [removed], [text])
+    assert [len(state.target) for state in states(case, case.gaps[0], [text])] == [tokens]
+
+
+def test_a_language_model_reads_all_tokens_at_the_end() -> None:
+    text = padded_batch((12, 5, 9))
+    case = case_of(tiny("llama", num_hidden_layers=3), [2], [text])
+    assert [len(state.target) for state in states(case, case.gaps[0], [text])] == [12 + 5 + 9]
