@@ -88,7 +88,7 @@ class RowFormat:
         tokenizer: The model's tokenizer.
         max_length: Tokens per row.
         batch_size: Rows per batch.
-        packing: How documents become rows; see `load_calibration`. Tokenss with images are rows of their own.
+        packing: How documents become rows; see `load_calibration`. Documents with images are rows of their own.
         images: Makes the rows of documents with images, whose length is not `max_length`; None if there are none.
     """
 

@@ -72,7 +72,7 @@ def speeds(models: Mapping[str, BlockStack], progress: Progress = SILENT) -> dic
         and without `prefill` if one does not run on token ids alone.
     """
     ways = {"prefill": _prefill, "decoding": _decoding}
-    found: dict[str, dict[str, Speed]] = {label: {} for label in models}
+    by_label: dict[str, dict[str, Speed]] = {label: {} for label in models}
     with progress.stage("measure the speed", (1 + ROUNDS) * len(ways), unit="rounds") as advance:
         for name, way in ways.items():
             length = min(READ, *(longest_row(stack.model) or READ for stack in models.values()))
@@ -86,9 +86,9 @@ def speeds(models: Mapping[str, BlockStack], progress: Progress = SILENT) -> dic
                 raise
             except Exception:  # stock code may refuse in any way; such a speed is not known
                 continue
-            for label, by_name in found.items():
+            for label, by_name in by_label.items():
                 by_name[name] = Speed(rounds[-1][label][0], tuple(timed[label][1] for timed in rounds[1:]))
-    return found
+    return by_label
 
 
 def _prefill(stack: BlockStack, length: int) -> tuple[int, float]:

@@ -13,6 +13,7 @@ import torch
 
 from layerimp.blocks.forward import block_input, called, computing, with_hidden, without_cache
 from layerimp.blocks.modes import quiet
+from layerimp.blocks.stack import whole_or_backbone
 from layerimp.calibration.splits import JUDGING_ROWS, JUDGING_TOKENS, sizes_of
 from layerimp.errors import LayerimpError
 from layerimp.evaluation.comparing import comparer_of
@@ -174,7 +175,7 @@ def block_seconds(outline: Outline, rows: int, tokens: int) -> float | None:
             with ExitStack() as undo, torch.no_grad():
                 for index, block in enumerate(stack):
                     undo.enter_context(computing(block, partial(step, index, block, block.forward)))
-                part = stack.model if stack.model.config.is_encoder_decoder else stack.backbone
+                part = whole_or_backbone(stack)
                 called(part, input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(part))
     except Exception:  # a model may fail in any way with weights that were never trained
         return None

@@ -68,7 +68,7 @@ class World:
                 for n in range(self.num_blocks)
             ]
             self.plans[cell.key] = scores
-            return {"scores": scores, "blocks": {}, "columns": [], "notes": [], "spans": {}}
+            return {"scores": scores, "blocks": [], "columns": {}, "notes": [], "spans": {}}
         if cell.kind == "planning":
             scores = self.plans[cell.content["scoring"]]
             order = sorted(range(self.num_blocks), key=lambda n: scores[n])

@@ -91,7 +91,6 @@ class Worker:
 
     def draw(self, assignment: Assignment) -> CalibrationSet:
         """Draw the calibration set of an assignment."""
-        # The further text was checked when the grid began; loading its task for each draw would only cost time.
         texts, corpus = self._corpus(assignment)
         return corpus.draw(texts.recipe.calibration.samples, assignment.first.seed)
 
