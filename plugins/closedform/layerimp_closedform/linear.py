@@ -49,16 +49,14 @@ class Linear(GapByGap):
         for state in states(case, gap, case.batches):
             fit.add(state)
             jump.add(state)
-        few = ""
         if jump.tokens < fit.features:
             few = f"{jump.tokens:,} tokens for {fit.features:,} unknowns of each output"
-            case.progress.note(f"{gap}: {few}; more text would help")
+            case.progress.note(f"{self.name}: {gap}: {few}; more text would help")
         factors = [] if at.obstacle else jump.factors(at.total, shares)
         self._search(at, fit, [1.0, *factors])
         if at.keep():
-            return at.report("diagonal" if at.best.ridge is None else self.name, few)
-        why = "; ".join(filter(None, ("least squares does not clearly lower the held-out loss", few)))
-        return at.rescaled(shares, jump, why)
+            return at.report("diagonal" if at.best.ridge is None else self.name)
+        return at.rescaled(shares, jump, "least squares does not clearly lower the held-out loss")
 
     def _search(self, at: AtGap, fit: Fit, factors: Sequence[float]) -> None:
         """Try the factors with the middle ridge; then, with the best factor, other ridges and the norm alone."""

@@ -170,7 +170,7 @@ class AtGap:
             lacking = "no factor clearly lowers the held-out loss"
         return Repair(self.gap, "nothing", "; ".join(filter(None, (why, lacking)))), self.before
 
-    def report(self, done: str, why: str) -> tuple[Repair, Loss]:
+    def report(self, done: str, why: str = "") -> tuple[Repair, Loss]:
         """Return the report of the best change, which was kept, and the loss after it."""
         numbers = {"factor": self.best.factor, "loss_before": self.before.mean, "loss_after": self.after.mean}
         ridge = {} if self.best.ridge is None else {"ridge": self.best.ridge}
