@@ -25,7 +25,9 @@ from layerimp.registry.assets import located
 
 _JSON_SUFFIXES = frozenset({".jsonl", ".json", ".ndjson"})
 _GZIP = ".gz"
-_TEXT_SUFFIXES = frozenset({".txt", ".md", ".text", ".tokens", ".csv", ".tsv", ".parquet"})
+_TEXT_SUFFIXES = frozenset({".txt", ".md", ".text", ".tokens"})
+_TABLES = {".csv": 'read_csv("{}")', ".tsv": 'read_csv("{}", sep="\\t")', ".parquet": 'read_parquet("{}")'}
+"""How pandas reads files that are not read here."""
 _BEGINNING = 1000
 """How many documents are looked at before a model is loaded."""
 
@@ -134,6 +136,9 @@ def documents_in(source: str, reader: Reader) -> Iterator[Document]:
         yield from _dataset(source, reader)
         return
     path = _file(source)
+    if table := _TABLES.get(_kind(path)):
+        jsonl = f'pandas.{table.format(path)}.to_json("{path.stem}.jsonl", orient="records", lines=True)'
+        raise CalibrationError(f"{path} is a table, and JSONL or plain text is read; convert it: {jsonl}")
     try:
         with _opened(path) as text:
             yield from _jsonl(path, text, reader) if _kind(path) in _JSON_SUFFIXES else _paragraphs(path, text)
@@ -219,7 +224,7 @@ def check_source(
             f"{source}: only the commands read a task's documents; name a file, or a data set on the hub"
         )
     path = _file(source)
-    named_so = _kind(path) in _JSON_SUFFIXES | _TEXT_SUFFIXES or source.startswith((".", "/", "~"))
+    named_so = _kind(path) in _JSON_SUFFIXES | _TEXT_SUFFIXES | _TABLES.keys() or source.startswith((".", "/", "~"))
     if named_so and not path.exists() and not _file(source.split(":")[0]).is_dir():
         raise CalibrationError(f"the text file {source!r} does not exist")
     if again and path.is_fifo():

@@ -69,6 +69,12 @@ def test_files_of_each_kind(tmp_path: Path, name: str, content: bytes) -> None:
         ("a.JSONL", b"{text}", "line 1: not JSON"),
         ("a.txt", b'{"text": "good"}', "name it .jsonl"),
         ("a.txt", b"a\0b", "is no text: it holds zero bytes"),
+        (
+            "a.csv",
+            b"text,label\ngood,1\n",
+            r'is a table, .* convert it: pandas\.read_csv\(".*a\.csv"\)\.to_json\("a\.jsonl"',
+        ),
+        ("a.tsv", b"text\tlabel\n", r'read_csv\(".*a\.tsv", sep="\\t"\)'),
     ],
     ids=lambda value: value[:30] if isinstance(value, bytes) else None,
 )
