@@ -22,7 +22,7 @@ from layerimp.report.results.measures import Difference, Flips, Measured
 from layerimp.report.retained import counting, shares, summed_up
 from layerimp.report.statistics import by_task, corrected
 from layerimp.report.tables.data_frame import distances
-from layerimp.report.tables.fidelity_figures import FIGURES_NOTE
+from layerimp.report.tables.fidelity_figures import FIGURES, figures_note
 from layerimp.report.tables.models import MISSING, fidelity_columns
 from layerimp.report.words import number, percentage, share_cell, to_either_side, two_digits
 
@@ -164,6 +164,8 @@ def fidelity_table(comparison: ModelComparison) -> Table:
     """Return a row for each model with its size and its distance from the intact model, which comes first."""
     text, name = comparison.text, model_name(comparison.intact.model)
     sizes = [comparison.intact.size, *(model.size for model in comparison.models.values())]
+    measured = [fidelity for fidelity in comparison.fidelity.values() if fidelity is not None]
+    shown = [name for name, figure in FIGURES.items() if any(figure.of(each) is not None for each in measured)]
     columns = [
         Column("model", [name, *comparison.models], "left"),
         Column("blocks", [size.blocks for size in sizes]),
@@ -171,7 +173,7 @@ def fidelity_table(comparison: ModelComparison) -> Table:
         *figures([comparison.fidelity.get(label) for label in comparison.models]),
     ]
     title = f"how far from {name} ({text.rows} rows, {text.tokens:,} tokens of {text.source})"
-    return Table(columns, title, notes=[FIGURES_NOTE])
+    return Table(columns, title, notes=[figures_note(shown)])
 
 
 def figures(known: Sequence[Fidelity | None]) -> Iterator[Column]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from layerimp.fidelity import Copying, Fidelity, Generation, Spread
 from layerimp.report.model_comparison import figures
-from layerimp.report.tables.fidelity_figures import FIGURES
+from layerimp.report.tables.fidelity_figures import FIGURES, figures_note
 
 SPREAD = Spread(mean=0.25, stderr=0.0123, median=0.1, p90=0.5, p99=1.5, max=3.0)
 COPYING = Copying(accuracy=0.5, intact=0.75, divergence=0.3, agreement=0.5, stderr=0.03)
@@ -42,3 +42,10 @@ def test_what_no_model_has_is_no_column() -> None:
     heads = [column.head for column in figures([None, measured(None)])]
     assert {head[:-2] for head in heads} == {name for name in FIGURES if "with images" not in name} - {"loops"}
     assert [column.head for column in figures([Fidelity(agreement=0.5)])] == ["agreement ↑"]
+
+
+def test_only_the_figures_that_are_shown_are_explained() -> None:
+    assert figures_note(["divergence", "loops", "empty"]) == (
+        "divergence: from the intact model's predictions, in nats; empty, loops: of texts that are generated"
+    )
+    assert all(figure.meaning for name, figure in FIGURES.items() if name.split()[0] == name)

@@ -17,7 +17,7 @@ from layerimp.report.results.rows import RETAINED
 from layerimp.report.results.search import QualitySearch
 from layerimp.report.retained import LEVELS
 from layerimp.report.tables.data_frame import FIDELITY, QUALITY, Record, as_csv, model_records, records, shown
-from layerimp.report.tables.fidelity_figures import FIGURES_NOTE
+from layerimp.report.tables.fidelity_figures import figures_note
 from layerimp.report.tables.models import (
     MISSING,
     better,
@@ -141,7 +141,7 @@ def fidelity(compared: Compared) -> list[Table]:
         columns = fidelity_columns(list(lines.values()), repeated=compared.design.repeats > 1)
         place = ", ".join(filter(None, (pruner, amount_name(amount or 0))))
         tasks = {record.task for record in known}
-        notes = [FIGURES_NOTE] * ("" in tasks) + [_FLIPS] * bool(tasks - {""})
+        notes = [figures_note({record.metric for record in known})] * ("" in tasks) + [_FLIPS] * bool(tasks - {""})
         title = f"fidelity: how far from the intact {name or 'model'} ({place})"
         tables.append(Table([Column("model", [ORIGINAL, *lines], "left"), *columns], title, notes=notes))
     return tables

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from layerimp.report.results.comparison import ModelResults
 
 Number = Callable[[Fidelity], float | None]
+_GENERATED = "of texts that are generated"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Figure:
         intact: Returns the same number of the intact model.
         stderr: Returns the standard error; None if it is not known.
         show: Shows the number.
+        meaning: What it is, below a table; empty if another figure says so.
     """
 
     of: Number
@@ -34,6 +36,7 @@ class Figure:
     intact: Number = lambda fidelity: None
     stderr: Number = lambda fidelity: None
     show: Show = number
+    meaning: str = ""
 
 
 def _of(path: str) -> Number:
@@ -57,9 +60,19 @@ def _loops_stderr(fidelity: Fidelity) -> float | None:
 
 
 FIGURES: Mapping[str, Figure] = {
-    "divergence": Figure(_of("divergence.mean"), stderr=_of("divergence.stderr")),
+    "divergence": Figure(
+        _of("divergence.mean"),
+        stderr=_of("divergence.stderr"),
+        meaning="from the intact model's predictions, in nats",
+    ),
     "divergence p99": Figure(_of("divergence.p99")),
-    "agreement": Figure(_of("agreement"), higher_is_better=True, stderr=_of("agreement_stderr"), show=percentage),
+    "agreement": Figure(
+        _of("agreement"),
+        higher_is_better=True,
+        stderr=_of("agreement_stderr"),
+        show=percentage,
+        meaning="the same top prediction",
+    ),
     "divergence with images": Figure(_of("with_images.divergence.mean"), stderr=_of("with_images.divergence.stderr")),
     "agreement with images": Figure(
         _of("with_images.agreement"),
@@ -73,19 +86,30 @@ FIGURES: Mapping[str, Figure] = {
         intact=_of("copying.intact"),
         stderr=_of("copying.stderr"),
         show=percentage,
+        meaning="tokens of repeated text predicted right",
     ),
-    "same tokens": Figure(_of("generation.same_tokens"), higher_is_better=True),
-    "empty": Figure(_of("generation.empty"), intact=_of("generation.intact_empty"), show=percentage),
+    "same tokens": Figure(_of("generation.same_tokens"), higher_is_better=True, meaning=_GENERATED),
+    "empty": Figure(
+        _of("generation.empty"), intact=_of("generation.intact_empty"), show=percentage, meaning=_GENERATED
+    ),
     "loops": Figure(
-        _of("generation.loops"), intact=_of("generation.intact_loops"), stderr=_loops_stderr, show=percentage
+        _of("generation.loops"),
+        intact=_of("generation.intact_loops"),
+        stderr=_loops_stderr,
+        show=percentage,
+        meaning=_GENERATED,
     ),
 }
 """The figures by name."""
-FIGURES_NOTE = (
-    "divergence: from the intact model's predictions, in nats; agreement: the same top token; copying: tokens of "
-    "repeated text predicted right; same tokens, empty, loops: of texts that are generated"
-)
-"""What explains them in tables."""
+
+
+def figures_note(names: Collection[str]) -> str:
+    """Return what explains some figures below a table, by their names."""
+    by_meaning: dict[str, list[str]] = {}
+    for name, figure in FIGURES.items():
+        if name in names and figure.meaning:
+            by_meaning.setdefault(figure.meaning, []).append(name)
+    return "; ".join(f"{', '.join(figures)}: {meaning}" for meaning, figures in by_meaning.items())
 
 
 def figures(fidelity: Fidelity) -> str:
