@@ -51,6 +51,9 @@ class Healed:
             the text that were used neither for the fit nor for any choice. `pruned` is the intact model without the
             removed blocks; if the model was healed before, its loss at that state is under `healed_before`.
         accuracy: For a classifier, the share of these rows that each of these models labels correctly; else empty.
+        distance: The mean divergences from the intact model in nats, on the rows that decide whether the result is
+            kept: `divergence_before` and `divergence_after`; `repeated_before` and `repeated_after` in rows that hold
+            the same tokens twice.
         changed: The paths of the parameters that were replaced; for tied parameters the first path.
     """
 
@@ -58,6 +61,7 @@ class Healed:
     repairs: Sequence[Repair]
     loss: dict[str, float] = field(default_factory=dict)
     accuracy: dict[str, float] = field(default_factory=dict)
+    distance: dict[str, float] = field(default_factory=dict)
     changed: Sequence[str] = ()
 
     @property
@@ -133,18 +137,21 @@ def heal_beside(
     if unfinished is not None:
         case = replace(case, workspace=partial(_workspace, unfinished, case, healer, rows, further))
     start, before = case.distance(), held_by(pruned.model)
+    end = start
     try:
         repairs = _healed(case, healer, progress)
         if changed(before, pruned.model) and not (end := case.distance()).is_better_than(start):
             put(before)
             repairs = _taken_back(gaps, healer, start, end, progress)
+            end = start
         losses["healed"] = measuring.of(pruned)
     except BaseException:
         put(before)
         raise
     loss = {name: value.mean for name, value in losses.items()}
     accuracy = {name: value.accuracy for name, value in losses.items() if value.accuracy is not None}
-    return Healed(pruned.model, repairs, loss, accuracy, list(changed(before, pruned.model)))
+    distance = start.numbers("before") | end.numbers("after")
+    return Healed(pruned.model, repairs, loss, accuracy, distance, list(changed(before, pruned.model)))
 
 
 def _before(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step], held_out: HeldOutLoss) -> dict[str, Loss]:

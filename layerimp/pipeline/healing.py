@@ -105,6 +105,7 @@ def repaired(healed: Healed) -> Repaired:
         ],
         loss=dict(healed.loss),
         accuracy=dict(healed.accuracy) or None,
+        distance=dict(healed.distance),
         recovered=healed.recovered,
     )
 

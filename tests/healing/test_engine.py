@@ -84,6 +84,8 @@ def test_a_healed_model_is_counted_from_the_pruned_one(gone: list[Step]) -> None
     assert list(second.loss) == ["intact", "pruned", "healed_before", "healed"]
     assert second.loss["pruned"] == pytest.approx(first.loss["pruned"], rel=1e-5)
     assert second.loss["healed_before"] == first.loss["healed"]
+    assert first.distance["divergence_after"] < first.distance["divergence_before"]
+    assert second.distance["divergence_before"] == first.distance["divergence_after"]
     losses = second.loss
     share = (losses["pruned"] - losses["healed"]) / (losses["pruned"] - losses["intact"])
     assert second.recovered == pytest.approx(share)
@@ -99,6 +101,7 @@ def test_a_model_that_is_worse_is_put_back() -> None:
     healing = healed(tiny("llama"), [1], blur)
     assert healing.loss["healed"] == healing.loss["pruned"]
     assert healing.changed == []
+    assert healing.distance["divergence_after"] == healing.distance["divergence_before"]
     assert healing.repairs[0].why.startswith("doing was taken back: the divergence went from ")
     assert healing.repairs[0].why.endswith(", which is not clearly nearer to the intact model")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from support.reports import repaired
 
 from layerimp.defaults import POOR
 from layerimp.evaluator import Metric, Stratum
@@ -12,10 +13,10 @@ from layerimp.fidelity import Copying, Fidelity, Generation, Spread, WithImages
 from layerimp.pipeline.shrunk import judged
 from layerimp.pruner import PrunePlan
 from layerimp.report.results.measures import Retained, Share
-from layerimp.report.results.shrunk import ShrinkReport, TaskRetained
+from layerimp.report.results.shrunk import HealingStage, ShrinkReport, TaskRetained
 from layerimp.report.statistics import measured
 from layerimp.report.tables.fidelity_figures import FIGURES
-from layerimp.report.tables.shrunk import _done, _retained, _times
+from layerimp.report.tables.shrunk import _done, _outcome, _retained, _times
 
 
 def generation(loops: float) -> Generation:
@@ -91,6 +92,13 @@ def test_an_average_says_which_of_its_tasks_do_not_count() -> None:
 def test_what_is_removed_is_counted(blocks: tuple[int, ...], named: str) -> None:
     report = ShrinkReport.model_construct(plan=PrunePlan(num_blocks=12, blocks=list(blocks)), stages=[])
     assert list(_done(report)) == [f"removed: {named}"]
+
+
+def test_a_stage_says_what_it_was_kept_by() -> None:
+    distance = {"divergence_before": 0.31, "repeated_before": 1.0, "divergence_after": 0.12, "repeated_after": 0.25}
+    healing = repaired({}).model_copy(update={"distance": distance})
+    stage = HealingStage(label="linear", healer="linear", kept=True, why="", healing=healing, minutes=1.0)
+    assert _outcome(stage) == "kept; divergence 0.31 to 0.12, on repeated rows 1 to 0.25"
 
 
 def test_short_times_are_in_seconds() -> None:

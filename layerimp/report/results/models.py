@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from layerimp.fidelity.record import Fidelity
 from layerimp.models.dtypes import stored_bytes
 from layerimp.pruner import PrunePlan
@@ -76,6 +78,10 @@ class Repaired(Part):
     `healed_before` is there only if the model had been healed before."""
     accuracy: dict[str, float] | None
     """The share of these rows that a classifier labels correctly; null for a language model."""
+    distance: dict[str, Number] = Field(default={})
+    """The mean divergences from the intact model in nats, on the rows that decide whether the result is kept:
+    `divergence_before` and `divergence_after`; `repeated_before` and `repeated_after` in rows that hold the same tokens
+    twice."""
     recovered: Known
     """The share of the lost quality that came back (loss, or a classifier's accuracy), from the `pruned` to the
     `healed` model; null if nothing was lost."""

@@ -104,10 +104,14 @@ def _outcome(stage: HealingStage) -> str:
         return f"failed: {stage.why}"
     if not stage.kept:
         return f"not kept: {stage.why.removeprefix(f'{stage.healer} was taken back: ') or 'it did nothing'}"
-    loss = stage.healing.loss
-    before = loss.get("healed_before", loss["pruned"])
-    what = f"held-out loss {before:.3f} to {loss['healed']:.3f} (intact {loss['intact']:.3f})"
-    return f"kept; {what}"
+    distance = stage.healing.distance
+    kinds = {"divergence": "divergence", "repeated": "on repeated rows"}
+    changes = (
+        f"{words} {distance[f'{kind}_before']:.3g} to {distance[f'{kind}_after']:.3g}"
+        for kind, words in kinds.items()
+        if f"{kind}_before" in distance
+    )
+    return f"kept; {', '.join(changes)}"
 
 
 def _texts(report: ShrinkReport) -> Iterator[str]:
