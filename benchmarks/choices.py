@@ -34,7 +34,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "avss-delta": {"scorers": ["avss-delta"]},
     "divergence": {"scorers": ["divergence"]},
     "perplexity": {"scorers": ["perplexity"]},
-    "angular, window": {"scorers": {"angular": {"name": "angular", "options": {"window": 1}}}, "pruner": "window"},
+    "angular, window": {"scorers": ["angular"], "pruner": "window"},
     "relative-magnitude": {"scorers": ["relative-magnitude"]},
     "cim": {"scorers": ["cim"]},
     "gbis": {"scorers": ["gbis"]},
@@ -48,11 +48,14 @@ STATES = {"": "unhealed", "linear": "healed", "distill": "trained"}
 """What a line calls the models, by the healer; only a line with training has the last one."""
 
 
-def parts_of(method: str, seed: int) -> dict[str, Any]:
-    """Return the parts of a recipe by which a method chooses on a draw of text."""
-    if method == "random":
-        return {"scorers": {"random": {"name": "random", "options": {"seed": seed}}}}
-    return METHODS[method]
+def parts_of(method: str, seed: int, count: int) -> dict[str, Any]:
+    """Return the parts of a recipe by which a method chooses so many blocks on a draw of text."""
+    parts = METHODS[method]
+    options = {"random": {"seed": seed}, "angular, window": {"window": count}}.get(method)
+    if options is None:
+        return parts
+    (name,) = parts["scorers"]
+    return {**parts, "scorers": {name: {"name": name, "options": options}}}
 
 
 def chosen(recipe: Mapping[str, Any], parts: Mapping[str, Any]) -> list[int]:
@@ -132,7 +135,7 @@ def main(
         for name in method or METHODS:
             longest: list[int] = []
             for number in sorted(count, reverse=True):
-                parts = parts_of(name, seed)
+                parts = parts_of(name, seed, number)
                 asked = {"model": Path(model).name, "count": number, "method": name, "seed": seed, "recipe": parts}
                 line = next((line for line in done.lines if asked.items() <= line.items()), None)
                 if line is None:
@@ -148,7 +151,7 @@ def main(
             lines = [
                 line
                 for line in done.lines
-                if (wanted | {"recipe": parts_of(name, line["seed"])}).items() <= line.items()
+                if (wanted | {"recipe": parts_of(name, line["seed"], number)}).items() <= line.items()
             ]
             if lines:
                 print(f"{number}, {name}: {shown(lines)}")

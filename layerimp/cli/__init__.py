@@ -105,6 +105,9 @@ def _run() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # of torch, which the command line does not import
+            what = ". ".join(str(error).split(". ")[:2])
+            _fail("OutOfMemoryError", f"{what}; --batch-size 1 and a lower --max-length take less memory", 1)
         _print_error(type(error).__name__, one_line(error), 1)
         raise
     if code == INTERRUPTED:

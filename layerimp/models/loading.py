@@ -179,7 +179,7 @@ def float32_stands_in(
     needs = round(2.2 * needs * copies)  # a checkpoint is verified beside the model
     if needs > free:
         sizes = f"{needs / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
-        progress.note(f"{model} computes in {kind}, which this CPU only emulates: float32 needs {sizes}")
+        progress.note(f"{model} computes slowly, in {kind}, which this CPU only emulates: float32 needs {sizes}")
         return False
     progress.note(emulation_note(model, stored))
     return True

@@ -188,7 +188,7 @@ def check_heal_text(heal_text: str | None, healers: Iterable[Healer]) -> None:
         OptionError: there is such text, and no healer that reads it.
     """
     if heal_text is not None and not any(healer.reads_further for healer in healers):
-        raise OptionError("heal_text is more text for healers that train, such as distill, and none is named")
+        raise OptionError("heal_text is read only by a healer that trains: name one as well, such as distill")
 
 
 def configured(healer: str, options: Mapping[str, Any]) -> Healer:

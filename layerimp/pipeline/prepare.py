@@ -213,8 +213,7 @@ def _offloaded(
 def is_offloaded(recipe: Recipe, progress: Progress, whole: Sequence[str] = ()) -> bool:
     """Whether the blocks of a recipe's model stay in their files, and scoring reads them one after another.
 
-    By default this is so if the model does not fit into the free memory of the device, and nothing needs it whole; then
-    a line says so.
+    By default this is so if the model does not fit into the free memory of the device; then a line says so.
 
     Args:
         recipe: The recipe.
@@ -223,23 +222,24 @@ def is_offloaded(recipe: Recipe, progress: Progress, whole: Sequence[str] = ()) 
 
     Raises:
         OptionError: the recipe asks for reading block by block, and for something that contradicts it.
-        ModelError: the recipe asks for the whole model, which does not fit into memory.
+        ModelError: the recipe, or what it asks for, needs the whole model, which does not fit into memory.
     """
-    if whole and recipe.offload:
-        raise OptionError(f"{whole[0]} needs whole models in memory; an offloaded run takes --tasks none and no healer")
-    if whole and recipe.offload is None:
+    needing = [
+        f"{name} needs whole models in memory; an offloaded run takes --tasks none and no healer" for name in whole
+    ]
+    if recipe.offload:
+        if needing:
+            raise OptionError(needing[0])
+        if recipe.device_map is not None:
+            raise OptionError("--offload reads a model block by block, and contradicts --device-map")
+        return True
+    if recipe.device_map is not None or not (sizes := _lacking(recipe)):
         return False
-    if recipe.offload and recipe.device_map is not None:
-        raise OptionError("--offload reads a model block by block, and contradicts --device-map")
-    if recipe.offload is False and (sizes := _lacking(recipe)):
-        raise ModelError(f"the weights of {recipe.model} take {sizes}; --offload reads them block by block")
-    if recipe.offload is not None or recipe.device_map is not None:
-        return bool(recipe.offload)
-    if sizes := _lacking(recipe):
-        progress.note(
-            f"{recipe.model} is read block by block, since its weights take {sizes} (an error with --no-offload)"
-        )
-    return bool(sizes)
+    if needing or recipe.offload is False:
+        why, *_ = (*needing, "--offload reads them block by block")
+        raise ModelError(f"the weights of {recipe.model} take {sizes}; {why}")
+    progress.note(f"{recipe.model} is read block by block, since its weights take {sizes} (an error with --no-offload)")
+    return True
 
 
 def _lacking(recipe: Recipe) -> str:

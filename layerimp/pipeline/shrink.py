@@ -96,7 +96,8 @@ def _with_shipped_text(recipe: Recipe, progress: Progress) -> Recipe:
         return recipe
     if source != STARTER:
         progress.note(
-            f"the text {source} is enough to choose by, and too little to train well on: name more with {more}"
+            f"the text {source} may be unlike yours, and is too little to train on: choose by your own with "
+            f"--calibration FILE, and train on more with {more}"
         )
     return recipe.model_copy(update={"heal_text": source})
 
@@ -236,7 +237,8 @@ def _chosen(run: Run) -> Choice:
     if run.recipe.keep is not None:
         kept = prune_to_quality(replace(run, healers={}))
         if not kept.models:
-            raise ModelError(f"no block may go if {run.recipe.keep:g} of the {run.recipe.keep_of} is to stay")
+            kept = f"{run.recipe.keep:g} of the {run.recipe.keep_of}"
+            raise ModelError(f"no block may go if {kept} is to stay; ask for less (--keep)")
         (label, model), *_ = kept.models.items()
         return Choice({label: model.plan}, kept.importance, search=kept.search)
     choice = choose(run)

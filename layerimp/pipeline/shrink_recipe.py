@@ -59,7 +59,7 @@ def with_minutes(healers: Mapping[str, ComponentSpec], minutes: float) -> dict[s
         raise OptionError(f"--minutes {minutes:g} is no length of a training: give 0 or more")
     if not any(map(trains, healers.values())):
         named = ", ".join(spec.name for spec in healers.values()) or "none"
-        raise OptionError(f"--minutes is the time for training, and no healer trains ({named}); {TRAINER} does")
+        raise OptionError(f"--minutes limits training, and no healer trains ({named}): name the healer {TRAINER}")
     limited = {label: {**spec.options, "minutes": minutes} for label, spec in healers.items() if trains(spec)}
     changed = {
         label: spec.model_copy(update={"options": limited.get(label, spec.options)}) for label, spec in healers.items()

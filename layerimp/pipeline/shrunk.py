@@ -123,7 +123,10 @@ def _far(fidelity: Fidelity) -> Iterator[str]:
 def _advice(run: Run, removed: Sequence[object]) -> Iterator[str]:
     """Yield what would help a poor model."""
     if len(removed) > 1:
-        yield f"a smaller cut (--count {len(removed) // 2})"
+        recipe = run.recipe
+        others = {"--target": recipe.targets, "--keep": recipe.keep, "--blocks": recipe.blocks}
+        instead = "".join(f" in place of {option}" for option, value in others.items() if value)
+        yield f"a smaller cut (--count {len(removed) // 2}{instead})"
     training = [spec for spec in run.recipe.healers.values() if trains(spec)]
     if training:
         minutes = training[-1].options.get("minutes")

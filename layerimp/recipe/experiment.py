@@ -19,7 +19,8 @@ ModelName = Annotated[
 Dtype = Annotated[
     str | None,
     Field(
-        description="Dtype to compute in: float32, bfloat16, float16 or float64; checkpoints keep the stored dtype. "
+        description="Dtype to compute in: float32, bfloat16, float16 or float64; checkpoints keep the stored dtype, or "
+        "get this one if it is narrower. "
         "Default: the stored dtype; float32 for the starter, and where the CPU only emulates the stored dtype.",
         examples=list(DTYPE_NAMES),
     ),

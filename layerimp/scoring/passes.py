@@ -121,7 +121,7 @@ class Pass:
         names = ", ".join(dict.fromkeys(repr(label) for label, _ in self.scorers))
         raise ModelError(
             f"{names} cannot score an offloaded model: the sweep {type(self.sweep).__name__} needs all blocks in "
-            "memory at once; --no-offload loads the whole model"
+            "memory at once; --scorer fast does not, and --no-offload loads the whole model if it fits"
         )
 
     def run(self, scored: Scored) -> None:

@@ -58,7 +58,7 @@ WRONG = [
     (["--calibration", ""], "calibration.source: String should have at least 1 character, got ''"),
     (["--heal", "=linear"], "--heal takes HEALER or LABEL=HEALER, got '=linear'"),
     (["--scorer", "a="], "--scorer takes SCORER or LABEL=SCORER, got 'a='"),
-    (["--heal-text", "prose"], "heal_text is more text for healers that train, such as distill, and none is named"),
+    (["--heal-text", "prose"], "heal_text is read only by a healer that trains: name one as well, such as distill"),
     (["--recipe", written("t.yaml", "blocks: 1\nprotect: one")], "protect: Input should be a list, got 'one'"),
     (["--recipe", written("y.yaml", "a: [1")], "is not YAML: while parsing a flow sequence at line 1, column 4"),
     (["--blocks", "1/2", "--pruner", "window", "--count", "2"], "a window is a run of whole blocks, and 1/2 is none"),
@@ -177,6 +177,21 @@ def test_one_device_and_all_of_them_contradict_each_other(layerimp_command: Run,
     code, out, err = layerimp_command(command, "--device", "cpu", "--device-map", "auto")
     assert (code, out) == (2, "")
     assert err == "layerimp: device and device_map contradict each other; give one of them\n"
+
+
+def test_what_takes_too_much_memory_is_one_line_with_a_remedy(
+    layerimp_command: Run, scoring: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 24 GiB. More. And more."
+        )
+
+    monkeypatch.setattr("layerimp_baselines.block_influence.BlockInfluence.update", full)
+    code, _, err = layerimp_command("score", *changed(scoring, "--scorer", "block-influence"))
+    remedy = "--batch-size 1 and a lower --max-length take less memory"
+    assert code == 1
+    assert err.splitlines()[-1] == f"layerimp: CUDA out of memory. Tried to allocate 2.00 GiB; {remedy}"
 
 
 def test_a_model_with_nan_is_one_line(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:

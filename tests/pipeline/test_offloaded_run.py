@@ -13,6 +13,7 @@ from support.recipes import make_recipe
 from support.tiny import saved, tiny
 
 from layerimp.cli.display import Screen
+from layerimp.errors import ModelError
 from layerimp.pipeline import prepare
 
 SIZES = ("parameters", "bytes", "kv_bytes_per_token")
@@ -90,13 +91,16 @@ def test_what_needs_whole_models_is_refused(more: list[str], who: str, layerimp_
     assert not output.exists()
 
 
-def test_a_model_that_does_not_fit_is_offloaded_if_nothing_needs_it_whole(
-    model_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_does_not_fit_is_offloaded_or_refused(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "free_bytes", lambda _device: 1000)
     recipe, screen = make_recipe({"model": str(model_dir)}), Screen()
     assert prepare.is_offloaded(recipe, screen)
-    assert not prepare.is_offloaded(recipe, screen, ["--heal"])
+    for needing, asked, remedy in (
+        (["--heal"], {}, "--heal needs whole models"),
+        ([], {"offload": False}, "--offload"),
+    ):
+        with pytest.raises(ModelError, match=f"the weights of .* take .* are free; {remedy}"):
+            prepare.is_offloaded(recipe.model_copy(update=asked), screen, needing)
 
 
 def test_the_forecast_counts_what_is_in_memory_at_a_time(

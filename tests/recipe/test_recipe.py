@@ -193,7 +193,7 @@ def test_what_is_no_recipe_is_named(tmp_path: Path) -> None:
     for healers in ({}, {"linear": "linear"}):
         grid = layerimp.Grid(heal_text="prose", healers=healers)  # type: ignore[arg-type]
         with pytest.raises(
-            OptionError, match="heal_text is more text for healers that train, such as distill, and none is named"
+            OptionError, match="heal_text is read only by a healer that trains: name one as well, such as distill"
         ):
             layerimp.run_grid(grid, tmp_path / "grid")
     assert not (tmp_path / "grid").exists()

@@ -51,7 +51,7 @@ class Linear(GapByGap):
             jump.add(state)
         if jump.tokens < fit.features:
             few = f"{jump.tokens:,} tokens for {fit.features:,} unknowns of each output"
-            case.progress.note(f"{self.name}: {gap}: {few}; more text would help")
+            case.progress.note(f"{self.name}: {gap}: {few}; more text helps (--samples)")
         factors = [] if at.obstacle else jump.factors(at.total, shares)
         self._search(at, fit, [1.0, *factors])
         if at.keep():
