@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from layerimp.cli import options as o
 from layerimp.cli.completion import offers
 from layerimp.cli.requests import permissions, recipe_from
-from layerimp.cli.set_options import setting
+from layerimp.cli.set_options import refuse_minutes_twice, setting
 from layerimp.cli.streams import after_writing
 from layerimp.defaults import HEALER
 from layerimp.errors import OptionError
@@ -80,6 +80,7 @@ def heal(
 
 def _healer(healer: str, settings: list[str], minutes: float | None) -> ComponentSpec:
     """Return a healer with the options from all `--set` and from `--minutes`."""
+    refuse_minutes_twice(minutes, settings)
     options = {}
     for text in settings:
         label, option, value = setting(text, "linear.ridges=[0.1]")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerimp.cli import options as o
 from layerimp.cli.requests import permissions, recipe_from
+from layerimp.cli.set_options import refuse_minutes_twice
 from layerimp.cli.streams import after_writing
 from layerimp.errors import OptionError
 
@@ -83,10 +84,11 @@ def evaluate(**given: Any) -> int:
     return _carried_out("evaluate", given)
 
 
-def _limited(recipe: Recipe, minutes: float | None) -> Recipe:
+def _limited(recipe: Recipe, minutes: float | None, settings: list[str]) -> Recipe:
     """Return a recipe whose healers that train do so for so many minutes."""
     if minutes is None:
         return recipe
+    refuse_minutes_twice(minutes, settings)
     from layerimp.pipeline.shrink_recipe import with_minutes
 
     return recipe.model_copy(update={"healers": with_minutes(recipe.healers, minutes)})
@@ -101,7 +103,10 @@ def _carried_out(name: str, given: Mapping[str, Any], *, forecast: Command | Non
         forecast: The command whose forecast is shown instead; None to carry it out.
         more: Further arguments of the function.
     """
-    recipe, allowed = _limited(recipe_from(**given), given.get("minutes")), permissions(**given)
+    recipe, allowed = (
+        _limited(recipe_from(**given), given.get("minutes"), given.get("set_") or []),
+        permissions(**given),
+    )
     from layerimp.cli.display import Screen
     from layerimp.cli.forecast import of_run
     from layerimp.pipeline import commands

@@ -33,6 +33,15 @@ def setting(text: str, example: str) -> tuple[str, str, Any]:
     return label, option, parsed
 
 
+def refuse_minutes_twice(minutes: float | None, settings: list[str]) -> None:
+    """Refuse a `--set` of minutes beside `--minutes`, which is for the same."""
+    if minutes is None:
+        return
+    for text in settings:
+        if setting(text, "distill.minutes=5")[1] == "minutes":
+            raise OptionError(f"the minutes of training are given twice: --minutes, and --set {text}")
+
+
 def with_settings(recipe: Described, settings: list[str]) -> Described:
     """Return a recipe, of a run or a grid, with the values of all LABEL.OPTION=VALUE.
 

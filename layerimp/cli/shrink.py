@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from layerimp.cli import options as o
 from layerimp.cli.requests import permissions, recipe_from
-from layerimp.cli.set_options import with_settings
+from layerimp.cli.set_options import refuse_minutes_twice, with_settings
 from layerimp.cli.streams import after_writing
-from layerimp.errors import OptionError
 
 if TYPE_CHECKING:
     from layerimp.recipe import Recipe
@@ -60,7 +59,6 @@ def _recipe(minutes: float | None, given: dict[str, Any]) -> Recipe:
     from layerimp.pipeline.shrink_recipe import completed, with_output, with_training
 
     settings = given.pop("set_") or []
-    if minutes is not None and any(text.startswith("distill.minutes=") for text in settings):
-        raise OptionError("the minutes of training are given twice: --minutes, and --set distill.minutes")
+    refuse_minutes_twice(minutes, settings)
     recipe = with_settings(with_training(recipe_from(**given)), settings)
     return with_output(completed(recipe, minutes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +13,7 @@ from layerimp.errors import SurgeryError
 from layerimp.pipeline.blocks_for_size import LATENCY, Goal
 from layerimp.pipeline.durations import Durations
 from layerimp.pipeline.forecast_parts import ROUGHLY, MemoryForecast, PassForecast, Range, gaps_of, most_gaps
+from layerimp.pipeline.healing import settled
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.resolve import budget_for, budget_of, row_length
 from layerimp.report.results.part import Known, Part, Versioned
@@ -21,6 +22,7 @@ from layerimp.scoring.passes import check_offloading, shared_passes
 from layerimp.steps import candidates, named, removed_by
 
 if TYPE_CHECKING:
+    from layerimp.healer import Decision, Healer
     from layerimp.pipeline.prepare import Prepared
     from layerimp.recipe import Recipe
     from layerimp.steps import Step, Sublayer
@@ -132,6 +134,7 @@ class _Estimate:
         scorers = [label for label in selection.specs if label not in selection.baselines] if prepared.scores else []
         parameters, stored = (self._size(quantity, plans, count) for quantity in ("parameters", "bytes"))
         memory = self._memory()
+        decided = self._decided(memory, count)
         cached = math.isfinite(self.outline.ledger.outside.cache)
         return Forecast(
             command=prepared.command,
@@ -150,8 +153,8 @@ class _Estimate:
             passes=passes,
             rescorings=len(rescorings) * len(selection.specs),
             memory=memory,
-            time=self._time(passes, rescorings, int(count.most)),
-            notes=self._notes(memory, count),
+            time=self._time(passes, rescorings, int(count.most), settled(prepared.healers, decided)),
+            notes=self._notes(decided),
         )
 
     @property
@@ -236,7 +239,9 @@ class _Estimate:
             self.outline, self.recipe, self.prepared.permissions, offloaded=offloaded, verifies=verifies
         )
 
-    def _time(self, passes: Sequence[PassForecast], rescorings: Sequence[float], most: int) -> TimeForecast:
+    def _time(
+        self, passes: Sequence[PassForecast], rescorings: Sequence[float], most: int, healers: Sequence[Healer]
+    ) -> TimeForecast:
         """Estimate the times of the stages."""
         prepared, recipe = self.prepared, self.recipe
         durations, pruned = self._durations, len(prepared.selection.specs)
@@ -249,7 +254,7 @@ class _Estimate:
             again = scoring * (sum(rescorings) if partly else len(rescorings))
             if (rows := prepared.pruner.rescored_rows) is not None:
                 again *= min(1.0, rows / recipe.calibration.samples)
-        healers, searched = list(prepared.healers.values()), recipe.keep is not None
+        searched = recipe.keep is not None
         healing = durations.healing(healers, gaps=gaps_of(most))
         # Without evaluators of tasks, a search measures on held-out text, which is not known yet.
         known = bool(recipe.tasks) or not searched
@@ -271,11 +276,13 @@ class _Estimate:
     def _durations(self) -> Durations:
         return Durations(self.outline, self.recipe, self.length)
 
-    def _notes(self, memory: MemoryForecast, count: Range) -> list[str]:
-        # What a healer needs is told of a model without removed blocks, since those are not known: it is less.
+    def _decided(self, memory: MemoryForecast, count: Range) -> dict[str, Decision]:
+        """What healers decide by the memory: for a model without removed blocks, as those are not known; it is less."""
         counts, num_blocks = range(int(count.least), int(count.most) + 1), len(self.outline.stack)
         scope = self._durations.scope(most_gaps(counts, num_blocks, self.recipe.cuts))
-        decided = memory.decisions(self.prepared.healers, self.outline.stack, scope)
+        return memory.decisions(self.prepared.healers, self.outline.stack, scope)
+
+    def _notes(self, decided: Mapping[str, Decision]) -> list[str]:
         notes = [f"{self.prepared.healers[label].name}: {decision.words}" for label, decision in decided.items()]
         if LATENCY in self.recipe.targets:
             notes.append("the number of blocks for a latency is measured on the loaded model, and not known before")

@@ -108,7 +108,7 @@ def prepare(
     if command == "prune" and recipe.keep is not None:
         raise OptionError("prune measures nothing that could be kept: give a ratio or a count, or use layerimp run")
     if command == "evaluate" and recipe.offload:
-        raise OptionError("only layerimp score, prune and run read a model block by block; leave out offload")
+        raise OptionError("layerimp evaluate measures a whole model in memory; leave out offload")
     if by_default := defaults_note(asked, recipe, reads, names_method=command != "shrink"):
         progress.note(by_default)
     healers, pruner, selection = _method(recipe, progress)

@@ -36,13 +36,13 @@ def results_of(run: Run, stages: StageResults) -> Results:
     measurements = _measurements(run, stages)
     design = _design(run, name, measurements)
     model = model_results(design, name, measurements)
-    failed = {**run.evaluation.failed, **selection.failed, **stages.failed}
+    failed = [*run.evaluation.failed.items(), *selection.failed.items(), *stages.failed.items()]
     return Results(
         request=run.asked.model_dump(mode="json"),
         design=design,
         models={name: model},
         cells={},
-        failures=[Failure(what=what, error=error) for what, error in sorted(failed.items())],
+        failures=[Failure(what=what, error=error) for what, error in sorted(failed)],
         left_out=dict(selection.left_out),
         seconds=0.0,
         versions=[versions()],

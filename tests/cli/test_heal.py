@@ -60,6 +60,9 @@ def test_minutes_limit_the_training(
     for healer, minutes, why in (("linear", 1, "no healer trains (linear)"), ("distill", 0, "trains nothing")):
         err = layerimp_command.refused(*command, "--healer", healer, "--minutes", minutes)
         assert why in err
+    for given_twice in ((*command, *options), ("run", "--heal", "distill", "--minutes", 1)):
+        err = layerimp_command.refused(*given_twice, "--set", "distill.minutes=2")
+        assert "given twice: --minutes, and --set distill.minutes=2" in err
 
 
 def test_a_checkpoint_is_healed(

@@ -277,7 +277,7 @@ def test_a_classifier_shrinks(layerimp_command: Run, classifier: Path, calibrati
     ("options", "message"),
     [
         (("--minutes", -1), "--minutes -1 is no length of a training"),
-        (("--minutes", 1, "--set", "distill.minutes=2"), "given twice"),
+        (("--minutes", 1, "--set", "distill.minutes=2"), "given twice: --minutes, and --set distill.minutes=2"),
         (("--calibration", "no.jsonl"), "does not exist"),
     ],
 )

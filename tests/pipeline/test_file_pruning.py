@@ -249,7 +249,7 @@ def test_the_command_scores_and_prunes(
 def test_other_commands_do_not_offload(layerimp_command: Run, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("offload: true\n")
     err = layerimp_command.refused("evaluate", "--recipe", tmp_path / "recipe.yaml")
-    assert "only layerimp score, prune and run read a model block by block" in err
+    assert "layerimp evaluate measures a whole model in memory; leave out offload" in err
 
 
 def test_a_latency_is_not_measured_on_an_offloaded_model(

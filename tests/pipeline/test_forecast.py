@@ -256,7 +256,9 @@ def test_fidelity_is_estimated_for_every_model(foretold: Any, scoring: list[obje
 
 
 @pytest.mark.usefixtures("_even")
-def test_healing_is_estimated_from_its_limits(foretold: Any, scoring: list[object]) -> None:
+def test_healing_is_estimated_from_its_limits(
+    foretold: Any, scoring: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def healing(*options: object, healer: str = "distill") -> float:
         asked = ["run", *scoring, "--tasks", "none", "--no-baselines", "--count", 2, "--heal", healer]
         seconds: float = foretold(*asked, *options)["time"]["healing_s"]
@@ -277,6 +279,9 @@ def test_healing_is_estimated_from_its_limits(foretold: Any, scoring: list[objec
     assert healing(*limited(steps=200), "--set", "distill.learns=all") > 1.1 * steps
     first = healing(*limited(steps=200), "--set", "distill.first=linear") - steps
     assert first == pytest.approx(healing(healer="linear") - measuring)
+    double = healing(*limited(steps=400))
+    monkeypatch.setattr("layerimp_distill.room.ROWS", 8)  # on a GPU, and for a classifier, more are planned too
+    assert healing(*limited(steps=200)) == pytest.approx(double)
 
 
 def test_what_a_component_does_not_say_is_not_known(

@@ -59,10 +59,12 @@ class Distill(Healer):
         A step runs the teacher and the student forward, and the student back: through about half of the blocks if only
         those beside the gaps learn.
         """
+        from layerimp_distill.room import ROWS
+
         config, before = self.config, Effort(0.0) if self._first is None else self._first.effort(scope)
         if before is None:
             return None
-        per_step = min(config.rows or 4, scope.rows) * scope.length
+        per_step = (config.rows or ROWS) * scope.length  # short texts are read again
         limits = (config.steps and config.steps * per_step, config.tokens)
         trained = min((limit for limit in limits if limit is not None), default=math.inf)
         taught, headed = config.loss != "text", config.loss in ("divergence", "text")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -107,13 +108,37 @@ def deep() -> str:
     return page(found_of(scorers=("avss", "gbis"), num_blocks=120, pruners=("lowest", "greedy")))
 
 
+@pytest.fixture(scope="module")
+def shown(browser: Any, document: str) -> Iterator[Any]:
+    """The page in a browser, laid out once; tests set the size of its window."""
+    shown = browser.new_page()
+    shown.set_content(document)
+    yield shown
+    shown.close()
+
+
+def sized(shown: Any, width: int) -> Any:
+    """Give a page a width, and return it."""
+    shown.set_viewport_size({"width": width, "height": 844})
+    return shown
+
+
 @pytest.mark.parametrize(
-    "which", ["healed", *(pytest.param(which, marks=pytest.mark.slow) for which in ("document", "crowded", "deep"))]
+    ("which", "widths"),
+    [
+        ("healed", (390, 1100)),
+        *(
+            pytest.param(which, (320, 390, 700, 1100, 1600, 2560), marks=pytest.mark.slow)
+            for which in ("healed", "document", "crowded", "deep")
+        ),
+    ],
 )
-def test_nothing_scrolls_sideways_on_any_screen(browser: Any, which: str, request: pytest.FixtureRequest) -> None:
+def test_nothing_scrolls_sideways_on_any_screen(
+    browser: Any, which: str, widths: tuple[int, ...], request: pytest.FixtureRequest
+) -> None:
     shown = browser.new_page()
     shown.set_content(request.getfixturevalue(which))
-    for width in (320, 390, 700, 1100, 1600, 2560):
+    for width in widths:
         shown.set_viewport_size({"width": width, "height": 844})
         assert shown.evaluate("document.documentElement.scrollWidth") <= width
         assert (width, shown.evaluate(SCROLLS), shown.evaluate(CUT)) == (width, [], [])
@@ -135,10 +160,9 @@ def test_it_fits_in_any_font(browser: Any, document: str, crowded: str, font: st
     shown.close()
 
 
-def test_colours_have_words_and_roles(browser: Any, document: str) -> None:
+def test_colours_have_words_and_roles(shown: Any) -> None:
     """What a screen reader reads of tables that are laid out as boxes: rows and columns with their names."""
-    shown = browser.new_page(viewport={"width": 390, "height": 844})
-    shown.set_content(document)
+    sized(shown, 390)
     table = shown.get_by_role("table", name="Rank agreement").first
     assert table.get_by_role("rowheader").all_inner_texts()[:2] == ["avss", "gbis"]
     assert table.get_by_role("columnheader").all_inner_texts()[:2] == ["avss", "gbis"]
@@ -146,10 +170,9 @@ def test_colours_have_words_and_roles(browser: Any, document: str) -> None:
     assert re.fullmatch(r"0\.\d\d", table.get_by_role("row").nth(1).get_by_role("cell").first.inner_text())
     blocks = shown.get_by_role("table", name="Importance of each block").first
     assert blocks.get_by_role("cell", name=re.compile("^avss, block 3: score .*, rank")).count() == 1
-    shown.close()
 
 
-def test_text_is_readable_on_every_ground(browser: Any, document: str) -> None:
+def test_text_is_readable_on_every_ground(shown: Any) -> None:
     """The contrast of the text in coloured cells, as WCAG counts it, in light and dark."""
     texts = ".heat tbody td, .heat tbody td .under"
     script = """texts => [...document.querySelectorAll(texts)].filter(text => text.innerText.trim()).map(text => {
@@ -165,31 +188,26 @@ def test_text_is_readable_on_every_ground(browser: Any, document: str) -> None:
         const pair = [light(getComputedStyle(text).color), light(ground)];
         return Math.max(...pair) / Math.min(...pair);
     })"""
-    for scheme in ("light", "dark"):
-        shown = browser.new_page(viewport={"width": 1280, "height": 844}, color_scheme=scheme)
-        shown.set_content(document)
+    sized(shown, 1280)
+    for scheme in ("dark", "light"):
+        shown.emulate_media(color_scheme=scheme)
         ratios = shown.evaluate(script, texts)
         assert len(ratios) > 50
         assert min(ratios) > 4.5
-        shown.close()
 
 
-def test_it_can_be_printed(browser: Any, document: str) -> None:
-    shown = browser.new_page(viewport={"width": 720, "height": 1000})
-    shown.set_content(document)
-    shown.emulate_media(media="print")
+def test_it_can_be_printed(shown: Any) -> None:
+    sized(shown, 720).emulate_media(media="print")
     assert shown.evaluate("document.documentElement.scrollWidth") <= 720
     assert shown.evaluate("getComputedStyle(document.querySelector('.heat tbody td')).printColorAdjust") == "exact"
     assert not shown.locator("nav").is_visible()
     assert shown.evaluate(SCROLLS) == []
-    shown.close()
+    shown.emulate_media(media="screen")
 
 
-def test_the_legend_is_visible_on_a_phone(browser: Any, grid: Results, document: str) -> None:
+def test_the_legend_is_visible_on_a_phone(shown: Any, grid: Results) -> None:
     """The table beneath the curves is their legend: each name has a piece of its line, and its values."""
-    shown = browser.new_page(viewport={"width": 390, "height": 844})
-    shown.set_content(document)
-    names = shown.get_by_role("table", name="What is retained").first.get_by_role("rowheader")
+    names = sized(shown, 390).get_by_role("table", name="What is retained").first.get_by_role("rowheader")
     labels = names.all_inner_texts()
     assert {label.strip() for label in labels} == set(grid.models["tiny"].headlines[-1].entries)
     for name in names.all():
@@ -197,12 +215,10 @@ def test_the_legend_is_visible_on_a_phone(browser: Any, grid: Results, document:
         assert 0 <= box["x"] < box["x"] + box["width"] <= 390
         assert box["height"] >= 11
         assert piece["width"] > 20
-    shown.close()
 
 
-def test_a_wide_screen_is_used(browser: Any, document: str) -> None:
-    shown = browser.new_page(viewport={"width": 2560, "height": 844})
-    shown.set_content(document)
+def test_a_wide_screen_is_used(shown: Any) -> None:
+    sized(shown, 2560)
     places = dict(
         shown.evaluate("[...document.querySelectorAll('h3')].reverse().map(e => [e.textContent, e.offsetLeft])")
     )
@@ -213,9 +229,8 @@ def test_a_wide_screen_is_used(browser: Any, document: str) -> None:
     measures = "e => e.clientWidth / parseFloat(getComputedStyle(e).fontSize)"
     widest = max(shown.evaluate(f"[...document.querySelectorAll('p, figcaption')].map({measures})"))
     assert widest < 46  # em, which is about 90 characters
-    shown.set_viewport_size({"width": 1280, "height": 844})
+    sized(shown, 1280)
     places = dict(
         shown.evaluate("[...document.querySelectorAll('h3')].reverse().map(e => [e.textContent, e.offsetLeft])")
     )
     assert places["What is retained"] < 640 < places["Stability"]
-    shown.close()
