@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from layerimp.scoring.engine import fill, finished, measure
@@ -90,7 +91,7 @@ class Rescoring:
     def __call__(self, removed: Sequence[Step], among: Collection[Step] | None = None) -> Importance:
         """Score the model with some steps taken; see `layerimp.pruner.Scoring`."""
         taken, selection, label = removed_by(removed), self.selection, self.label
-        if among is not None and ((taken, None) in self._known or not self._separate(removed)):
+        if among is not None and ((taken, None) in self._known or not self._separate):
             among = None
         key = taken, None if among is None else frozenset(among)
         if key not in self._known:
@@ -107,8 +108,9 @@ class Rescoring:
             )[label]
         return self._known[key]
 
-    def _separate(self, removed: Sequence[Step]) -> bool:
-        """Whether the scorer can score some steps without the others."""
-        scorers, beside = self.selection.create(self.cuts, len(self.stack), self.label, removed=removed)
+    @cached_property
+    def _separate(self) -> bool:
+        """Whether the scorer can score some steps without the others, which its options decide."""
+        scorers, beside = self.selection.create(self.cuts, len(self.stack), self.label)
         scorer = (scorers | beside)[self.label]
         return scorer.sweep is not None and scorer.sweep.separate and not scorer.lookback

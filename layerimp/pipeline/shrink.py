@@ -237,8 +237,8 @@ def _chosen(run: Run) -> Choice:
     if run.recipe.keep is not None:
         kept = prune_to_quality(replace(run, healers={}))
         if not kept.models:
-            kept = f"{run.recipe.keep:g} of the {run.recipe.keep_of}"
-            raise ModelError(f"no block may go if {kept} is to stay; ask for less (--keep)")
+            share = f"{run.recipe.keep:g} of the {run.recipe.keep_of}"
+            raise ModelError(f"no block may go if {share} is to stay; ask for less (--keep)")
         (label, model), *_ = kept.models.items()
         return Choice({label: model.plan}, kept.importance, search=kept.search)
     choice = choose(run)
