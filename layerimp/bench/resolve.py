@@ -16,7 +16,6 @@ from layerimp.defaults import ALL
 from layerimp.errors import LayerimpError, OptionError
 from layerimp.evaluation.comparing import comparer_of
 from layerimp.evaluation.selection import (
-    SHARED,
     comparer_options,
     data_files,
     for_training,
@@ -36,7 +35,7 @@ from layerimp.pipeline.healing import healers_of
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.resolve import anywhere, create_pruner, row_length
 from layerimp.pipeline.resolve import resolve as resolve_recipe
-from layerimp.recipe import ComponentSpec, Permissions, Recipe
+from layerimp.recipe import PERMISSIONS, ComponentSpec, Permissions, Recipe
 from layerimp.registry.assets import located
 from layerimp.registry.attribution import attributing, create
 from layerimp.registry.catalog import registry
@@ -202,12 +201,11 @@ class _Settling:
         return measure.model_copy(update={"optional": comparing[0] not in requested})
 
     def _measure(self, recipe: Recipe, label: str, task: str) -> Measure:
-        spec = recipe.evaluators[label]
-        cls = registry().get("evaluator", spec.name)
-        settings = recipe.model_dump(mode="json", include=set(SHARED - {"tasks", "batch_size"}))
         evaluator = prepared_for(label, task, recipe, self.permissions, self.progress)
-        with attributing("evaluator", label, cls):
-            tag = evaluator.fingerprint() or digest([_code(cls), spec.model_dump(), task, settings])
+        with attributing("evaluator", label, type(evaluator)):
+            # Of the settings of the run, only those that are among its options can change the metrics.
+            options = evaluator.config.model_dump(mode="json", exclude={"tasks", "batch_size", *PERMISSIONS})
+            tag = evaluator.fingerprint() or digest([evaluator.name, _code(type(evaluator)), task, options])
         return Measure(evaluator=label, task=task, tag=tag)
 
     def _text(self, recipe: Recipe, source: str, **form: Any) -> str:

@@ -155,7 +155,9 @@ def test_tasks_of_an_evaluator_without_a_fingerprint_are_apart(install: Install,
     class Silent(Evaluator):
         name = "silent"
         kind = "quality"
-        Config = create_model("Config", __base__=Options, tasks=(tuple[str, ...], ()))
+        Config = create_model(
+            "Config", __base__=Options, tasks=(tuple[str, ...], ()), limit=(int | None, None), batch_size=(int, 8)
+        )
 
         def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
             raise NotImplementedError
@@ -166,5 +168,17 @@ def test_tasks_of_an_evaluator_without_a_fingerprint_are_apart(install: Install,
         layout = settled(tasks=["one", "other"], evaluators=["silent"], **changes)
         return [measure.tag for measure in layout.models["tiny"].measures]
 
-    assert len({*tags(), *tags(num_fewshot=2), *tags(limit=3)}) == 6
+    assert len({*tags(), *tags(limit=3)}) == 4
     assert tags() == tags(batch_size=3)
+    assert tags() == tags(num_fewshot=2)  # which is no option of this evaluator
+
+
+def test_settings_for_tasks_leave_the_fidelity_as_it_is(place: Path) -> None:
+    def keys(**changes: Any) -> list[str]:
+        layout = settled(**changes)
+        subject = layout.models["tiny"]
+        return [layout.evaluation("tiny", (1,), measure).key for measure in (*subject.measures, subject.comparison)]
+
+    (task, fidelity), (task_limited, fidelity_limited) = keys(), keys(limit=3, data_dir=".")
+    assert task_limited != task
+    assert fidelity_limited == fidelity
