@@ -61,8 +61,10 @@ class Engine:
 
     @property
     def copies(self) -> int:
-        """How many workers hold a model in the memory of that device."""
-        return 1 if self.name == RAY else max(self.workers or 1, 1)
+        """How many workers hold a model in the memory of that device, at most."""
+        if self.name == RAY or not self.workers:
+            return 1
+        return devices(self.device, self.workers).count(devices(self.device, 1)[0])
 
     def executor(self) -> Executor:
         """Start the workers."""
