@@ -35,6 +35,7 @@ def test_fingerprint_changes_with_everything_that_counts(folder, evil):
     write_docs(folder, docs)
     changed.append(fingerprint())
     assert fingerprint(limit=5) == limited  # the eighth document is not evaluated
+    assert fingerprint(limit=len(docs)) == changed[-1]  # all documents are
     write_docs(folder, documents())
     assert fingerprint() == base
     write_docs(folder, documents(5), "shots.jsonl")

@@ -21,7 +21,7 @@ def digest(loaded: TaskSet, config: Any) -> str:
     Args:
         loaded: The tasks.
         config: The options of the harness. The digest ignores options that cannot change a metric: the batch size, and
-            the paths of files whose content is in the digest.
+            those that say which documents are measured and where they lie, since the documents are in the digest.
     """
     state = hashlib.sha256()
 
@@ -32,7 +32,7 @@ def digest(loaded: TaskSet, config: Any) -> str:
     add("scoring", SCORING)
     add(
         "options",
-        config.model_dump(include={"limit", "num_fewshot", "seed", "bootstrap", "max_length", "fields", "labels"}),
+        config.model_dump(include={"num_fewshot", "seed", "bootstrap", "max_length", "fields", "labels"}),
     )
     for name, group in loaded.groups.items():
         add("group", name, _without_paths(group.to_dict() or {}))
