@@ -10,6 +10,7 @@ from layerimp._paths import expanded
 from layerimp.bench.cells import digest
 from layerimp.blocks.modes import quiet
 from layerimp.calibration.documents import named_images
+from layerimp.defaults import HUB, HUB_TEXT
 from layerimp.errors import ModelError
 from layerimp.registry.assets import located
 
@@ -51,16 +52,18 @@ class FileDigests:
         return f"{model}@{revision}"
 
     def of_text(self, source: str) -> str:
-        """Return a digest of a text file and the images that it names, or the name of a text on the hub.
+        """Return a digest of a text file and the images that it names, or the full name of a text on the hub.
 
         Raises:
             ModelError: the file cannot be read.
         """
+        if source == HUB:  # also where a file has this name
+            return HUB_TEXT
         place = expanded(located("texts", source))
         if not place.is_file():
             return source
-        images = {str(path): self.of_file(path) for path in named_images(place)}
-        return digest([self.of_file(place), list(images.values())]) if images else self.of_file(place)
+        images = [self.of_file(path) for path in named_images(place)]
+        return digest([self.of_file(place), images]) if images else self.of_file(place)
 
     def of_file(self, path: Path) -> str:
         """Return the digest of a file's content.

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from layerimp.bench.digests import FileDigests
+from layerimp.defaults import HUB_TEXT
 
 
 def test_an_image_is_a_part_of_the_text_that_names_it(tmp_path: Path) -> None:
@@ -32,3 +35,9 @@ def test_a_text_without_images_is_its_file(tmp_path: Path) -> None:
         (tmp_path / name).write_text(content)
         digests = FileDigests({})
         assert digests.of_text(str(tmp_path / name)) == digests.of_file(tmp_path / name)
+
+
+def test_the_text_on_the_hub_is_named_with_its_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hub").write_text("a file of this name is not the text `hub`")
+    assert FileDigests({}).of_text("hub") == HUB_TEXT
