@@ -36,7 +36,8 @@ def results_of(run: Run, stages: StageResults) -> Results:
     measurements = _measurements(run, stages)
     design = _design(run, name, measurements)
     model = model_results(design, name, measurements)
-    failed = [*run.evaluation.failed.items(), *selection.failed.items(), *stages.failed.items()]
+    # An evaluator and a scorer may have the same label.
+    failed = [pair for errors in (run.evaluation.failed, selection.failed, stages.failed) for pair in errors.items()]
     return Results(
         request=run.asked.model_dump(mode="json"),
         design=design,
