@@ -20,8 +20,8 @@ from layerimp.errors import OutputError
 Digests = dict[tuple[str, str], str]
 """Digests of the content of files, by their paths and stamps of size and time."""
 FILE, LOCK = "bench.sqlite", "bench.lock"
-FORMAT = 4
-"""The version of the tables and of the cells' keys and results."""
+FORMAT = 5
+"""The version of the tables, of the cells' keys and results, and of what the core computes, which no key covers."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS cells (

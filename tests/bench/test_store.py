@@ -235,7 +235,7 @@ def test_a_grid_of_another_version_is_said(tmp_path: Path) -> None:
         pipeline.stored_results(tmp_path)
 
 
-@pytest.mark.parametrize("version", [2, 99])
+@pytest.mark.parametrize("version", [4, 99])
 @pytest.mark.parametrize("write", [True, False])
 def test_another_format_is_refused(tmp_path: Path, version: int, write: bool) -> None:
     with Store(tmp_path) as store:
