@@ -98,7 +98,7 @@ class Subject(Plain):
     text: str
     """A digest of the model's calibration text."""
     heal_text: str | None = None
-    """A digest of the further text for healing; None if there is none."""
+    """A digest of the further text for healing, and of what is left out of it; None if there is none."""
     fidelity_text: str = ""
     """A digest of the text for fidelity, if it is another, and its rows."""
     measures: tuple[Measure, ...]

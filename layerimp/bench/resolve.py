@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from layerimp.bench.cell_graph import Chooser, Decided, Entrant, Layout, Measure, Mender, Subject, count_at
 from layerimp.bench.cells import digest
 from layerimp.bench.grid import Grid
-from layerimp.calibration.documents import Reader, check_beginning, check_source, task_of
+from layerimp.calibration.documents import Reader, check_beginning, check_source, is_dataset, task_of
 from layerimp.defaults import ALL
 from layerimp.errors import LayerimpError, OptionError
 from layerimp.evaluation.comparing import comparer_of
@@ -43,7 +43,7 @@ from layerimp.scorer import Scorer
 from layerimp.scoring.selection import check_spec, expanded, is_blind
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from layerimp.bench.digests import FileDigests
     from layerimp.bench.engine import Engine
@@ -123,7 +123,7 @@ class _Settling:
                 recipe=recipe,
                 identity=digest([self.digests.of_model(recipe.model), dtype]),
                 text=self._text(recipe, str(spec.source), packing=spec.packing, label_field=spec.label_field),
-                heal_text=None if further is None else self._text(recipe, further),
+                heal_text=None if further is None else self._heal_text(recipe, further, measures),
                 fidelity_text=digest([compared.rows, compared.text and self._text(recipe, compared.text)]),
                 measures=measures,
                 data_files=tuple(data_files(evaluators)),
@@ -217,6 +217,13 @@ class _Settling:
         check_source(source, again=True, **form)
         check_beginning(source, Reader(recipe.calibration.field))
         return self.digests.of_text(source)
+
+    def _heal_text(self, recipe: Recipe, source: str, measures: Sequence[Measure]) -> str:
+        """Return a digest of further text for healing, and of the tasks whose documents a data set is read without."""
+        text = self._text(recipe, source)
+        if recipe.allow_overlap or task_of(source) is not None or not is_dataset(source):
+            return text
+        return digest([text, sorted(measure.tag for measure in measures)])
 
 
 def _entrants(grid: Grid, progress: Progress) -> dict[str, Entrant]:

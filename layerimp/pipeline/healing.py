@@ -120,7 +120,7 @@ def check_text(
 ) -> None:
     """Refuse text that is too short to heal on, or that holds documents which the healed models are measured on.
 
-    A data set may be too large to be searched; it is read without these documents.
+    A data set may be too large to be searched; see `leave_out_measured`.
 
     Args:
         recipe: The recipe.
@@ -136,17 +136,21 @@ def check_text(
     split(drawn)
     if recipe.allow_overlap:
         return
-    streamed = further is not None and further.streamed
-    more = further.documents if further and not streamed else frozenset()
+    more = further.documents if further and not further.streamed else frozenset()
     for measured in _measured_on(evaluators):
-        if further is not None and streamed:
-            further.leave_out(measured)
         for source, documents in ((drawn.source, drawn.documents | judging.documents), (recipe.heal_text, more)):
             if shared := len(measured & documents):
                 raise OptionError(
                     f"the text of {source} shares {shared} of its {len(documents)} documents with the tasks, and "
                     "healing on it would flatter the healed models; name other text, or allow it (--allow-overlap)"
                 )
+
+
+def leave_out_measured(recipe: Recipe, evaluators: Mapping[str, Evaluator], further: FurtherText | None) -> None:
+    """Read a data set without the documents that models are measured on, unless the recipe allows them."""
+    if further is not None and further.streamed and not recipe.allow_overlap:
+        for measured in _measured_on(evaluators):
+            further.leave_out(measured)
 
 
 def note_overlap(

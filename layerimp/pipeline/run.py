@@ -16,7 +16,7 @@ from layerimp.models.configuration import auto_class
 from layerimp.models.discovery import find_blocks
 from layerimp.models.origin import model_name
 from layerimp.models.sizing import shapes_only
-from layerimp.pipeline.healing import check_text, note_overlap
+from layerimp.pipeline.healing import check_text, leave_out_measured, note_overlap
 from layerimp.pipeline.held_out import with_quality
 from layerimp.pipeline.resolve import settled
 from layerimp.pipeline.stages import Loaded, load_model, tell_unmeasured
@@ -131,6 +131,7 @@ class Run:
                 judging = texts.for_judging(corpus, taken)
                 further = texts.further(taken | judging.documents)
                 check_text(recipe, evaluators, drawn, judging, further)
+                leave_out_measured(recipe, evaluators, further)
             else:
                 note_overlap(recipe, evaluators, drawn, progress)
         tell_unmeasured(recipe, loaded, progress, reserved or drawn)

@@ -31,6 +31,7 @@ from layerimp.bench.resolve import resolve
 from layerimp.bench.results import grid_results
 from layerimp.bench.scheduler import Scheduler
 from layerimp.bench.store import FILE, Store
+from layerimp.calibration.further_text import FurtherText
 from layerimp.errors import InputError
 from layerimp.healer import Repair
 from layerimp.pipeline import forecast_parts
@@ -123,6 +124,61 @@ def test_further_text_reaches_the_healer(
     assert results.failures == []
     assert read
     assert all(read)
+
+
+@pytest.fixture
+def another_task(task: Path) -> Path:
+    """A task whose documents are others when they are written as text."""
+    other = task.with_name("other.yaml")
+    other.write_text(task.read_text().replace("task: mood", "task: other").replace('"{{text}}"', '"w1 {{text}}"'))
+    return other
+
+
+@pytest.fixture
+def data_set(tmp_path: Path) -> Path:
+    folder = tmp_path / "data_set"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text(json.dumps({"text": "w1 w2 w3 w4 w5 " * 9}) + "\n")
+    return folder
+
+
+def test_a_data_set_is_read_without_the_documents_of_all_tasks(
+    model_dir: Path,
+    calibration_file: Path,
+    task: Path,
+    another_task: Path,
+    data_set: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A task that is measured later is measured on the same healed model."""
+    fingerprints = []
+
+    def reading(*_: Any, further: FurtherText, **__: Any) -> Any:
+        fingerprints.append(further.fingerprint)
+        raise NotImplementedError
+
+    monkeypatch.setattr(worker, "heal_beside", reading)
+    tasks = [task, another_task]
+    grid = real(model_dir, calibration_file, tasks, heal_text=str(data_set), healers=["distill"])
+    cells = [grid.evaluation("tiny", (1,), measure, "distill") for measure in grid.models["tiny"].measures]
+    computing = worker.Worker("cpu")
+    for together in ([cells[0]], [cells[1]], cells):
+        computing.compute(Assignment(tuple(together), grid, Permissions()))
+    assert len(fingerprints) == 3
+    assert len(set(fingerprints)) == 1
+
+
+def test_the_tasks_that_a_data_set_is_read_without_stand_in_the_key(
+    model_dir: Path, calibration_file: Path, task: Path, another_task: Path, data_set: Path
+) -> None:
+    def key(tasks: list[Path], source: Path, **changes: Any) -> str:
+        grid = real(model_dir, calibration_file, tasks, heal_text=str(source), healers=["distill"], **changes)
+        return grid.evaluation("tiny", (1,), grid.models["tiny"].measures[0], "distill").key
+
+    one, both, file = [task], [task, another_task], data_set / "train.jsonl"
+    assert key(one, data_set) != key(both, data_set)
+    assert key(one, file) == key(both, file)
+    assert key(one, data_set, allow_overlap=True) == key(both, data_set, allow_overlap=True)
 
 
 def test_what_learns_is_decided_once_and_stands_in_the_key(

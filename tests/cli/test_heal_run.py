@@ -171,7 +171,7 @@ def test_healers_that_train_get_further_text(
     plugged: Any,
     install: Install,
 ) -> None:
-    """The whole further text is read, except documents that were drawn for calibration."""
+    """The whole text is read, except documents that were drawn for calibration, or that a task measures on."""
     seen: list[int] = []
 
     class Reading(Healer):
@@ -195,6 +195,10 @@ def test_healers_that_train_get_further_text(
     written(file, *words)
     assert layerimp_command(*command, *asked)[0] == 0
     assert seen[2] == everything, "what was drawn for calibration is no part of it, in capitals or not"
+    (tmp_path / "data_set").mkdir()
+    written(tmp_path / "data_set" / "train.jsonl", *words, "the cat was big and it")
+    layerimp_command.done(*command, *asked[:-1], tmp_path / "data_set")
+    assert seen[4] == everything, "what a task measures on is no part of a data set"
 
 
 def test_the_training_split_of_a_task_is_further_text(

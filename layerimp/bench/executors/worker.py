@@ -27,7 +27,7 @@ from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting, prepared_for
 from layerimp.healing.engine import heal_beside
 from layerimp.models.discovery import find_blocks
-from layerimp.pipeline.healing import check_text, configured, repaired
+from layerimp.pipeline.healing import check_text, configured, leave_out_measured, repaired
 from layerimp.pipeline.resolve import settled
 from layerimp.pipeline.scores import Rescoring
 from layerimp.pipeline.stages import Loaded, load_model
@@ -176,6 +176,8 @@ class Worker:
         if text is not None and recipe.heal_text is not None:
             taken = text.documents.union(*(each.documents for each in self._reserved_texts(assignment)))
             further = self._texts(assignment).further(taken)
+            for each in assignment.subject.measures:  # also those of other assignments: all measure the same model
+                leave_out_measured(recipe, self._prepared(assignment, each), further)
         intact = loaded.stack.model
         for cell, wanted in assignment.measured():
             try:
