@@ -10,7 +10,7 @@ from typing import Any
 
 from layerimp.bench.cell_graph import Layout
 from layerimp.bench.cells import Cell, Result, blocks_in, score_by_step
-from layerimp.bench.store import Record
+from layerimp.bench.store import StoredCell
 from layerimp.evaluation.packing import unpacked
 from layerimp.fidelity.record import Fidelity
 from layerimp.metric import Key, Metric, by_key
@@ -30,7 +30,7 @@ Place = tuple[str, int | float, Contender]
 """A pruner, an amount, and a contender."""
 
 
-def grid_results(layout: Layout, records: Mapping[str, Record], directory: Path | None = None) -> Results:
+def grid_results(layout: Layout, records: Mapping[str, StoredCell], directory: Path | None = None) -> Results:
     """Make the results of a grid from its cells; cells of other grids in the same store are ignored.
 
     Args:

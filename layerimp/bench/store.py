@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, stamp TEXT NOT NULL, di
 
 
 @dataclass(frozen=True)
-class Record:
+class StoredCell:
     """A stored cell.
 
     Attributes:
@@ -158,12 +158,12 @@ class Store:
                 rows,
             )
 
-    def records(self) -> dict[str, Record]:
+    def records(self) -> dict[str, StoredCell]:
         """Return all cells, by key."""
         with self._answered():
             rows = self._connection.execute("SELECT key, result, error, seconds, versions FROM cells")
             return {
-                key: Record(None if result is None else json.loads(result), error or "", *rest)
+                key: StoredCell(None if result is None else json.loads(result), error or "", *rest)
                 for key, result, error, *rest in rows
             }
 

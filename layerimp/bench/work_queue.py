@@ -10,7 +10,7 @@ from typing import get_args
 
 from layerimp.bench.cell_graph import Layout
 from layerimp.bench.cells import Cell, Kind, Outcome, Result
-from layerimp.bench.store import Record
+from layerimp.bench.store import StoredCell
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """The kinds of cells in the order of computing: scorings come first, since other cells depend on them."""
@@ -44,7 +44,7 @@ class WorkQueue:
         retry: Whether to compute cells again that failed in earlier runs.
     """
 
-    def __init__(self, layout: Layout, records: Mapping[str, Record], *, retry: bool) -> None:
+    def __init__(self, layout: Layout, records: Mapping[str, StoredCell], *, retry: bool) -> None:
         self._layout = layout
         self.results: dict[str, Result] = {}
         self._failed: set[str] = set()

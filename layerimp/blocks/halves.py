@@ -20,7 +20,7 @@ import torch
 
 from layerimp.blocks.middle import Halves, Whole, changing_middle, in_mlp
 from layerimp.blocks.sites import Addition, Branches, Tap
-from layerimp.blocks.trial import Record, Trial, examined
+from layerimp.blocks.trial import Trial, TrialRecord, examined
 from layerimp.errors import ModelError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def halves_of(stack: BlockStack, blocks: Collection[int]) -> dict[int, Halves]:
     return divided
 
 
-def _halves(trial: Trial, record: Record, *, crossing: bool) -> Halves | Whole | None:
+def _halves(trial: Trial, record: TrialRecord, *, crossing: bool) -> Halves | Whole | None:
     """Find the halves of a block, or why it cannot be divided; None if it shows no additions.
 
     Of several places between its additions, the middle is the first place after which no token reads another token,
@@ -90,7 +90,7 @@ def _halves(trial: Trial, record: Record, *, crossing: bool) -> Halves | Whole |
     return next((halves for halves in candidates if not _attends(trial, halves)), candidates[-1])
 
 
-def _middles(record: Record) -> Iterator[tuple[Tensor, list[Addition], bool]]:
+def _middles(record: TrialRecord) -> Iterator[tuple[Tensor, list[Addition], bool]]:
     """Yield what may be the middle of a block [token, feature], in order.
 
     Each comes with the additions that lead to it, and with whether a later addition to it was seen.
@@ -102,7 +102,7 @@ def _middles(record: Record) -> Iterator[tuple[Tensor, list[Addition], bool]]:
         yield additions[0].target.rows, additions, False
 
 
-def _halves_around(trial: Trial, record: Record, middle: Tensor, branches: tuple[Tap, ...]) -> Halves | Whole:
+def _halves_around(trial: Trial, record: TrialRecord, middle: Tensor, branches: tuple[Tap, ...]) -> Halves | Whole:
     """Find the halves of a block around a middle [token, feature], or why this is not a middle."""
     if torch.equal(middle, record.events[0].rows):
         return Whole(_PARALLEL)
@@ -166,7 +166,7 @@ def _made_up(rows: Tensor) -> Tensor:
     return (rows.abs().mean() + 1) * wave.to(rows.dtype)
 
 
-def _end(record: Record) -> Tensor:
+def _end(record: TrialRecord) -> Tensor:
     """Return a block's output [token, feature]."""
     return record.events[-1].rows
 
@@ -191,11 +191,11 @@ class _Sides:
 
     def __init__(self, trial: Trial, at: int) -> None:
         self._trial, self._at = trial, at
-        self._plain: Record | None = None
+        self._plain: TrialRecord | None = None
         self.mlp: list[str] = []
         self.shared = ""
 
-    def part(self, module: nn.Module, path: str, record: Record) -> None:
+    def part(self, module: nn.Module, path: str, record: TrialRecord) -> None:
         """Divide a submodule between the halves, according to its calls."""
         calls = [at for inner in module.modules() for at in record.calls.get(inner, [])]
         if not calls:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from layerimp.blocks.trial import Event, Record, Trial, examined
+from layerimp.blocks.trial import Event, Trial, TrialRecord, examined
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,7 +81,7 @@ def find_taps(stack: BlockStack) -> list[Taps]:
     return [taps or {} for taps in examined(stack, _taps)]
 
 
-def _taps(_trial: Trial, record: Record) -> Taps | None:
+def _taps(_trial: Trial, record: TrialRecord) -> Taps | None:
     """Find the taps of a block; None if there are none."""
     branches = Branches(record.events)
     additions = branches.additions or branches.parallel()

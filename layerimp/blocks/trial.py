@@ -64,7 +64,7 @@ class Event:
 
 
 @dataclass
-class Record:
+class TrialRecord:
     """The record of one run of a block.
 
     Attributes:
@@ -98,7 +98,7 @@ class Trial:
             _widened, dict(chain(block.named_parameters(), block.named_buffers()))
         )
 
-    def run(self, *, changed: Iterable[str] = (), nudged: bool = False) -> Record:
+    def run(self, *, changed: Iterable[str] = (), nudged: bool = False) -> TrialRecord:
         """Run the block, and record what happens in it.
 
         Args:
@@ -128,9 +128,9 @@ class Trial:
         call: Call = tree_map(copied, self._call)
         return call
 
-    def _record(self, call: Call, tensors: dict[str, Tensor]) -> Record:
+    def _record(self, call: Call, tensors: dict[str, Tensor]) -> TrialRecord:
         """Run the block with other `tensors` in place of its own, and record what happens in it."""
-        record = Record()
+        record = TrialRecord()
         events = record.events
 
         def note(path: str, module: nn.Module, side: Literal["input", "output"], values: Iterable[Any]) -> None:
@@ -170,7 +170,7 @@ def _other(tensor: Tensor) -> Tensor:
     return tensor * 1.25 + torch.linspace(0.1, 0.3, tensor.numel(), device=tensor.device).view_as(tensor).to(tensor)
 
 
-def examined(stack: BlockStack, examine: Callable[[Trial, Record], Result]) -> list[Result | None]:
+def examined(stack: BlockStack, examine: Callable[[Trial, TrialRecord], Result]) -> list[Result | None]:
     """Examine the blocks of `stack`, and return the result for every block.
 
     One block of each structure is tried, and the pass ends when all structures are known. If nothing is found in a
@@ -198,7 +198,7 @@ def _pass(
     stack: BlockStack,
     structures: Mapping[nn.Module, Structure],
     results: dict[Structure, Result],
-    examine: Callable[[Trial, Record], Result],
+    examine: Callable[[Trial, TrialRecord], Result],
     *,
     passing: bool,
 ) -> None:

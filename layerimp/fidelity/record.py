@@ -17,13 +17,13 @@ COLLAPSE = 0.25
 """So much greater a share of continuations that are empty or loop is a collapse."""
 
 
-class Record(Plain):
+class Finite(Plain):
     """Base of these records: JSON has no NaN and no infinity, so that none is taken."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
 
-class Spread(Record):
+class Spread(Finite):
     """The divergence over all predictions."""
 
     mean: Nats
@@ -46,7 +46,7 @@ class Spread(Record):
         return cls(mean=divergence.mean, stderr=divergence.stderr, median=median, p90=p90, p99=p99, max=most)
 
 
-class Copying(Record):
+class Copying(Finite):
     """The predictions in the second half of rows that hold the same tokens twice."""
 
     accuracy: Share
@@ -72,7 +72,7 @@ class Copying(Record):
         )
 
 
-class WithImages(Record):
+class WithImages(Finite):
     """The predictions in the rows that hold images."""
 
     rows: int
@@ -95,7 +95,7 @@ class WithImages(Record):
         )
 
 
-class Sample(Record):
+class Sample(Finite):
     """One prompt, and how both models continue it."""
 
     prompt: str
@@ -108,7 +108,7 @@ class Sample(Record):
     """The model's continuation."""
 
 
-class Generation(Record):
+class Generation(Finite):
     """Greedy continuations of the same prompts by both models."""
 
     same_tokens: float
@@ -143,7 +143,7 @@ class Generation(Record):
         return f"of the texts it generates, {' and '.join(parts)}"
 
 
-class Fidelity(Record):
+class Fidelity(Finite):
     """How far a model is from the intact one. What was not measured is null."""
 
     predictions: int | None = None

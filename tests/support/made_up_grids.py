@@ -13,7 +13,7 @@ from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Mender,
 from layerimp.bench.cells import Cell
 from layerimp.bench.grid import Grid
 from layerimp.bench.results import grid_results
-from layerimp.bench.store import Record
+from layerimp.bench.store import StoredCell
 from layerimp.evaluation.packing import packed
 from layerimp.evaluator import Likelihood, Metric
 from layerimp.pipeline.resolve import resolve
@@ -112,7 +112,7 @@ def found_of(
 ) -> Results:
     """Results of made-up results: cells whose name contains `fails` fail, and cells other than `only` stay open."""
     layout = layout_of(models, scorers, tasks, pruners, **{"counts": (1,), "ratios": (0.25, 0.5), "repeats": 4, **grid})
-    world, records = World(num_blocks, infinite), dict[str, Record]()
+    world, records = World(num_blocks, infinite), dict[str, StoredCell]()
     while True:
         results = {key: record.result for key, record in records.items() if record.result is not None}
         cells = {key: cell for model in layout.models for key, cell in layout.cells(results.get, model).items()}
@@ -122,7 +122,7 @@ def found_of(
         for key, cell in fresh.items():
             failed = fails and fails in str(cell)
             error = "<script>alert('reason')</script> out of memory" if failed else ""
-            records[key] = Record(None if failed else world.result(cell), error, 1.5, "layerimp 0, torch 2")
+            records[key] = StoredCell(None if failed else world.result(cell), error, 1.5, "layerimp 0, torch 2")
 
 
 def without_pictures(document: str) -> str:
