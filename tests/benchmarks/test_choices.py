@@ -71,7 +71,8 @@ def test_choices_are_known_while_the_method_is_the_same(
     )
     monkeypatch.setattr(choices, "METHODS", {"depth": DEPTH, "angular, window": WINDOW})
     choices.main(count=[1, 2], **asked)
-    assert chosen == [DEPTH, WINDOW, WINDOW], "a smaller window is not the start of a larger one"
+    windows = [choices.parts_of("angular, window", 0, count) for count in (2, 1)]
+    assert chosen == [DEPTH, *windows], "a smaller window is not the start of a larger one"
     first = list(lines_in(asked["results"]))
 
     with asked["results"].open("a") as file:
@@ -152,5 +153,5 @@ def test_a_text_to_train_on_needs_a_training(asked: Line) -> None:
 
 
 def test_random_choices_differ_by_draw() -> None:
-    assert choices.parts_of("random", 1) != choices.parts_of("random", 2)
+    assert choices.parts_of("random", 1, 2) != choices.parts_of("random", 2, 2)
     assert choices.parts_of("depth", 1) == choices.parts_of("depth", 2) == DEPTH

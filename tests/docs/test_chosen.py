@@ -36,7 +36,7 @@ def test_a_draw_has_all_that_was_measured_of_its_blocks(tmp_path: Path, monkeypa
 
 def test_what_is_stored_was_chosen_by_the_methods_as_they_are() -> None:
     for each in map(json.loads, chosen.DATA.read_text(encoding="utf-8").splitlines()):
-        assert each["recipe"] == choices.parts_of(each["method"], each["seed"])
+        assert each["recipe"] == choices.parts_of(each["method"], each["seed"], each["count"])
 
 
 def test_the_recommended_method_is_compared_by_paired_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
