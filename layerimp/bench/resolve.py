@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerimp.bench.cell_graph import Chooser, Decided, Entrant, Layout, Measure, Mender, Subject, count_at
@@ -39,6 +37,7 @@ from layerimp.recipe import PERMISSIONS, ComponentSpec, Permissions, Recipe
 from layerimp.registry.assets import located
 from layerimp.registry.attribution import attributing, create
 from layerimp.registry.catalog import registry
+from layerimp.registry.source_code import code_of
 from layerimp.scorer import Scorer
 from layerimp.scoring.selection import check_spec, expanded, is_blind
 
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
 
     from layerimp.bench.digests import FileDigests
     from layerimp.bench.engine import Engine
-    from layerimp.component import Component
     from layerimp.progress import Progress
     from layerimp.steps import Cuts
 
@@ -83,7 +81,7 @@ def resolve(
     pruners = {label: _chooser(spec, grid.cuts) for label, spec in grid.pruners.items()}
     own_pruners = {label: _chooser(spec, grid.cuts) for label, spec in grid.own_pruners.items()}
     menders = healers_of(grid.healers, grid.heal_text)
-    healers = {label: Mender(spec=grid.healers[label], code=_code_of(healer)) for label, healer in menders.items()}
+    healers = {label: Mender(spec=grid.healers[label], code=code_of(healer)) for label, healer in menders.items()}
     settling = _Settling(digests, engine, permissions, progress)
     subjects, evaluators = {}, {}
     for label in grid.models:
@@ -205,7 +203,7 @@ class _Settling:
         with attributing("evaluator", label, type(evaluator)):
             # Of the settings of the run, only those that are among its options can change the metrics.
             options = evaluator.config.model_dump(mode="json", exclude={"tasks", "batch_size", *PERMISSIONS})
-            tag = evaluator.fingerprint() or digest([evaluator.name, _code(type(evaluator)), task, options])
+            tag = evaluator.fingerprint() or digest([evaluator.name, code_of(type(evaluator)), task, options])
         return Measure(evaluator=label, task=task, tag=tag)
 
     def _text(self, recipe: Recipe, source: str, **form: Any) -> str:
@@ -256,7 +254,7 @@ def _entrant(label: str, spec: ComponentSpec) -> Entrant:
     sample = _for_one_block(spec)
     sweep = getattr(sample, "sweep", None)
     shards = not blind and sweep is not None and not sweep.whole
-    code = _code(cls) if sample is None else _code_of(sample)
+    code = code_of(cls if sample is None else sample)
     return Entrant(spec=spec, blind=blind, seeded=seeded, shards=shards, code=code)
 
 
@@ -272,18 +270,4 @@ def _for_one_block(spec: ComponentSpec) -> Scorer | None:
 
 def _chooser(spec: ComponentSpec, cuts: Cuts) -> Chooser:
     pruner = create_pruner(spec, cuts)
-    return Chooser(spec=spec, nested=pruner.nested, code=_code_of(pruner))
-
-
-def _code_of(component: Component) -> str:
-    """Return a digest of the source of a component and of its parts."""
-    own = _code(type(component))
-    return digest([own, *map(_code_of, component.parts)]) if component.parts else own
-
-
-def _code(cls: type) -> str:
-    """Return a digest of the source of a component's module or package, which changes with every edit."""
-    top = cls.__module__.partition(".")[0]
-    place = Path(str(sys.modules[top].__file__ or ""))
-    sources = sorted(place.parent.rglob("*.py")) if place.name == "__init__.py" else [place]
-    return digest([path.read_text(encoding="utf-8") for path in sources if path.is_file()])
+    return Chooser(spec=spec, nested=pruner.nested, code=code_of(pruner))

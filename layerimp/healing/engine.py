@@ -26,6 +26,7 @@ from layerimp.healing.reruns import Reruns
 from layerimp.models.fingerprint import model_fingerprint
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.attribution import attributing, named
+from layerimp.registry.source_code import code_of
 from layerimp.steps import Step
 from layerimp.steps import named as written
 
@@ -180,6 +181,7 @@ def _workspace(
     rows = (*case.batches, *case.held_out, *judging)
     content = {
         "healer": healer.name,
+        "code": code_of(healer),
         "options": healer.config.model_dump(mode="json"),
         "intact": model_fingerprint(case.intact.model, None),
         "pruned": model_fingerprint(case.pruned.model, None),

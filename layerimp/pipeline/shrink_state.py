@@ -19,6 +19,7 @@ from layerimp.healing.parameters import replace
 from layerimp.models.fingerprint import model_fingerprint
 from layerimp.pipeline.healing import repaired
 from layerimp.pipeline.pruning import Choice
+from layerimp.registry.source_code import code_of
 from layerimp.report.results.shrunk import HealingStage
 
 if TYPE_CHECKING:
@@ -52,7 +53,18 @@ class State:
             "text": [list(row) for row in self.run.text.rows],
             "content": self.run.text.fingerprint,
             "labels": list(self.run.text.labels),
+            "scorers": self._code_of_scorers(),
+            "pruner": code_of(self.run.pruner),
         }
+
+    def _code_of_scorers(self) -> dict[str, str]:
+        """Return the code of each scorer, by label; one that cannot be made chooses nothing."""
+        selection, num_blocks, code = self.run.selection, len(self.run.loaded.stack), dict[str, str]()
+        for label in selection.specs:
+            with suppress(LayerimpError):
+                scorers, beside = selection.create(self.run.recipe.cuts, num_blocks, label)
+                code[label] = code_of((scorers | beside)[label])
+        return code
 
     def _directory(self, what: str, **more: Any) -> Path | None:
         if self.run.unfinished is None or self.run.loaded.stack.offloaded:  # an offloaded model has no fingerprint
@@ -93,6 +105,7 @@ class State:
             made = {
                 "removed": list(map(str, removal.steps)),
                 "healers": [spec.model_dump(mode="json") for spec in specs],
+                "code": [code_of(healer) for healer in list(self.run.healers.values())[:number]],
                 "judging": self.run.judging.fingerprint if self.run.judging else None,
                 "further": self.run.further.fingerprint if self.run.further else None,
             }

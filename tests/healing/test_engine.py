@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,6 +50,26 @@ def healed(model: Any, gone: Sequence[int], what: Any, text: Any = None) -> Any:
     intact = find_blocks(model)
     pruned = find_blocks(prepare(intact, gone).beside())
     return heal_beside(intact, pruned, gone, text or [batch(8, 12, seed=3)], Doing(what))
+
+
+def test_an_edited_healer_gets_another_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state that the old code has left is not continued."""
+    workspaces: list[Path | None] = []
+
+    def heal() -> None:
+        doing = Doing(lambda case: workspaces.append(case.workspace()))
+        layerimp.heal(tiny("llama"), [1], [batch(8, 12, seed=3)], doing)
+
+    heal()
+    heal()
+    edited = tmp_path / "edited.py"
+    edited.write_text(Path(__file__).read_text() + "# edited\n")
+    monkeypatch.setattr(sys.modules[__name__], "__file__", str(edited))
+    heal()
+    first, again, after = workspaces
+    assert first == again
+    assert None not in (first, after)
+    assert after != first
 
 
 def test_what_a_classifier_recovers_is_accuracy() -> None:
