@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from layerimp.calibration.splits import KEEPING_ONE_IN, hold_out
+from layerimp.component import Options
 from layerimp.errors import CalibrationError
 from layerimp.evaluator import Evaluator
 from layerimp.fidelity import Intact
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
     from layerimp.recipe import Recipe
 
 
+class HeldOutOptions(Options):
+    """What tells measures on held-out text apart."""
+
+    text: str
+    """The fingerprint of the text."""
+
+
 class HeldOut(Evaluator):
     """The likelihood of the next tokens, or of a classifier's labels, in text that no scorer or healer has seen.
 
@@ -39,9 +47,10 @@ class HeldOut(Evaluator):
 
     name = "held-out text"
     kind = "quality"
+    Config = HeldOutOptions
 
     def __init__(self, intact: BlockStack, text: CalibrationSet) -> None:
-        super().__init__()
+        super().__init__(HeldOutOptions(text=text.fingerprint))
         loss = HeldOutLoss(intact, list(text))
         self._wanted, self._classes = loss.wanted, loss.num_classes
         self._hashes = _numbered(text.rows)
@@ -79,9 +88,10 @@ class HeldOutAgreement(Evaluator):
 
     name = HeldOut.name
     kind = "quality"
+    Config = HeldOutOptions
 
     def __init__(self, intact: BlockStack, text: CalibrationSet) -> None:
-        super().__init__()
+        super().__init__(HeldOutOptions(text=text.fingerprint))
         self._known = Intact(intact, list(text))
         shortest = 1 if self._known.kind == "label" else 2
         rows = [row for row in text.rows if len(row) >= shortest]

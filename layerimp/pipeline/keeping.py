@@ -150,7 +150,7 @@ def prune_to_quality(run: Run) -> StageResults:
         OptionError: a label is not allowed, or the forced and protected blocks leave no choice.
         OutputError: there is not enough disk space for the checkpoints.
     """
-    quality, others = _searched(run)
+    quality, others = searched(run)
     run.evaluation.announce(quality, run.loaded.stack, tried=True)
     whole = run.evaluation.of(quality, "quality")
     check_halves(whole)
@@ -188,7 +188,7 @@ def prune_to_quality(run: Run) -> StageResults:
     return StageResults(importance, models, metrics, search=search, failed=failed)
 
 
-def _searched(run: Run) -> tuple[dict[str, Evaluator], dict[str, Evaluator]]:
+def searched(run: Run) -> tuple[dict[str, Evaluator], dict[str, Evaluator]]:
     """Return the evaluators that the search measures by, and the other ones of quality; both by label."""
     quality = {label: evaluator for label, evaluator in run.evaluators.items() if evaluator.kind == "quality"}
     if run.recipe.keep_of == "quality":

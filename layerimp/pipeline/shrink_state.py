@@ -17,14 +17,18 @@ import torch
 from layerimp.errors import LayerimpError, ModelError, NonFiniteError, PluginError
 from layerimp.healing.parameters import replace
 from layerimp.models.fingerprint import model_fingerprint
+from layerimp.pipeline.blocks_for_size import LATENCY
 from layerimp.pipeline.healing import repaired
+from layerimp.pipeline.keeping import searched
 from layerimp.pipeline.pruning import Choice
+from layerimp.registry.attribution import attributing
 from layerimp.registry.source_code import code_of
 from layerimp.report.results.shrunk import HealingStage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from layerimp.evaluator import Evaluator
     from layerimp.pipeline.run import Run
     from layerimp.surgery.removal import Removal
 
@@ -44,17 +48,17 @@ class State:
     @cached_property
     def _given(self) -> dict[str, Any]:
         """Everything that determines the choice."""
+        run, text = self.run, self.run.text
         fields = {"scorers", "pruner", "cuts", "ratio", "count", "keep", "keep_of", "targets", "blocks", "protect"}
-        if self.run.recipe.keep is not None:
-            fields |= {"evaluators", "tasks", "limit", "limits", "num_fewshot"}
         return {
-            "model": model_fingerprint(self.run.loaded.model, None),
-            "recipe": self.run.recipe.model_dump(mode="json", include={*fields, "seed", "batch_size"}),
-            "text": [list(row) for row in self.run.text.rows],
-            "content": self.run.text.fingerprint,
-            "labels": list(self.run.text.labels),
+            "model": model_fingerprint(run.loaded.model, run.loaded.tokenizer),
+            "recipe": run.recipe.model_dump(mode="json", include={*fields, "seed", "batch_size"}),
+            "text": [list(row) for row in text.rows],
+            "content": text.fingerprint,
+            "labels": list(text.labels),
             "scorers": self._code_of_scorers(),
-            "pruner": code_of(self.run.pruner),
+            "pruner": code_of(run.pruner),
+            "evaluators": self._measured_by(),
         }
 
     def _code_of_scorers(self) -> dict[str, str]:
@@ -65,6 +69,24 @@ class State:
                 scorers, beside = selection.create(self.run.recipe.cuts, num_blocks, label)
                 code[label] = code_of((scorers | beside)[label])
         return code
+
+    def _measured_by(self) -> dict[str, list[Any]]:
+        """Return what determines the measurements that the choice depends on, by the evaluator's label.
+
+        An evaluator that fails here measures nothing.
+        """
+        recipe = self.run.recipe
+        evaluators: dict[str, Evaluator] = {}
+        if recipe.keep is not None:
+            evaluators, _ = searched(self.run)
+        elif LATENCY in recipe.targets:
+            evaluators = {label: each for label, each in self.run.evaluators.items() if each.kind == "cost"}
+        determined: dict[str, list[Any]] = {}
+        for label, evaluator in evaluators.items():
+            with suppress(LayerimpError), attributing("evaluator", label, type(evaluator)):
+                options = evaluator.config.model_dump(mode="json")
+                determined[label] = [evaluator.name, evaluator.fingerprint() or [code_of(evaluator), options]]
+        return determined
 
     def _directory(self, what: str, **more: Any) -> Path | None:
         if self.run.unfinished is None or self.run.loaded.stack.offloaded:  # an offloaded model has no fingerprint

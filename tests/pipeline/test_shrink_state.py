@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from support.tiny import tiny
 from layerimp.cache.unfinished import Unfinished
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline import run
+from layerimp.pipeline.held_out import HeldOut, HeldOutAgreement
 from layerimp.pipeline.pruning import Choice
 from layerimp.pipeline.shrink import prepare_shrink
 from layerimp.pipeline.shrink_state import State
@@ -62,6 +64,40 @@ def edit(module: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edited = place / f"{module}.py"
     edited.write_text(source + "# edited\n")
     monkeypatch.setattr(sys.modules[module], "__file__", str(edited))
+
+
+def footprint(length: int) -> dict[str, Any]:
+    return {"footprint": {"name": "footprint", "options": {"seq_length": length}}}
+
+
+def test_the_options_of_the_footprint_matter_where_a_latency_is_the_target(begin: Begin) -> None:
+    for amount, known in (({"targets": {"latency": 0.8}}, False), ({"count": 1}, True)):
+        assert not is_known(begin(**amount, evaluators=footprint(8)))
+        assert is_known(begin(**amount, evaluators=footprint(8)))
+        assert is_known(begin(**amount, evaluators=footprint(16))) == known
+
+
+def test_the_rows_of_the_tasks_matter_where_their_quality_is_kept(begin: Begin, task: Path) -> None:
+    tasks = {"tasks": [str(task)], "evaluators": ["harness"]}
+    keeping: list[dict[str, Any]] = [{"keep": 0.9}, {"keep": 0.9, "keep_of": "agreement"}, {"count": 1}]
+    assert not any(is_known(begin(**tasks, **amount)) for amount in keeping)
+    assert all(is_known(begin(**tasks, **amount)) for amount in keeping)
+    documents = task.with_name("docs.jsonl")
+    documents.write_text(documents.read_text().replace("cat", "dog"))
+    assert [is_known(begin(**tasks, **amount)) for amount in keeping] == [False, True, True]
+
+
+def test_the_held_out_text_matters(begin: Begin) -> None:
+    """An edit of these rows alone changes nothing in the text that is scored on."""
+    begun = begin(keep=0.9, keep_of="agreement").run
+
+    def measured_on(row: tuple[int, ...]) -> State:
+        held = replace(begun.text, rows=(row, row))
+        return State(replace(begun, evaluators={HeldOut.name: HeldOutAgreement(begun.loaded.stack, held)}))
+
+    assert not is_known(measured_on((5, 6, 7)))
+    assert is_known(measured_on((5, 6, 7)))
+    assert not is_known(measured_on((5, 6, 8)))
 
 
 @pytest.mark.parametrize("module", ["layerimp_avss", "layerimp_lowest"])
