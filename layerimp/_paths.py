@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,6 +14,9 @@ from layerimp.errors import OptionError
 
 LONGEST = 255
 """The most bytes in the name of a file, on the usual file systems."""
+
+PARTIAL = ".partial-"
+"""How the name of a directory begins in which a file is being written."""
 
 
 def expanded(path: str | Path) -> Path:
@@ -38,17 +42,31 @@ def real(path: str | Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file, in place of an older one, so that no reader and no interruption sees half of it.
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a path to write a file to, which takes the place of an older one only once it is whole.
+
+    No reader and no interruption sees half of it, and an error leaves nothing of it. A process that is killed leaves a
+    directory whose name begins with `PARTIAL`.
 
     Raises:
         OSError: the file cannot be written; an older one is then unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as directory:
+    with TemporaryDirectory(prefix=PARTIAL, dir=path.parent) as directory:
         new = Path(directory, path.name)
-        new.write_text(text, encoding="utf-8")
+        yield new
         new.replace(path)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file, in place of an older one; see `whole`.
+
+    Raises:
+        OSError: the file cannot be written; an older one is then unchanged.
+    """
+    with whole(path) as new:
+        new.write_text(text, encoding="utf-8")
 
 
 _FOLDERS = re.compile(r"""(?<=')/(?:[^'/]+/)*(?=[^'/])|(?<![\w.~</-])/(?:[^\s/'"`:;,()<>]+/)*(?=[^\s/])""")

@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.filesize import decimal
 
+from layerimp._paths import PARTIAL
 from layerimp.cache.directory import ABOUT, cache_directory, entries
 
 _LOCK = "lock"
@@ -68,6 +69,8 @@ class Unfinished:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
+            for partial in directory.glob(f"{PARTIAL}*"):  # a process was killed while it wrote
+                shutil.rmtree(partial, ignore_errors=True)
             (directory / ABOUT).write_text(about, encoding="utf-8")
         except (OSError, Timeout):
             lock.release()

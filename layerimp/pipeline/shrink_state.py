@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from layerimp._paths import whole, write_whole
 from layerimp.errors import LayerimpError, ModelError, NonFiniteError, PluginError
 from layerimp.healing.parameters import replace
 from layerimp.models.fingerprint import model_fingerprint
@@ -108,8 +108,8 @@ class State:
         choice = choose()
         seconds = time.monotonic() - start
         if path is not None:
-            with suppress(OSError):
-                _write(path, lambda place: place.write_bytes(pickle.dumps((choice, seconds))))
+            with suppress(OSError), whole(path) as new:
+                new.write_bytes(pickle.dumps((choice, seconds)))
         return choice, seconds
 
     def healed(self, removal: Removal, pruned: PreTrainedModel) -> list[HealingStage]:
@@ -187,14 +187,17 @@ class _Spent:
         """Keep the time for the next run."""
         if self._path is not None:
             with suppress(OSError):
-                _write(self._path, lambda place: place.write_text(str(self.seconds), encoding="utf-8"))
+                write_whole(self._path, str(self.seconds))
 
 
 def _keep(directory: Path, stage: HealingStage, values: Mapping[str, torch.Tensor]) -> None:
     """Write a finished stage; its description comes last, and says that the values are whole."""
-    with suppress(OSError, RuntimeError):  # without room the stage is repeated after an interruption
-        _write(directory / _VALUES, lambda place: torch.save(dict(values), place))
-        _write(directory / _DONE, lambda place: place.write_text(stage.model_dump_json(), encoding="utf-8"))
+    try:
+        with whole(directory / _VALUES) as new:
+            torch.save(dict(values), new)
+        write_whole(directory / _DONE, stage.model_dump_json())
+    except (OSError, RuntimeError):  # without room the stage is repeated after an interruption
+        (directory / _VALUES).unlink(missing_ok=True)
 
 
 def _read(directory: Path, pruned: PreTrainedModel) -> HealingStage | None:
@@ -209,10 +212,3 @@ def _read(directory: Path, pruned: PreTrainedModel) -> HealingStage | None:
         return stage
     except (OSError, ValueError, KeyError, TypeError, pickle.UnpicklingError, LayerimpError):
         return None
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file that is whole or does not exist, even if the process is killed."""
-    new = path.with_name(f"{path.name}.new")
-    write(new)
-    os.replace(new, path)

@@ -43,15 +43,17 @@ def test_interrupted_work_is_found_again_and_removed_once_it_is_done() -> None:
 
 
 def test_two_processes_do_not_write_into_each_other() -> None:
-    """Only one live process gets a directory; once that process is dead, the next one gets it."""
+    """Only one live process gets a directory; once that process is dead, the next one gets it, without half files."""
     with Unfinished() as first:
         directory = first.directory(WORK, "mine")
         assert directory is not None
         assert in_use(directory)
         assert Unfinished().directory(WORK, "yours") is None
     code = (
+        "from layerimp._paths import whole\n"
         "from layerimp.cache.unfinished import Unfinished; mine = Unfinished()\n"
-        f"print(mine.directory({WORK!r}, 'theirs'), flush=True); input()"
+        f"place = mine.directory({WORK!r}, 'theirs')\n"
+        "with whole(place / 'state') as new: new.write_text('half'); print(place, flush=True); input()"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True) as other:
         assert other.stdout is not None
@@ -62,6 +64,7 @@ def test_two_processes_do_not_write_into_each_other() -> None:
     assert not in_use(directory)
     with Unfinished() as last:
         assert last.directory(WORK, "mine") == directory
+        assert sorted(path.name for path in directory.iterdir()) == ["about.txt", "lock"]
 
 
 def test_where_nothing_can_be_written_there_is_no_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

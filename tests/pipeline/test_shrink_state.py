@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 from support.recipes import make_recipe
 from support.tiny import tiny
 
+from layerimp.cache.directory import entries
 from layerimp.cache.unfinished import Unfinished
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline import run
@@ -123,3 +125,21 @@ def test_a_stage_is_repeated_by_other_code(begin: Begin, tmp_path: Path, monkeyp
     assert (stages(), stages()) == (1, 1)
     edit("layerimp_closedform", tmp_path, monkeypatch)
     assert stages() == 2
+
+
+@pytest.mark.parametrize("failing", ["torch.save", "write_whole"])
+def test_a_full_disk_leaves_nothing_of_a_stage(begin: Begin, failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a half of the values nor whole ones without their description take the room of the checkpoint."""
+
+    def full(_given: Any, place: Any) -> None:
+        if failing == "torch.save":
+            place.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    state = begin(count=1)
+    removal = prepare(state.run.loaded.stack, GONE)
+    monkeypatch.setattr(f"layerimp.pipeline.shrink_state.{failing}", full)
+    (stage,) = state.healed(removal, removal.beside())
+    assert stage.healing is not None
+    (kept,) = entries("unfinished")
+    assert sorted(path.name for path in kept.path.iterdir()) == ["about.txt", "lock"]
