@@ -210,5 +210,5 @@ def _read(directory: Path, pruned: PreTrainedModel) -> HealingStage | None:
         for path, value in values.items():
             replace(pruned, path, value)
         return stage
-    except (OSError, ValueError, KeyError, TypeError, pickle.UnpicklingError, LayerimpError):
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError, LayerimpError):
         return None

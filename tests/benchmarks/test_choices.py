@@ -154,4 +154,4 @@ def test_a_text_to_train_on_needs_a_training(asked: Line) -> None:
 
 def test_random_choices_differ_by_draw() -> None:
     assert choices.parts_of("random", 1, 2) != choices.parts_of("random", 2, 2)
-    assert choices.parts_of("depth", 1) == choices.parts_of("depth", 2) == DEPTH
+    assert choices.parts_of("depth", 1, 2) == choices.parts_of("depth", 2, 2) == DEPTH

@@ -143,3 +143,16 @@ def test_a_full_disk_leaves_nothing_of_a_stage(begin: Begin, failing: str, monke
     assert stage.healing is not None
     (kept,) = entries("unfinished")
     assert sorted(path.name for path in kept.path.iterdir()) == ["about.txt", "lock"]
+
+
+def test_a_stage_whose_values_cannot_be_read_is_repeated(begin: Begin) -> None:
+    """After a power failure there may be nothing in a file but its name."""
+    removal = prepare(begin(count=1).run.loaded.stack, GONE)
+    (before,) = begin(count=1).healed(removal, removal.beside())
+    (kept,) = entries("unfinished")
+    values = kept.path / "values.pt"
+    size = values.stat().st_size
+    values.write_bytes(b"")
+    (again,) = begin(count=1).healed(removal, removal.beside())
+    assert again.healing == before.healing
+    assert values.stat().st_size == size
