@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
-from layerimp_closedform import Rescale
+from layerimp_closedform import Linear, Rescale
 from layerimp_closedform.fits import NormFit, PlainFit, fit_of
+from layerimp_closedform.rescale import AtGap
 from support.healing_cases import lstsq
 from support.heard import Heard
 from torch import nn
@@ -17,8 +19,9 @@ from transformers import PreTrainedModel
 
 import layerimp
 from layerimp.blocks import computing
-from layerimp.healer import Writer
-from layerimp.healing import Healed, State
+from layerimp.fidelity import Distance, Loss
+from layerimp.healer import Repair, Writer
+from layerimp.healing import Healed, State, replace
 from layerimp.steps import Step
 from layerimp.testing import batch, padded_batch, tiny_classifier, tiny_model
 
@@ -204,9 +207,37 @@ def test_each_block_runs_once_over_the_text_to_fit_to(monkeypatch: pytest.Monkey
         return own(self, hidden_states, *args, **kwargs)
 
     monkeypatch.setattr(attention, "forward", forward)
+    monkeypatch.setattr(Distance, "is_better_than", lambda _self, _start: True)
     pruned: Any = layerimp.heal(model, [1, 3, 6], [batch(8, 16, seed=1)], "linear").model
     assert [runs[id(block.self_attn)] for block in model.model.layers] == [1] * 7 + [0]
     assert [runs[id(block.self_attn)] for block in pruned.model.layers] == [2, 2, 1, 1, 0]
+
+
+class Spoiling(Linear):
+    """Repairs each gap as `linear` does, and spoils the map before the last."""
+
+    def repair(self, at: AtGap) -> tuple[Repair, Loss]:
+        repair, after = super().repair(at)
+        if at.gap is at.case.gaps[-1]:
+            assert at.gap.writer is not None
+            path = f"{at.gap.writer.path}.weight"
+            replace(at.case.pruned.model, path, 30 * at.case.pruned.model.get_parameter(path))
+            repair = dataclasses.replace(repair, done="spoiling")
+        return repair, after
+
+
+def test_a_repair_that_harms_does_not_take_the_others_along() -> None:
+    model, judging = tiny_model(num_hidden_layers=6), [batch(32, 16, seed=7)]
+    text = predictable(model)
+    healing = layerimp.heal(model, [1, 4], text, Spoiling(), judging=judging)
+    first, last = healing.repairs
+    assert first.done == "linear"
+    assert last.done == "nothing"
+    assert last.why.startswith("spoiling was taken back: the divergence went from ")
+    assert healing.distance["divergence_after"] < healing.distance["divergence_before"]
+    alone = layerimp.heal(model, [1, 4], text, "linear", judging=judging)
+    for path in healing.changed:
+        assert torch.equal(healing.model.get_parameter(path), alone.model.get_parameter(path)), path
 
 
 def test_factors_of_several_gaps_multiply() -> None:

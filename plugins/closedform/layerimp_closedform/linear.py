@@ -36,9 +36,8 @@ class Linear(GapByGap):
     Config = LinearConfig
 
     def effort(self, scope: Scope) -> Effort:
-        """Return the work: both models once on the text, and at each gap the losses that are tried, from the gap on."""
-        tried = scope.gaps * scope.held_out * (1 + len(self.config.shares) + len(self.config.ridges)) * scope.length
-        return Effort(2 * scope.rows * scope.length + tried / 2, tried)
+        """Return the work, with a loss for each factor and each ridge."""
+        return self.work(scope, 1 + len(self.config.shares) + len(self.config.ridges))
 
     def repair(self, at: AtGap) -> tuple[Repair, Loss]:
         """Fit at the gap, and scale the stream there if that does not help."""

@@ -15,7 +15,7 @@ from pydantic import Field
 from layerimp import Healer
 from layerimp.component import Options
 from layerimp.errors import ModelError, NonFiniteError
-from layerimp.fidelity import Loss
+from layerimp.fidelity import Distance, Loss
 from layerimp.healer import Case, Effort, Gap, Repair, Scope
 from layerimp.healing import State, replace, scale_stream, states, stream_scaled, trying
 from layerimp_closedform.fits import lengths
@@ -178,18 +178,53 @@ class AtGap:
 
 
 class GapByGap(Healer):
-    """The base class of healers that repair one gap after the other, on the stream as healed at the earlier gaps."""
+    """The base class of healers that repair one gap after the other, on the stream as healed at the earlier gaps.
+
+    If all repairs together do not bring the model nearer to the intact one, each has to do so by itself.
+    """
 
     def heal(self, case: Case) -> list[Repair]:
         """Repair each gap."""
+        if len(case.gaps) == 1:
+            return self._repaired(case)
+        start = case.distance()
+        with trying(case.pruned.model) as keep:
+            repairs = self._repaired(case)
+            if case.distance().is_better_than(start):
+                keep()
+                return repairs
+        return self._repaired(case, start)
+
+    def _repaired(self, case: Case, distance: Distance | None = None) -> list[Repair]:
+        """Repair each gap; from a distance on, a repair is kept only if it clearly makes that less."""
         total, loss, repairs = 1.0, case.loss(), []
         with case.progress.stage(self.name, len(case.gaps), unit="gaps") as advance:
             for gap in case.gaps:
-                repair, loss = self.repair(AtGap(case, gap, total, loss))
+                with trying(case.pruned.model) as keep:
+                    repair, after = self.repair(AtGap(case, gap, total, loss))
+                    if distance is not None and repair.done != "nothing":
+                        before, distance = distance, case.distance()
+                        if not distance.is_better_than(before):
+                            why = f"{repair.done} was taken back: {distance.words(before)}"
+                            repair, after, distance = Repair(gap, "nothing", why), loss, before
+                    if repair.done != "nothing":
+                        keep()
+                loss = after
                 repairs.append(repair)
                 total *= repair.numbers.get("factor", 1.0)
                 advance(1)
         return repairs
+
+    def work(self, scope: Scope, tries: int) -> Effort:
+        """Return the work: both models once on the text, at each gap the loss of each try from there on, and the judge.
+
+        Args:
+            scope: The size of the healing.
+            tries: How often the loss is measured at a gap.
+        """
+        tried = scope.gaps * scope.held_out * tries * scope.length
+        judged = 2 * scope.judged * (scope.gaps > 1)
+        return Effort(2 * scope.rows * scope.length + tried / 2 + judged, tried + judged)
 
     @abstractmethod
     def repair(self, at: AtGap) -> tuple[Repair, Loss]:
@@ -204,9 +239,8 @@ class Rescale(GapByGap):
     Config = RescaleConfig
 
     def effort(self, scope: Scope) -> Effort:
-        """Return the work: both models once on the text, and at each gap the loss for each factor from the gap on."""
-        tried = scope.gaps * scope.held_out * (1 + len(self.config.shares)) * scope.length
-        return Effort(2 * scope.rows * scope.length + tried / 2, tried)
+        """Return the work, with a loss for each factor."""
+        return self.work(scope, 1 + len(self.config.shares))
 
     def repair(self, at: AtGap) -> tuple[Repair, Loss]:
         """Find the gap's factor."""
