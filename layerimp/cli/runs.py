@@ -103,10 +103,8 @@ def _carried_out(name: str, given: Mapping[str, Any], *, forecast: Command | Non
         forecast: The command whose forecast is shown instead; None to carry it out.
         more: Further arguments of the function.
     """
-    recipe, allowed = (
-        _limited(recipe_from(**given), given.get("minutes"), given.get("set_") or []),
-        permissions(**given),
-    )
+    recipe = _limited(recipe_from(**given), given.get("minutes"), given.get("set_") or [])
+    allowed = permissions(**given)
     from layerimp.cli.display import Screen
     from layerimp.cli.forecast import of_run
     from layerimp.pipeline import commands
