@@ -170,7 +170,11 @@ def test_windows_across_the_border() -> None:
 
 @pytest.mark.parametrize("name", ["bert", pytest.param("llama", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "removals", [([], [1], [1, 2], [2, 3]), (["0/1"], ["2/3"], ["2/3", "0/1"], ["1/2"])], ids=["blocks", "seams"]
+    "removals",
+    [
+        pytest.param(([], [1], [1, 2], [2, 3]), id="blocks", marks=pytest.mark.slow),
+        pytest.param((["0/1"], ["2/3"], ["2/3", "0/1"], ["1/2"]), id="seams"),
+    ],
 )
 def test_steps_are_bypassed_and_removed_on_each_side_of_the_border(name: str, removals: Sequence[list[Step]]) -> None:
     """After the blocks of bert comes no norm that would bring the hidden states back."""
@@ -201,7 +205,8 @@ def test_a_block_is_not_composed_of_halves_on_two_devices() -> None:
         assert len(layerimp.find_blocks(model)) == BLOCKS
 
 
-@pytest.mark.parametrize("name", ["bert", pytest.param("llama", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bert", "llama"])
 def test_seams_across_the_border(name: str) -> None:
     def all_scores(model: PreTrainedModel) -> list[float]:
         stack, values = layerimp.find_blocks(model), []
