@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 import layerimp
 from layerimp.blocks import computing
 from layerimp.fidelity import Distance, Loss
-from layerimp.healer import Repair, Writer
+from layerimp.healer import Case, Repair, Writer
 from layerimp.healing import Healed, State, replace
 from layerimp.steps import Step
 from layerimp.testing import batch, padded_batch, tiny_classifier, tiny_model
@@ -238,6 +238,26 @@ def test_a_repair_that_harms_does_not_take_the_others_along() -> None:
     alone = layerimp.heal(model, [1, 4], text, "linear", judging=judging)
     for path in healing.changed:
         assert torch.equal(healing.model.get_parameter(path), alone.model.get_parameter(path)), path
+
+
+class FirstAlone(Linear):
+    """Repairs the first gap alone, as `linear` does."""
+
+    def repair(self, at: AtGap) -> tuple[Repair, Loss]:
+        return super().repair(at) if at.gap is at.case.gaps[0] else (Repair(at.gap, "nothing"), at.before)
+
+
+def test_a_single_repair_is_not_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[Case] = []
+    own = FirstAlone._repaired
+    monkeypatch.setattr(
+        FirstAlone, "_repaired", lambda self, case, *distance: runs.append(case) or own(self, case, *distance)
+    )
+    monkeypatch.setattr(Distance, "is_better_than", lambda _self, _start: False)
+    model = tiny_model(num_hidden_layers=6)
+    healing = layerimp.heal(model, [1, 4], predictable(model), FirstAlone())
+    assert len(runs) == 1
+    assert healing.repairs[0].why.startswith("linear was taken back: ")
 
 
 def test_factors_of_several_gaps_multiply() -> None:

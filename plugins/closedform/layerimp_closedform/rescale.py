@@ -180,7 +180,7 @@ class AtGap:
 class GapByGap(Healer):
     """The base class of healers that repair one gap after the other, on the stream as healed at the earlier gaps.
 
-    If all repairs together do not bring the model nearer to the intact one, each has to do so by itself.
+    If several repairs together do not bring the model nearer to the intact one, each has to do so by itself.
     """
 
     def heal(self, case: Case) -> list[Repair]:
@@ -190,7 +190,8 @@ class GapByGap(Healer):
         start = case.distance()
         with trying(case.pruned.model) as keep:
             repairs = self._repaired(case)
-            if case.distance().is_better_than(start):
+            single = sum(repair.done != "nothing" for repair in repairs) < 2
+            if single or case.distance().is_better_than(start):
                 keep()
                 return repairs
         return self._repaired(case, start)
