@@ -1,0 +1,177 @@
+"""Whether training finds its rate: `distill` by default options beside fixed rates, in equal time.
+
+    python benchmarks/rates.py --model DIR --blocks 4,6-7,12-15 --calibration FILE --heal-text FILE --held-out FILE \
+        --minutes 5 --minutes 30 --rate 3e-5 --rate 1e-4 --rate 3e-4 --results FILE
+
+`linear` repairs first. Before and after the training the model is measured on other text: the likelihood that it
+retains beyond a model that knows only token frequencies (for a classifier with labels: the accuracy beyond its most
+frequent label), its divergence from the intact model, and its copying. Measuring takes none of the training's time.
+Finished trainings are kept in --results, a JSON line for each, so that the same command continues.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import options as o
+import torch
+import typer
+from finished import Finished, Line
+from layerimp_distill import Distill
+from layerimp_distill.course import Check
+from layerimp_distill.learning import Learner
+from layerimp_fidelity import FidelityEvaluator
+from rich.console import Console
+from rich.table import Table
+
+import layerimp
+from layerimp.blocks.stack import Batch, BlockStack
+from layerimp.calibration.documents import Reader
+from layerimp.calibration.further_text import FurtherText
+from layerimp.calibration.rows import RowFormat
+from layerimp.calibration.sampling import Corpus, read_corpus
+from layerimp.calibration.splits import for_judging
+from layerimp.cli.display import Screen
+from layerimp.evaluator import unigram
+from layerimp.healer import Case
+from layerimp.healing.engine import heal_beside
+from layerimp.healing.loss import HeldOutLoss
+from layerimp.models.discovery import find_blocks
+from layerimp.models.traits import classifies
+from layerimp.steps import read_steps
+from layerimp.surgery.removal import prepare
+
+HEADS = "minutes", "rate", "steps", "retained", "divergence", "copying"
+
+
+class Watched(Distill):
+    """Training whose start is measured, and whose checks are kept."""
+
+    def __init__(self, config: Any, measure: Callable[[BlockStack], Line]) -> None:
+        super().__init__(config)
+        self._measure = measure
+        self.start: Line = {}
+        self.curve: list[Line] = []
+
+    def watch(self, case: Case, learner: Learner, check: Check) -> None:
+        """Measure the start, and keep how far the model is."""
+        if not self.curve:
+            with learner.settled():
+                self.start = self._measure(case.pruned)
+        progress = {"minutes": check.seconds / 60, "steps": check.steps, "tokens": check.tokens, "rate": check.rate}
+        self.curve.append(progress | check.distance.numbers("now"))
+
+
+def main(
+    model: o.Model,
+    blocks: Annotated[str, typer.Option(help="The blocks to remove, such as 12-18.")],
+    minutes: Annotated[list[float], typer.Option(help="How long to train; repeatable.")],
+    calibration: Annotated[str, typer.Option(help="Text to heal on.")],
+    held_out: Annotated[Path, typer.Option(help="Text to measure on.")],
+    heal_text: Annotated[str | None, typer.Option(help="More text to train on.")] = None,
+    rate: Annotated[list[float] | None, typer.Option(help="A fixed rate to compare with; repeatable.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="What the models compute in.")] = None,
+    samples: Annotated[int, typer.Option(help="Rows of the calibration text.")] = 64,
+    seed: Annotated[int, typer.Option(help="Which rows are drawn.")] = 0,
+    max_length: o.MaxLength = 256,
+    rows: o.Rows = 32,
+    packing: o.Packing = "windows",
+    field: o.Field = "text",
+    label_field: o.LabelField = None,
+    results: o.Results = None,
+) -> None:
+    """Train, measure and print."""
+    loaded, tokenizer = layerimp.load(model, dtype=dtype)
+    stack, removed = find_blocks(loaded), read_steps(blocks)
+
+    def read(source: str, amount: int, labels: str | None = None) -> Corpus:
+        return read_corpus(source, Reader(field, labels), RowFormat(tokenizer, max_length, 8, packing), amount)
+
+    corpus = read(calibration, samples)
+    text = corpus.draw(samples, seed)
+    other = read(str(held_out), rows, label_field).draw(rows, 0)
+    if text.documents & other.documents:
+        raise typer.BadParameter("a document of the calibration text is also held out")
+    loss = HeldOutLoss(stack, list(other))
+    quiet: Line = {"prompts": 0}
+    comparison = FidelityEvaluator(FidelityEvaluator.Config(**quiet)).comparison(loaded, tokenizer, list(other))
+
+    def measure(blocks: BlockStack) -> Line:
+        reached = loss.of(blocks)
+        fidelity = comparison(blocks.model).model_dump(mode="json")
+        return {"loss": reached.mean, "accuracy": reached.accuracy, "fidelity": fidelity}
+
+    names = [Path(each).name for each in (model, calibration, heal_text or "", held_out)]
+    settings = [samples, seed, max_length, rows, packing, field, label_field, dtype, torch.get_num_threads()]
+    finished = Finished(results, [*names, blocks, *settings])
+    for limit, fixed in product(minutes, (None, *(rate or ()))):
+        wanted = {"minutes": limit, "rate": fixed}
+        if any(wanted.items() <= line.items() for line in finished.lines):
+            continue
+        healer = Watched(Distill.Config(**wanted), measure)
+        left_out = text.documents | other.documents
+        judging = for_judging(corpus, left_out, classifies=classifies(loaded))
+        further: Iterable[Batch] = ()
+        if heal_text is not None:
+            without = left_out | judging.documents
+            further = FurtherText(
+                heal_text, tokenizer, max_length=max_length, field=field, packing=packing, without=without
+            )
+        pruned = find_blocks(prepare(stack, removed).beside())
+        unhealed = measure(pruned)
+        done = heal_beside(
+            stack, pruned, removed, text, healer, further=further, judging=judging, progress=Screen(json=True)
+        )
+        ends = {"intact": measure(stack), "unhealed": unhealed, "healed": healer.start, "trained": measure(pruned)}
+        repair = done.repairs[0]
+        how = {"done": repair.done, "why": repair.why, "numbers": repair.numbers, "curve": healer.curve}
+        what = {"model": Path(model).name, "blocks": blocks, "chance": chance(loss)}
+        finished.add(what | wanted | ends | how)
+        print(f"{limit:g} minutes, {'found' if fixed is None else fixed}: {repair.done}", flush=True)
+    table = Table(*HEADS)
+    for line in finished.lines:
+        table.add_row(*cells(line))
+    Console().print(table)
+
+
+def chance(loss: HeldOutLoss) -> dict[str, float]:
+    """Return the loss of a model that knows only how frequent tokens or labels are, and the share of the commonest."""
+    wanted = loss.wanted
+    ((_, most),) = Counter(wanted).most_common(1)
+    entropy = -sum(unigram(wanted, loss.num_classes)) / sum(map(len, wanted))
+    return {"loss": entropy, "accuracy": most / len(wanted)}
+
+
+def retained(line: Line, state: str) -> float:
+    """Return the share of the likelihood that a state retains, of a classifier with labels of the accuracy."""
+    field = "loss" if line["intact"]["accuracy"] is None else "accuracy"
+    intact, reached, nothing = line["intact"][field], line[state][field], line["chance"][field]
+    return float((reached - nothing) / (intact - nothing))
+
+
+def copying(line: Line, state: str) -> float | None:
+    """Return the copying of a state as a share of the intact model's; None if it copies nothing."""
+    known = line[state]["fidelity"]["copying"]
+    return known["accuracy"] / known["intact"] if known and known["intact"] else None
+
+
+def cells(line: Line) -> list[str]:
+    """Show a training: its start and its end."""
+    ends = ("healed", "trained")
+    copied = [f"{share:.1%}" for end in ends if (share := copying(line, end)) is not None]
+    return [
+        f"{line['minutes']:g}",
+        "found" if line["rate"] is None else f"{line['rate']:g}",
+        str(line["curve"][-1]["steps"]),
+        " → ".join(f"{retained(line, end):.1%}" for end in ends),
+        " → ".join(f"{line[end]['fidelity']['divergence']['mean']:.3f}" for end in ends),
+        " → ".join(copied),
+    ]
+
+
+if __name__ == "__main__":
+    typer.run(main)
