@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerimp.cli import options as o
 from layerimp.cli.completion import offers
-from layerimp.errors import OptionError
+from layerimp.errors import OptionError, UnknownNameError
 
 if TYPE_CHECKING:
     from layerimp.cli.documents import Component
@@ -81,11 +81,13 @@ def tasks(
     screen, note = Screen(json=json), ""
     if show is None and fetch is None:
         known = registry().tasks(containing or "", task_path)
+        if containing and not known:
+            for evaluator in registry().evaluators(tasks=(containing,), task_path=task_path):
+                evaluator.details()  # the error of an unknown task names similar ones
+            raise UnknownNameError(f"no task has {containing!r} in its name")
         screen.present(TaskList(tasks=known), (shown(f"{name}: {summary}") for name, summary in known.items()))
         if containing is None:
             note = "these ship; layerimp tasks TEXT searches all of lm-evaluation-harness as well"
-        elif not known:
-            note = f"no task has {containing!r} in its name"
     else:
         named = tuple(filter(None, (show or containing or "").split(",")))
         if not named or (show is not None and (fetch is not None or containing is not None)):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import layerimp_harness.tasks
+import pytest
 from support.mood import Run
 
 
@@ -60,6 +62,13 @@ def test_tasks_are_shown_with_the_paths_of_their_rows(layerimp_command: Run, tmp
     (task,) = json.loads(layerimp_command("tasks", "--show", "boolq", "--json")[1])["tasks"]
     assert task["columns"] == ["passage", "question", "label"]
     assert task["paths"]["validation"][0] == "DIR/boolq/validation.jsonl"
+
+
+def test_a_name_of_no_task_is_refused_with_the_nearest(layerimp_command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layerimp_harness.tasks, "whole_index", dict)  # lm-eval's own takes seconds to read
+    err = layerimp_command.refused("tasks", "layerimp_sst3")
+    assert err.startswith("layerimp: unknown task 'layerimp_sst3'. Did you mean 'layerimp_sst2'")
+    assert err.count("\n") == 1
 
 
 def test_rows_are_fetched_of_tasks_that_are_named(layerimp_command: Run, tmp_path: Path) -> None:
