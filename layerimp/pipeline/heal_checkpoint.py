@@ -18,11 +18,11 @@ from layerimp.evaluation.selection import fitting, prepared_comparers, with_text
 from layerimp.healer import Healer
 from layerimp.healing.engine import Healed, heal_beside
 from layerimp.healing.origin import check_shapes, share
-from layerimp.models.configuration import auto_class, source_of
+from layerimp.models.configuration import auto_class, configuration, source_of
 from layerimp.models.origin import CARD, origin_of
 from layerimp.pipeline.healing import check_heal_text, configured, repaired
 from layerimp.pipeline.output import check_output, output_directory
-from layerimp.pipeline.resolve import check_ahead, defaults_note, resolve, settled
+from layerimp.pipeline.resolve import check_ahead, check_own_text, defaults_note, resolve, settled
 from layerimp.pipeline.stages import load_model, tell_unmeasured
 from layerimp.pipeline.texts import Texts, check_calibration
 from layerimp.registry.assets import absolute, assets
@@ -91,9 +91,10 @@ def prepare_healing(
     """
     recipe, made = resolve(asked), configured(healer.name, healer.options)
     check_heal_text(recipe.heal_text, [made])
+    record = _record_of(recipe.model, teacher, removed)
+    check_own_text(asked, configuration(asked.model, trust_remote_code=permissions.trust_remote_code))
     if by_default := defaults_note(asked, recipe, ["calibration"], names_method=False):
         progress.note(by_default)
-    record = _record_of(recipe.model, teacher, removed)
     check_ahead(record.source, permissions, partial(checked_steps, record.removed, what="removed block"))
     check_output(recipe, why_not_healed, [record.source])
     return PreparedHealing(

@@ -19,7 +19,15 @@ from layerimp.models.dtypes import DTYPES
 from layerimp.models.safetensors_files import read_headers
 from layerimp.pipeline.healing import healers_of
 from layerimp.pipeline.output import check_output, why_not_ours, why_not_shrunk
-from layerimp.pipeline.resolve import budget_of, check_ahead, check_plans, create_pruner, defaults_note, resolve
+from layerimp.pipeline.resolve import (
+    budget_of,
+    check_ahead,
+    check_own_text,
+    check_plans,
+    create_pruner,
+    defaults_note,
+    resolve,
+)
 from layerimp.pipeline.texts import check_calibration
 from layerimp.progress import SILENT, Progress
 from layerimp.recipe import Recipe, check_kind
@@ -109,6 +117,8 @@ def prepare(
         raise OptionError("prune measures nothing that could be kept: give a ratio or a count, or use layerimp run")
     if command == "evaluate" and recipe.offload:
         raise OptionError("layerimp evaluate measures a whole model in memory; leave out offload")
+    if command in ("run", "prune") and "calibration" in reads and asked.healers:
+        check_own_text(asked, config_of(asked, permissions, loaded))
     if by_default := defaults_note(asked, recipe, reads, names_method=command != "shrink"):
         progress.note(by_default)
     healers, pruner, selection = _method(recipe, progress)

@@ -16,7 +16,7 @@ from layerimp.calibration.rows import default_packing
 from layerimp.defaults import HUB, LENGTH, PROSE, RATIO, STARTER, STARTER_TASKS
 from layerimp.errors import OptionError, listing
 from layerimp.evaluation.selection import compares_with_intact, reads_tasks
-from layerimp.models.configuration import blocks_stated, count_blocks
+from layerimp.models.configuration import CLASSIFIER, auto_class, blocks_stated, count_blocks
 from layerimp.models.dtypes import name_of
 from layerimp.models.traits import classifies, longest_row
 from layerimp.pruner import Budget, PrunePlan, Pruner
@@ -28,7 +28,7 @@ from layerimp.registry.catalog import registry
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from layerimp.recipe import CalibrationSpec, ComponentSpec, Permissions, Recipe
     from layerimp.steps import Cuts
@@ -41,6 +41,23 @@ def resolve(recipe: Recipe) -> Recipe:
     shipped = STARTER_TASKS if STARTER in assets().models else ()
     tasks = shipped if recipe.tasks is None else recipe.tasks
     return recipe.model_copy(update={"calibration": calibration, "tasks": tasks})
+
+
+def check_own_text(recipe: Recipe, config: PretrainedConfig) -> None:
+    """Refuse a classifier if the recipe names no text, since the text that ships is not of the kind that it reads.
+
+    Args:
+        recipe: The recipe, before it is resolved.
+        config: The configuration of the model.
+
+    Raises:
+        OptionError: the model is a classifier, and the recipe names no text.
+    """
+    if recipe.calibration.source is None and auto_class(config) == CLASSIFIER:
+        raise OptionError(
+            f"{recipe.model} is a classifier: name text of the kind that it reads, with --calibration FILE, or "
+            "--calibration task:NAME for the training split of a task"
+        )
 
 
 def settled(recipe: Recipe, model: PreTrainedModel, reads: Collection[str] = ("calibration",)) -> Recipe:

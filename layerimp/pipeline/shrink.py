@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from layerimp.cache.unfinished import Unfinished
 from layerimp.defaults import BEST, FAST, HUB, HUB_TEXT, SCORERS, STARTER
 from layerimp.errors import ModelError, OptionError
-from layerimp.models.configuration import auto_class
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline.checkpoints import check_unread, describe_checkpoint, write_checkpoint
 from layerimp.pipeline.keeping import prune_to_quality
@@ -20,7 +19,7 @@ from layerimp.pipeline.output import PLANS, SHRUNK, output_directory, why_not_sh
 from layerimp.pipeline.prepare import config_of, obstacle_to_healing, prepare
 from layerimp.pipeline.pruning import Choice, choose, prepare_removals
 from layerimp.pipeline.reporting import results_of
-from layerimp.pipeline.resolve import named_plan
+from layerimp.pipeline.resolve import check_own_text, named_plan
 from layerimp.pipeline.run import CutModel, Run, StageResults
 from layerimp.pipeline.shrink_measured import measured
 from layerimp.pipeline.shrink_recipe import completed, shipped_text, trains, with_training
@@ -62,12 +61,7 @@ def prepare_shrink(
         InputError: something in the recipe is wrong, as far as this can be seen without the weights; or the model is a
             classifier, and the recipe names no text.
     """
-    config = config_of(recipe, permissions, loaded)
-    if recipe.calibration.source is None and auto_class(config) == "AutoModelForSequenceClassification":
-        raise OptionError(
-            f"{recipe.model} is a classifier: name text of the kind that it reads, with --calibration FILE, or "
-            "--calibration task:NAME for the training split of a task"
-        )
+    check_own_text(recipe, config_of(recipe, permissions, loaded))
     if recipe.healers and (obstacle := obstacle_to_healing(recipe, permissions, loaded)):
         recipe = _unhealed(recipe, obstacle, progress)
     elif any(map(trains, recipe.healers.values())) and recipe.heal_text is None:

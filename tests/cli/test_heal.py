@@ -48,6 +48,17 @@ def test_a_checkpoint_says_what_it_was_made_from(pruned: Path, model_dir: Path) 
     assert json.loads((pruned / FILE).read_text())["schema_version"] == "layerimp.checkpoint/1"
 
 
+@pytest.mark.parametrize("command", ["heal", "run", "prune"])
+def test_a_classifier_is_healed_on_text_of_its_own(layerimp_command: Run, tmp_path: Path, command: str) -> None:
+    model, more = saved(tiny("bert"), tmp_path / "model"), ["--count", 1, "--heal", "linear"]
+    if command == "heal":
+        layerimp_command.done("prune", model, "--blocks", 1, "--output", tmp_path / "pruned")
+        model, more = tmp_path / "pruned" / "checkpoints" / "blocks", []
+    err = layerimp_command.refused(command, model, *more, "--output", tmp_path / "out")
+    assert err.startswith(f"layerimp: {model} is a classifier: name text of the kind that it reads")
+    assert err.count("\n") == 1
+
+
 def test_minutes_limit_the_training(
     layerimp_command: Run, pruned: Path, text: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
