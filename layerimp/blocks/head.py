@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 CHUNK_LOGITS = 1 << 25
 """The number of logits and gradients of logits that exist at once: 128 MiB in float32. With fewer, reading the matrix
 would take longer than multiplying by it."""
-TRIAL_TOKENS = 8
 
 Quantity = Literal["nll", "logit"]
 """A quantity of a target: its negative log-likelihood, or its logit before any scale or cap."""
@@ -79,7 +78,7 @@ class Head:
 
     def _prove(self, stack: BlockStack) -> None:
         """Find out on a few tokens what the model predicts, and prove that the head computes it."""
-        ids = probe_ids(stack, TRIAL_TOKENS)
+        ids = probe_ids(stack)
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         name, labels = type(self._model).__name__, getattr(self._model.config, "num_labels", 0)
         if self._model.config.is_encoder_decoder:

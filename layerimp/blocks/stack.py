@@ -18,6 +18,9 @@ from layerimp.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
+TRIAL_TOKENS = 8
+"""The tokens of a row that a model is tried on, where their number does not matter."""
+
 
 class Residency(Protocol):
     """Loads the weights of a block into memory while they are needed, and releases them afterwards."""
@@ -121,7 +124,7 @@ def _holding(stack: BlockStack, index: int, forward: Callable[..., Any], *args: 
         return forward(*args, **kwargs)
 
 
-def probe_ids(stack: BlockStack, tokens: int) -> Tensor:
+def probe_ids(stack: BlockStack, tokens: int = TRIAL_TOKENS) -> Tensor:
     """Return a row of token ids [1, seq] to try the model on."""
     return torch.arange(1, 1 + tokens, device=stack.device)[None] % stack.vocab_size
 

@@ -18,7 +18,7 @@ from transformers import Cache
 
 from layerimp.blocks.forward import block_input, called, computing, hidden_states, with_hidden, without_cache
 from layerimp.blocks.modes import in_eval_mode
-from layerimp.blocks.stack import probe_ids, whole_or_backbone
+from layerimp.blocks.stack import TRIAL_TOKENS, probe_ids, whole_or_backbone
 from layerimp.errors import LayerimpError, NonFiniteError
 from layerimp.stats import working_dtype
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from layerimp.blocks.stack import BlockStack
-
-TRIAL_TOKENS = 8
 
 Result = TypeVar("Result")
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -239,7 +237,7 @@ def _pass(
         with stack.held(indices[block]):
             return forward(*args, **kwargs)
 
-    ids = probe_ids(stack, TRIAL_TOKENS)
+    ids = probe_ids(stack)
     with ExitStack() as undo, torch.no_grad(), suppress(_AllKnownError):
         for block in structures:
             undo.enter_context(computing(block, partial(step, block, block.forward)))

@@ -34,7 +34,6 @@ CHOICE = 4
 """So many times as many messages as needed are looked at."""
 LOOP_TOKENS, LOOP_PERIOD = 32, 16
 """A continuation loops if its last tokens repeat with at most this period."""
-TRIAL_TOKENS = 8
 ALIKE = 1e-3
 """Padding that is read wrongly changes the logits by much more than this share of the largest one, rounding in float32
 by much less."""
@@ -159,7 +158,7 @@ def continuations(
 
 def _reads_padding(stack: BlockStack) -> bool:
     """Whether a model that generates gives the same logits for a row alone and padded on the left, on a few tokens."""
-    row = probe_ids(stack, TRIAL_TOKENS)[0].tolist()
+    row = probe_ids(stack)[0].tolist()
     with _greedily(stack.model, (), 2):
         kept = {"output_logits": True, "return_dict_in_generate": True}
         alone, padded = (_generated(stack, rows, **kept).logits for rows in ([row[3:]], [row, row[3:]]))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from layerimp.blocks.batches import without_images
+from layerimp.blocks.stack import TRIAL_TOKENS
 from layerimp.defaults import ALL
 from layerimp.errors import CalibrationError, ModelError, NonFiniteError, OptionError, PluginError, SurgeryError
 from layerimp.recipe import ComponentSpec, Recipe
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import Batch, BlockStack
     from layerimp.progress import Progress
     from layerimp.steps import Step
-
-TRIAL_TOKENS = 8
 
 
 @dataclass

@@ -23,7 +23,7 @@ from layerimp.blocks.batches import holds_images
 from layerimp.blocks.bypass import running_from
 from layerimp.blocks.equivalence import TOLERANCE, deviation
 from layerimp.blocks.forward import giving_back, hidden_states, in_own_container, run, with_hidden
-from layerimp.blocks.stack import probe_ids
+from layerimp.blocks.stack import TRIAL_TOKENS, probe_ids
 from layerimp.errors import ModelError, one_line
 from layerimp.stats import working_dtype
 from layerimp.sweep.units import Point, Show
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from layerimp.blocks.middle import Halves
     from layerimp.blocks.stack import Batch, BlockStack
     from layerimp.sweep.units import Unit
-
-TRIAL_TOKENS = 8
 
 Within = Callable[[Show], AbstractContextManager[None]]
 """Makes the context of a run, in which the middles of blocks that are not computed are shown."""

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from layerimp.blocks import BlockStack
     from layerimp.sweep import Quantity
 
-TRIAL_TOKENS = 8
 VISIBLE = ("eager", "sdpa")
 """The attention implementations that consist of functions covered by the rules."""
 
@@ -67,7 +66,7 @@ class Relevance(Backward):
 
     def _hits(self, stack: BlockStack) -> Counter[str]:
         """Return how often the rules meet attention and normalizations in a forward pass of a few tokens."""
-        ids, rules = probe_ids(stack, TRIAL_TOKENS), Rules(self.rule)
+        ids, rules = probe_ids(stack), Rules(self.rule)
         embedding = stack.model.get_input_embeddings()
         hook = embedding.register_forward_hook(lambda _module, _args, output: output.detach().requires_grad_())
         try:
