@@ -127,7 +127,7 @@ class Mean:
 
 
 class Moments:
-    """The mean and the population variance of numbers, per block, by the pairwise update of Chan et al. (1979).
+    """The population variance of numbers, per block, by the pairwise update of Chan et al. (1979).
 
     Sums of squares minus squared sums would cancel; (count, mean, M2) do not.
 
@@ -159,8 +159,3 @@ class Moments:
     def variance(self) -> Tensor:
         """The population variances [num_blocks], float64 on the CPU; NaN for a block that saw no value."""
         return self._m2.value() / torch.tensor(self._count, dtype=torch.float64)
-
-    def mean(self) -> Tensor:
-        """The means [num_blocks], float64 on the CPU; NaN for a block that saw no value."""
-        seen = torch.tensor(self._count, dtype=torch.float64)
-        return torch.where(seen > 0, self._mean.value(), torch.nan)

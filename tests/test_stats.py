@@ -61,9 +61,8 @@ def merged_moments(shards: list[np.ndarray], tree: bool) -> Moments:
 @given(data=st.data())
 def test_any_split_gives_the_moments_of_the_whole(data: st.DataObject, tree: bool) -> None:
     shards = data.draw(sharded((0.0, 1.0, -50.0), 1000.0))
-    mean, variance = exact(np.concatenate(shards))
+    _, variance = exact(np.concatenate(shards))
     moments = merged_moments(shards, tree)
-    assert float(moments.mean()[1]) == pytest.approx(float(mean), rel=1e-12, abs=1e-11)
     assert float(moments.variance()[1]) == pytest.approx(float(variance), rel=1e-10, abs=1e-15)
 
 
@@ -72,7 +71,6 @@ def test_any_split_gives_the_moments_of_the_whole(data: st.DataObject, tree: boo
 def test_float32_inputs_with_a_large_mean(shards: list[np.ndarray]) -> None:
     mean, variance = exact(np.concatenate(shards))
     moments = merged_moments(shards, tree=False)
-    assert float(moments.mean()[1]) == pytest.approx(float(mean), rel=1e-14)
     assert float(moments.variance()[1]) == pytest.approx(float(variance), rel=1e-6, abs=1e-12)
     whole = Mean(1)
     for shard in shards:
@@ -101,7 +99,7 @@ def test_no_values_are_no_values() -> None:
     mean.add(0, torch.tensor([1.0, 3.0]))
     mean.merge(Mean(2))
     moments.merge(Moments(2))
-    assert mean.value()[0] == moments.mean()[0] == 2.0
+    assert mean.value()[0] == 2.0
     assert moments.variance()[0] == 1.0
     assert torch.isnan(mean.value()[1])
     assert torch.isnan(moments.variance()[1])
