@@ -96,19 +96,19 @@ def _pieces(row: Tensor, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
 
 def _messages(pieces: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, count: int) -> list[Prompt]:
     """Make prompts for a chat model of the first of these pieces, preferably of one length: they run together."""
-    asked = [_message(piece.text, tokenizer) for piece in pieces[: CHOICE * count]]
-    lengths = Counter(len(prompt.ids) for prompt in asked)
-    return sorted(asked, key=lambda prompt: lengths[len(prompt.ids)] < max(lengths.values()))[:count]
+    messages = [_message(piece.text, tokenizer) for piece in pieces[: CHOICE * count]]
+    lengths = Counter(len(prompt.ids) for prompt in messages)
+    return sorted(messages, key=lambda prompt: lengths[len(prompt.ids)] < max(lengths.values()))[:count]
 
 
 def _message(text: str, tokenizer: PreTrainedTokenizerBase) -> Prompt:
     """Make a prompt of a message to a chat model."""
     message = [{"role": "user", "content": text}]
     try:
-        asked = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        written = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
     except Exception as error:
         raise ModelError(f"the tokenizer's chat template fails: {one_line(error)}") from error
-    return Prompt(tuple(tokenizer(asked, add_special_tokens=False)["input_ids"]), text, chat=True)
+    return Prompt(tuple(tokenizer(written, add_special_tokens=False)["input_ids"]), text, chat=True)
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -121,7 +121,7 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> fr
 
 
 def continuations(
-    stack: BlockStack, asked: Sequence[Prompt], ends: Collection[int], new_tokens: int = NEW_TOKENS
+    stack: BlockStack, prompts: Sequence[Prompt], ends: Collection[int], new_tokens: int = NEW_TOKENS
 ) -> list[Continuation]:
     """Continue prompts greedily: the most probable token each time, without penalties.
 
@@ -130,7 +130,7 @@ def continuations(
 
     Args:
         stack: The blocks of the model.
-        asked: The prompts.
+        prompts: The prompts.
         ends: The ids of the tokens that end a continuation.
         new_tokens: The most tokens of a continuation.
 
@@ -142,18 +142,18 @@ def continuations(
     """
     if not stack.model.can_generate():
         raise ModelError(f"{type(stack.model).__name__} does not generate text")
-    lengths = [len(prompt.ids) for prompt in asked]
+    lengths = [len(prompt.ids) for prompt in prompts]
     written: dict[int, Continuation] = {}
     with torch.inference_mode(), in_eval_mode(stack.model), quiet():
         if len(set(lengths)) > 1 and _reads_padding(stack):
-            lengths = [max(lengths)] * len(asked)
+            lengths = [max(lengths)] * len(prompts)
         with _greedily(stack.model, ends, new_tokens):
             for length in sorted(set(lengths)):
                 chosen = [number for number, own in enumerate(lengths) if own == length]
-                new = _generated(stack, [asked[number].ids for number in chosen])[:, length:].tolist()
+                new = _generated(stack, [prompts[number].ids for number in chosen])[:, length:].tolist()
                 texts = (tuple(takewhile(lambda token: token not in ends, row)) for row in new)
                 written |= zip(chosen, texts, strict=True)
-    return [written[number] for number in range(len(asked))]
+    return [written[number] for number in range(len(prompts))]
 
 
 def _reads_padding(stack: BlockStack) -> bool:
@@ -212,7 +212,7 @@ def loops(continuation: Continuation) -> bool:
 
 
 def compare_texts(
-    asked: Sequence[Prompt],
+    prompts: Sequence[Prompt],
     intact: Sequence[Continuation],
     own: Sequence[Continuation],
     tokenizer: PreTrainedTokenizerBase,
@@ -220,17 +220,19 @@ def compare_texts(
 ) -> Generation:
     """Compare the continuations of two models, prompt by prompt. Too few tokens cannot loop, and are not counted."""
     texts = [[str(tokenizer.decode(list(each), skip_special_tokens=True)) for each in model] for model in (intact, own)]
-    empty = [sum(not text.strip() for text in model) / len(asked) for model in texts]
+    empty = [sum(not text.strip() for text in model) / len(prompts) for model in texts]
     long = new_tokens >= LOOP_TOKENS
-    looping = [sum(map(loops, model)) / len(asked) if long else None for model in (intact, own)]
+    looping = [sum(map(loops, model)) / len(prompts) if long else None for model in (intact, own)]
     equal = [same_tokens(*pair, new_tokens) for pair in zip(intact, own, strict=True)]
-    shown = dict.fromkeys([0, next((n for n, prompt in enumerate(asked) if prompt.chat), min(1, len(asked) - 1))])
+    shown = dict.fromkeys([0, next((n for n, prompt in enumerate(prompts) if prompt.chat), min(1, len(prompts) - 1))])
     return Generation(
         same_tokens=sum(equal) / len(equal),
         empty=empty[1],
         loops=looping[1],
-        prompts=len(asked),
+        prompts=len(prompts),
         intact_empty=empty[0],
         intact_loops=looping[0],
-        samples=[Sample(prompt=asked[n].text, chat=asked[n].chat, intact=texts[0][n], text=texts[1][n]) for n in shown],
+        samples=[
+            Sample(prompt=prompts[n].text, chat=prompts[n].chat, intact=texts[0][n], text=texts[1][n]) for n in shown
+        ],
     )

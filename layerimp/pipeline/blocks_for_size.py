@@ -161,19 +161,20 @@ class Goal:
         free = [block for block in rest if block not in touched_by(self.budget.forced)]
         steps = [*self.budget.forced, *free][: self.budget.most]
         with suppress(SurgeryError):
-            metric, limit = clock(steps), self._limit(LATENCY)
+            metric, limit = clock(steps), self._latency_limit
             if metric.value - 2 * (metric.stderr or 0) > limit:
                 raise OptionError(self._too_slow(len(steps), metric.value))
 
     def _too_slow(self, count: int, least: float) -> str:
         return (
-            f"no removal reaches {LATENCY}={self.recipe.targets[LATENCY]} ({self._limit(LATENCY):.3g} ms): without "
+            f"no removal reaches {LATENCY}={self.recipe.targets[LATENCY]} ({self._latency_limit:.3g} ms): without "
             f"{counted(count)} of {self.budget.num_blocks} a forward takes {least:.3g} ms, of "
             f"{self.intact[LATENCY]:.3g} ms intact"
         )
 
-    def _limit(self, quantity: Quantity) -> float:
-        return next(limit for target, limit in self.limits.items() if target.quantity == quantity)
+    @property
+    def _latency_limit(self) -> float:
+        return next(limit for target, limit in self.limits.items() if target.quantity == LATENCY)
 
     def _counted(self) -> list[tuple[Target, float]]:
         """The targets that are decided by arithmetic, with their limits."""
@@ -204,8 +205,8 @@ class Goal:
         try:
             return ask(budget_for(self.recipe, count, self.ledger.num_blocks))
         except OptionError as error:
-            asked = ", ".join(map(str, self.limits))
-            raise OptionError(f"{asked} is not reached before {counted(count)} would have to go: {error}") from error
+            targets = ", ".join(map(str, self.limits))
+            raise OptionError(f"{targets} is not reached before {counted(count)} would have to go: {error}") from error
 
     def _holds(self, plan: PrunePlan) -> bool:
         """Whether a plan meets all targets that are decided by arithmetic."""
@@ -214,7 +215,7 @@ class Goal:
 
     def _fast_enough(self, plan_for: Plans, least: int, clock: Clock) -> int:
         """Find the smallest count, from `least` on, that is fast enough, by measuring at interpolated counts."""
-        limit = self._limit(LATENCY)
+        limit = self._latency_limit
         intact, most, blocks = self.intact[LATENCY], self.budget.most, self.ledger.num_blocks
 
         def fits(count: int) -> bool:

@@ -105,7 +105,7 @@ def describe_checkpoint(
         training: The text that was trained on beside the calibration text.
     """
     assert run.stage is not None
-    directory, origin = run.stage / place, origin_of(run.asked.model)
+    directory, origin = run.stage / place, origin_of(run.resolved.model)
     origin.copy_license(directory)
     card = model_card(results, removal.label, origin, command=run.command, training=training)
     (directory / CARD).write_text(card, encoding="utf-8")
@@ -115,7 +115,7 @@ def describe_checkpoint(
 def _record(run: Run, plan: PrunePlan, healers: Sequence[str]) -> Record:
     """What a checkpoint was made from."""
     return Record(
-        source=model_anywhere(run.asked.model),
+        source=model_anywhere(run.resolved.model),
         num_blocks=plan.num_blocks,
         removed=tuple(simplest(plan.blocks)),
         healers=tuple(healers),

@@ -126,12 +126,12 @@ def _with_label(text: str) -> tuple[str, str]:
 
 
 def _prepare(
-    asked: Recipe, models: Mapping[str, str] | Sequence[str], permissions: Permissions, progress: Progress
+    given: Recipe, models: Mapping[str, str] | Sequence[str], permissions: Permissions, progress: Progress
 ) -> PreparedComparison:
-    check_kind(asked, Recipe)
+    check_kind(given, Recipe)
     others = labelled(models)
-    chosen = asked.evaluators if "evaluators" in asked.model_fields_set else named(HARNESS, FIDELITY)
-    recipe = resolve(asked).model_copy(update={"tasks": asked.tasks or (), "evaluators": chosen})
+    chosen = given.evaluators if "evaluators" in given.model_fields_set else named(HARNESS, FIDELITY)
+    recipe = resolve(given).model_copy(update={"tasks": given.tasks or (), "evaluators": chosen})
     check_output(recipe, why_not_compared, [*others.values()])
     check_calibration(recipe, permissions, progress)
     evaluators = prepare_evaluators(recipe, permissions, progress)
@@ -146,7 +146,7 @@ def _prepare(
     return PreparedComparison(
         recipe=recipe,
         models=others,
-        text_named=asked.calibration.source is not None,
+        text_named=given.calibration.source is not None,
         evaluators=evaluators,
         reserved={label: record.fidelity_text for label, record in records.items() if record and record.fidelity_text},
         permissions=permissions,

@@ -68,7 +68,7 @@ class PreparedHealing:
 
 
 def prepare_healing(
-    asked: Recipe,
+    given: Recipe,
     healer: ComponentSpec,
     permissions: Permissions,
     progress: Progress,
@@ -78,7 +78,7 @@ def prepare_healing(
     """Prepare the healing of a checkpoint. Nothing is loaded, healed or written.
 
     Args:
-        asked: A recipe, of which only the pruned model, the text and the output are read.
+        given: A recipe, of which only the pruned model, the text and the output are read.
         healer: The healer.
         permissions: Which code that came with data may run.
         progress: Where to report progress.
@@ -89,11 +89,11 @@ def prepare_healing(
         InputError: something in the request is wrong, as far as this can be seen without the weights; or there is no
             record of what was removed.
     """
-    recipe, made = resolve(asked), configured(healer.name, healer.options)
+    recipe, made = resolve(given), configured(healer.name, healer.options)
     check_heal_text(recipe.heal_text, [made])
     record = _record_of(recipe.model, teacher, removed)
-    check_own_text(asked, configuration(asked.model, trust_remote_code=permissions.trust_remote_code))
-    if by_default := defaults_note(asked, recipe, ["calibration"], names_method=False):
+    check_own_text(given, configuration(given.model, trust_remote_code=permissions.trust_remote_code))
+    if by_default := defaults_note(given, recipe, ["calibration"], names_method=False):
         progress.note(by_default)
     check_ahead(record.source, permissions, partial(checked_steps, record.removed, what="removed block"))
     check_output(recipe, why_not_healed, [record.source])

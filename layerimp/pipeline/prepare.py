@@ -89,7 +89,7 @@ class Prepared:
 
 def prepare(
     command: Command,
-    asked: Recipe,
+    given: Recipe,
     permissions: Permissions,
     progress: Progress,
     plans: Mapping[str, PrunePlan] | None = None,
@@ -99,7 +99,7 @@ def prepare(
 
     Args:
         command: The command.
-        asked: The command's recipe.
+        given: The command's recipe.
         permissions: Which code that came with data may run.
         progress: Where to report progress, and the defaults that are used.
         plans: Plans to carry out, for `prune`.
@@ -108,31 +108,24 @@ def prepare(
     Raises:
         InputError: something in the recipe is wrong, as far as this can be seen without the weights.
     """
-    check_kind(asked, Recipe)
-    reads = _reads(command, asked, plans)
-    recipe = resolve(asked)
-    if command == "prune" and recipe.output is None:
-        raise OptionError("prune writes a checkpoint: name a directory with --output")
-    if command == "prune" and recipe.keep is not None:
-        raise OptionError("prune measures nothing that could be kept: give a ratio or a count, or use layerimp run")
-    if command == "evaluate" and recipe.offload:
-        raise OptionError("layerimp evaluate measures a whole model in memory; leave out offload")
-    if command in ("run", "prune") and "calibration" in reads and asked.healers:
-        check_own_text(asked, config_of(asked, permissions, loaded))
-    if by_default := defaults_note(asked, recipe, reads, names_method=command != "shrink"):
+    check_kind(given, Recipe)
+    reads = _reads(command, given, plans)
+    recipe = resolve(given)
+    _refuse(command, recipe)
+    if command in ("run", "prune") and "calibration" in reads and given.healers:
+        check_own_text(given, config_of(given, permissions, loaded))
+    if by_default := defaults_note(given, recipe, reads, names_method=command != "shrink"):
         progress.note(by_default)
-    healers, pruner, selection = _method(recipe, progress)
+    if "calibration" in reads and recipe.is_recommended:
+        recipe = _within_reach(recipe, permissions, progress, loaded)
+    healers = healers_of(recipe.healers, recipe.heal_text)
+    pruner, selection = create_pruner(recipe.pruner, recipe.cuts), Selection.of(recipe, progress)
     if command in ("run", "prune", "shrink"):
         check = partial(budget_of, recipe) if plans is None else partial(check_plans, plans)
         if loaded is None:
             check_ahead(recipe.model, permissions, check)
         else:
             check(len(loaded.stack))
-    recommended = "calibration" in reads and recipe.is_recommended
-    if recommended and (obstacle := obstacle_to_healing(recipe, permissions, loaded)):
-        recipe = recipe.in_one_pass
-        healers, pruner, selection = _method(recipe, progress)
-        progress.note(f"scored by {SCORERS[FAST]} alone, in place of the recommended method, since {obstacle}")
     if command == "score" or "calibration" not in reads:
         recipe, healers = recipe.model_copy(update={"healers": {}}), {}
     check_output(recipe, why_not_shrunk if command == "shrink" else why_not_ours)
@@ -155,7 +148,7 @@ def prepare(
         selection=selection,
         pruner=pruner,
         evaluators=evaluators,
-        lenient=asked.tasks is None,
+        lenient=given.tasks is None,
         healers=healers,
         trained_on=trained_on,
         offloaded=offloaded,
@@ -176,10 +169,22 @@ def _reads(command: Command, recipe: Recipe, plans: Mapping[str, PrunePlan] | No
     return frozenset(reads[command])
 
 
-def _method(recipe: Recipe, progress: Progress) -> tuple[dict[str, Healer], Pruner, Selection]:
-    """Make the healers, the pruner and the scorers of a recipe."""
-    healers = healers_of(recipe.healers, recipe.heal_text)
-    return healers, create_pruner(recipe.pruner, recipe.cuts), Selection.of(recipe, progress)
+def _refuse(command: Command, recipe: Recipe) -> None:
+    """Refuse what a command cannot do."""
+    if command == "prune" and recipe.output is None:
+        raise OptionError("prune writes a checkpoint: name a directory with --output")
+    if command == "prune" and recipe.keep is not None:
+        raise OptionError("prune measures nothing that could be kept: give a ratio or a count, or use layerimp run")
+    if command == "evaluate" and recipe.offload:
+        raise OptionError("layerimp evaluate measures a whole model in memory; leave out offload")
+
+
+def _within_reach(recipe: Recipe, permissions: Permissions, progress: Progress, loaded: Loaded | None) -> Recipe:
+    """Return a recipe with a method in place of the recommended one, if that cannot work on the model."""
+    if not (obstacle := obstacle_to_healing(recipe, permissions, loaded)):
+        return recipe
+    progress.note(f"scored by {SCORERS[FAST]} alone, in place of the recommended method, since {obstacle}")
+    return recipe.in_one_pass
 
 
 def obstacle_to_healing(recipe: Recipe, permissions: Permissions, loaded: Loaded | None = None) -> str:

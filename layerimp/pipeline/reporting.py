@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 def results_of(run: Run, stages: StageResults) -> Results:
     """Build the results of a run, whose output directory need not have its final name yet."""
-    name, selection = last_name(run.asked.model), run.selection
+    name, selection = last_name(run.resolved.model), run.selection
     measurements = _measurements(run, stages)
     design = _design(run, name, measurements)
     model = model_results(design, name, measurements)
     # An evaluator and a scorer may have the same label.
     failed = [pair for errors in (run.evaluation.failed, selection.failed, stages.failed) for pair in errors.items()]
     return Results(
-        request=run.asked.model_dump(mode="json"),
+        request=run.resolved.model_dump(mode="json"),
         design=design,
         models={name: model},
         cells={},
@@ -49,7 +49,7 @@ def results_of(run: Run, stages: StageResults) -> Results:
         versions=[versions()],
         notes=list(_notes(run, design, model)),
         data_files=distinct(data_files(run.evaluators)),
-        output=None if run.asked.output is None else str(expanded(run.asked.output).absolute()),
+        output=None if run.resolved.output is None else str(expanded(run.resolved.output).absolute()),
     )
 
 
@@ -86,7 +86,7 @@ def _design(run: Run, name: str, known: Measurements) -> Design:
 
 def _settled(run: Run) -> Recipe:
     """Return the recipe in the user's words, completed with the values that the run settled."""
-    recipe = run.asked.model_copy(update={"dtype": run.recipe.dtype})
+    recipe = run.resolved.model_copy(update={"dtype": run.recipe.dtype})
     if run.drawn is None:
         return recipe
     text = anywhere(run.recipe).calibration.model_dump(mode="json")
@@ -119,7 +119,7 @@ def _scored(importance: Importance, *, blind: bool) -> Scored:
 
 def _left(run: Run, stages: StageResults) -> Left:
     """Return each pruned model, by the label of its pruner, the amount and its contender."""
-    amount, output = _amount(run.recipe), expanded(run.asked.output or "").absolute()
+    amount, output = _amount(run.recipe), expanded(run.resolved.output or "").absolute()
     intact, left = by_key(stages.metrics), {}
     for model in sorted(stages.models.values(), key=lambda model: bool(model.contender.healer)):
         metrics = by_key(model.metrics)
@@ -155,8 +155,8 @@ def _notes(run: Run, design: Design, model: ModelResults) -> Iterator[str]:
     """Yield notes on the run for a reader of the numbers, in addition to notes on the numbers themselves."""
     if model.rows:
         yield ONE_DRAW
-    if run.asked.blocks:
-        yield f"removed on request, regardless of scores: {named(run.asked.blocks)}"
+    if run.resolved.blocks:
+        yield f"removed on request, regardless of scores: {named(run.resolved.blocks)}"
     if model.search is not None and not model.search.held_out:
         yield "all figures are measured on the documents that confirm the result, which the search did not use"
     for quantity, limit in model.targets.items():

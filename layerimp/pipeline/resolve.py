@@ -161,11 +161,11 @@ def create_pruner(spec: ComponentSpec, cuts: Cuts) -> Pruner:
     return pruner
 
 
-def defaults_note(asked: Recipe, resolved: Recipe, reads: Collection[str], *, names_method: bool = True) -> str:
+def defaults_note(given: Recipe, resolved: Recipe, reads: Collection[str], *, names_method: bool = True) -> str:
     """Return a line that lists the defaults in use and the options to change them; empty if there are none.
 
     Args:
-        asked: The recipe as it was given.
+        given: The recipe as it was given.
         resolved: The resolved recipe.
         reads: Which of `calibration` and `tasks` the command reads.
         names_method: Whether the command takes the scorer, the pruner and the healers as options.
@@ -174,13 +174,13 @@ def defaults_note(asked: Recipe, resolved: Recipe, reads: Collection[str], *, na
     if names_method and "calibration" in reads and resolved.is_recommended:
         rest = f" with pruner {resolved.pruner.name}, healed by {', '.join(resolved.healers)}"
         used["--scorer NAME"] = f"scorer {', '.join(resolved.scorers)}{rest if 'amount' in reads else ''}"
-    if "model" not in asked.model_fields_set:
+    if "model" not in given.model_fields_set:
         used["--model DIR"] = f"model {resolved.model}"
-    if "calibration" in reads and asked.calibration.source is None:
+    if "calibration" in reads and given.calibration.source is None:
         used["--calibration FILE"] = f"calibration text {resolved.calibration.source}"
     if (
         "tasks" in reads
-        and asked.tasks is None
+        and given.tasks is None
         and resolved.tasks
         and any(map(reads_tasks, resolved.evaluators.values()))
     ):

@@ -54,7 +54,7 @@ class Run:
 
     Attributes:
         command: The command.
-        asked: The recipe in the user's words, with the text and the tasks that are used by default.
+        resolved: The recipe in the user's words, with the text and the tasks that are used by default.
         recipe: The recipe, settled: see `layerimp.pipeline.resolve.settled`.
         progress: Where to report progress.
         loaded: The intact model, its tokenizer and its blocks.
@@ -74,7 +74,7 @@ class Run:
     """
 
     command: Command
-    asked: Recipe
+    resolved: Recipe
     recipe: Recipe
     progress: Progress
     loaded: Loaded
@@ -112,10 +112,10 @@ class Run:
             CalibrationError: the text cannot be read, or is too short.
             OptionError: an option does not fit the model, such as labels for a language model.
         """
-        asked, progress, allowed = prepared.recipe, prepared.progress, prepared.permissions
+        resolved, progress, allowed = prepared.recipe, prepared.progress, prepared.permissions
         drawn = reserved = judging = further = None
-        loaded = loaded or load_model(asked, allowed, progress, offloaded=prepared.offloaded)
-        recipe = settled(asked, loaded.model, prepared.reads)
+        loaded = loaded or load_model(resolved, allowed, progress, offloaded=prepared.offloaded)
+        recipe = settled(resolved, loaded.model, prepared.reads)
         evaluators, failed = fitting(recipe, prepared.evaluators, loaded.model, progress, lenient=prepared.lenient)
         if "calibration" in prepared.reads:
             texts = Texts(recipe, loaded, allowed, progress)
@@ -135,12 +135,12 @@ class Run:
             else:
                 note_overlap(recipe, evaluators, drawn, progress)
         tell_unmeasured(recipe, loaded, progress, reserved or drawn)
-        name = model_name(asked.model) if prepared.command == "evaluate" else ORIGINAL
+        name = model_name(resolved.model) if prepared.command == "evaluate" else ORIGINAL
         measured = shapes_only(loaded.model) if loaded.stack.offloaded else loaded.model
         evaluation = Evaluation(measured, loaded.tokenizer, progress, failed=failed, intact_name=name)
         return cls(
             command=prepared.command,
-            asked=asked,
+            resolved=resolved,
             recipe=recipe,
             progress=progress,
             loaded=loaded,

@@ -62,7 +62,7 @@ def report_of(run: Run, made: Made, results: Results) -> ShrinkReport:
         verdict=verdict,
         reasons=reasons or (["the model does not fit into memory"] if run.loaded.stack.offloaded else []),
         advice=list(_advice(run, small.plan.blocks)) if verdict == "poor" else [],
-        model=run.asked.model,
+        model=run.resolved.model,
         loader=run.loader,
         output=results.output,
         intact=run.size,
@@ -194,15 +194,15 @@ def samples_for_the_card(run: Run, made: Made) -> list[Sample] | None:
     A card is published, and prompts of the user's text do not belong there.
     """
     fidelity = made.model.fidelity
-    if fidelity is None or fidelity.generation is None or shipped_text(run.asked) is not None:
+    if fidelity is None or fidelity.generation is None or shipped_text(run.resolved) is not None:
         return None
     model, tokenizer = made.model.beside, run.loaded.tokenizer
     assert model is not None
     text = load_calibration(PROSE, tokenizer, samples=CARD_PROMPTS, max_length=CARD_LENGTH, seed=run.recipe.seed)
-    asked = prompts(text, tokenizer, CARD_PROMPTS)
+    chosen = prompts(text, tokenizer, CARD_PROMPTS)
     ends = end_tokens(run.loaded.model, tokenizer)
     try:
-        intact, small = (continuations(stack, asked, ends) for stack in (run.loaded.stack, find_blocks(model)))
+        intact, small = (continuations(stack, chosen, ends) for stack in (run.loaded.stack, find_blocks(model)))
     except ModelError:
         return []
-    return compare_texts(asked, intact, small, tokenizer).samples
+    return compare_texts(chosen, intact, small, tokenizer).samples

@@ -79,7 +79,7 @@ class MadeUpRun:
             specs=specs, blind=self.blind, baselines=self.baselines, left_out=self.left_out, failed=self.failed
         )
         run = SimpleNamespace(
-            asked=self.recipe,
+            resolved=self.recipe,
             recipe=make_recipe(self.recipe.model_dump(mode="json") | self.settled),
             loaded=SimpleNamespace(stack=range(self.num_blocks)),
             size=self.sizes.get("original"),
