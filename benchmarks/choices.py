@@ -60,16 +60,16 @@ def parts_of(method: str, seed: int, count: int) -> dict[str, Any]:
 
 def chosen(recipe: Mapping[str, Any], parts: Mapping[str, Any]) -> list[int]:
     """Return the blocks that a method chooses, the first to go first."""
-    asked = {"baselines": [], "tasks": [], "evaluators": [], **parts}
-    results = layerimp.run(layerimp.Recipe.model_validate({**recipe, **asked}), progress=Screen())
+    unmeasured = {"baselines": [], "tasks": [], "evaluators": []}
+    results = layerimp.run(layerimp.Recipe.model_validate({**recipe, **unmeasured, **parts}), progress=Screen())
     (removal,) = results.model.removals
     return [int(block) for block in removal.models[0].blocks]
 
 
 def measured(recipe: Mapping[str, Any], blocks: list[int]) -> Line:
     """Remove blocks, heal as the recipe says, and compare; return each model's fidelity, and what it retains."""
-    asked = {"baselines": [], "scorers": ["depth"], "blocks": blocks, "count": len(blocks)}
-    results = layerimp.run(layerimp.Recipe.model_validate({**recipe, **asked}), progress=Screen())
+    named = {"baselines": [], "scorers": ["depth"], "blocks": blocks, "count": len(blocks)}
+    results = layerimp.run(layerimp.Recipe.model_validate({**recipe, **named}), progress=Screen())
     line: Line = {}
     for removal in results.model.removals:
         model = removal.models[0]
@@ -136,12 +136,12 @@ def main(
             longest: list[int] = []
             for number in sorted(count, reverse=True):
                 parts = parts_of(name, seed, number)
-                asked = {"model": Path(model).name, "count": number, "method": name, "seed": seed, "recipe": parts}
-                line = next((line for line in done.lines if asked.items() <= line.items()), None)
+                choice = {"model": Path(model).name, "count": number, "method": name, "seed": seed, "recipe": parts}
+                line = next((line for line in done.lines if choice.items() <= line.items()), None)
                 if line is None:
                     drawn = recipe | {"seed": seed}
-                    blocks = longest[:number] or choices.known(asked) or chosen(drawn | {"count": number}, parts)
-                    whole = asked | {"text": choices.text, "blocks": blocks}
+                    blocks = longest[:number] or choices.known(choice) or chosen(drawn | {"count": number}, parts)
+                    whole = choice | {"text": choices.text, "blocks": blocks}
                     line = whole | (alike(done.lines, whole) or measured(drawn | healed_by, blocks))
                     done.add(line)
                 longest = [] if "window" in name else line["blocks"]
@@ -172,9 +172,9 @@ class Choices:
         self.text = Finished(None, text_read).setting
         self._lines = [line for line in lines_in(path) if line.get("text") == self.text]
 
-    def known(self, asked: Line) -> list[int] | None:
+    def known(self, choice: Line) -> list[int] | None:
         """Return the blocks that a method chose of so many on a draw of the text; None if that is not known."""
-        return next((line["blocks"] for line in self._lines if asked.items() <= line.items()), None)
+        return next((line["blocks"] for line in self._lines if choice.items() <= line.items()), None)
 
 
 def alike(lines: list[Line], wanted: Line) -> Line | None:

@@ -30,9 +30,9 @@ class Finished:
         lines: The finished lines.
     """
 
-    def __init__(self, path: Path | None, asked: Any) -> None:
+    def __init__(self, path: Path | None, settings: Any) -> None:
         self.path = path
-        self.setting = hashlib.blake2b(json.dumps(asked).encode(), digest_size=8).hexdigest()
+        self.setting = hashlib.blake2b(json.dumps(settings).encode(), digest_size=8).hexdigest()
         self.lines = [line for line in lines_in(path) if line["setting"] == self.setting]
 
     def add(self, line: Line) -> None:

@@ -217,8 +217,8 @@ def main(
         if (name, limits[name]) not in known:
             tasks = loaded(data_dir, name, shots)
             sides = [results(side, ready, tokenizer, tasks, limits[name], batch_size) for side in SIDES]
-            asked = {"model": model.name, "dtype": dtype, "name": name, "limit": limits[name], "shots": shots}
-            done.add(asked | {"batch_size": batch_size} | compared(sides[0], sides[1], exact))
+            place = {"model": model.name, "dtype": dtype, "name": name, "limit": limits[name], "shots": shots}
+            done.add(place | {"batch_size": batch_size} | compared(sides[0], sides[1], exact))
     for line in done.lines:
         print(shown(line))
 

@@ -39,8 +39,8 @@ def measured(documents: int, draws: int, most: int) -> tuple[Mapping[str, Metric
     intact: dict[str, Metric] = {}
     models: dict[str, list[Mapping[str, Metric]]] = {}
     for count in range(1, most + 1):
-        asked = {"scorers": scorers, "baselines": {}, "evaluators": ["harness"], "limit": documents, "count": count}
-        prepared = prepare("run", validated(Recipe, asked), Permissions(), SILENT)
+        fields = {"scorers": scorers, "baselines": {}, "evaluators": ["harness"], "limit": documents, "count": count}
+        prepared = prepare("run", validated(Recipe, fields), Permissions(), SILENT)
         stages = prune_by_amount(Run.of(prepared, None))
         intact = counting(stages.metrics)
         for label, model in stages.models.items():

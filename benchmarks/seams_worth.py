@@ -40,10 +40,9 @@ from layerimp.models.discovery import find_blocks
 from layerimp.pipeline.resolve import create_pruner
 from layerimp.pipeline.scores import Rescoring
 from layerimp.progress import SILENT
-from layerimp.pruner import Budget, Scoring, count_of
+from layerimp.pruner import Budget, count_of
 from layerimp.recipe import ComponentSpec, Recipe, validated
 from layerimp.registry.catalog import registry
-from layerimp.scorer import Importance
 from layerimp.scoring.engine import measure
 from layerimp.scoring.selection import Selection
 from layerimp.steps import Cuts, Step, removed_by
@@ -94,29 +93,16 @@ class Bench:
         """Return the steps that a method takes, by count; the longest of nested plans serves all counts."""
         scorer, pruner_spec = read_method(method)
         pruner = create_pruner(pruner_spec, cuts)
-        scoring = self._scoring(text, scorer, cuts)
+        selection = Selection.of(validated(Recipe, {"scorers": [scorer]}), SILENT)
+        scorers, beside = selection.create(cuts, len(self.stack), scorer)
+        first = measure(self.stack, text, scorers, beside=beside)[scorer]
+        scoring = Rescoring(self.stack, text, first, selection, scorer, cuts)
         budgets = {name: Budget.exactly(count, len(self.stack), cuts=cuts) for name, count in self.counts.items()}
         longest = pruner.within_budget(scoring, max(budgets.values(), key=lambda budget: budget.count))
         for name, budget in budgets.items():
             short = budget.count < len(longest.blocks) and not pruner.nested
             plan = pruner.within_budget(scoring, budget) if short else longest
             yield name, plan.blocks[: budget.count]
-
-    def _scoring(self, text: CalibrationSet, scorer: str, cuts: Cuts) -> Scoring:
-        """Gives a pruner scores, and computes each only once."""
-        selection = Selection.of(validated(Recipe, {"scorers": [scorer]}), SILENT)
-        scorers, beside = selection.create(cuts, len(self.stack), scorer)
-        first = measure(self.stack, text, scorers, beside=beside)[scorer]
-        asked = Rescoring(self.stack, text, first, selection, scorer, cuts)
-        known: dict[Any, Importance] = {}
-
-        def scoring(removed: Sequence[Step]) -> Importance:
-            gone = removed_by(removed)
-            if gone not in known:
-                known[gone] = asked(removed)
-            return known[gone]
-
-        return scoring
 
     def _outcome(self, text: CalibrationSet, draw: int, steps: Sequence[Step], healer: str) -> dict[str, Any]:
         """A pruned model, unhealed or healed: its loss by document, and its costs."""
@@ -193,8 +179,8 @@ def main(
         bench = Bench(name, loaded, {}, [batch for text in texts for batch in text])
         bench.counts = _counts(len(bench.stack), count or [1, 2, 3], ratio or [0.12, 0.25])
         used = [Path(path).name for path in (name, source, *others)]  # where they lie decides nothing
-        asked = [*used, samples, search_samples, max_length, documents, *[dtype] * (dtype is not None)]
-        finished = Finished(results, asked)
+        settings = [*used, samples, search_samples, max_length, documents, *[dtype] * (dtype is not None)]
+        finished = Finished(results, settings)
         counts, heal_counts = list(bench.counts), heal_count or list(bench.counts)
         for draw in range(draws):
             packing: Packing = "rows" if own else "windows"  # the starter was trained on single documents

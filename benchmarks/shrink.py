@@ -70,8 +70,7 @@ def main(
     fields["calibration"] = {"source": calibration, "samples": samples}
     fields |= {} if tasks is None else {"tasks": [task for task in tasks.split(",") if task]}
     texts = [Path(each).name for each in (calibration or "", heal_text or "")]
-    asked = [texts, ratio, samples, dtype, tasks, limit, torch.get_num_threads()]
-    finished = Finished(results, asked)
+    finished = Finished(results, [texts, ratio, samples, dtype, tasks, limit, torch.get_num_threads()])
 
     def known(label: str, by: str, draw: int = 0) -> bool:
         return any((line["model"], line["by"], line["seed"]) == (label, by, draw) for line in finished.lines)
