@@ -13,16 +13,15 @@ Finished tasks are kept in --results, a JSON line for each, so that the same com
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import re
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
+from costs import peak
 from finished import Finished
 from harness_sides import Side, loaded, results
 
@@ -51,23 +50,6 @@ def seconds(side: Side, model: Any, tokenizer: Any, tasks: dict[str, Any], limit
     return time.process_time() - start
 
 
-def peak(side: Side, model: Any, tokenizer: Any, tasks: dict[str, Any], limit: int, batch_size: int) -> float:
-    """Return by how many MiB the resident memory rises at most."""
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
-    before = resident("VmRSS")
-    results(side, model, tokenizer, tasks, limit, batch_size)
-    return (resident("VmHWM") - before) / 1024
-
-
-def resident(name: str) -> int:
-    """Return a memory of this process in KiB: `VmRSS` for now, `VmHWM` for the greatest."""
-    match = re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text(encoding="ascii"))
-    assert match is not None
-    return int(match[1])
-
-
 def main(
     model: Annotated[Path, typer.Option(help="A model directory.")],
     data_dir: Annotated[Path, typer.Option(help="The directory with the rows.")],
@@ -92,7 +74,10 @@ def main(
             continue
         tasks, limit = loaded(data_dir, name), limits[name]
         results("layerimp", *ready, tasks, 1, own_batch_size)  # what only the first time takes
-        memory = {side: peak(side, *ready, tasks, min(limit, FEW), own_batch_size) for side in ("layerimp", "lm_eval")}
+        memory = {
+            side: peak(partial(results, side, *ready, tasks, min(limit, FEW), own_batch_size))
+            for side in ("layerimp", "lm_eval")
+        }
         first = {size: seconds("lm_eval", *ready, tasks, limit, size) for size in sizes}
         fastest = min(first, key=first.__getitem__)
         theirs, ours = [first[fastest]], [seconds("layerimp", *ready, tasks, limit, own_batch_size)]

@@ -22,63 +22,33 @@ process after model and text were loaded and every weight was read.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
+from typing import Annotated
 
+import options as o
 import torch
+import typer
+from costs import Clock, peak, shown, timed
 
 import layerimp
-from layerimp.blocks import run
+from layerimp.blocks import BlockStack, run
 from layerimp.blocks.head import Head
-from layerimp.calibration import load_calibration
+from layerimp.calibration import CalibrationSet, load_calibration
 from layerimp.calibration.validation import Checked
 from layerimp.registry.catalog import registry
 from layerimp.sweep import Backward
 
 
-def sizes(text: str) -> tuple[int, int]:
-    """Read the rows and the tokens per row of a text."""
-    rows, tokens = map(int, text.split("x"))
-    return rows, tokens
-
-
-PARSER = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-PARSER.add_argument("--model", required=True)
-PARSER.add_argument("--calibration", required=True)
-PARSER.add_argument("--scorer", action="append", help="default: avss")
-PARSER.add_argument(
-    "--text", action="append", type=sizes, metavar="ROWSxTOKENS", help="how much text; repeatable; default: 32x256"
-)
-PARSER.add_argument("--batch-size", type=int, default=8)
-PARSER.add_argument("--rounds", type=int, default=5)
-PARSER.add_argument("--threads", type=int, default=2)
-PARSER.add_argument("--dtype", default="float32")
-PARSER.add_argument("--each", action="store_true", help="measure each scorer alone as well, and the search for sites")
-PARSER.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: the computing time of all threads")
-PARSER.add_argument(
-    "--no-memory", action="store_true", help="do not measure memory, which needs another run of each kind"
-)
-PARSER.add_argument("--peak-of", nargs=2, help=argparse.SUPPRESS)
-
-
-def kinds(args: argparse.Namespace, rows: int, tokens: int) -> dict[str, Callable[[], None]]:
+def kinds(
+    stack: BlockStack, text: CalibrationSet, names: Sequence[str], *, each: bool
+) -> dict[str, Callable[[], None]]:
     """The bare passes that the scorers' sweeps are made of, and the scored one, ready to run."""
-    torch.set_num_threads(args.threads)
-    model, tokenizer = layerimp.load(args.model, dtype=args.dtype)
-    calibration = load_calibration(
-        args.calibration, tokenizer, samples=rows, max_length=tokens, batch_size=args.batch_size
-    )
-    for parameter in model.parameters():
-        parameter.sum()  # weights are mapped from their file until they are read
-    stack = layerimp.find_blocks(model)
-    batches = list(Checked(calibration, stack))
-    scorers = [registry().get("scorer", name)(len(stack)) for name in args.scorer]
+    model, batches = stack.model, list(Checked(text, stack))
+    scorers = [registry().get("scorer", name)(len(stack)) for name in names]
     sweeps = [scorer.sweep for scorer in scorers]
 
     def settle() -> None:
@@ -92,8 +62,10 @@ def kinds(args: argparse.Namespace, rows: int, tokens: int) -> dict[str, Callabl
         settle()
 
     def back() -> None:
-        for batch in batches:
-            run(stack.backbone, batch).last_hidden_state.sum().backward()
+        embedding = model.get_input_embeddings()
+        with embedding.register_forward_hook(lambda _module, _args, hidden: hidden.detach().requires_grad_()):
+            for batch in batches:
+                run(stack.backbone, batch).last_hidden_state.sum().backward()
         settle()
 
     def head() -> None:
@@ -106,7 +78,7 @@ def kinds(args: argparse.Namespace, rows: int, tokens: int) -> dict[str, Callabl
         settle()
 
     def scored(*names: str) -> None:
-        layerimp.score(model, calibration, names)
+        layerimp.score(model, text, names)
         settle()
 
     def scout() -> None:
@@ -120,8 +92,6 @@ def kinds(args: argparse.Namespace, rows: int, tokens: int) -> dict[str, Callabl
     gradients = [sweep for sweep in sweeps if isinstance(sweep, Backward)]
     if gradients:
         model.requires_grad_(False)
-        embedding = model.get_input_embeddings()
-        embedding.register_forward_hook(lambda _module, _args, hidden: hidden.detach().requires_grad_())
         functions["back"] = back
     if any(sweep is not None and sweep.predicts for sweep in sweeps):
         whole = Head(stack)
@@ -129,80 +99,56 @@ def kinds(args: argparse.Namespace, rows: int, tokens: int) -> dict[str, Callabl
             outputs = [run(whole.backbone, batch) for batch in batches]
         predicted = [(output, whole.targets(batch, output)) for batch, output in zip(batches, outputs, strict=True)]
         functions["head"] = head
-    if args.each:
-        functions |= {"scout": scout} | {name: partial(scored, name) for name in args.scorer}
-    return {**functions, "scored": partial(scored, *args.scorer)}
+    if each:
+        functions |= {"scout": scout} | {name: partial(scored, name) for name in names}
+    return {**functions, "scored": partial(scored, *names)}
 
 
-def timed(function: Callable[[], None], clock: Callable[[], float]) -> float:
-    start = clock()
-    function()
-    return clock() - start
-
-
-def peak_of(function: Callable[[], None]) -> float:
-    """Return how far this process's resident memory rises above its current value, in MiB. Linux only."""
-    status = Path("/proc/self/status")
-    Path("/proc/self/clear_refs").write_text("5")  # reset the peak, which was reached while loading the model
-
-    def kibibytes(name: str) -> int:
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(name))
-
-    before = kibibytes("VmRSS")
-    function()
-    return (kibibytes("VmHWM") - before) / 1024
-
-
-def main() -> None:
-    args = PARSER.parse_args()
-    args.scorer = args.scorer or ["avss"]
-    if args.peak_of:
-        kind, text = args.peak_of
-        print(peak_of(kinds(args, *sizes(text))[kind]))
-        return
-    for rows, tokens in args.text or [(32, 256)]:
-        measure(args, rows, tokens)
-
-
-def measure(args: argparse.Namespace, rows: int, tokens: int) -> None:
-    """Measure all kinds on one text, and print the figures."""
-    run_by_kind = kinds(args, rows, tokens)
-    peaks = {} if args.no_memory else {kind: peak_apart(kind, f"{rows}x{tokens}") for kind in run_by_kind}
-    for function in run_by_kind.values():
-        function()
-    times: dict[str, list[float]] = {kind: [] for kind in run_by_kind}
-    clock = time.process_time if args.clock == "cpu" else time.perf_counter
-    for _ in range(args.rounds):
-        for kind, function in run_by_kind.items():
-            times[kind].append(timed(function, clock))
-    print(
-        f"{', '.join(args.scorer)} on {rows}x{tokens} tokens, {args.dtype}, {args.threads} threads, "
-        f"{args.clock} time, {torch.backends.cpu.get_cpu_capability()}"
-    )
-    report(times, peaks)
-
-
-def peak_apart(kind: str, text: str) -> float:
-    """Run `peak_of` for one kind on one text in a separate process."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--peak-of", kind, text]
+def peak_apart(kind: str, amount: str) -> float:
+    """Return the peak of one kind on one text, in a separate process."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--peak-of", kind, "--text", amount]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def report(times: dict[str, list[float]], peaks: dict[str, float]) -> None:
-    medians = {kind: statistics.median(values) for kind, values in times.items()}
-    for kind, values in times.items():
-        pairs = [value / bare for bare, value in zip(times["bare"], values, strict=True)]
-        peak = f"; peak +{peaks[kind]:.0f} MiB over the loaded model" if peaks else ""
-        print(
-            f"{kind:>20}: median {medians[kind]:.3f} s ({min(values):.3f} to {max(values):.3f}), "
-            f"{medians[kind] / medians['bare']:.3f} of bare; "
-            f"pairs {statistics.median(pairs):.3f} ({min(pairs):.3f} to {max(pairs):.3f}){peak}"
-        )
-    if "head" in times:
-        print(f"(scored - head) / bare: {(medians['scored'] - medians['head']) / medians['bare']:.3f}")
-    if peaks:
-        print(f"memory: {peaks['scored'] - peaks['bare']:+.0f} MiB over a bare pass")
+def main(
+    model: o.Model,
+    calibration: Annotated[str, typer.Option(help="Calibration text.")],
+    scorer: Annotated[list[str] | None, typer.Option(help="Repeatable; by default avss.")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="ROWSxTOKENS; repeatable; by default 32x256.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Rows of a batch.")] = 8,
+    rounds: Annotated[int, typer.Option(help="How often all is timed.")] = 5,
+    threads: Annotated[int, typer.Option(help="Threads of torch.")] = 2,
+    dtype: Annotated[str, typer.Option(help="The model's dtype.")] = "float32",
+    each: Annotated[bool, typer.Option(help="Time each scorer alone as well, and the search for sites.")] = False,
+    clock: Clock = "wall",
+    memory: Annotated[bool, typer.Option(help="Measure memory, which needs another run of each kind.")] = True,
+    peak_of: Annotated[str | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Measure and print."""
+    torch.set_num_threads(threads)
+    names, amounts = scorer or ["avss"], text or ["32x256"]
+    loaded, tokenizer = layerimp.load(model, dtype=dtype)
+    for parameter in loaded.parameters():
+        parameter.sum()  # weights are mapped from their file until they are read
+    for amount in amounts[-1:] if peak_of else amounts:
+        rows, tokens = map(int, amount.split("x"))
+        drawn = load_calibration(calibration, tokenizer, samples=rows, max_length=tokens, batch_size=batch_size)
+        work = kinds(layerimp.find_blocks(loaded), drawn, names, each=each)
+        if peak_of is not None:
+            print(peak(work[peak_of]))
+            return
+        peaks = {kind: peak_apart(kind, amount) for kind in work} if memory else {}
+        times = timed(work, rounds, clock)
+        machine = f"{threads} threads, {clock} time, {torch.backends.cpu.get_cpu_capability()}"
+        print(f"{', '.join(names)} on {amount} tokens, {dtype}, {machine}")
+        for kind, line in zip(times, shown(times, "bare"), strict=True):
+            print(line + (f"; peak +{peaks[kind]:.0f} MiB over the loaded model" if peaks else ""))
+        if "head" in times:
+            medians = {kind: statistics.median(seconds) for kind, seconds in times.items()}
+            print(f"(scored - head) / bare: {(medians['scored'] - medians['head']) / medians['bare']:.3f}")
+        if peaks:
+            print(f"memory: {peaks['scored'] - peaks['bare']:+.0f} MiB over a bare pass")
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
