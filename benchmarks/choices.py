@@ -94,7 +94,7 @@ def healing(minutes: float | None, heal_text: str | None) -> dict[str, Any]:
 
 
 def main(
-    model: Annotated[str, typer.Option(help="Model directory, hub id or shipped name.")],
+    model: o.Model,
     count: Annotated[list[int], typer.Option(help="How many blocks to remove; repeatable.")],
     calibration: Annotated[str | None, typer.Option(help="Calibration text.")] = None,
     text: Annotated[
@@ -105,11 +105,11 @@ def main(
     data_dir: Annotated[str | None, typer.Option(help="Directory of a task's files.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Only this method; repeatable.")] = None,
     draws: Annotated[int, typer.Option(help="How often each method chooses.")] = 5,
-    samples: Annotated[int, typer.Option(help="Rows of calibration text.")] = 64,
-    max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
+    samples: o.Samples = 64,
+    max_length: o.MaxLength = 256,
     packing: Annotated[str | None, typer.Option(help="How documents become rows of calibration text.")] = None,
     rows: Annotated[int, typer.Option(help="Rows to compare on.")] = 32,
-    dtype: Annotated[str, typer.Option(help="The models' dtype.")] = "float32",
+    dtype: o.Dtype = "float32",
     minutes: Annotated[float | None, typer.Option(help="How long `distill` trains; by default nothing is.")] = None,
     heal_text: Annotated[str | None, typer.Option(help="More text to train on.")] = None,
     results: o.Results = None,

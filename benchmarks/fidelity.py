@@ -61,7 +61,7 @@ def main(
     batch_size: Annotated[int, typer.Option(help="Rows of a batch.")] = 8,
     rounds: Annotated[int, typer.Option(help="How often all is timed.")] = 5,
     threads: Annotated[int, typer.Option(help="Threads of torch.")] = 2,
-    dtype: Annotated[str, typer.Option(help="The model's dtype.")] = "float32",
+    dtype: o.Dtype = "float32",
     clock: Clock = "wall",
 ) -> None:
     """Measure and print."""

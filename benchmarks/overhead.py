@@ -112,13 +112,13 @@ def peak_apart(kind: str, amount: str) -> float:
 
 def main(
     model: o.Model,
-    calibration: Annotated[str, typer.Option(help="Calibration text.")],
+    calibration: o.Calibration,
     scorer: Annotated[list[str] | None, typer.Option(help="Repeatable; by default avss.")] = None,
     text: Annotated[list[str] | None, typer.Option(help="ROWSxTOKENS; repeatable; by default 32x256.")] = None,
     batch_size: Annotated[int, typer.Option(help="Rows of a batch.")] = 8,
     rounds: Annotated[int, typer.Option(help="How often all is timed.")] = 5,
     threads: Annotated[int, typer.Option(help="Threads of torch.")] = 2,
-    dtype: Annotated[str, typer.Option(help="The model's dtype.")] = "float32",
+    dtype: o.Dtype = "float32",
     each: Annotated[bool, typer.Option(help="Time each scorer alone as well, and the search for sites.")] = False,
     clock: Clock = "wall",
     memory: Annotated[bool, typer.Option(help="Measure memory, which needs another run of each kind.")] = True,

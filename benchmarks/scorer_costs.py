@@ -46,10 +46,10 @@ def passes(stack: BlockStack, batch: Any, name: str) -> float:
 
 def main(
     model: o.Model,
-    calibration: Annotated[str, typer.Option(help="Calibration text.")],
+    calibration: o.Calibration,
     results: Annotated[Path, typer.Option(help="The file for the costs, a JSON line for each model.")],
     max_length: o.MaxLength = 256,
-    dtype: Annotated[str, typer.Option(help="The model's dtype.")] = "float32",
+    dtype: o.Dtype = "float32",
 ) -> None:
     """Measure and keep."""
     loaded, tokenizer = layerimp.load(model, dtype=dtype)

@@ -155,13 +155,13 @@ def _label(stack: BlockStack, ids: Tensor) -> Tensor:
 
 
 def main(
-    model: Annotated[str, typer.Option(help="Model directory, hub id or shipped name.")],
+    model: o.Model,
     count: Annotated[int, typer.Option(help="How many blocks to remove.")],
     calibration: Annotated[str, typer.Option(help="The text to choose by.")],
     text: Annotated[str, typer.Option(help="The text to judge on.")],
     samples: Annotated[int, typer.Option(help="Rows of each text.")] = 64,
-    max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
-    dtype: Annotated[str, typer.Option(help="The model's dtype.")] = "float32",
+    max_length: o.MaxLength = 256,
+    dtype: o.Dtype = "float32",
     field: Annotated[str, typer.Option(help="The field of the documents.")] = "text",
     packing: Annotated[str | None, typer.Option(help="How rows are made of documents.")] = None,
     results: o.Results = None,

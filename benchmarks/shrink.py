@@ -59,7 +59,7 @@ def main(
     data_dir: Annotated[Path | None, typer.Option(help="As in layerimp run.")] = None,
     limit: o.Limit = None,
     ratio: Annotated[float, typer.Option(help="Share of the blocks to remove.")] = 0.25,
-    samples: Annotated[int, typer.Option(help="Rows of the calibration text.")] = 64,
+    samples: o.Samples = 64,
     dtype: Annotated[str | None, typer.Option(help="What the models compute in.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="A draw of the text; repeatable.")] = None,
     int8: Annotated[bool, typer.Option(help="Measure the intact model with weights of 8 bits too.")] = False,

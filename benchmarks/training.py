@@ -41,7 +41,7 @@ from torch.nn import functional
 import layerimp
 from layerimp.blocks import join_rows
 from layerimp.blocks.stack import BlockStack
-from layerimp.calibration.documents import Reader
+from layerimp.calibration.documents import Packing, Reader
 from layerimp.calibration.further_text import FurtherText
 from layerimp.calibration.rows import RowFormat
 from layerimp.calibration.sampling import CalibrationSet, Corpus, read_corpus
@@ -170,20 +170,20 @@ def main(
     model: o.Model,
     blocks: Annotated[str, typer.Option(help="The blocks to remove, such as 12-18.")],
     calibration: Annotated[str, typer.Option(help="Text to heal on, and to choose the best step by.")],
-    held_out: o.HeldOut,
+    held_out: Annotated[list[Path], typer.Option(help="Text to measure on; repeatable.")],
     heal_text: Annotated[str | None, typer.Option(help="More text to heal on.")] = None,
     minutes: Annotated[float, typer.Option(help="How long each way trains.")] = 10.0,
     way: Annotated[list[str] | None, typer.Option(help="A label for a set of options; repeatable.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="LABEL.OPTION=VALUE.")] = None,
     control: Annotated[bool, typer.Option(help="Train the intact model too.")] = False,
     dtype: Annotated[str | None, typer.Option(help="What the models compute in.")] = None,
-    samples: Annotated[int, typer.Option(help="Rows of the calibration text.")] = 64,
+    samples: o.Samples = 64,
     seed: Annotated[int, typer.Option(help="Which rows are drawn.")] = 0,
     max_length: o.MaxLength = 256,
     rows: o.Rows = 16,
-    packing: o.Packing = "windows",
-    field: o.Field = "text",
-    label_field: o.LabelField = None,
+    packing: Annotated[Packing, typer.Option(help="As in layerimp run.")] = "windows",
+    field: Annotated[str, typer.Option(help="JSON field that holds the text.")] = "text",
+    label_field: Annotated[str | None, typer.Option(help="JSON field that holds a classifier's label.")] = None,
     results: o.Results = None,
 ) -> None:
     loaded, tokenizer = layerimp.load(model, dtype=dtype)
