@@ -94,7 +94,7 @@ def speeds(models: Mapping[str, BlockStack], progress: Progress = SILENT) -> dic
 def _prefill(stack: BlockStack, length: int) -> tuple[int, float]:
     """Run a model on `length` tokens, as at the beginning of a generation: return the tokens, and the seconds."""
     model: Any = stack.model
-    ids = probe_ids(stack, length)[:1]
+    ids = probe_ids(stack, length)
     known = inspect.signature(model.forward).parameters
     options = {name: value for name, value in (("use_cache", True), ("logits_to_keep", 1)) if name in known}
     with torch.inference_mode(), in_eval_mode(model):
@@ -121,7 +121,7 @@ def _decoding(stack: BlockStack, length: int) -> tuple[int, float]:
     model: Any = stack.model
     if not model.can_generate():
         raise TypeError(f"{type(model).__name__} does not generate text")
-    ids = probe_ids(stack, BEFORE)[:1]
+    ids = probe_ids(stack, BEFORE)
     clock = _Clock()
     new = min(WRITTEN, length - BEFORE)
     settings = GenerationConfig(do_sample=False, min_new_tokens=new, max_new_tokens=new, pad_token_id=0)

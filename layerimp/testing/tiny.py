@@ -85,7 +85,7 @@ def padded_batch(lengths: tuple[int, ...] = (12, 5, 9), *, seed: int = 0, left: 
     return {"input_ids": unpadded["input_ids"] * mask, "attention_mask": mask.long()}
 
 
-def tiny_tokenizer(*, bos: bool = True, eos: bool = True, pad: bool = True) -> PreTrainedTokenizerFast:
+def tiny_tokenizer(*, bos: bool = True, eos: bool = True) -> PreTrainedTokenizerFast:
     """Make a word-level tokenizer of `VOCAB` words; it begins each text with BOS if it has that token."""
     words = WORDS + [f"w{i}" for i in range(VOCAB - len(WORDS))]
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
@@ -96,6 +96,4 @@ def tiny_tokenizer(*, bos: bool = True, eos: bool = True, pad: bool = True) -> P
             single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)]
         )
     special = {"bos_token": "<s>" if bos else None, "eos_token": "</s>" if eos else None}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>" if pad else None, **special
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", **special)
