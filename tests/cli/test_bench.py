@@ -19,7 +19,7 @@ import pytest
 import yaml
 from layerimp_harness import tasks
 from support.by_label import by_label
-from support.mood import Run, mood
+from support.mood import Run, done_once, mood
 from support.published import checked
 
 from layerimp.bench import commands
@@ -63,11 +63,14 @@ def grid(model_dir: Path, calibration_file: Path, task: Path, place: Path) -> Pa
 
 
 @pytest.fixture(scope="module")
-def computed(grid: Path, place: Path) -> Path:
+def printed(grid: Path, place: Path) -> tuple[str, str]:
+    """What the command prints that computes the grid, and what it says meanwhile."""
+    return done_once(place, "bench", "--recipe", grid, "--output", place / "computed", "--workers", 0)
+
+
+@pytest.fixture(scope="module")
+def computed(printed: tuple[str, str], place: Path) -> Path:
     """The output of the grid, to read or to copy."""
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("LAYERIMP_CACHE", str(place / "cache"))
-        commands.run_grid(validated(Grid, yaml.safe_load(grid.read_text())), place / "computed", workers=0)
     return place / "computed"
 
 
@@ -78,9 +81,10 @@ def cells(directory: Path) -> dict[str, Any]:
     return {key: json.loads(result) if kind != "costing" else None for key, kind, result in rows}
 
 
-def test_a_grid_from_a_recipe_to_all_reports(layerimp_command: Run, grid: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    out, err = layerimp_command.done("bench", "--recipe", grid, "--output", output, "--workers", 0)
+def test_a_grid_from_a_recipe_to_all_reports(
+    layerimp_command: Run, grid: Path, printed: tuple[str, str], computed: Path
+) -> None:
+    (out, err), output = printed, computed
     for said in ("lowest, 1 block", "lowest, 50%", "block-influence", "mood † (n = ", "report.html"):
         assert said in out
     assert "failed" not in err

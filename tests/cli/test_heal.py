@@ -13,7 +13,7 @@ import torch
 from layerimp_distill import Distill
 from layerimp_distill.memory import Memory
 from rich.filesize import decimal
-from support.mood import Run, changed
+from support.mood import Run, changed, done_once
 from support.sst2 import write_sst2
 from support.tiny import saved, tiny
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -31,11 +31,18 @@ from layerimp.pipeline import run as runs
 from layerimp.pipeline.heal_forecast import HealingForecast
 
 
+@pytest.fixture(scope="module")
+def pruned_once(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of `layerimp prune` without blocks 1, 2."""
+    place = tmp_path_factory.mktemp("pruned")
+    done_once(place, "prune", "--model", model_dir, "--blocks", "2,1", "--output", place / "out")
+    return place / "out"
+
+
 @pytest.fixture
-def pruned(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> Path:
+def pruned(pruned_once: Path, tmp_path: Path) -> Path:
     """A checkpoint without blocks 1, 2."""
-    layerimp_command.done("prune", "--model", model_dir, "--blocks", "2,1", "--output", tmp_path / "pruned")
-    return tmp_path / "pruned" / "checkpoints" / "blocks"
+    return Path(shutil.copytree(pruned_once, tmp_path / "pruned")) / "checkpoints" / "blocks"
 
 
 @pytest.fixture

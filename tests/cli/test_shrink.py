@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
-import sys
 from collections.abc import Iterator
-from contextlib import redirect_stdout
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from support.mood import Run
+from support.mood import Run, done_once
 from support.tiny import saved, tiny
 from transformers import AutoModelForCausalLM
 
 import layerimp
 from layerimp.calibration.sampling import document_hash
 from layerimp.checkpoint.record import read_record
-from layerimp.cli import main
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline import run
 from layerimp.pipeline import shrink as shrinking
@@ -52,26 +48,17 @@ def shrinking_of(model: Path, text: Path) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def made(model_dir: Path, calibration_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A smaller model, in `small` of a directory, and what the command printed."""
-    place, printed = tmp_path_factory.mktemp("shrunk"), io.StringIO()
-    arguments = ["layerimp", *map(str, shrinking_of(model_dir, calibration_file)), *TRAINING, "--output", "small"]
-    with pytest.MonkeyPatch.context() as patched, redirect_stdout(printed):
+    """A smaller model, in the directory that the command chose, and what it printed."""
+    place = tmp_path_factory.mktemp("shrunk")
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr("layerimp.evaluation.speed.ROUNDS", 2)
-        patched.setenv("LAYERIMP_CACHE", str(place / "cache"))
-        patched.delenv("COLUMNS", raising=False)
         patched.chdir(place)
-        patched.setattr(sys, "argv", arguments)
-        with pytest.raises(SystemExit) as done:
-            main()
-    assert not done.value.code
-    return place, printed.getvalue()
+        printed, _ = done_once(place, *shrinking_of(model_dir, calibration_file), *TRAINING)
+    return place / f"{model_dir.name}-small", printed
 
 
-def test_one_checkpoint_lies_in_the_output_itself(
-    layerimp_command: Run, command: list[Any], model_dir: Path, tmp_path: Path
-) -> None:
-    printed, _ = layerimp_command.done(*command, *TRAINING, "--json")
-    small = tmp_path / f"{model_dir.name}-small"
+def test_one_checkpoint_lies_in_the_output_itself(made: tuple[Path, str]) -> None:
+    small, _ = made
     written = {
         "README.md",
         "config.json",
@@ -82,8 +69,7 @@ def test_one_checkpoint_lies_in_the_output_itself(
         "shrink.json",
     }
     assert written <= {file.name for file in small.iterdir()}
-    report = ShrinkReport.model_validate_json(printed)
-    assert report.output == str(small)
+    report = ShrinkReport.model_validate_json((small / "shrink.json").read_text())
     removed = json.loads((small / "plan.json").read_text())["plans"]["divergence"]["blocks"]
     assert removed == report.plan.blocks
     assert read_plans(small / "plan.json").keys() == {"divergence"}
@@ -101,7 +87,7 @@ def test_one_checkpoint_lies_in_the_output_itself(
 
 def test_what_is_measured_is_what_is_written(layerimp_command: Run, made: tuple[Path, str], model_dir: Path) -> None:
     """The divergence in the report is that of the written files, on the rows that the record keeps apart."""
-    small = made[0] / "small"
+    small, _ = made
     report = json.loads((small / "shrink.json").read_text())
     compared, _ = layerimp_command.done("compare", model_dir, small, "--tasks", "none", "--max-length", 16, "--json")
     (fidelity,) = json.loads(compared)["fidelity"].values()
@@ -110,13 +96,13 @@ def test_what_is_measured_is_what_is_written(layerimp_command: Run, made: tuple[
 
 
 def test_the_summary_fits_a_screen(made: tuple[Path, str]) -> None:
-    place, printed = made
+    small, printed = made
     lines = printed.rstrip("\n").split("\n")
     assert len(lines) <= LINES
     assert all(len(line) <= WIDTH for line in lines[:-3])
-    assert lines[-1] == f"    model = AutoModelForCausalLM.from_pretrained({str(place / 'small')!r})"
-    report = ShrinkReport.model_validate_json((place / "small" / "shrink.json").read_text())
-    assert lines_of(report.model_copy(update={"output": str(place / "small")})) == lines
+    assert lines[-1] == f"    model = AutoModelForCausalLM.from_pretrained({str(small)!r})"
+    report = ShrinkReport.model_validate_json((small / "shrink.json").read_text())
+    assert lines_of(report.model_copy(update={"output": str(small)})) == lines
 
 
 def test_a_poor_model_says_so_first(
@@ -127,7 +113,9 @@ def test_a_poor_model_says_so_first(
     printed, _ = layerimp_command.done(*command[:-2], "--minutes", 0, "--output", "small")
     assert printed.startswith("poor: ")
     assert "what would help: a smaller cut (--count 1), training (--minutes)" in printed
-    assert json.loads((tmp_path / "small" / "shrink.json").read_text())["verdict"] == "poor"
+    report = json.loads((tmp_path / "small" / "shrink.json").read_text())
+    assert report["verdict"] == "poor"
+    assert [stage["label"] for stage in report["stages"]] == ["linear"], "no minutes train nothing"
 
 
 def test_a_task_at_chance_stands_in_the_summary(
@@ -141,16 +129,11 @@ def test_a_task_at_chance_stands_in_the_summary(
 
 
 def test_its_report_is_a_page(layerimp_command: Run, made: tuple[Path, str]) -> None:
-    small = made[0] / "small"
+    small, _ = made
     code, printed, err = layerimp_command("report", small)
     assert (code, printed) == (2, "")
     said = f"{small} is no output of layerimp bench or run; its report is the page {small / 'report.html'}"
     assert err == f"layerimp: {said}\n"
-
-
-def test_no_minutes_train_nothing(layerimp_command: Run, command: list[Any]) -> None:
-    printed, _ = layerimp_command.done(*command[:-2], "--minutes", 0, "--output", "small", "--json")
-    assert [stage["label"] for stage in json.loads(printed)["stages"]] == ["linear"]
 
 
 def test_text_of_the_hub_is_pinned_and_named(
@@ -185,7 +168,7 @@ def test_text_of_the_hub_is_pinned_and_named(
 def test_the_card_says_how_to_make_it_again(
     layerimp_command: Run, made: tuple[Path, str], command: list[Any], tmp_path: Path
 ) -> None:
-    small = made[0] / "small"
+    small, _ = made
     card = (small / "README.md").read_text()
     assert "layerimp shrink --recipe recipe.json --output out" in card
     recipe = next(block for block in card.split("```json\n")[1:] if '"healers"' in block).partition("```")[0]
@@ -193,6 +176,8 @@ def test_the_card_says_how_to_make_it_again(
     again["calibration"]["source"] = str(command[3])
     (tmp_path / "recipe.json").write_text(json.dumps(again))
     printed, _ = layerimp_command.done("shrink", "--recipe", "recipe.json", "--output", "out", "--json")
+    written = json.loads((tmp_path / "out" / "shrink.json").read_text())
+    assert json.loads(printed) == written | {"output": str(tmp_path / "out")}
     assert json.loads(printed)["recipe"] == json.loads((small / "shrink.json").read_text())["recipe"]
     files = [(place / "model.safetensors").read_bytes() for place in (small, tmp_path / "out")]
     assert files[0] == files[1]
@@ -204,10 +189,14 @@ class KilledError(Exception):
 
 @pytest.mark.parametrize("stages", [1, *(pytest.param(stages, marks=pytest.mark.slow) for stages in (0, 2))])
 def test_an_interrupted_command_goes_on_to_the_same_bits(
-    layerimp_command: Run, command: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stages: int
+    layerimp_command: Run,
+    command: list[Any],
+    made: tuple[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stages: int,
 ) -> None:
     """Killed after so many stages of healing, it repeats neither these nor the choice."""
-    layerimp_command.done(*command, *TRAINING, "--output", "whole")
     heal, done = run.heal_beside, []
 
     def dying(*args: Any, **options: Any) -> Any:
@@ -231,7 +220,7 @@ def test_an_interrupted_command_goes_on_to_the_same_bits(
     layerimp_command.done(*command, *TRAINING, "--output", "again")
     assert len(repeated) == 2 - stages
     expected, resumed = (
-        AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "again")
+        AutoModelForCausalLM.from_pretrained(small).state_dict() for small in (made[0], tmp_path / "again")
     )
     assert resumed.keys() == expected.keys()
     assert all(torch.equal(value, resumed[name]) for name, value in expected.items())

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
+
+from layerimp.cli import main
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,19 @@ class Run:
         code, _, err = self(*args)
         assert code == 2, err
         return err
+
+
+def done_once(place: Path, *args: object) -> tuple[str, str]:
+    """Runs a command that has to succeed, for a fixture that several tests share; gives stdout and stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patched, redirect_stdout(out), redirect_stderr(err):
+        patched.setenv("LAYERIMP_CACHE", str(place / "cache"))
+        patched.delenv("COLUMNS", raising=False)
+        patched.setattr(sys, "argv", ["layerimp", *map(str, args)])
+        with pytest.raises(SystemExit) as done:
+            main()
+    assert not done.value.code, err.getvalue()
+    return out.getvalue(), err.getvalue()
 
 
 _TASK = """
