@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,17 @@ EXITS = [SystemExit, GeneratorExit, BaseException, type("Odd", (BaseException,),
 each_exit = pytest.mark.parametrize("kind", EXITS)
 
 
-@each_exit
-@pytest.mark.parametrize("when", ["__init__", "update", "end_sweep", "compute"])
+def in_turn(name: str, places: Sequence[str]) -> pytest.MarkDecorator:
+    """Each kind of exit at one of the places, in turn; the slow tests try each kind at all of them."""
+    pairs = [
+        pytest.param(kind, place, marks=[pytest.mark.slow] * (number % len(places) != places.index(place)))
+        for number, kind in enumerate(EXITS)
+        for place in places
+    ]
+    return pytest.mark.parametrize(("kind", name), pairs)
+
+
+@in_turn("when", ["__init__", "update", "end_sweep", "compute"])
 def test_an_exit_is_the_scorers_fault(
     plugged: Plug,
     install: Install,
@@ -68,8 +78,7 @@ def test_an_exit_is_the_sweeps_fault(plugged: Plug, install: Install, kind: type
         layerimp.score(tiny_model(), [batch()], ["bad", "block-influence"])
 
 
-@each_exit
-@pytest.mark.parametrize("when", ["__init__", "prepare", "check", "evaluate"])
+@in_turn("when", ["__init__", "prepare", "check", "evaluate"])
 def test_an_exit_is_the_evaluators_fault(
     plugged: Plug, install: Install, layerimp_command: Run, model_dir: Path, kind: type[BaseException], when: str
 ) -> None:
@@ -93,8 +102,7 @@ def test_an_exit_is_the_evaluators_fault(
         assert document["footprint"]["original"]
 
 
-@each_exit
-@pytest.mark.parametrize("when", ["__init__", "heal"])
+@in_turn("when", ["__init__", "heal"])
 def test_an_exit_is_the_healers_fault(plugged: Plug, install: Install, kind: type[BaseException], when: str) -> None:
     def leave(*_args: Any, **_kwargs: Any) -> None:
         raise kind(0)
@@ -105,8 +113,7 @@ def test_an_exit_is_the_healers_fault(plugged: Plug, install: Install, kind: typ
         layerimp.heal(tiny_model(), [1], [batch(seed=1), batch(seed=2)], "bad")
 
 
-@each_exit
-@pytest.mark.parametrize("hook", ["layerimp_scorers", "layerimp_assets", "layerimp_blocks", "import"])
+@in_turn("hook", ["layerimp_scorers", "layerimp_assets", "layerimp_blocks", "import"])
 def test_an_exit_is_the_plugins_fault(plugged: Plug, install: Install, kind: type[BaseException], hook: str) -> None:
     def leave(*_args: Any, **_kwargs: Any) -> None:
         raise kind(0)

@@ -52,6 +52,16 @@ MISDEEDS: dict[str, tuple[Callable[[], object], str]] = {
 NUMERIC = {"dtype", "device", "gradients", "autocast", "threads", "determinism", "cudnn", "precision"}
 """The misdeeds that change what other scorers compute."""
 each_misdeed = pytest.mark.parametrize("misdeed", MISDEEDS)
+MOMENTS = ("made", "update", "end")
+in_turn = pytest.mark.parametrize(
+    ("misdeed", "when"),
+    [
+        pytest.param(misdeed, when, marks=[pytest.mark.slow] * (MOMENTS[number % 3] != when))
+        for number, misdeed in enumerate(MISDEEDS)
+        for when in MOMENTS
+    ],
+)
+"""Each misdeed at one of the moments, in turn; the slow tests try each at all of them."""
 
 
 @pytest.fixture(autouse=True)
@@ -107,8 +117,7 @@ def undisturbed() -> dict[str, Any]:
     return dict(layerimp.score(tiny_model(), TEXT, ["block-influence", "gbis"]))
 
 
-@pytest.mark.parametrize("when", ["made", "update", "end"])
-@each_misdeed
+@in_turn
 def test_a_scorer_is_named_and_the_others_are_right(
     plugged: Plug, install: Install, undisturbed: dict[str, Any], misdeed: str, when: str
 ) -> None:
@@ -149,8 +158,17 @@ def test_a_scorer_is_named_and_the_others_are_right(
     assert scores["bad"].scores
 
 
-@pytest.mark.parametrize("batch", [0, 1])
-@pytest.mark.parametrize("names", [["bad"], ["bad", "block-influence"], ["block-influence", "bad"]])
+@pytest.mark.parametrize(
+    ("batch", "names"),
+    [
+        (0, ["bad", "block-influence"]),
+        (1, ["block-influence", "bad"]),
+        (1, ["bad"]),
+        pytest.param(0, ["bad"], marks=pytest.mark.slow),
+        pytest.param(0, ["block-influence", "bad"], marks=pytest.mark.slow),
+        pytest.param(1, ["bad", "block-influence"], marks=pytest.mark.slow),
+    ],
+)
 def test_what_changes_numbers_is_put_back_wherever_it_is_done(
     plugged: Plug, install: Install, undisturbed: dict[str, Any], batch: int, names: list[str]
 ) -> None:
@@ -236,7 +254,13 @@ def test_a_sweep_is_named(plugged: Plug, install: Install) -> None:
     assert is_as_it_was(state)
 
 
-@each_misdeed
+@pytest.mark.parametrize(
+    "misdeed",
+    [
+        pytest.param(misdeed, marks=[pytest.mark.slow] * (misdeed not in ("dtype", "directory", "torch")))
+        for misdeed in MISDEEDS
+    ],
+)
 def test_a_plugin_is_named_when_it_is_imported(
     plugged: Plug, install: Install, monkeypatch: pytest.MonkeyPatch, misdeed: str
 ) -> None:
