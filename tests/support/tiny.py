@@ -110,7 +110,7 @@ UNPRUNABLE: dict[str, dict[str, Any]] = {
 ALIKE = frozenset(
     """
     mistral smollm3 qwen2 qwen3 gemma phi phi3 stablelm stablelm:parallel cohere glm4 gptj gpt_neox:sequential
-    falcon:sequential olmo2 roberta electra
+    falcon:sequential mixtral olmo2 gpt_neo distilbert roberta electra
     """.split()
 )
 """Architectures whose blocks are built as those of others: they are tried with the slow tests."""
