@@ -34,7 +34,13 @@ SCORERS = ("block-influence", "random", "depth")
 
 
 @pytest.mark.parametrize(
-    ("pruner", "shares"), [("lowest", (0.93, 0.75, 0.45)), ("greedy", (0.75,)), ("window", (0.45,))], ids=str
+    ("pruner", "shares"),
+    [
+        ("lowest", (0.93, 0.75, 0.45)),
+        ("window", (0.45,)),
+        pytest.param("greedy", (0.75,), marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_each_plan_is_the_shortest_that_holds(
     layerimp_command: Run, asking: list[object], pruner: str, shares: Sequence[float]
@@ -132,7 +138,14 @@ class Timed:
         monkeypatch.setattr(layerimp_footprint.Footprint, "_time", seconds)
 
 
-@pytest.mark.parametrize(("asked", "count"), [("0.84", 1), ("5ms", 1), ("0.7", 2), ("3.5ms", 3)])
+@pytest.mark.parametrize(
+    ("asked", "count"),
+    [
+        ("0.84", 1),
+        ("3.5ms", 3),
+        *(pytest.param(*asked, marks=pytest.mark.slow) for asked in (("5ms", 1), ("0.7", 2))),
+    ],
+)
 def test_a_latency_is_measured_around_the_plan(
     layerimp_command: Run,
     model_dir: Path,

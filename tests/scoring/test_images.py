@@ -23,7 +23,10 @@ from layerimp.sweep import Backward
 Saved = tuple[Path, Any]
 
 
-@pytest.fixture(scope="module", params=seeing.KINDS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(kind, marks=[pytest.mark.slow] * (kind == "llava")) for kind in seeing.KINDS],
+)
 def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Saved:
     directory = tmp_path_factory.mktemp(request.param)
     return directory, seeing.save(directory, request.param)
