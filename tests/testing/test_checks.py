@@ -50,9 +50,15 @@ def test_a_broken_contract_is_told(component: type[Component], contract: str, sa
         check()
 
 
-@parametrize(Deepest, Seams, Idle, Parameters, Agreement)
+@parametrize(Deepest, Seams, Parameters, Agreement)
 def test_what_is_right_passes(check: Any) -> None:
-    """Scorers that are right are checked beside the plugins that hold them: Step, and those that ship."""
+    """Scorers and healers that are right are checked beside the plugins that hold them."""
+    check()
+
+
+@pytest.mark.slow
+@parametrize(Idle)
+def test_a_healer_that_does_nothing_passes(check: Any) -> None:
     check()
 
 
