@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -19,6 +20,8 @@ from layerimp_harness import Harness
 from support.mood import Run, changed
 from support.tiny import saved, tiny
 from transformers import PreTrainedModel
+
+from layerimp.pipeline import checkpoints
 
 
 def test_what_may_be_overwritten(
@@ -83,6 +86,40 @@ def test_what_cannot_be_done_is_known_before_the_long_work(
     assert not (tmp_path / "out").exists()
 
 
+def _work() -> None:
+    """A minute's work, in short sleeps: a signal just before one, or at another thread, does not end it."""
+    for _ in range(6000):
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def _handlers() -> Iterator[None]:
+    """Brings the handlers of signals back: a command sets its own."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_handlers")
+def test_an_interrupt_leaves_nothing(
+    layerimp_command: Run, scoring: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real signal in the middle of a run; the slow tests send it from another process."""
+    place = tmp_path / "place"
+    place.mkdir()
+
+    def write(_model: object, _tokenizer: object, directory: Path, **_options: object) -> None:
+        (directory / "x").write_text("x")
+        os.kill(os.getpid(), signal.SIGTERM)
+        _work()
+
+    monkeypatch.setattr(checkpoints, "write", write)
+    code, _, err = layerimp_command("run", "--tasks", "none", *scoring, "--output", place / "out")
+    assert (code, err.splitlines()[-1]) == (130, "layerimp: interrupted; nothing is left half-written")
+    assert list(place.iterdir()) == []
+
+
 def _slow_run(arguments: list[str], stage: str, at_work: Connection, said: Path) -> None:
     """A real run, but for its scoring or its saving, which takes a minute once it has said that it is at work."""
     from layerimp.cli import main
@@ -90,9 +127,7 @@ def _slow_run(arguments: list[str], stage: str, at_work: Connection, said: Path)
 
     def work() -> None:
         at_work.send("now")
-        # Many short sleeps: a signal that arrives just before a sleep, or at another thread, does not wake the sleeper.
-        for _ in range(6000):
-            time.sleep(0.01)
+        _work()
 
     def save(_model: object, _tokenizer: object, directory: Path, **_options: object) -> None:
         (directory / "x").write_text("x")
@@ -120,15 +155,11 @@ def ready() -> ForkServerContext:
     return context
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stage", "number"),
-    [
-        ("save", signal.SIGTERM),
-        pytest.param("score", signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param("save", signal.SIGHUP, marks=pytest.mark.slow),
-    ],
+    ("stage", "number"), [("save", signal.SIGTERM), ("score", signal.SIGINT), ("save", signal.SIGHUP)]
 )
-def test_an_interrupt_leaves_nothing(
+def test_an_interrupt_of_a_process_leaves_nothing(
     scoring: list[object], tmp_path: Path, stage: str, number: signal.Signals, ready: ForkServerContext
 ) -> None:
     """A real signal in the middle of a real run."""
