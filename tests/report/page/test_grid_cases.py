@@ -90,7 +90,7 @@ def test_healed_models_are_told_from_the_others() -> None:
     assert "Healers linear rescale" in said
     table = part(document, "Healing")
     assert table.count('<th scope="row">') == len(results.models["tiny"].headlines) * 2 * len(results.design.scorers)
-    assert words(table).count("30.0%") >= 3 * 2 * len(results.design.scorers)
+    assert words(table).count("30.0%") >= len(results.design.amounts) * 2 * len(results.design.scorers)
     for title in ("What is retained", "How many blocks may go"):
         assert ">avss+linear</th>" in part(document, title)
     assert "Each scorer" in words(document)
@@ -175,9 +175,9 @@ EMPTY: dict[str, dict[str, Any]] = {
     "evaluation failed": {"fails": "evaluate"},
     "few cells failed": {"fails": "without block 2", "num_blocks": 6},
     "two blocks": {"num_blocks": 2, "ratios": ()},
-    "two healers": {"healers": ["linear", "rescale"]},
-    "healing failed": {"healers": ["linear"], "fails": "healed by linear"},
-    "healed partly": {"healers": ["linear"], "fails": "healed by linear (seed 1)"},
+    "two healers": {"healers": ["linear", "rescale"], "repeats": 2, "ratios": (0.5,)},
+    "healing failed": {"healers": ["linear"], "fails": "healed by linear", "repeats": 2, "ratios": (0.5,)},
+    "healed partly": {"healers": ["linear"], "fails": "healed by linear (seed 1)", "repeats": 2, "ratios": (0.5,)},
     "same counts": {"ratios": (0.1,)},
     "two pruners": {"pruners": ("lowest", "greedy")},
     "many": {
