@@ -340,14 +340,14 @@ def test_a_real_healer_that_fails_fails_its_cells_in_one_line(
             raise KeyError("a site\nthat is not there")
 
     plugged(install("ill", layerimp_healers=lambda: [Ill]))
-    grid = real(model_dir, calibration_file, [task], healers=["ill", "rescale"])
+    grid = real(model_dir, calibration_file, [task], healers=["ill", "rescale"], baselines=[], repeats=1)
     _, results = run(grid, tmp_path / "out")
     assert results.failures
     for failure in results.failures:
         assert "healed by ill" in failure.what
         assert re.fullmatch(r"healer 'ill' \(.*\) failed: KeyError: .*", failure.error)
         assert "\n" not in failure.error
-    assert set(row_of(results).entries) == {"avss", "avss+rescale", "depth", "depth+rescale"}
+    assert set(row_of(results).entries) == {"avss", "avss+rescale"}
 
 
 def row_of(results: Results) -> Row:
@@ -361,17 +361,17 @@ def test_healing_on_the_documents_of_a_task_is_refused(
     words = [json.loads(line)["text"] for line in task.with_name("docs.jsonl").read_text().splitlines()]
     text = tmp_path / "text.jsonl"
     text.write_text(calibration_file.read_text() + "".join(json.dumps({"text": each}) + "\n" for each in words))
-    everything = {"calibration": {"source": str(text), "samples": 40, "max_length": 16}, "repeats": 1}
+    everything = {"calibration": {"source": str(text), "samples": 40, "max_length": 16}, "repeats": 1, "baselines": []}
     grid = real(model_dir, text, [task], **everything)
     _, results = run(grid, tmp_path / "refused")
-    assert set(row_of(results).entries) == {"avss", "depth"}
+    assert set(row_of(results).entries) == {"avss"}
     assert all("shares" in failure.error and "(--allow-overlap)" in failure.error for failure in results.failures)
-    assert len(results.failures) == 2
+    assert len(results.failures) == 1
     allowed = real(model_dir, text, [task], **everything, allow_overlap=True)
     _, results = run(allowed, tmp_path / "refused")  # the refusal is not remembered
     assert results.failures == []
     _, results = run(grid, tmp_path / "refused")  # nor is the permission
-    assert len(results.failures) == 2
+    assert len(results.failures) == 1
 
 
 def test_a_small_grid_from_the_command_line(
@@ -379,7 +379,7 @@ def test_a_small_grid_from_the_command_line(
 ) -> None:
     grid = (
         *("bench", "--model", f"tiny={model_dir}", "--scorer", "avss", "--count", 1, "--tasks", task),
-        *("--repeats", 2, "--random-draws", 3),
+        *("--repeats", 1, "--random-draws", 2),
         *("--calibration", calibration_file, "--samples", 8, "--max-length", 16, "--output", tmp_path / "out"),
     )
     healed = ("--heal", "rescale", "--heal", "linear", "--set", "linear.ridges=[0.1]", "--workers", 0)
@@ -400,7 +400,7 @@ def test_a_small_grid_from_the_command_line(
     model = json.loads(document)["models"]["tiny"]
     removals = [removal for removal in model["removals"] if removal["healer"]]
     for removal in removals:
-        assert len(removal["models"]) == (3 if removal["scorer"] == "random" else 2)
+        assert len(removal["models"]) == (2 if removal["scorer"] == "random" else 1)
         for each in (pruned["healing"] for pruned in removal["models"]):
             assert set(each["loss"]) == {"intact", "pruned", "healed"}
             assert [gap["removed"] for gap in each["gaps"]]
@@ -415,7 +415,7 @@ def test_a_small_grid_from_the_command_line(
 def test_a_grid_says_what_a_run_says(
     layerimp_command: Run, model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path
 ) -> None:
-    grid = real(model_dir, calibration_file, [task])
+    grid = real(model_dir, calibration_file, [task], baselines=[])
     _, results = run(grid, tmp_path / "grid")
     (healed,) = [removal.models for removal in results.models["tiny"].removals if removal.label == "avss+linear"]
     for seed in (0, 1):

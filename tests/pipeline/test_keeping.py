@@ -330,10 +330,12 @@ def test_an_agreement_is_searched_on_one_half_and_confirmed_on_the_other(layerim
     assert "blocks may be removed while at least 60% of the predictions agree" in model.answer
 
 
-def test_an_agreement_adds_no_baselines_and_needs_no_tasks(layerimp_command: Run) -> None:
-    text = ("--samples", 16, "--max-length", 32, "--tasks", "none", "--evaluator", "harness", "--heal", "rescale")
-    command = ("run", "--scorer", "block-influence", *text, "--keep", "agreement=0.3")
-    report = searched(layerimp_command, *command)
+def test_an_agreement_adds_no_baselines_and_needs_no_tasks(
+    layerimp_command: Run, nine_blocks: Path, calibration_file: Path
+) -> None:
+    text = ("--calibration", calibration_file, "--samples", 16, "--max-length", 16, "--heal", "rescale")
+    command = ("run", "--model", nine_blocks, *text, "--tasks", "none", "--evaluator", "harness")
+    report = searched(layerimp_command, *command, "--scorer", "block-influence", "--keep", "agreement=0.3")
     assert report["search"]["removable"].keys() == {"block-influence", "block-influence+rescale"}
     assert "metrics" not in report
     assert "baselines" not in report
