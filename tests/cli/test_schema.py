@@ -90,6 +90,12 @@ def before(model_dir: Path, calibration_file: Path, tmp_path_factory: pytest.Tem
     }
 
 
+@pytest.fixture
+def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("layerimp.evaluation.speed.ROUNDS", 2)
+
+
+@pytest.mark.usefixtures("_few_rounds")
 @pytest.mark.parametrize(("line", "expected"), PRINTED, ids=[line for line, _ in PRINTED])
 def test_what_a_command_prints_and_writes(
     line: str,
