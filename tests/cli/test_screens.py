@@ -56,7 +56,7 @@ def test_a_share_is_drawn_with_its_error() -> None:
     assert axis(-0.2, 0.05, plain=True) == "o" + "." * 24, "below 0 it is drawn at 0"
 
 
-@pytest.mark.parametrize("width", [40, 80, pytest.param(120, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("width", [40, *(pytest.param(width, marks=pytest.mark.slow) for width in (80, 120))])
 def test_no_table_is_wider_than_the_screen(
     layerimp_command: Run, scoring: list[object], task: Path, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
