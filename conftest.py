@@ -88,6 +88,7 @@ def pytest_collection() -> Generator[None, object, object]:
     collected = yield
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000)  # most that a test makes is gone by then, and never looked through
     gc.enable()
     return collected
 
