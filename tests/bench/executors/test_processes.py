@@ -64,6 +64,7 @@ def test_what_goes_wrong_is_an_outcome_here() -> None:
     assert f"the model directory '{NOWHERE}' does not exist" in outcome.error
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_is_an_outcome_elsewhere(local: Processes) -> None:
     local.start(assignment())
     done, (outcome,) = local.finished()
@@ -79,8 +80,9 @@ def test_a_worker_that_dies_is_replaced(local: Processes) -> None:
     assert "ended by SIGKILL" in outcome.error
     assert not outcome.lasting
     local.start(lost)
-    _, (outcome,) = local.finished()
-    assert "does not exist" in outcome.error
+    done, (outcome,) = local.finished()
+    assert done.cells == assignment().cells
+    assert f"the model directory '{NOWHERE}' does not exist" in outcome.error
 
 
 @pytest.mark.slow
