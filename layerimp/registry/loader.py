@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from warnings import warn
@@ -105,8 +105,7 @@ class PluginHost:
             self._load(point, blocked)
 
     def _load(self, point: EntryPoint, blocked: frozenset[str]) -> None:
-        dist = point.dist
-        record = PluginRecord(point.name, dist.name if dist else "?", dist.version if dist else "?")
+        record = PluginRecord(point.name, *(_identity(point.dist) if point.dist else ("?", "?")))
         self.records.append(record)
         if point.name in blocked:
             record.blocked = True
@@ -194,8 +193,14 @@ def _cause(error: LayerimpError) -> str:
 
 def _order(point: EntryPoint) -> tuple[bool, str, str, str]:
     """Return a sort key for loading: plugins that ship with layerimp come first, so that they keep their names."""
-    distribution = point.dist.name if point.dist else ""
+    distribution, _ = _identity(point.dist) if point.dist else ("", "")
     return distribution != hookspecs.PROJECT, point.name, point.value, distribution
+
+
+@lru_cache
+def _identity(dist: Distribution) -> tuple[str, str]:
+    """Return the name and the version of a distribution, which may have many plugins; each takes parsing a file."""
+    return dist.name, dist.version
 
 
 @cache
