@@ -23,6 +23,12 @@ SITES = {
     "block-influence": "`block-influence`, for comparison",
 }
 """What AVSS reads, by method."""
+TEXTS = {
+    "windows": "documents joined",
+    "short": "64 tokens a row",
+    "few": "16 rows",
+}
+"""How the calibration text of the starter was varied, by the end of the file's name."""
 Table = tuple[list[str], list[list[str]]]
 """The head and the rows."""
 
@@ -115,6 +121,25 @@ def _tasks(line: Line, state: str) -> dict[str, float]:
     """Return what a model retains of each task; nothing if it was measured on none."""
     retained = line.get(state, {}).get("retained") or {"tasks": {}}
     return {task: share["mean"] for task, share in retained["tasks"].items() if share is not None}
+
+
+def texts() -> Table:
+    """Return a row for each method: what the starter retains by how its calibration text was made.
+
+    A sign tells whether that differs from what the usual text leads to, over paired draws, with Holm's correction over
+    the texts.
+    """
+    amount = ("starter", chosen.largest()["starter"][0])
+    by_text = {"": chosen.cells()[amount]} | {
+        name: chosen.cells(chosen.DATA.with_name(f"choices_{name}.jsonl"))[amount] for name in TEXTS
+    }
+    rows = []
+    for method in by_text["few"]:
+        lines = {name: methods[method] for name, methods in by_text.items()}
+        signs = chosen.signs(lines, "retained", own="")
+        cells = [figures(each, "retained", 5, STATES[:2], signs.get(name, "")) for name, each in lines.items()]
+        rows.append([f"`{method}`", *cells])
+    return ["chosen by", "as above", *TEXTS.values()], rows
 
 
 def ahead(model: str) -> Table:

@@ -11,6 +11,7 @@ import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pages
@@ -65,7 +66,7 @@ MEASURES = {
 }
 
 
-def cells() -> dict[Amount, dict[str, list[Line]]]:
+def cells(path: Path | None = None) -> dict[Amount, dict[str, list[Line]]]:
     """Return what was measured, by model and number of blocks, and then by method: in the order of the pages."""
     models, names = list(TITLES), list(METHODS)
     known: dict[Amount, dict[str, list[Line]]] = {}
@@ -73,7 +74,7 @@ def cells() -> dict[Amount, dict[str, list[Line]]]:
     def place(line: Line) -> tuple[int, ...]:
         return _place(models, line["model"]), line["count"], _place(names, line["method"]), line["seed"]
 
-    lines = merged(map(json.loads, DATA.read_text(encoding="utf-8").splitlines()))
+    lines = merged(map(json.loads, (path or DATA).read_text(encoding="utf-8").splitlines()))
     for line in sorted(lines, key=place):
         known.setdefault((line["model"], line["count"]), {}).setdefault(line["method"], []).append(line)
     return known
@@ -187,9 +188,9 @@ def contrasts(
     return corrected(known)
 
 
-def signs(methods: Methods, name: str) -> dict[str, str]:
-    """Return a sign for each method that is significantly better or worse than the recommended one after healing."""
-    return {rival: sign(difference, -1) for rival, difference in contrasts(methods, name).items()}
+def signs(methods: Methods, name: str, own: str = METHOD) -> dict[str, str]:
+    """Return a sign for each method that is significantly better or worse than a given one after healing."""
+    return {rival: sign(difference, -1) for rival, difference in contrasts(methods, name, own).items()}
 
 
 def sign(difference: Difference | None, factor: int = 1) -> str:

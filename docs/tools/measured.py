@@ -21,7 +21,7 @@ def _choices(what: str, model: str = "") -> str:
         if rows:
             return table(head, rows)
         return "Too few draws yet." if tables.of_model(model)[1] else "Not measured yet."
-    parts = {"summary": tables.summary, "sites": tables.sites, "sets": tables.sets}
+    parts = {"summary": tables.summary, "sites": tables.sites, "sets": tables.sets, "texts": tables.texts}
     return table(*(parts | {"claims": claims.table, "power": power.table})[what]())
 
 

@@ -59,12 +59,18 @@ def test_what_is_stored_was_measured_by_the_commands_of_the_page(monkeypatch: py
     app.command()(choices.main)
     names = {"SMOLLM2": "smollm2", "GEMMA": "gemma", "MINILM_SST2": "minilm-sst2"}
     names |= dict.fromkeys(("C4.jsonl", "PILE.jsonl"), "sample.jsonl")
-    for command in re.findall(r"^python benchmarks/choices\.py (.*) --results FILE$", EVIDENCE, re.MULTILINE):
+    commands = re.findall(r"^python benchmarks/choices\.py (.*) --results (\S+)$", EVIDENCE, re.MULTILINE)
+    by_file: dict[str, set[str]] = {}
+    for command, file in commands:
         words = [names.get(word, word) for word in shlex.split(command)]
         done = CliRunner().invoke(app, [*words, "--draws", "0"], catch_exceptions=False)
         assert done.exit_code == 0, done.output
-    stored = map(json.loads, chosen.DATA.read_text(encoding="utf-8").splitlines())
-    assert {line["setting"] for line in stored} <= set(settings)
+        by_file.setdefault(file.replace("FILE", chosen.DATA.name), set()).update(settings)
+        settings.clear()
+    assert set(by_file) == {chosen.DATA.name, *(f"choices_{name}.jsonl" for name in choice_tables.TEXTS)}
+    for file, known in by_file.items():
+        stored = map(json.loads, chosen.DATA.with_name(file).read_text(encoding="utf-8").splitlines())
+        assert {line["setting"] for line in stored} <= known, file
 
 
 def test_the_figure_is_current() -> None:
@@ -193,6 +199,21 @@ def test_text_decides_too() -> None:
     }
     assert len(set(sets[chosen.METHOD])) == len(sets[chosen.METHOD]) == 5
     assert len(set(sets["block-influence"])) == 1
+    head, rows = choice_tables.texts()
+    (taylor,) = (row for row in rows if row[0] == "`taylor`")
+    usual, joined = (taylor[head.index(text)] for text in ("as above", "documents joined"))
+    healed = [round(float(cell.split(" → ")[1].split()[0])) for cell in (usual, joined)]
+    assert "raise what `taylor` leaves from {} to {} %".format(*healed) in PAGE
+    assert joined.endswith(" ▲")
+    assert not usual.endswith(" ▲")
+
+
+def test_varied_texts_have_all_draws_of_the_same_methods() -> None:
+    by_text = [chosen.cells(chosen.DATA.with_name(f"choices_{name}.jsonl"))[STARTER] for name in choice_tables.TEXTS]
+    assert all(methods.keys() == by_text[0].keys() for methods in by_text)
+    assert chosen.METHOD in by_text[0]
+    draws = [[line["seed"] for line in lines] for methods in by_text for lines in methods.values()]
+    assert draws == [[0, 1, 2, 3, 4]] * len(draws)
 
 
 def test_on_the_starter_likelihood_comes_back_before_answers() -> None:
