@@ -31,10 +31,8 @@ def timed(work: Mapping[str, Callable[[], object]], rounds: int, clock: str) -> 
 def shown(times: Mapping[str, Sequence[float]], base: str) -> Iterator[str]:
     """Yield a line for each kind: its seconds, the ratio of its median to the base's, and the ratios within a round."""
     for kind, seconds in times.items():
-        median, pairs = (
-            statistics.median(seconds),
-            [own / other for own, other in zip(seconds, times[base], strict=True)],
-        )
+        median = statistics.median(seconds)
+        pairs = [own / other for own, other in zip(seconds, times[base], strict=True)]
         yield (
             f"{kind:>20}: median {median:.3f} s ({min(seconds):.3f} to {max(seconds):.3f}), "
             f"{median / statistics.median(times[base]):.3f} of {base}; "
