@@ -127,7 +127,10 @@ def test_no_method_leads_everywhere() -> None:
         "angular, window",
         "cim",
     )
-    assert "On SmolLM2 `angular` with its window is nearest and `cim` copies most" in " ".join(PAGE.split())
+    draws = tuple(len(chosen.cells()[SMOLLM2][name]) for name in ("angular, window", "cim"))
+    assert draws == (2, 1)
+    words = "On SmolLM2 `angular` with its window is nearest and `cim` copies most, on two draws and one."
+    assert words in " ".join(PAGE.split())
 
 
 def test_one_pass_is_best_spent_on_block_influence() -> None:
@@ -159,7 +162,7 @@ def test_training_hides_the_choice() -> None:
         return [f"{100 * mean(SMOLLM2, name, 'retained', state):.0f}" for name in names]
 
     page = " ".join(PAGE.split())
-    healed = "retains {} % by this method, {} by `block-influence` (two draws), and {} without random blocks (one)"
+    healed = "retains {} % by this method, {} by `block-influence` (two draws), and {} without random blocks (one;"
     assert healed.format(*retained("healed", (*rivals[:2], "random"))) in page
     trained = "retains {} % by the recommended method, and {} % by `block-influence` and by the search by `perplexity`"
     own, first, second = retained("trained", rivals[:3])
@@ -167,6 +170,10 @@ def test_training_hides_the_choice() -> None:
     assert first == second
     gemma = [round(100 * mean(GEMMA, name, "retained", "trained")) for name in rivals[:3]]
     assert "On one draw Gemma retains {}, {} and {} %.".format(*gemma) in page
+    lucky, other = chosen.cells()[SMOLLM2]["random"]
+    assert 0 in other["blocks"]
+    assert 0 not in lucky["blocks"]
+    assert chosen.value(other, "healed", "divergence") > 5
     for state in ("healed", "trained"):
         contrasts = chosen.contrasts(chosen.cells()[SMOLLM2], "retained", state=state)
         assert not any(each and each.tells for each in contrasts.values())
@@ -273,12 +280,11 @@ def test_the_page_of_the_paper_says_what_the_claims_are_worth() -> None:
     assert "Not all of them are measured on SmolLM2 yet." in page
 
 
-def test_most_methods_have_a_single_draw_on_smollm2() -> None:
-    draws = [len(chosen.cells()[SMOLLM2][name]) for name in methods(SMOLLM2)]
-    assert draws.count(1) > len(choices.METHODS) / 2
-    on_gemma = [len(chosen.cells()[GEMMA][name]) for name in methods(GEMMA)]
-    assert on_gemma.count(2) > len(choices.METHODS) / 2
-    assert "Most methods have a single draw on SmolLM2, and two on Gemma." in " ".join(PAGE.split())
+def test_most_methods_have_at_most_two_draws_on_language_models() -> None:
+    for amount in (SMOLLM2, GEMMA):
+        draws = [len(chosen.cells()[amount][name]) for name in methods(amount)]
+        assert sum(number <= 2 for number in draws) > len(choices.METHODS) / 2
+    assert "Most methods have at most two draws on SmolLM2 and Gemma." in " ".join(PAGE.split())
 
 
 def test_scores_cost_what_other_pages_say() -> None:
