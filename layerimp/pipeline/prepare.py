@@ -116,16 +116,16 @@ def prepare(
         check_own_text(given, config_of(given, permissions, loaded))
     if by_default := defaults_note(given, recipe, reads, names_method=command != "shrink"):
         progress.note(by_default)
-    if "calibration" in reads and recipe.is_recommended:
-        recipe = _within_reach(recipe, permissions, progress, loaded)
-    healers = healers_of(recipe.healers, recipe.heal_text)
-    pruner, selection = create_pruner(recipe.pruner, recipe.cuts), Selection.of(recipe, progress)
     if command in ("run", "prune", "shrink"):
         check = partial(budget_of, recipe) if plans is None else partial(check_plans, plans)
         if loaded is None:
             check_ahead(recipe.model, permissions, check)
         else:
             check(len(loaded.stack))
+    if "calibration" in reads and recipe.is_recommended:
+        recipe = _within_reach(recipe, permissions, progress, loaded)
+    healers = healers_of(recipe.healers, recipe.heal_text)
+    pruner, selection = create_pruner(recipe.pruner, recipe.cuts), Selection.of(recipe, progress)
     if command == "score" or "calibration" not in reads:
         recipe, healers = recipe.model_copy(update={"healers": {}}), {}
     check_output(recipe, why_not_shrunk if command == "shrink" else why_not_ours)
