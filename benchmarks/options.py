@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,9 @@ Calibration = Annotated[str, typer.Option(help="Calibration text.")]
 Samples = Annotated[int, typer.Option(help="Rows of calibration text.")]
 Rows = Annotated[int, typer.Option(help="Rows to measure on, of each file.")]
 MaxLength = Annotated[int, typer.Option(help="Tokens of a row.")]
+Packing = Annotated[Literal["windows", "rows"], typer.Option(help="As in layerimp run.")]
+Field = Annotated[str, typer.Option(help="JSON field that holds the text.")]
+LabelField = Annotated[str | None, typer.Option(help="JSON field that holds a classifier's label.")]
 Dtype = Annotated[str, typer.Option(help="The dtype of the models.")]
 Results = Annotated[Path | None, typer.Option(help="The file for finished work, as JSON lines.")]
 

@@ -37,7 +37,8 @@ from layerimp.calibration.sampling import Corpus, read_corpus
 from layerimp.calibration.splits import for_judging
 from layerimp.cli.display import Screen
 from layerimp.evaluator import unigram
-from layerimp.healer import Case
+from layerimp.fidelity import Distance
+from layerimp.healer import Case, Repair
 from layerimp.healing.engine import heal_beside
 from layerimp.healing.loss import HeldOutLoss
 from layerimp.models.discovery import find_blocks
@@ -57,11 +58,14 @@ class Watched(Distill):
         self.start: Line = {}
         self.curve: list[Line] = []
 
+    def _before(self, case: Case, start: Distance) -> tuple[list[Repair], Distance]:
+        done, start = super()._before(case, start)
+        self.start = self._measure(case.pruned)
+        self.curve.append({"minutes": 0.0, "steps": 0, "tokens": 0, **start.numbers("now")})
+        return done, start
+
     def watch(self, case: Case, learner: Learner, check: Check) -> None:
-        """Measure the start, and keep how far the model is."""
-        if not self.curve:
-            with learner.settled():
-                self.start = self._measure(case.pruned)
+        """Keep how far the model is."""
         progress = {"minutes": check.seconds / 60, "steps": check.steps, "tokens": check.tokens, "rate": check.rate}
         self.curve.append(progress | check.distance.numbers("now"))
 
@@ -75,7 +79,7 @@ def main(
     heal_text: Annotated[str | None, typer.Option(help="More text to train on.")] = None,
     rate: Annotated[list[float] | None, typer.Option(help="A fixed rate to compare with; repeatable.")] = None,
     dtype: Annotated[str | None, typer.Option(help="What the models compute in.")] = None,
-    samples: Annotated[int, typer.Option(help="Rows of the calibration text.")] = 64,
+    samples: o.Samples = 64,
     seed: Annotated[int, typer.Option(help="Which rows are drawn.")] = 0,
     max_length: o.MaxLength = 256,
     rows: o.Rows = 32,
@@ -100,9 +104,9 @@ def main(
     quiet: Line = {"prompts": 0}
     comparison = FidelityEvaluator(FidelityEvaluator.Config(**quiet)).comparison(loaded, tokenizer, list(other))
 
-    def measure(blocks: BlockStack) -> Line:
-        reached = loss.of(blocks)
-        fidelity = comparison(blocks.model).model_dump(mode="json")
+    def measure(measured: BlockStack) -> Line:
+        reached = loss.of(measured)
+        fidelity = comparison(measured.model).model_dump(mode="json")
         return {"loss": reached.mean, "accuracy": reached.accuracy, "fidelity": fidelity}
 
     names = [Path(each).name for each in (model, calibration, heal_text or "", held_out)]

@@ -41,7 +41,7 @@ from torch.nn import functional
 import layerimp
 from layerimp.blocks import join_rows
 from layerimp.blocks.stack import BlockStack
-from layerimp.calibration.documents import Packing, Reader
+from layerimp.calibration.documents import Reader
 from layerimp.calibration.further_text import FurtherText
 from layerimp.calibration.rows import RowFormat
 from layerimp.calibration.sampling import CalibrationSet, Corpus, read_corpus
@@ -181,9 +181,9 @@ def main(
     seed: Annotated[int, typer.Option(help="Which rows are drawn.")] = 0,
     max_length: o.MaxLength = 256,
     rows: o.Rows = 16,
-    packing: Annotated[Packing, typer.Option(help="As in layerimp run.")] = "windows",
-    field: Annotated[str, typer.Option(help="JSON field that holds the text.")] = "text",
-    label_field: Annotated[str | None, typer.Option(help="JSON field that holds a classifier's label.")] = None,
+    packing: o.Packing = "windows",
+    field: o.Field = "text",
+    label_field: o.LabelField = None,
     results: o.Results = None,
 ) -> None:
     loaded, tokenizer = layerimp.load(model, dtype=dtype)

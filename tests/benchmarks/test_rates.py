@@ -1,0 +1,50 @@
+"""The benchmark of rates: what it says of a training, and that it continues."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rates
+from finished import lines_in
+
+
+def line(accuracy: float | None = None) -> dict[str, Any]:
+    """A training that took back half of the loss, and of a classifier's accuracy."""
+
+    def state(loss: float, right: float, copied: float) -> dict[str, Any]:
+        copying = {"accuracy": copied, "intact": 0.8}
+        return {"loss": loss, "accuracy": accuracy and right, "fidelity": {"copying": copying}}
+
+    states = {"intact": state(2.0, 0.9, 0.8), "healed": state(4.0, 0.5, 0.4), "trained": state(3.0, 0.7, 0.6)}
+    return {"chance": {"loss": 6.0, "accuracy": 0.5}, **states}
+
+
+def test_what_is_retained_is_what_a_model_knows_beyond_chance() -> None:
+    assert [rates.retained(line(), state) for state in ("intact", "healed", "trained")] == [1.0, 0.5, 0.75]
+    assert [rates.retained(line(0.9), state) for state in ("intact", "healed")] == [1.0, 0.0]
+    assert rates.retained(line(0.9), "trained") == pytest.approx(0.5)
+    assert rates.copying(line(), "trained") == pytest.approx(0.75)
+
+
+def test_trainings_at_found_and_fixed_rates_are_kept(
+    model_dir: Path, calibration_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_out = tmp_path / "other.txt"
+    held_out.write_text("\n\n".join(f"w{n} w{n + 1} w{n + 2} w{n} w{n + 1} w{n + 2} w{n}" * 4 for n in range(12)))
+    options: dict[str, Any] = {"minutes": [0.01], "rate": [1e-4], "samples": 8, "max_length": 16, "rows": 4}
+    options |= {"calibration": str(calibration_file), "held_out": held_out, "results": tmp_path / "rates.jsonl"}
+    rates.main(str(model_dir), "1", **options)
+    found, fixed = lines_in(options["results"])
+    assert (found["rate"], fixed["rate"]) == (None, 1e-4)
+    for each in (found, fixed):
+        assert each["curve"][0]["steps"] == 0
+        assert each["curve"][1]["steps"] > 0
+        assert each["healed"] == found["healed"]  # before a step at any rate
+        assert rates.retained(each, "intact") == 1
+        assert each["intact"]["fidelity"]["divergence"]["mean"] == pytest.approx(0, abs=1e-6)
+        assert found["unhealed"] == each["unhealed"]
+    monkeypatch.setattr(rates, "heal_beside", None)
+    rates.main(str(model_dir), "1", **options)
+    assert list(lines_in(options["results"])) == [found, fixed]
