@@ -8,13 +8,16 @@ both models are compared with the intact one on rows of another text, the same f
 retain of tasks, and with --minutes after a training by `distill` as well. A plan for fewer blocks is the start of the
 longest one, but for windows; equal choices are measured once. Finished runs are kept in --results, a JSON line for
 each, so that the same command continues.
+
+With --pairs the choices in --results are healed and measured once more, and the file keeps by how much more one method
+retains than another: over all draws, and document by document, as `layerimp bench` compares scorers.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +26,15 @@ import typer
 from finished import Finished, Line, lines_in
 
 import layerimp
+from layerimp.cache.unfinished import Unfinished
 from layerimp.cli.display import Screen
+from layerimp.metric import Key, Metric, by_key
+from layerimp.pipeline.prepare import prepare
+from layerimp.pipeline.pruning import prune_by_amount
+from layerimp.pipeline.run import Run, StageResults
+from layerimp.recipe import Permissions
+from layerimp.report.paired_bootstrap import difference
+from layerimp.report.retained import counting, summed_up
 
 SEARCH = {"pruner": {"name": "greedy", "options": {"rescored": 3}}}
 METHODS: dict[str, dict[str, Any]] = {
@@ -46,6 +57,8 @@ METHODS: dict[str, dict[str, Any]] = {
 """What chooses the blocks, as parts of a recipe."""
 STATES = {"": "unhealed", "linear": "healed", "distill": "trained"}
 """What a line calls the models, by the healer; only a line with training has the last one."""
+COMPARED = "divergence, greedy", "avss"
+"""The methods that are compared with all others by documents: the recommended one, and that of the paper."""
 
 
 def parts_of(method: str, seed: int, count: int) -> dict[str, Any]:
@@ -66,10 +79,15 @@ def chosen(recipe: Mapping[str, Any], parts: Mapping[str, Any]) -> list[int]:
     return [int(block) for block in removal.models[0].blocks]
 
 
+def without(recipe: Mapping[str, Any], blocks: list[int]) -> layerimp.Recipe:
+    """Return the recipe that removes given blocks, and nothing else."""
+    named = {"baselines": [], "scorers": ["depth"], "blocks": blocks, "count": len(blocks)}
+    return layerimp.Recipe.model_validate({**recipe, **named})
+
+
 def measured(recipe: Mapping[str, Any], blocks: list[int]) -> Line:
     """Remove blocks, heal as the recipe says, and compare; return each model's fidelity, and what it retains."""
-    named = {"baselines": [], "scorers": ["depth"], "blocks": blocks, "count": len(blocks)}
-    results = layerimp.run(layerimp.Recipe.model_validate({**recipe, **named}), progress=Screen())
+    results = layerimp.run(without(recipe, blocks), progress=Screen())
     line: Line = {}
     for removal in results.model.removals:
         model = removal.models[0]
@@ -78,6 +96,37 @@ def measured(recipe: Mapping[str, Any], blocks: list[int]) -> Line:
             "retained": removal.retained and removal.retained.model_dump(mode="json")
         }
     return line
+
+
+def with_documents(recipe: Mapping[str, Any], blocks: list[int]) -> StageResults:
+    """Remove blocks, heal as the recipe says, and return the metrics with the values of the documents."""
+    prepared = prepare("run", without(recipe, blocks), Permissions(), Screen())
+    with Unfinished() as unfinished:
+        return prune_by_amount(Run.of(prepared, None, unfinished))
+
+
+def by_documents(recipe: Mapping[str, Any], lines: list[Line]) -> Iterator[Line]:
+    """Yield by how much more one method retains than another, before the correction for the number of comparisons.
+
+    Args:
+        recipe: What heals and measures.
+        lines: The choices of so many blocks, with equally many draws for each method.
+    """
+    models: dict[tuple[int, frozenset[int]], StageResults] = {}
+    tables: dict[tuple[str, str], list[dict[Key, Metric]]] = {}
+    for line in sorted(lines, key=lambda line: line["seed"]):
+        choice = line["seed"], frozenset(line["blocks"])
+        if choice not in models:
+            models[choice] = with_documents({**recipe, "seed": line["seed"]}, line["blocks"])
+        for model in models[choice].models.values():
+            tables.setdefault((line["method"], STATES[model.contender.healer]), []).append(by_key(model.metrics))
+    intact = counting(next(iter(models.values())).metrics)
+    retained = {which: summed_up(intact, metrics).worst for which, metrics in tables.items()}
+    for (method, state), one in retained.items():
+        for (rival, other_state), other in retained.items():
+            if method in COMPARED and rival != method and state == other_state and one and other:
+                more = difference(one, other, paired=True).model_dump(mode="json")
+                yield {"method": method, "rival": rival, "state": state, **more}
 
 
 def healing(minutes: float | None, heal_text: str | None) -> dict[str, Any]:
@@ -113,6 +162,9 @@ def main(
     minutes: Annotated[float | None, typer.Option(help="How long `distill` trains; by default nothing is.")] = None,
     heal_text: Annotated[str | None, typer.Option(help="More text to train on.")] = None,
     results: o.Results = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Compare what is in --results by documents, and keep that here.")
+    ] = None,
 ) -> None:
     """Measure and print."""
     compared = {"rows": rows, "prompts": 0} | ({"text": text} if text else {})
@@ -145,6 +197,15 @@ def main(
                     line = whole | (alike(done.lines, whole) or measured(drawn | healed_by, blocks))
                     done.add(line)
                 longest = [] if "window" in name else line["blocks"]
+    if pairs is not None:
+        known = Finished(pairs, [done.setting, draws])
+        quality = recipe | healed_by | {"evaluators": ["harness"]}
+        for number in count:
+            about = {"model": Path(model).name, "count": number}
+            if not any(about.items() <= line.items() for line in known.lines):
+                for pair in list(by_documents(quality, [line for line in done.lines if about.items() <= line.items()])):
+                    known.add(about | pair)
+        return
     for number in count:
         for name in METHODS:
             wanted = {"count": number, "method": name}

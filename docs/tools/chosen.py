@@ -1,6 +1,7 @@
 """What methods choose, healed alike: the results of `benchmarks/choices.py`, and how methods are compared.
 
-The results lie in `benchmarks/results/choices.jsonl`. A draw may be measured twice: without tasks, and with them.
+The results lie in `benchmarks/results/choices.jsonl`, and differences document by document in `choices_pairs.jsonl`. A
+draw may be measured twice: without tasks, and with them.
 """
 
 from __future__ import annotations
@@ -130,6 +131,16 @@ def value(line: Line, state: str, name: str) -> float | None:
     return float(model["divergence"]["mean"])
 
 
+def error(line: Line, state: str, name: str) -> float:
+    """Return the standard error of a figure of a draw over the documents or rows that it was measured on."""
+    model = line[state]
+    if name == "retained":
+        return float(model["retained"]["worst"]["stderr"])
+    if name == "copying":
+        return float(model["copying"]["stderr"] / model["copying"]["intact"])
+    return float(model["divergence"]["stderr"])
+
+
 def values(lines: Lines, state: str, name: str) -> list[float]:
     """Return one figure of all draws that have it."""
     return [figure for line in lines if (figure := value(line, state, name)) is not None]
@@ -167,8 +178,9 @@ def contrasts(
 ) -> dict[str, Difference]:
     """Return by how much a method is better than each rival, with Holm's correction over the rivals.
 
-    A difference is paired by draws: both methods read the same text. Rivals with fewer than two such draws are left
-    out.
+    A difference is paired by draws: both methods read the same text. It has the error of the documents as well: paired
+    where it is known by documents, and otherwise as if these were others for each model, which is the upper limit.
+    Rivals with fewer than two such draws are left out.
 
     Args:
         methods: The lines by method.
@@ -177,15 +189,44 @@ def contrasts(
         state: Which models are compared.
         rivals: The other methods; by default all.
     """
-    ours = {line["seed"]: value(line, state, name) for line in methods.get(own, ())}
+    ours = {line["seed"]: line for line in methods.get(own, ()) if value(line, state, name) is not None}
     known = {}
     for rival in rivals or methods:
-        pairs = [(ours.get(line["seed"]), value(line, state, name)) for line in methods.get(rival, ())]
-        differences = [MEASURES[name].factor * (a - b) for a, b in pairs if a is not None and b is not None]
-        if rival != own and len(differences) > 1:
-            error = statistics.stdev(differences) / math.sqrt(len(differences))
-            known[rival] = with_errors(statistics.mean(differences), [(error, len(differences) - 1)])
+        theirs = [line for line in methods.get(rival, ()) if value(line, state, name) is not None]
+        pairs = [(ours[line["seed"]], line) for line in theirs if line["seed"] in ours]
+        if rival != own and len(pairs) > 1:
+            paired = by_documents().get(_names(*pairs[0], state)) if name == "retained" else None
+            known[rival] = paired or _by_draws(pairs, state, name)
     return corrected(known)
+
+
+def by_documents() -> dict[tuple[Any, ...], Difference]:
+    """Return how many points more one method retains than another over all draws, where it is known by documents."""
+    path = DATA.with_name("choices_pairs.jsonl")
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines()) if path.exists() else ()
+    known = {}
+    for line in lines:
+        model = {"model": DIRECTORIES.get(line["model"], line["model"]), "count": line["count"]}
+        points = {end: 100 * line[end] for end in ("mean", "low", "high")}
+        names = _names(line | model, {"method": line["rival"]}, line["state"])
+        known[names] = Difference(**points, p=line["p"])
+    return known
+
+
+def _names(one: Line, other: Line, state: str) -> tuple[Any, ...]:
+    """Return what identifies a comparison."""
+    return one["model"], one["count"], one["method"], other["method"], state
+
+
+def _by_draws(pairs: Sequence[tuple[Line, Line]], state: str, name: str) -> Difference:
+    """Return by how much one method is better than another; the documents' error is as if they had different ones."""
+    factor = MEASURES[name].factor
+    figures = [[factor * (value(line, state, name) or 0.0) for line in pair] for pair in pairs]
+    differences = [one - other for one, other in figures]
+    spread = statistics.stdev(differences) / math.sqrt(len(differences))
+    errors = [statistics.mean(error(line, state, name) for line in lines) for lines in zip(*pairs, strict=True)]
+    both = [(spread, len(differences) - 1.0), (abs(factor) * math.hypot(*errors), math.inf)]
+    return with_errors(statistics.mean(differences), both)
 
 
 def signs(methods: Methods, name: str, own: str = METHOD) -> dict[str, str]:

@@ -85,7 +85,7 @@ def test_an_average_says_which_of_its_tasks_do_not_count() -> None:
     task = TaskRetained(task="both", metric="accuracy", intact=whole, small=whole, retained=Share(mean=1.0, stderr=0.1))
     row, left_out = _retained(ShrinkReport.model_construct(fidelity=None, tasks=[task]))
     assert row.startswith("both")
-    assert left_out == "(kept: without guesses, where the intact model is at chance)"
+    assert left_out == "(left: without guesses, where the intact model is at chance)"
 
 
 @pytest.mark.parametrize(("blocks", "named"), [((3,), "block 3"), ((3, 4, 6), "blocks 3-4, 6")])

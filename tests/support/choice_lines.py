@@ -13,14 +13,18 @@ Line = dict[str, Any]
 
 
 def state(
-    divergence: float = 1.0, retained: float | None = None, copying: float | None = None, **tasks: float
+    divergence: float = 1.0,
+    retained: float | None = None,
+    copying: float | None = None,
+    stderr: float = 0.0,
+    **tasks: float,
 ) -> dict[str, Any]:
     """Return what was measured of a model; the intact one copies a half."""
-    shares = {name: {"mean": share} for name, share in tasks.items()}
+    shares = {name: {"mean": share, "stderr": 0.0} for name, share in tasks.items()}
     return {
-        "divergence": {"mean": divergence},
-        "copying": None if copying is None else {"accuracy": copying, "intact": 0.5},
-        "retained": None if retained is None else {"tasks": shares, "worst": {"mean": retained}},
+        "divergence": {"mean": divergence, "stderr": stderr},
+        "copying": None if copying is None else {"accuracy": copying, "stderr": stderr, "intact": 0.5},
+        "retained": None if retained is None else {"tasks": shares, "worst": {"mean": retained, "stderr": stderr}},
     }
 
 

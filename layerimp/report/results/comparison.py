@@ -171,7 +171,7 @@ class ModelResults(Part):
         counts = "; ".join(f"{count} by {', '.join(labels)}" for count, labels in by_count.items())
         least = f"at least {self.search.keep * 100:.4g}%"
         kept = f"{least} is retained" if self.search.keep_of == "quality" else f"{least} of the predictions agree"
-        return f"So many of {self.num_blocks} blocks may be removed while {kept}: {counts}."
+        return f"Removable of {self.num_blocks} blocks, while {kept}: {counts}."
 
 
 class Design(Part):

@@ -82,10 +82,10 @@ def _retained(report: ShrinkReport) -> Iterator[str]:
                 shown = figure.show(value) + ("" if error is None else f" ± {show_error(error)}")
                 yield _row(name, "" if intact is None else figure.show(intact), shown, unit)
     for task in report.tasks[:TASKS]:
-        kept = f"{share_cell(task.retained)} kept" if task.retained else "at chance"
-        yield _row(task.task, measured(task.intact), measured(task.small), kept)
+        left = f"{share_cell(task.retained)} left" if task.retained else "at chance"
+        yield _row(task.task, measured(task.intact), measured(task.small), left)
         if unknown := [name for name, part in task.intact.parts.items() if part.at_floor]:
-            yield from _wrapped(f"(kept: without {', '.join(unknown)}, where the intact model is at chance)")
+            yield from _wrapped(f"(left: without {', '.join(unknown)}, where the intact model is at chance)")
     if len(report.tasks) > TASKS:
         yield f"and {len(report.tasks) - TASKS} tasks more (see the report)"
 

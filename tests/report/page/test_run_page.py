@@ -208,7 +208,7 @@ def test_a_search_leads_with_how_many_blocks_may_go() -> None:
     del made.plans["depth"], made.metrics["depth"], made.sizes["depth"]
     said = words(findings(made))
     counts = "2 by avss, gbis, random; 0 by depth"
-    assert f"So many of 6 blocks may be removed while at least 90% is retained: {counts}." in said
+    assert f"Removable of 6 blocks, while at least 90% is retained: {counts}." in said
     assert "measured on the documents that confirm the result" in said
     assert "How many blocks can tiny lose?" in said
 
