@@ -24,8 +24,6 @@ SHOWN = {
     **{name: figure for name, figure in FIGURES.items() if name != "divergence" and "images" not in name},
 }
 """The figures of the table; none of its models reads images."""
-FEW = {name: FIGURES[name] for name in ("divergence", "agreement", "copying")}
-"""Those of the table of rounded weights."""
 
 
 def results() -> list[dict[str, Any]]:
@@ -42,23 +40,6 @@ def table() -> tuple[list[str], list[list[str]]]:
         for row in line["rows"]:
             removed = f"{row['removed']} of {line['blocks']}" if row["removed"] else ""
             rows.append(["", ", ".join(filter(None, (removed, row["by"]))), *_measured(row, SHOWN.values())])
-    return head, rows
-
-
-def rounded() -> tuple[list[str], list[list[str]]]:
-    """Return the heads of the table of rounding weights beside removing blocks, and two rows for each model.
-
-    They are those of its rounded weights, and of the fewest blocks.
-    """
-    head, rows = ["model", "instead of the intact model", *FEW], []
-    for line in results():
-        int8 = next(row for row in line["rows"] if not row["removed"])
-        pruned = min(line["rows"], key=lambda row: (-row["removed"], row["fidelity"]["divergence"]["mean"]))
-        healer = pruned["by"].partition("+")[2]
-        left = f"{line['blocks'] - pruned['removed']} of {line['blocks']} blocks"
-        left += f", healed by {healer}" if healer else ""
-        rows.append([_name(line), int8["by"], *_measured(int8, FEW.values())])
-        rows.append(["", left, *_measured(pruned, FEW.values())])
     return head, rows
 
 

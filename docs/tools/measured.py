@@ -70,13 +70,6 @@ def _distances() -> str:
     return table(*distances.table())
 
 
-def _rounded() -> str:
-    """The table of rounded weights beside removed blocks."""
-    import distances
-
-    return table(*distances.rounded())
-
-
 def _shrunk(what: str) -> str:
     """What `layerimp shrink` made of models: the table of `all`, the `short` one, another of it, or the `figure`."""
     import quality_and_speed
@@ -96,7 +89,6 @@ PARTS: dict[str, Callable[..., str]] = {
     "healing": _healing,
     "lm-eval": _lm_eval,
     "published": _published,
-    "rounded": _rounded,
     "seams": _seams,
     "shrunk": _shrunk,
 }

@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ Line = dict[str, Any]
 Table = tuple[list[str], list[list[str]]]
 """The head and the rows."""
 STORE = pages.ROOT / "benchmarks" / "results" / "shrink.jsonl"
+UNHEALED = STORE.with_name("unhealed_texts.jsonl")
+"""The results of `benchmarks/unhealed_texts.py`."""
 README = pages.ROOT / "README.md"
 SHOWN_ON = (README, pages.ROOT / "docs" / "shrink" / "index.md")
 TITLE = "Recorded"
@@ -56,7 +58,7 @@ FIGURE_NAMES = ("prefill", "decoding", "divergence", *SHARES)
 SHORT = ["model", "blocks", "parameters", "prefill", "decoding", "retained", "agreement", "looping texts", "minutes"]
 HEADS = ["model", "made by", "blocks", "parameters", "prefill", "decoding", *SHARES, "divergence"]
 TRAININGS = ["model", "blocks", "minutes", "tokens", "rate", "divergence", "repeated", *SHARES]
-TEXTS = ["model", "prompt", "the intact model goes on", "the small model goes on"]
+TEXTS = ["model", "prompt", "the intact model goes on", "without the blocks", "the small model goes on"]
 _MARKDOWN = re.compile(r"([\\`*_\[\]$])")
 _SHORT_TABLE = re.compile(r"(?<=<!-- shrunk -->\n).*?(?=<!-- end -->)", re.DOTALL)
 _PATH = re.compile(r"(/[\w.+-]+){2,}/?")
@@ -250,14 +252,20 @@ def _shown(value: list[float | None] | None, form: str, error: bool = True) -> s
 
 
 def continuations() -> Table:
-    """Return the heads of a table, and for each model of the short table a prompt with what both models write."""
-    return TEXTS, [[name_of(line), *map(_plain, texts)] for line in defaults() for texts in _texts(_report(line))]
-
-
-def _texts(report: ShrinkReport) -> Iterator[list[str]]:
-    generation = report.fidelity.generation if report.fidelity else None
-    for sample in generation.samples[:1] if generation else ():
-        yield [sample.prompt, sample.intact or "(nothing)", sample.text or "(nothing)"]
+    """Return the heads of a table, and for each model of the short table a prompt with what models write."""
+    unhealed = {
+        (line["model"], line["prompt"], tuple(line["blocks"])): line["text"]
+        for line in map(json.loads, UNHEALED.read_text("utf-8").splitlines())
+    }
+    rows = []
+    for line in defaults():
+        report = report_of(line)
+        generation = report.fidelity.generation if report.fidelity else None
+        for sample in generation.samples[:1] if generation else ():
+            pruned = unhealed.get((line["model"], sample.prompt, tuple(report.plan.blocks)), "")
+            texts = [sample.prompt, *(text or "(nothing)" for text in (sample.intact, pruned, sample.text))]
+            rows.append([name_of(line), *map(_plain, texts)])
+    return TEXTS, rows
 
 
 def _plain(text: str) -> str:
@@ -265,14 +273,15 @@ def _plain(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
-def _report(line: Line) -> ShrinkReport:
+def report_of(line: Line) -> ShrinkReport:
+    """Return the document of a row of layerimp's own."""
     return ShrinkReport.model_validate(line["report"])
 
 
 def record() -> ShrinkReport:
     """Return the document of the starter, as the command makes it without options."""
     (line,) = (line for line in rows() if (line["model"], line["by"]) == (STARTER, DEFAULT))
-    return _report(line)
+    return report_of(line)
 
 
 def with_record(page: str) -> str:

@@ -60,7 +60,9 @@ def table() -> tuple[list[str], list[list[str]]]:
     trainings = sorted(
         results(), key=lambda line: (order.index(line["model"]), line["blocks"], line["curve"][-1]["minutes"])
     )
-    return ["model", "without", "options", "minutes", "tokens", "recovered", "likelihood left"], list(map(_row, trainings))
+    return ["model", "without", "options", "minutes", "tokens", "recovered", "likelihood left"], list(
+        map(_row, trainings)
+    )
 
 
 def _row(line: dict[str, Any]) -> list[str]:

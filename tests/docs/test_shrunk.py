@@ -9,7 +9,6 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import distances
 import pages
 import pytest
 import shrunk
@@ -273,11 +272,22 @@ def test_a_model_that_was_not_measured_has_a_row(store: Path) -> None:
     assert shrunk.continuations() == (shrunk.TEXTS, [])
 
 
-def test_texts_are_shown_as_they_are(store: Path) -> None:
+def test_texts_are_shown_as_they_are(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = line("other", "default")
     row["report"]["fidelity"]["generation"]["samples"][0] |= {"prompt": "a *b* <c>", "intact": "$1 [d](e)", "text": ""}
     shrunk.keep([row])
-    assert shrunk.continuations()[1][0] == ["other", r"a \*b\* &lt;c&gt;", r"\$1 \[d\](e)", "(nothing)"]
+    unhealed = {"model": "other", "prompt": "a *b* <c>", "blocks": row["report"]["plan"]["blocks"], "text": "b\nb"}
+    monkeypatch.setattr(shrunk, "UNHEALED", tmp_path / "unhealed.jsonl")
+    shrunk.UNHEALED.write_text(json.dumps(unhealed) + "\n", encoding="utf-8")
+    assert shrunk.continuations()[1][0] == ["other", r"a \*b\* &lt;c&gt;", r"\$1 \[d\](e)", "b b", "(nothing)"]
+    shrunk.UNHEALED.write_text(json.dumps(unhealed | {"blocks": [0]}) + "\n", encoding="utf-8")
+    assert shrunk.continuations()[1][0][3] == "(nothing)"
+
+
+def test_the_pages_have_the_texts_of_unhealed_models() -> None:
+    texts = [row[shrunk.TEXTS.index("without the blocks")] for row in shrunk.continuations()[1]]
+    assert texts
+    assert "(nothing)" not in texts, "python benchmarks/unhealed_texts.py"
 
 
 def test_the_short_table_stands_between_its_marks() -> None:
@@ -287,23 +297,3 @@ def test_the_short_table_stands_between_its_marks() -> None:
     head, *_ = new.partition("<!-- shrunk -->\n")[2].splitlines()
     assert head == f"|{'|'.join(shrunk.SHORT)}|"
     assert shrunk.with_record(new) == new
-
-
-def test_rounded_weights_stand_beside_the_fewest_blocks() -> None:
-    head, rows = distances.rounded()
-    lines = distances.results()
-    assert len(rows) == 2 * len(lines)
-    for line, first, second in zip(lines, rows[::2], rows[1::2], strict=True):
-        (int8,) = (row for row in line["rows"] if row["by"] == "int8 weights")
-        most = max(row["removed"] for row in line["rows"])
-        unhealed, healed = (
-            next(row for row in line["rows"] if (row["removed"], row["by"]) == (most, by))
-            for by in ("block-influence", "block-influence+linear")
-        )
-        helps = healed["fidelity"]["divergence"]["mean"] < unhealed["fidelity"]["divergence"]["mean"]
-        left = f"{line['blocks'] - most} of {line['blocks']} blocks"
-        assert second[1] == (f"{left}, healed by linear" if helps else left)
-        for row, measured in ((first, int8), (second, healed if helps else unhealed)):
-            shown = dict(zip(head, row, strict=True))
-            assert shown["agreement"] == f"{100 * measured['fidelity']['agreement']:.1f}%"
-            assert float(shown["divergence"]) == pytest.approx(measured["fidelity"]["divergence"]["mean"], rel=1e-3)
