@@ -6,14 +6,19 @@
 `linear` repairs first. Before and after the training the model is measured on other text: the likelihood that it
 retains beyond a model that knows only token frequencies (for a classifier with labels: the accuracy beyond its most
 frequent label), its divergence from the intact model, and its copying. Measuring takes none of the training's time.
+*Speed* is in tokens per second between checks, as a share of what plain steps reach that are timed at each check.
 Finished trainings are kept in --results, a JSON line for each, so that the same command continues.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import statistics
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from itertools import product
+from contextlib import nullcontext
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,11 +29,14 @@ from finished import Finished, Line
 from layerimp_distill import Distill
 from layerimp_distill.course import Check
 from layerimp_distill.learning import Learner
+from layerimp_distill.text import Text
 from layerimp_fidelity import FidelityEvaluator
 from rich.console import Console
 from rich.table import Table
+from torch.nn import functional
 
 import layerimp
+from layerimp.blocks import join_rows
 from layerimp.blocks.stack import Batch, BlockStack
 from layerimp.calibration.documents import Reader
 from layerimp.calibration.further_text import FurtherText
@@ -46,17 +54,32 @@ from layerimp.models.traits import classifies
 from layerimp.steps import read_steps
 from layerimp.surgery.removal import prepare
 
-HEADS = "minutes", "rate", "steps", "retained", "divergence", "copying"
+HEADS = "minutes", "rate", "steps", "retained", "divergence", "copying", "speed"
+ROWS = 4
+"""The rows of a plain step."""
 
 
 class Watched(Distill):
-    """Training whose start is measured, and whose checks are kept."""
+    """Training whose start is measured, and whose checks are kept, beside the time of plain steps."""
 
     def __init__(self, config: Any, measure: Callable[[BlockStack], Line]) -> None:
         super().__init__(config)
         self._measure = measure
         self.start: Line = {}
         self.curve: list[Line] = []
+        self._bare = list[float]()
+        self._judged = dict[int, float]()
+
+    def heal(self, case: Case) -> list[Repair]:
+        """Heal the case, with the time that it takes to judge."""
+
+        def timed() -> Distance:
+            began = time.monotonic()
+            distance = case.distance()
+            self._judged[id(distance)] = time.monotonic() - began
+            return distance
+
+        return super().heal(dataclasses.replace(case, distance=timed))
 
     def _before(self, case: Case, start: Distance) -> tuple[list[Repair], Distance]:
         done, start = super()._before(case, start)
@@ -66,8 +89,43 @@ class Watched(Distill):
 
     def watch(self, case: Case, learner: Learner, check: Check) -> None:
         """Keep how far the model is."""
+        self._bare.append(bare_seconds(case, learner))
         progress = {"minutes": check.seconds / 60, "steps": check.steps, "tokens": check.tokens, "rate": check.rate}
+        progress["judging"] = self._judged[id(check.distance)]
         self.curve.append(progress | check.distance.numbers("now"))
+
+    @property
+    def speed(self) -> float | None:
+        """The tokens per second between checks, as a share of what plain steps reach; None with a single check."""
+        checks = [point for point in self.curve if point["steps"]]
+        seconds = sum(
+            60 * (after["minutes"] - before["minutes"]) - after["judging"] for before, after in pairwise(checks)
+        )
+        tokens = checks[-1]["tokens"] - checks[0]["tokens"]
+        return statistics.median(self._bare) * tokens / seconds if seconds > 0 else None
+
+
+def bare_seconds(case: Case, learner: Learner) -> float:
+    """Return the seconds for a token of a step that is written plainly; the parameters stay as they are.
+
+    The intact model runs forward, the pruned one forward and back, both with their heads, and the optimizer steps.
+    """
+    (batch,) = join_rows(next(Text(case.batches, (), ROWS, 0).steps()), ROWS)
+    optimizer = torch.optim.AdamW(learner.parameters, lr=0.0, weight_decay=0.0)
+    half = case.pruned.model.dtype in (torch.float16, torch.bfloat16)
+    seconds = 0.0
+    for _ in range(2):  # the first warms up
+        began = time.monotonic()
+        with torch.autocast(case.pruned.device.type, case.pruned.model.dtype) if half else nullcontext():
+            with torch.no_grad():
+                aim = case.intact.model(**batch).logits.float().log_softmax(-1)
+            own = case.pruned.model(**batch).logits.float().log_softmax(-1)
+        functional.kl_div(own, aim, reduction="batchmean", log_target=True).backward()
+        del own, aim
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds = time.monotonic() - began
+    return seconds / int(batch["attention_mask"].sum())
 
 
 def main(
@@ -132,7 +190,13 @@ def main(
         )
         ends = {"intact": measure(stack), "unhealed": unhealed, "healed": healer.start, "trained": measure(pruned)}
         repair = done.repairs[0]
-        how = {"done": repair.done, "why": repair.why, "numbers": repair.numbers, "curve": healer.curve}
+        how = {
+            "speed": healer.speed,
+            "done": repair.done,
+            "why": repair.why,
+            "numbers": repair.numbers,
+            "curve": healer.curve,
+        }
         what = {"model": Path(model).name, "blocks": blocks, "chance": chance(loss)}
         finished.add(what | wanted | ends | how)
         print(f"{limit:g} minutes, {'found' if fixed is None else fixed}: {repair.done}", flush=True)
@@ -174,6 +238,7 @@ def cells(line: Line) -> list[str]:
         " → ".join(f"{retained(line, end):.1%}" for end in ends),
         " → ".join(f"{line[end]['fidelity']['divergence']['mean']:.3f}" for end in ends),
         " → ".join(copied),
+        "" if line["speed"] is None else f"{line['speed']:.2f}",
     ]
 
 
