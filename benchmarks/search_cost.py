@@ -1,20 +1,26 @@
-"""What a search by `divergence` costs, in bare passes over the rows that it measures, and beside one by `perplexity`.
+"""What the recommended method costs in bare passes: its search, one by `perplexity`, and the repair by `linear`.
 
-    python benchmarks/search_cost.py --model DIR --count 7 --calibration FILE.jsonl
+    python benchmarks/search_cost.py --model DIR --count 7 --calibration FILE.jsonl --results FILE
 
-A bare pass runs the backbone, without the head, over as many rows as are measured; it is timed before and after. Both
-searches are `greedy`: that by perplexity scores all blocks again after each removal, on as many rows, and that by
-divergence those that may be next. Fits and solves are counted. Times are of one process on a quiet machine.
+A bare pass runs the backbone, without the head: for a search over as many rows as it measures, for the repair over all
+rows. It is timed before and after each. Both searches are `greedy`: that by perplexity scores all blocks again after
+each removal, on as many rows, and that by divergence those that may be next. Fits, solves and judging are counted.
+Times are of one process on a quiet machine. The line of a model takes the place of an older one.
 """
 
 from __future__ import annotations
 
+import json
+import statistics
 import time
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
+import options as o
 import torch
 import typer
+from finished import lines_in
 
 import layerimp
 from layerimp.blocks import run
@@ -24,6 +30,9 @@ from layerimp.registry.catalog import registry
 from layerimp.scoring.engine import measure
 from layerimp.steps import Step, untouched
 from layerimp.sweep.cache import BlockCache
+
+ROWS = 12
+"""What `divergence` measures by default."""
 
 
 def searched(stack: Any, text: Any, scorer: str, options: dict[str, Any], count: int) -> tuple[list[Step], float, int]:
@@ -46,42 +55,44 @@ def searched(stack: Any, text: Any, scorer: str, options: dict[str, Any], count:
 
 
 def main(
-    model: Annotated[str, typer.Option(help="Model directory, hub id or shipped name.")],
+    model: o.Model,
     count: Annotated[int, typer.Option(help="How many blocks to remove.")],
-    calibration: Annotated[str, typer.Option(help="Calibration text.")],
-    max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
-    dtype: Annotated[str, typer.Option(help="The model's dtype.")] = "float32",
+    calibration: o.Calibration,
+    results: Annotated[Path, typer.Option(help="The file for the costs, a JSON line for each model.")],
+    max_length: o.MaxLength = 256,
+    dtype: o.Dtype = "float32",
     threads: Annotated[int, typer.Option(help="The threads of torch.")] = 2,
     rescored: Annotated[int, typer.Option(help="The steps that are scored again after each removal.")] = 3,
 ) -> None:
-    """Measure and print."""
+    """Measure, keep and print."""
     torch.set_num_threads(threads)
     loaded, tokenizer = layerimp.load(model, dtype=dtype)
     stack = layerimp.find_blocks(loaded)
     text = load_calibration(calibration, tokenizer, samples=64, max_length=max_length)
-    rows = 12  # the default of `divergence`
+    rows = text.first(ROWS)
 
-    def bare() -> float:
+    def bare(batches: Any) -> float:
         start = time.perf_counter()
         with torch.no_grad():
-            for batch in text.first(rows):
+            for batch in batches:
                 run(stack.backbone, batch)
         return time.perf_counter() - start
 
-    bare()
-    times = [bare(), bare()]
-    ours, seconds, scored = searched(stack, text, "divergence", {"rescored": rescored}, count)
-    times += [bare(), bare()]
-    theirs, theirs_seconds, theirs_scored = searched(stack, text.first(rows), "perplexity", {}, count)
-    times += [bare(), bare()]
-    median = sorted(times)[len(times) // 2]
-    print(f"a bare pass over {rows} rows: {median:.2f} s ({', '.join(f'{each:.2f}' for each in times)})")
-    for name, blocks, took, number in (
-        ("divergence", ours, seconds, scored),
-        ("perplexity", theirs, theirs_seconds, theirs_scored),
-    ):
-        print(f"{name}: {blocks}, {number} scores, {took:.0f} s, {took / median:.1f} passes")
-    print(f"divergence / perplexity: {seconds / theirs_seconds:.2f}")
+    line: dict[str, Any] = {"model": Path(model).name, "count": count}
+    for scorer, batches, options in (("perplexity", rows, {}), ("divergence", text, {"rescored": rescored})):
+        bare(rows)
+        before = [bare(rows), bare(rows)]
+        blocks, seconds, scores = searched(stack, batches, scorer, options, count)
+        line[scorer] = {"passes": seconds / statistics.median([*before, bare(rows), bare(rows)]), "scores": scores}
+    before = [bare(text), bare(text)]
+    start = time.perf_counter()
+    healed = layerimp.heal(loaded, blocks, text, "linear")
+    seconds = time.perf_counter() - start
+    passes = seconds / statistics.median([*before, bare(text), bare(text)])
+    line["linear"] = {"passes": passes, "gaps": len(healed.repairs)}
+    others = [other for other in lines_in(results) if other["model"] != line["model"]]
+    results.write_text("".join(json.dumps(each) + "\n" for each in (*others, line)), encoding="utf-8")
+    print(line)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,13 @@ from statistics import fmean
 import chosen
 from choices import METHODS
 from chosen import MEASURES, STATES, Line, Lines, draws_of, figures
+from titles import DIRECTORIES, TITLES
 
 from layerimp.report.results.measures import Difference
 from layerimp.report.statistics import stability
 
 COSTS = chosen.DATA.with_name("scorer_costs.jsonl")
+SEARCHES = chosen.DATA.with_name("search_cost.jsonl")
 SETS = chosen.DATA.with_name("sets_compared.jsonl")
 SITES = {
     "avss": "the neurons (`mlp_act`, the default)",
@@ -23,6 +25,8 @@ SITES = {
     "block-influence": "`block-influence`, for comparison",
 }
 """What AVSS reads, by method."""
+SEARCHED = "divergence", "perplexity"
+"""The scorers of the searches whose cost is measured."""
 TEXTS = {
     "windows": "documents joined",
     "short": "64 tokens a row",
@@ -54,6 +58,25 @@ def costs() -> dict[str, str]:
         if known := [line[scorer] for line in lines if scorer in line and "greedy" not in method]:
             passes[method] = "–".join(dict.fromkeys(f"{end:.1f}" for end in (min(known), max(known))))
     return passes
+
+
+def searches() -> Table:
+    """Return a row for each model: what the recommended method costs in bare passes."""
+    head = ["model", "search by `divergence`", "by `perplexity`", "repair by `linear`"]
+    lines = [json.loads(line) for line in SEARCHES.read_text(encoding="utf-8").splitlines()]
+    for line in lines:
+        line["model"] = DIRECTORIES.get(line["model"], line["model"])
+    rows = []
+    for line in sorted(lines, key=lambda line: list(TITLES).index(line["model"])):
+        gaps = line["linear"]["gaps"]
+        rows.append(
+            [
+                chosen.title(line["model"], line["count"]),
+                *(f"{line[scorer]['passes']:.0f}, for {line[scorer]['scores']} scores" for scorer in SEARCHED),
+                f"{line['linear']['passes']:.0f}, for {gaps} gap{'s' * (gaps > 1)}",
+            ]
+        )
+    return head, rows
 
 
 def sites() -> Table:

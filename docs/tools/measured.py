@@ -22,6 +22,7 @@ def _choices(what: str, model: str = "") -> str:
             return table(head, rows)
         return "Too few draws yet." if tables.of_model(model)[1] else "Not measured yet."
     parts = {"summary": tables.summary, "sites": tables.sites, "sets": tables.sets, "texts": tables.texts}
+    parts |= {"searches": tables.searches}
     return table(*(parts | {"claims": claims.table, "power": power.table})[what]())
 
 

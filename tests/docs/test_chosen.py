@@ -135,3 +135,14 @@ def test_sets_are_judged_by_both_divergences_the_nearest_first() -> None:
     for name, _, *figures in rows:
         assert figures == [f"{value:.2f}" for value in known[name]["elsewhere"]]
     assert len(head) == len(rows[0])
+
+
+def test_costs_of_the_method_are_those_that_are_kept() -> None:
+    head, rows = choice_tables.searches()
+    lines = list(map(json.loads, choice_tables.SEARCHES.read_text(encoding="utf-8").splitlines()))
+    assert len(rows) == len(lines)
+    for line in lines:
+        shown = {head[place]: [row[place] for row in rows] for place in range(1, len(head))}
+        for name, key in zip(head[1:], ("divergence", "perplexity", "linear"), strict=True):
+            passes = f"{line[key]['passes']:.0f}, for "
+            assert any(cell.startswith(passes) for cell in shown[name])
