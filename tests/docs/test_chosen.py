@@ -12,7 +12,7 @@ import heat_map
 import numpy as np
 import pytest
 import reference
-from scipy.stats import t, ttest_rel
+from scipy.stats import norm, t, ttest_rel
 from statsmodels.stats.multitest import multipletests
 from support.choice_lines import keep, line, state
 
@@ -141,8 +141,41 @@ def test_costs_of_the_method_are_those_that_are_kept() -> None:
     head, rows = choice_tables.searches()
     lines = list(map(json.loads, choice_tables.SEARCHES.read_text(encoding="utf-8").splitlines()))
     assert len(rows) == len(lines)
-    for line in lines:
+    for costs in lines:
         shown = {head[place]: [row[place] for row in rows] for place in range(1, len(head))}
         for name, key in zip(head[1:], ("divergence", "perplexity", "linear"), strict=True):
-            passes = f"{line[key]['passes']:.0f}, for "
+            passes = f"{costs[key]['passes']:.0f}, for "
             assert any(cell.startswith(passes) for cell in shown[name])
+
+
+def test_differences_by_documents_are_those_of_the_stored_draws() -> None:
+    stored = chosen.by_documents()
+    assert {(model, count) for model, count, *_ in stored} == {
+        amount for amount in chosen.cells() if amount[0] not in chosen.PANEL
+    }
+    for (model, count, own, rival, healed), difference in stored.items():
+        methods = chosen.cells()[model, count]
+        ours, theirs = (
+            {each["seed"]: chosen.value(each, healed, "retained") for each in methods[name]} for name in (own, rival)
+        )
+        points = [100 * (ours[seed] - theirs[seed]) for seed in ours]
+        # The starter's average is the lower of two means, here over all draws and there of each.
+        assert difference.mean == pytest.approx(np.mean(points), abs=0.2 if model == "minilm-sst2" else 1.5)
+
+
+def test_documents_count_beside_the_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [line("divergence, greedy", seed, healed=state(0.5, stderr=0.03)) for seed in range(3)]
+    lines += [line("depth", seed, healed=state(0.6, stderr=0.04)) for seed in range(3)]
+    keep(lines, tmp_path, monkeypatch)
+    (methods,) = chosen.cells().values()
+    difference = chosen.contrasts(methods, "divergence")["depth"]
+    assert difference.low == pytest.approx(0.1 - norm.ppf(0.975) * 0.05)
+    assert difference.p == pytest.approx(2 * norm.sf(2))
+    pair = {"model": "starter", "count": 3, "method": "divergence, greedy", "rival": "depth", "state": "healed"}
+    known = pair | {"mean": 0.2, "low": 0.1, "high": 0.3, "p": 0.01}
+    (tmp_path / "choices_pairs.jsonl").write_text(json.dumps(known) + "\n", encoding="utf-8")
+    keep([each | {"healed": state(0.5, 0.7)} for each in lines], tmp_path, monkeypatch)
+    (methods,) = chosen.cells().values()
+    paired = chosen.contrasts(methods, "retained")["depth"]
+    assert (paired.mean, paired.low, paired.high, paired.p) == (20.0, 10.0, 30.0, 0.01)
+    assert chosen.contrasts(methods, "retained", state="unhealed") == {}
