@@ -61,19 +61,15 @@ class Repairs:
         return torch.tensor(bool(self._values[gap.removed]))
 
     def put(self, gap: Gap) -> bool:
-        """Write the repair of a gap into the model, and return whether there is one.
-
-        Raises:
-            NonFiniteError: the repair overflows the model's dtype.
-        """
+        """Write the repair of a gap into the model, and return whether there is one."""
         values = self._values[gap.removed]
         for path, value in values.items():
             replace(self._stack.model, path, value)
         return bool(values)
 
     def _solved(self, fit: Fit) -> Values:
-        """Return the new parameters in the dtype that the model is stored in; none if the fit has no solution."""
-        dtype = stored_dtype(self._stack.model)
+        """Return the new parameters; none if the fit has no solution, or one that overflows."""
+        dtype = stored_dtype(self._stack.model)  # as `replace` rounds; a model may compute in a dtype twice as wide
         try:
             values = fit.values(1.0, self._ridge)
         except NonFiniteError:
