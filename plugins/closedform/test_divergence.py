@@ -183,14 +183,6 @@ def test_a_classifier_is_compared_by_its_labels() -> None:
     assert least == pytest.approx(sum(values) / len(values), rel=1e-6)
 
 
-def test_some_blocks_score_as_they_do_among_all() -> None:
-    model = model_of()
-    every = dict(zip(range(BLOCKS), scored(model).scores, strict=True))
-    few = scored(model, among=[1, 4])
-    assert list(few.blocks) == [1, 4]
-    assert few.scores == [every[1], every[4]]
-
-
 def test_the_order_of_the_rows_does_not_matter() -> None:
     backwards = [{name: value.flip(0) for name, value in inputs.items()} for inputs in reversed(TEXT)]
     model = model_of()
