@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layerimp_closedform import Divergence
 from layerimp_closedform.rows import split_rows
+from layerimp_greedy import Search
 from scipy.special import rel_entr, softmax
+from support.healing_cases import lstsq
+from support.scored_by_hand import states
 from support.tiny import tiny
 from torch import Tensor
+from torch.nn.functional import layer_norm
 
 import layerimp
 from layerimp import Importance
 from layerimp.errors import CalibrationError
+from layerimp.pruner import Budget
 from layerimp.scoring.engine import measure
 from layerimp.steps import Step, candidates
 from layerimp.surgery.removal import pruned
@@ -51,14 +58,17 @@ def scored(
     return measure(stack, text or TEXT, scorers, beside=beside, removed=removed, **how)["d"]
 
 
-def by_hand(model: Any, blocks: Sequence[int]) -> tuple[float, float]:
-    """The mean divergence of a llama without some blocks, repaired: at new tokens, and at copied ones."""
+def by_hand(model: Any, blocks: Sequence[int], *, repaired: bool = True) -> tuple[float, float]:
+    """The mean divergence of a decoder without some blocks, repaired as a llama is: at new tokens, and at copied ones.
+
+    Another decoder can be measured without a repair.
+    """
     measured, fitted = split_rows(TEXT, SETTINGS["rows"], SETTINGS["tokens"])
     layers = model.model.layers
     new = {}
     for first in [block for block in blocks if block - 1 not in blocks]:
-        last = next(block for block in range(first, BLOCKS) if block + 1 not in blocks)
-        if first == 0:
+        last = next(block for block in range(first, len(layers)) if block + 1 not in blocks)
+        if first == 0 or not repaired:
             continue
         down = layers[first - 1].mlp.down_proj
         read: list[Tensor] = []
@@ -181,6 +191,71 @@ def test_a_classifier_is_compared_by_its_labels() -> None:
                 logits = softmax(model(row[real][None]).logits[0].numpy())
         values.append(rel_entr(expected, logits).sum())
     assert least == pytest.approx(sum(values) / len(values), rel=1e-6)
+
+
+@pytest.mark.parametrize("block", [1, 2])
+def test_a_repair_in_front_of_a_norm_is_least_squares_through_the_norm(block: int) -> None:
+    """The map is fitted so that the norm's input points where its output should, and then the norm to the target."""
+    model, text = tiny_classifier(dtype=torch.float64), [padded_batch((12, 9, 14, 7, 11, 8))]
+    (measured,), (fitted,) = split_rows(text, SETTINGS["rows"], SETTINGS["tokens"])
+    before = model.bert.encoder.layer[block - 1].output
+    taken: list[Tensor] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda _module, args: taken.append(args[0]))
+        for module in (before.dense, before.LayerNorm)
+    ]
+    target = states(model, "bert", fitted)[2 * block + 2]
+    for hook in hooks:
+        hook.remove()
+    real = fitted["attention_mask"].bool()
+    read, normed, target = (rows[real] for rows in (*taken, target))
+    weight = 1 / target.square().mean(dim=1).sqrt()
+    middle = torch.from_numpy(np.average(target, axis=0, weights=weight))
+    spread = torch.from_numpy(np.average((target - middle) ** 2, axis=0, weights=weight)).sqrt()
+    along = (target - middle) / spread
+    length, scatter = along.square().mean(dim=1).sqrt(), normed.std(dim=1, correction=0)
+    wanted = normed.mean(dim=1, keepdim=True) + (scatter / length)[:, None] * along
+    x = torch.cat([read, torch.ones(len(read), 1)], dim=1)
+    change = lstsq(x, wanted - normed, weight * (length / scatter) ** 2, SETTINGS["ridge"])
+    repaired = copy.deepcopy(model)
+    output = repaired.bert.encoder.layer[block - 1].output
+    with torch.no_grad():
+        output.dense.weight += change[:, :-1]
+        output.dense.bias += change[:, -1]
+        unit = layer_norm(normed + x @ change.T, normed.shape[1:], eps=output.LayerNorm.eps)
+        for channel in range(unit.shape[1]):
+            columns = torch.stack([unit[:, channel], torch.ones(len(unit))], dim=1)
+            root = weight.sqrt()[:, None]
+            scale, shift = torch.linalg.lstsq(root * columns, root * target[:, channel, None]).solution[:, 0]
+            output.LayerNorm.weight[channel], output.LayerNorm.bias[channel] = scale, shift
+        expected = softmax(model(**measured).logits.numpy(), axis=1)
+        with pruned(repaired, [block]):
+            logits = softmax(repaired(**measured).logits.numpy(), axis=1)
+    divergence = rel_entr(expected, logits).sum(axis=1).mean()
+    assert scored(model, text=text).scores[block] == pytest.approx(divergence, rel=1e-6)
+
+
+def test_a_gap_after_experts_is_scored_without_a_repair() -> None:
+    """No single map ends a mixture of experts. A seam follows an attention, at which its gap is repaired."""
+    model = tiny("mixtral", num_hidden_layers=BLOCKS)  # its experts do not compute in float64
+    importance = scored(model, cuts="all")
+    assert importance.notes == (BARE.replace("block 0", "blocks 0, 1, 2, 3, 4"),)
+    blocks = [at for at, step in enumerate(importance.blocks) if isinstance(step, int)]
+    for block, at in enumerate(blocks):
+        found = importance.columns["divergence"][at], importance.columns["divergence_copying"][at]
+        assert found == pytest.approx(by_hand(model, [block], repaired=False), rel=1e-4)
+
+
+def test_the_cost_of_a_path_with_exchanges_is_the_divergence_at_its_end() -> None:
+    model, memory = tiny("qwen2", dtype=torch.float64, num_hidden_layers=6), {}
+
+    def scoring(removed: Sequence[Step]) -> Importance:
+        return scored(model, removed, memory=memory)
+
+    path = Search(scoring, Budget.exactly(4, 6), frozenset(), 0.0).exchanging(2)
+    assert path.exchanges
+    plain, copied = by_hand(model, [step for step in path.steps if isinstance(step, int)])
+    assert path.cost == pytest.approx(0.75 * plain + 0.25 * copied, rel=1e-6)
 
 
 def test_the_order_of_the_rows_does_not_matter() -> None:
