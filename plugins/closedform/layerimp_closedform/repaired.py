@@ -21,7 +21,8 @@ from layerimp_closedform.rows import split_rows
 ROWS = 12
 """How many rows of a language model's text are measured."""
 FITTING, LENGTH = 3, 256
-"""What the fits cost, in forward passes over their rows, and how many tokens a row has, about."""
+"""What the fits cost, in forward passes over their rows, if one pass collects the sums of all gaps, and how many tokens
+a row has, about."""
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
