@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from layerimp.scorer import Importance, Scorer
 from layerimp.scoring.engine import Filled, fill, finished, measure
 from layerimp.sweep import Trace
 from layerimp.testing.contracts import Contracts, only_if, require, unharmed
+from layerimp.testing.recording import Recorder, copied, replay
 from layerimp.testing.tiny import BLOCKS, VOCAB, batch, padded_batch, tiny_classifier, tiny_model
 
 if TYPE_CHECKING:
@@ -134,8 +134,8 @@ class ScorerContracts(Contracts[Scorer]):
         """
         batches = _recorded(self.component)
         forwards, backwards = self._fresh(), self._fresh()
-        _replay(forwards, batches)
-        _replay(backwards, [batch[::-1] for batch in batches])
+        replay(forwards, batches)
+        replay(backwards, [batch[::-1] for batch in batches])
         _require_same(backwards.compute(), forwards.compute(), "when the last block comes first")
 
     @only_if(lambda scorer: scorer.sweep is not None and scorer.sweep.reads_offloaded)
@@ -146,8 +146,8 @@ class ScorerContracts(Contracts[Scorer]):
         """
         batches = _recorded(self.component)
         usual, offloaded = self._fresh(), self._fresh()
-        _replay(usual, batches)
-        _replay(offloaded, [sorted(chain(*batches), key=lambda trace: trace.block)])
+        replay(usual, batches)
+        replay(offloaded, [sorted(chain(*batches), key=lambda trace: trace.block)])
         _require_same(
             offloaded.compute(), usual.compute(), "when all batches pass through a block before the next block"
         )
@@ -161,18 +161,18 @@ class ScorerContracts(Contracts[Scorer]):
         careful, robbed = self._fresh(), self._fresh()
 
         def lend(trace: Trace) -> None:
-            lent = _copied(trace)
+            lent = copied(trace)
             robbed.update(lent)
             for (what, now), (_, before) in zip(lent.lent(), trace.lent(), strict=True):
                 require(torch.equal(now, before), f"update() changed {what} of block {trace.block}; reduce a copy")
                 now.fill_(True if now.dtype == torch.bool else -7)
 
-        _replay(careful, batches)
-        _replay(robbed, batches, lend)
+        replay(careful, batches)
+        replay(robbed, batches, lend)
         expected, actual = careful.compute(), robbed.compute()
         _require_same(actual, expected, "when its trace is used again after update(): it keeps a tensor")
         before = len(pickle.dumps(careful))
-        _replay(careful, batches)
+        replay(careful, batches)
         grown = (len(pickle.dumps(careful)) - before) / max(1, len(batches))
         lent = min((act.nbytes for traces in batches for trace in traces for act in trace.acts.values()), default=0)
         require(grown <= lent, f"it grows by {grown:,.0f} bytes with each batch: it keeps what it is shown")
@@ -298,52 +298,8 @@ class _Listener(Silent):
         self.notes.append(text)
 
 
-class _Recorder(Scorer):
-    """Keeps copies of the traces that another scorer would see."""
-
-    name = "recorder"
-
-    def __init__(self, scorer: Scorer) -> None:
-        super().__init__(scorer.num_blocks)
-        self.sweep, self.observes, self.lookback = scorer.sweep, scorer.observes, scorer.lookback
-        self.batches: tuple[list[Trace], list[Trace]] = [], []
-
-    def update(self, trace: Trace) -> None:
-        self.batches[trace.batch].append(_copied(trace))
-
-    def merge(self, other: _Recorder) -> None:
-        raise NotImplementedError
-
-    def compute(self) -> Importance:
-        return Importance(scores=[0.0] * self.num_blocks)
-
-
 def _recorded(scorer: Scorer) -> Sequence[list[Trace]]:
     """Return a scorer's traces of two batches, one without padding, for which `trace.rows` makes no copy."""
-    recorder = _Recorder(scorer)
+    recorder = Recorder(scorer)
     _scored(recorder, [padded_batch(LENGTHS), batch()])
     return recorder.batches
-
-
-def _replay(scorer: Scorer, batches: Sequence[Sequence[Trace]], update: Callable[[Trace], None] | None = None) -> None:
-    """Show a scorer the recorded traces, each time as new copies."""
-    with torch.no_grad():
-        for batch in batches:
-            for trace in batch:
-                (update or (lambda shown: scorer.update(_copied(shown))))(trace)
-        scorer.end_sweep()
-
-
-def _copied(trace: Trace) -> Trace:
-    return replace(
-        trace,
-        acts={site: act.detach().clone() for site, act in trace.acts.items()},
-        mask=trace.mask.clone(),
-        inputs={at: act.detach().clone() for at, act in trace.inputs.items()},
-        targets=None if trace.targets is None else trace.targets.detach().clone(),
-        extras={name: extra.detach().clone() for name, extra in trace.extras.items()},
-        gradients={
-            name: (weight.detach().clone(), gradient.detach().clone())
-            for name, (weight, gradient) in trace.gradients.items()
-        },
-    )
