@@ -208,6 +208,8 @@ class Sweep(ABC):
         SITES: The sites that every sweep of its class offers.
         predicts: Whether it needs what the model predicts, and so a head; see `layerimp.blocks.head`.
         reads_offloaded: Whether it drives a model whose blocks are in memory one at a time; see `BlockStack.offloaded`.
+        reads_intact: Whether it compares with the intact model, so that its values after a removal are not those of a
+            model that never had the removed steps.
         separate: Whether it runs the model for each unit separately: what it shows of a unit does not depend on which
             other units are scored, and fewer units take less time.
     """
@@ -215,6 +217,7 @@ class Sweep(ABC):
     SITES: ClassVar[frozenset[str]] = frozenset()
     predicts: ClassVar[bool] = False
     reads_offloaded: ClassVar[bool] = False
+    reads_intact: ClassVar[bool] = False
     separate: ClassVar[bool] = False
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,10 @@ from layerimp.errors import LayerimpError, PluginError
 from layerimp.models.discovery import find_blocks
 from layerimp.progress import Silent
 from layerimp.scorer import Importance, Scorer
-from layerimp.scoring.engine import Filled, fill, finished, measure
+from layerimp.scoring.engine import Filled, How, fill, finished, measure
+from layerimp.surgery.removal import pruned
 from layerimp.sweep import Trace
+from layerimp.sweep.cache import BlockCache
 from layerimp.testing.contracts import Contracts, only_if, require, unharmed
 from layerimp.testing.recording import Recorder, copied, replay
 from layerimp.testing.tiny import BLOCKS, VOCAB, batch, padded_batch, tiny_classifier, tiny_model
@@ -220,8 +222,7 @@ class ScorerContracts(Contracts[Scorer]):
         """
         for block in (0, BLOCKS - 2):
             model = _model()
-            for path in SILENT_PROJECTIONS:
-                nn.init.zeros_(model.model.layers[block].get_submodule(path).weight)
+            _silence(model.model.layers[block])
             scores = _scored(self._fresh(), TEXT, model).scores
             # By magnitude: if harmful blocks score below 0, a block that adds nothing scores 0.
             least = min(range(BLOCKS), key=lambda index: abs(scores[index]))
@@ -248,6 +249,39 @@ class ScorerContracts(Contracts[Scorer]):
                 f"block {block} scores {score:.6g} among {len(among)} blocks, and {whole:.6g} among all",
             )
 
+    @only_if(lambda scorer: scorer.sweep is not None)
+    def removed_blocks_are_out(self) -> None:
+        """After a removal, the scores are those of a model that never had the removed blocks.
+
+        A sweep bypasses `drive.removed`. If it declares `reads_intact`, the removed block of the tested model adds
+        nothing, so that the intact models predict the same.
+        """
+        name, gone, model = self.component.name, 1, tiny_model(dtype=torch.float64, num_hidden_layers=BLOCKS + 1)
+        if self.component.sweep is not None and self.component.sweep.reads_intact:
+            _silence(model.model.layers[gone])
+        actual = measure(find_blocks(model), TEXT, {name: self._fresh()}, removed=[gone])[name]
+        with pruned(model, [gone]):
+            expected = _scored(self._fresh(), TEXT, model)
+        _require_same(actual, expected, f"after block {gone} was removed", "in a model that never had it")
+
+    @only_if(lambda scorer: scorer.sweep is not None)
+    def kept_memory_changes_nothing(self) -> None:
+        """A search scores one text many times, and passes on what was kept: `drive.memory` and `drive.cache`.
+
+        Keep only what depends on the intact model and the text, whatever is removed.
+        """
+        name, stack = self.component.name, find_blocks(tiny_model(dtype=torch.float64, num_hidden_layers=BLOCKS + 1))
+        memory: dict[Hashable, Any] = {}
+        cache = BlockCache(stack)
+        for gone in ([1], [], [2]):
+            alone: How = {"removed": gone}
+            kept: How = {"removed": gone, "cache": cache, "memory": memory}
+            with_memory, without = (
+                measure(stack, TEXT, {name: self._fresh(len(stack) - len(gone))}, **how)[name] for how in (kept, alone)
+            )
+            when = f"without block {gone[0]}" if gone else "in the intact model"
+            _require_same(with_memory, without, f"{when} after earlier scorings", "without these")
+
     @only_if(_takes_seams)
     def seams_are_scored_like_blocks(self) -> None:
         """A seam that adds the same to the same stream as a block gets the same score.
@@ -270,21 +304,27 @@ class ScorerContracts(Contracts[Scorer]):
         _require_same(finished(self.component.name, [filled.beside]), expected, "as the seam that does the same")
 
 
-def _require_same(actual: Importance, expected: Importance, when: str) -> None:
+def _silence(block: nn.Module) -> None:
+    """Let a block of the tiny decoder add nothing to the residual stream."""
+    for path in SILENT_PROJECTIONS:
+        nn.init.zeros_(block.get_submodule(path).get_parameter("weight"))
+
+
+def _require_same(actual: Importance, expected: Importance, when: str, otherwise: str = "otherwise") -> None:
     """Require scores and columns that are equal up to rounding."""
     require(
         actual.columns.keys() == expected.columns.keys(),
-        f"the columns are {sorted(actual.columns)} {when}, and {sorted(expected.columns)} otherwise",
+        f"the columns are {sorted(actual.columns)} {when}, and {sorted(expected.columns)} {otherwise}",
     )
     pairs = {"score": (actual.scores, expected.scores)}
     pairs |= {f"column {name}": (actual.columns[name], values) for name, values in expected.columns.items()}
     for part, (ours, theirs) in pairs.items():
-        require(len(ours) == len(theirs), f"{part}: {len(ours)} values {when}, and {len(theirs)} otherwise")
+        require(len(ours) == len(theirs), f"{part}: {len(ours)} values {when}, and {len(theirs)} {otherwise}")
         scale = max(map(abs, theirs), default=0.0) or 1.0
         for block, (own, other) in enumerate(zip(ours, theirs, strict=True)):
             require(
                 abs(own - other) <= ROUNDING * scale,
-                f"the {part} of block {block} is {own:.6g} {when}, and {other:.6g} otherwise",
+                f"the {part} of block {block} is {own:.6g} {when}, and {other:.6g} {otherwise}",
             )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from pydantic import ConfigDict as Settings
 from layerimp import Importance, Scorer
 from layerimp.component import Options
 from layerimp.stats import Mean
-from layerimp.sweep import Backward, Forward
+from layerimp.sweep import Ablation, Backward, Forward
 
 
 class Norms(Step):
@@ -274,6 +276,42 @@ class ChangesAWeight(Step):
     identity_scores_least = False
 
 
+class Unbypassed(Forward):
+    """Bypasses nothing."""
+
+    def drive(self, stack: Any, batches: Any, drive: Any) -> None:
+        super().drive(stack, batches, replace(drive, removed=()))
+
+
+class Stale(Ablation):
+    """Keeps the predictions before a block is left out, although they depend on what is removed."""
+
+    def drive(self, stack: Any, batches: Any, drive: Any) -> None:
+        known = drive.memory.setdefault(self, {})
+
+        def take(taker: Any, trace: Any) -> None:
+            before = known.setdefault(trace.batch, trace.acts[self.INTACT].clone())
+            taker(replace(trace, acts={**trace.acts, self.INTACT: before}))
+
+        series = [
+            replace(one, takers={sites: partial(take, taker) for sites, taker in one.takers.items()})
+            for one in drive.series
+        ]
+        super().drive(stack, batches, replace(drive, series=series))
+
+
+class LeavesNothingOut(Step):
+    """Through its sweep."""
+
+    sweep = Unbypassed()
+
+
+class KeepsTooMuch(Perplexity):
+    """Through its sweep."""
+
+    sweep = Stale()
+
+
 class Reseeds(Step):
     """Sets the global generator."""
 
@@ -361,6 +399,8 @@ WRONG_SCORERS: list[tuple[type[Scorer], str, str]] = [
     (StatelessPickle, "it pickles with what it has seen", "after pickling"),
     (Parochial, "other architectures are scored or refused", "failed at block 0"),
     (Share, "some blocks score as among all", "block 0 scores .* among 2 blocks, and .* among all"),
+    (LeavesNothingOut, "removed blocks are out", "after block 1 was removed, and .* in a model that never had it"),
+    (KeepsTooMuch, "kept memory changes nothing", "in the intact model after earlier scorings, and .* without these"),
     (Indexed, "seams are scored like blocks", "failed at seam 1/2"),
     (
         type("Louder", (Norms,), {"__doc__": "A doc.", "norms": louder}),

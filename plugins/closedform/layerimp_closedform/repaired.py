@@ -61,6 +61,7 @@ class Repaired(Sweep):
 
     SITES: ClassVar[frozenset[str]] = frozenset({"divergence", "before"})
     predicts: ClassVar[bool] = True
+    reads_intact: ClassVar[bool] = True
     separate: ClassVar[bool] = True
 
     rows: int | None = None
