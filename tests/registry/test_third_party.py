@@ -135,13 +135,26 @@ def test_the_contract_opens_with_a_whole_plugin(contract: type[Any], name: str) 
     assert textwrap.indent(module, "    ") in inspect.cleandoc(contract.__doc__ or "")
 
 
-@pytest.mark.parametrize("sweep", [Trace, Backward, Ablation], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("sweep", [Backward, Ablation], ids=lambda kind: kind.__name__)
 def test_the_example_in_a_docstring_is_one_that_the_guide_runs(sweep: type[Any]) -> None:
-    description = inspect.cleandoc(sweep.__doc__ or "").partition("Attributes:")[0]
-    example = [unindented(part) for part in description.split("\n\n") if part.startswith("    ")]
     shown = unindented("\n".join(blocks_of(GUIDE, "python")))
-    assert example
-    assert all(part in shown for part in example)
+    assert all(part in shown for part in examples_of(sweep))
+
+
+def test_the_trace_in_the_docstring_has_the_shapes_that_it_tells() -> None:
+    (example,) = examples_of(Trace)
+    names: dict[str, Any] = {"torch": torch, "Trace": Trace}
+    exec(example, names)
+    shapes = [list(rows.shape) for rows in (names["trace"].acts["block_out"], names["trace"].rows("block_out"))]
+    assert shapes == [[2, 3, 2], [5, 2]]
+    assert all(str(shape) in (Trace.__doc__ or "") for shape in shapes)
+
+
+def examples_of(kind: type[Any]) -> list[str]:
+    description = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:")[0]
+    examples = [unindented(part) for part in description.split("\n\n") if part.startswith("    ")]
+    assert examples
+    return examples
 
 
 def unindented(code: str) -> str:
