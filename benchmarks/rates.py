@@ -177,7 +177,7 @@ def main(
         healer = Watched(Distill.Config(**wanted), measure)
         left_out = text.documents | other.documents
         judging = for_judging(corpus, left_out, classifies=classifies(loaded))
-        further: Iterable[Batch] = ()
+        further: Iterable[Batch] | None = None
         if heal_text is not None:
             without = left_out | judging.documents
             further = FurtherText(

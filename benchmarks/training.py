@@ -220,7 +220,7 @@ def main(
             continue
         healer = (Control if label == CONTROL else Watched)(config, measures)
         rest = find_blocks(prepare(stack, gone).beside())
-        further = ()
+        further = None
         left_out = text.documents | measured_on
         judging = for_judging(corpus, left_out, classifies=classifies(loaded))
         if heal_text is not None:

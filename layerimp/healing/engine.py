@@ -84,8 +84,8 @@ def heal_beside(
     calibration: Iterable[Batch],
     healer: Healer,
     *,
-    further: Iterable[Batch] = (),
-    judging: Iterable[Batch] = (),
+    further: Iterable[Batch] | None = None,
+    judging: Iterable[Batch] | None = None,
     unfinished: Unfinished | None = None,
     progress: Progress = SILENT,
 ) -> Healed:
@@ -119,7 +119,7 @@ def heal_beside(
     text = split(Checked(calibration, intact))
     choosing, measuring = HeldOutLoss(intact, text.choosing), HeldOutLoss(intact, text.measuring)
     losses = _before(intact, pruned, [] if unhealed else removed, measuring)
-    rows = list(judging)
+    rows = list(judging or ())
     rows = list(Checked(rows, intact)) if rows else text.choosing
     judge = Judge(intact, rows)
     ours, theirs = Reruns(pruned, [*text.choosing, *text.healing]), Reruns(intact, text.healing)
@@ -132,7 +132,7 @@ def heal_beside(
         loss=partial(choosing.of, pruned, ours),
         distance=partial(judge.of, pruned),
         progress=progress,
-        further=() if further == () else Checked(further, pruned),
+        further=() if further is None else Checked(further, pruned),
         rerun=lambda stack, batch: (theirs if stack is intact else ours).of(batch),
     )
     if unfinished is not None:
@@ -168,15 +168,15 @@ def _before(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step], hel
 
 
 def _workspace(
-    unfinished: Unfinished, case: Case, healer: Healer, judging: Sequence[Batch], further: Iterable[Batch]
+    unfinished: Unfinished, case: Case, healer: Healer, judging: Sequence[Batch], further: Iterable[Batch] | None
 ) -> Path | None:
     """Return the directory for the state of a healing, named after everything that determines the result.
 
     None if there can be none: without a `fingerprint` of the further text, an interrupted run could not know whether
     that is still the same.
     """
-    more = None if further == () else getattr(further, "fingerprint", None)
-    if further != () and more is None:
+    more = getattr(further, "fingerprint", None)
+    if further is not None and more is None:
         return None
     rows = (*case.batches, *case.held_out, *judging)
     content = {

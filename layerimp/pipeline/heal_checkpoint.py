@@ -137,7 +137,7 @@ def heal_checkpoint(prepared: PreparedHealing) -> HealingReport:
         tell_unmeasured(recipe, theirs, progress, measured)
         taken = drawn.documents | measured.documents
         judging = texts.for_judging(corpus, taken | reserved)
-        further = texts.further(taken | judging.documents) or ()
+        further = texts.further(taken | judging.documents)
         compare = _comparison(prepared, theirs, measured)
         fidelity = {"pruned": compare(ours.model, "the pruned model")}
         healed = heal_beside(

@@ -84,7 +84,7 @@ def heal(
     with Unfinished() as unfinished:
         return heal_beside(
             *(stack, rest, removed, calibration, healer),
-            further=further,
+            further=None if further == () else further,
             judging=judging,
             unfinished=unfinished,
             progress=progress or SILENT,

@@ -175,8 +175,8 @@ class Run:
             removal.steps,
             self.text,
             self.healers[healer],
-            further=self.further or (),
-            judging=self.judging or (),
+            further=self.further,
+            judging=self.judging,
             unfinished=self.unfinished,
             progress=self.progress,
         )

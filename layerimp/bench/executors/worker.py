@@ -251,7 +251,7 @@ class Worker:
         with Unfinished() as unfinished:
             healed = heal_beside(
                 *(stack, pruned, content["blocks"], text, healer),
-                further=further or (),
+                further=further,
                 judging=self._reserved_texts(assignment)[1],
                 unfinished=unfinished,
             )
