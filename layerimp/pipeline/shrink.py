@@ -20,7 +20,7 @@ from layerimp.pipeline.prepare import config_of, obstacle_to_healing, prepare
 from layerimp.pipeline.pruning import Choice, choose, prepare_removals
 from layerimp.pipeline.reporting import results_of
 from layerimp.pipeline.resolve import check_own_text, named_plan
-from layerimp.pipeline.run import CutModel, Run, StageResults
+from layerimp.pipeline.run import CutModel, Run
 from layerimp.pipeline.shrink_measured import measured
 from layerimp.pipeline.shrink_recipe import completed, shipped_text, trains, with_training
 from layerimp.pipeline.shrink_state import State
@@ -194,20 +194,20 @@ def _made(run: Run) -> tuple[Made, Results]:
         clock.minutes |= {stage.label: stage.minutes for stage in stages}
         model = _with_stages(replace(model, beside=beside), stages)
     with clock.measuring("measure"):
-        model, figures = measured(run, model)
+        figures, speeds = measured(run, model)
+    (model,) = figures.models.values()
     if run.stage is not None:
         with clock.measuring("write"):
             check_unread(run)
             model = write_checkpoint(run, model, Path())
-    results = StageResults(
+    results = replace(
+        figures,
         importance=choice.importance,
         models={model.contender.label: model},
-        metrics=figures.metrics,
-        footprint=figures.footprint,
         search=choice.search,
         failed={stage.label: stage.why for stage in stages if stage.healing is None},
     )
-    return Made(model, stages, figures.speeds, clock.minutes), results_of(run, results)
+    return Made(model, stages, speeds, clock.minutes), results_of(run, results)
 
 
 @dataclass

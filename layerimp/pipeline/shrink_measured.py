@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from layerimp.defaults import FOOTPRINT
@@ -13,7 +13,7 @@ from layerimp.metric import Metric
 from layerimp.models.discovery import find_blocks
 from layerimp.models.sizing import ledger_of
 from layerimp.pipeline.pruning import measure_fidelity, measure_quality
-from layerimp.pipeline.shrunk import CACHE
+from layerimp.pipeline.run import StageResults
 
 if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
@@ -21,24 +21,12 @@ if TYPE_CHECKING:
     from layerimp.pipeline.run import CutModel, Run
     from layerimp.report.results.models import Size
 
-
-@dataclass(frozen=True)
-class Measured:
-    """What was measured of the intact model, and of both models in turns.
-
-    Attributes:
-        metrics: The quality of the intact model.
-        footprint: Its sizes and speeds.
-        speeds: The speeds of the `intact` and the `small` model, by label and name.
-    """
-
-    metrics: Sequence[Metric]
-    footprint: Sequence[Metric]
-    speeds: Mapping[str, Mapping[str, Speed]]
+CACHE = "kv_bytes_per_token"
+"""The name of the evaluator's figure for the cache."""
 
 
-def measured(run: Run, model: CutModel) -> tuple[CutModel, Measured]:
-    """Measure both models; return the smaller one with its figures, and what was measured besides."""
+def measured(run: Run, model: CutModel) -> tuple[StageResults, dict[str, dict[str, Speed]]]:
+    """Measure both models; return their figures, and the speeds of the `intact` and the `small` model."""
     label, evaluators = model.contender.label, run.evaluators
     run.evaluation.announce(evaluators, run.loaded.stack, 1)
     metrics = run.evaluation.of(evaluators, "quality")
@@ -52,7 +40,8 @@ def measured(run: Run, model: CutModel) -> tuple[CutModel, Measured]:
         who: [*_sizes(stack, size), *_as_metrics(fast.get(who, {}))]
         for (who, stack), size in zip(both.items(), (run.size, model.size), strict=True)
     }
-    return replace(model, footprint=costs["small"]), Measured(metrics, costs["intact"], fast)
+    model = replace(model, footprint=costs["small"])
+    return StageResults(models={label: model}, metrics=metrics, footprint=costs["intact"]), fast
 
 
 def _sizes(stack: BlockStack, size: Size) -> Iterator[Metric]:

@@ -16,6 +16,7 @@ from layerimp.errors import ModelError
 from layerimp.fidelity import compare_texts, continuations, end_tokens, prompts
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline.reporting import recorded
+from layerimp.pipeline.shrink_measured import CACHE
 from layerimp.pipeline.shrink_recipe import shipped_text, trains
 from layerimp.report.results.shrunk import BothSpeeds, ShrinkReport, TaskRetained, TrainingText, Verdict
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from layerimp.report.results.measures import Retained
     from layerimp.report.results.shrunk import HealingStage
 
-CACHE = "kv_bytes_per_token"
-"""The name of the evaluator's figure for the cache."""
 CARD_PROMPTS, CARD_LENGTH = 2, 64
 """The prompts of a card, and the length of the rows that they are cut from."""
 
