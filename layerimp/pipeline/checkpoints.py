@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from layerimp.pruner import PrunePlan
     from layerimp.report.document import Results
     from layerimp.report.results.models import Removal
-    from layerimp.report.results.shrunk import TrainingText
+    from layerimp.report.results.shrunk import ShrinkReport
 
 
 def checkpoint_path(label: str) -> Path:
@@ -92,7 +92,7 @@ def describe_checkpoint(
     removal: Removal,
     place: Path,
     healers: Sequence[str],
-    training: TrainingText | None = None,
+    shrunk: ShrinkReport | None = None,
 ) -> None:
     """Put a card, a record and the licence of the source beside the weights of a checkpoint.
 
@@ -102,12 +102,12 @@ def describe_checkpoint(
         removal: The removal whose only model this is.
         place: The place of the checkpoint in the output directory.
         healers: The names of the healers that changed the model, in order.
-        training: The text that was trained on beside the calibration text.
+        shrunk: The report of `layerimp shrink`; None for another command.
     """
     assert run.stage is not None
     directory, origin = run.stage / place, origin_of(run.resolved.model)
     origin.copy_license(directory)
-    card = model_card(results, removal.label, origin, command=run.command, training=training)
+    card = model_card(results, removal.label, origin, command=run.command, shrunk=shrunk)
     (directory / CARD).write_text(card, encoding="utf-8")
     _record(run, removal.models[0].plan, healers).write(directory)
 

@@ -24,7 +24,7 @@ from layerimp.pipeline.run import CutModel, Run
 from layerimp.pipeline.shrink_measured import measured
 from layerimp.pipeline.shrink_recipe import completed, shipped_text, trains, with_training
 from layerimp.pipeline.shrink_state import State
-from layerimp.pipeline.shrunk import Made, report_of, samples_for_the_card
+from layerimp.pipeline.shrunk import Made, report_of
 from layerimp.pipeline.stages import Loaded
 from layerimp.progress import SILENT, Progress
 from layerimp.recipe import Permissions, Recipe, validated
@@ -37,7 +37,6 @@ from layerimp.report.results.models import RepairedGap
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from layerimp.fidelity.record import Sample
     from layerimp.pipeline.prepare import Prepared
     from layerimp.report.document import Results
     from layerimp.report.results.shrunk import HealingStage, ShrinkReport
@@ -262,25 +261,8 @@ def _describe(run: Run, made: Made, results: Results, report: ShrinkReport) -> N
     """Write what stands beside the weights: the card, the record, the plan and the report."""
     assert run.stage is not None
     (removal,) = results.model.removals
-    samples, shown = samples_for_the_card(run, made), results
-    if samples is not None:
-        shown = _with_samples(results, samples)
-        (removal,) = shown.model.removals
     healers = [stage.healer for stage in made.stages if stage.kept]
-    describe_checkpoint(run, shown, removal, Path(), healers, report.training_text)
+    describe_checkpoint(run, results, removal, Path(), healers, report)
     plans = PlanFile.of({removal.scorer: made.model.plan})
     write_json(run.stage / PLANS, plans.model_dump(mode="json"))
     write_json(run.stage / SHRUNK, report.model_copy(update={"output": None}).model_dump(mode="json"))
-
-
-def _with_samples(results: Results, samples: Sequence[Sample]) -> Results:
-    """Return the results of a single model with other continuations."""
-    (removal,) = results.model.removals
-    (model,) = removal.models
-    assert model.fidelity is not None
-    assert model.fidelity.generation is not None
-    generation = model.fidelity.generation.model_copy(update={"samples": list(samples)})
-    fidelity = model.fidelity.model_copy(update={"generation": generation})
-    changed = removal.model_copy(update={"models": [model.model_copy(update={"fidelity": fidelity})]})
-    whole = results.model.model_copy(update={"removals": [changed]})
-    return results.model_copy(update={"models": {whole.label: whole}})

@@ -75,6 +75,7 @@ def report_of(run: Run, made: Made, results: Results) -> ShrinkReport:
         tasks=list(_tasks(results)),
         retained=removal.retained,
         fidelity=small.fidelity,
+        samples=_samples(run, made),
         calibration=run.text.description,
         training_text=_training_text(run),
         minutes=dict(made.minutes),
@@ -187,14 +188,13 @@ def _memory(run: Run) -> dict[str, int]:
     return used
 
 
-def samples_for_the_card(run: Run, made: Made) -> list[Sample] | None:
-    """Return how both models continue beginnings of the prose that ships; None if the measured texts ship as well.
-
-    A card is published, and prompts of the user's text do not belong there.
-    """
+def _samples(run: Run, made: Made) -> list[Sample]:
+    """Return how both models continue beginnings of the prose that ships, or of the measured text if that ships."""
     fidelity = made.model.fidelity
-    if fidelity is None or fidelity.generation is None or shipped_text(run.resolved) is not None:
-        return None
+    if fidelity is None or fidelity.generation is None:
+        return []
+    if shipped_text(run.resolved) is not None:
+        return fidelity.generation.samples
     model, tokenizer = made.model.beside, run.loaded.tokenizer
     assert model is not None
     text = load_calibration(PROSE, tokenizer, samples=CARD_PROMPTS, max_length=CARD_LENGTH, seed=run.recipe.seed)

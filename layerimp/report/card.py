@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from layerimp.report.document import Results
     from layerimp.report.results.comparison import Design, ModelResults
     from layerimp.report.results.models import PrunedModel, Removal, RepairedGap
-    from layerimp.report.results.shrunk import TrainingText
+    from layerimp.report.results.shrunk import ShrinkReport
 
 _OF_BEFORE = ("## Results", "## How far from the source")
 """The headings in a card of what does not hold any more once the checkpoint is healed."""
@@ -112,7 +112,7 @@ def model_card(
     origin: Origin | None = None,
     *,
     command: str = "run",
-    training: TrainingText | None = None,
+    shrunk: ShrinkReport | None = None,
 ) -> str:
     """Return the card of a checkpoint: metadata for the Hub, and Markdown. No local folder is named.
 
@@ -121,7 +121,7 @@ def model_card(
         label: The label of the pruned model.
         origin: The source of the checkpoint; by default only its name is known.
         command: The command that made the checkpoint: `run`, `prune` or `shrink`.
-        training: The text that was trained on beside the calibration text.
+        shrunk: The report of `shrink`, which knows the text of the training, and whose samples may be published.
     """
     checkpoint, healers = _Pruned(results, label), results.design.healers
     origin = origin or Origin(name=last_part(results.request["model"]))
@@ -137,7 +137,7 @@ def model_card(
     if plan.scorer is not None and checkpoint.model.scored:
         recipe = as_json(_asked(Recipe.model_validate(results.request), command) | {"model": origin.name})
     document = as_json(tree_without_folders(plan.model_dump(mode="json")) | {"model": origin.name})
-    return front_matter(data) + str(_template().pruned(checkpoint, origin, document, recipe, command, training))
+    return front_matter(data) + str(_template().pruned(checkpoint, origin, document, recipe, command, shrunk))
 
 
 def _for_the_hub(checkpoint: _Pruned) -> list[EvalResult]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
-
 from layerimp.calibration.sampling import Calibration
 from layerimp.component import versioned
 from layerimp.fidelity.record import Fidelity, Sample
@@ -120,8 +118,8 @@ class ShrinkReport(Versioned):
     """What is retained on average over the tasks; null without tasks."""
     fidelity: Fidelity | None
     """How far the smaller model is from the intact one."""
-    samples: list[Sample] = Field(default=[])
-    """How both models continue two prompts."""
+    samples: list[Sample]
+    """How both models continue the prompts in the model card: beginnings of text that ships, never of the user's."""
     calibration: Calibration
     """The text by which blocks were chosen and repaired."""
     training_text: TrainingText | None
