@@ -199,6 +199,8 @@ def _samples(run: Run, made: Made) -> list[Sample]:
     assert model is not None
     text = load_calibration(PROSE, tokenizer, samples=CARD_PROMPTS, max_length=CARD_LENGTH, seed=run.recipe.seed)
     chosen = prompts(text, tokenizer, CARD_PROMPTS)
+    if not chosen:
+        return []
     ends = end_tokens(run.loaded.model, tokenizer)
     try:
         intact, small = (continuations(stack, chosen, ends) for stack in (run.loaded.stack, find_blocks(model)))
