@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 
 from layerimp._paths import last_name
 from layerimp.defaults import (
-    PROSE,
     RECOMMENDED,
     SHIPPED_TRAINING_TOKENS,
-    STARTER,
     TRAINER,
     TRAINING_MINUTES,
     TRAINING_MINUTES_ELSEWHERE,
@@ -18,6 +16,7 @@ from layerimp.defaults import (
 )
 from layerimp.errors import OptionError
 from layerimp.models.devices import device_named
+from layerimp.pipeline.resolve import resolve
 from layerimp.recipe import ComponentSpec
 from layerimp.registry.assets import assets
 from layerimp.registry.catalog import registry
@@ -98,7 +97,5 @@ def with_output(recipe: Recipe) -> Recipe:
 
 def shipped_text(recipe: Recipe) -> str | None:
     """Return the name of the text that ships which a recipe's model reads; None if the recipe names a text."""
-    source = recipe.calibration.source
-    if source is None:
-        return STARTER if recipe.model == STARTER else PROSE
+    source = resolve(recipe).calibration.source
     return source if source in assets().texts else None
