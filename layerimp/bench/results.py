@@ -22,12 +22,9 @@ from layerimp.report.results.contenders import Contender
 from layerimp.report.results.data import distinct
 from layerimp.report.results.models import PrunedModel, Repaired, Size
 from layerimp.report.results.scores import Scored
-from layerimp.report.rows import Measurements, Pruned
+from layerimp.report.rows import Measurements, Pruned, Removed
 from layerimp.report.statistics import by_task
 from layerimp.steps import Step
-
-Place = tuple[str, int | float, Contender]
-"""A pruner, an amount, and a contender."""
 
 
 def grid_results(layout: Layout, records: Mapping[str, StoredCell], directory: Path | None = None) -> Results:
@@ -127,16 +124,16 @@ class GridModel:
         num_blocks = blocks_in(next(iter(scorings.values()))[0])
         intact = self._evaluated(())
         compared = [contender for contender in layout.contenders.values() if contender.scorer in scorings]
-        left: dict[Place, list[Pruned]] = {each: [] for each in product(layout.pruners, layout.grid.amounts, compared)}
+        left: dict[Removed, list[Pruned]] = {key: [] for key in product(layout.pruners, layout.grid.amounts, compared)}
         for contender in compared:
-            for place, model in self._pruned(contender, num_blocks, intact.metrics):
-                left[place].append(model)
+            for removed, model in self._pruned(contender, num_blocks, intact.metrics):
+                left[removed].append(model)
         return Measurements(
             num_blocks=num_blocks,
             size=intact.size,
             intact=intact.metrics,
             scored={scorer: self._scored(scorer, each) for scorer, each in scorings.items()},
-            left={place: models for place, models in left.items() if models},
+            left={removed: models for removed, models in left.items() if models},
         )
 
     def _scorings(self, scorer: str) -> list[Result]:
@@ -181,7 +178,7 @@ class GridModel:
 
     def _pruned(
         self, contender: Contender, num_blocks: int, intact: Mapping[Key, Metric]
-    ) -> Iterator[tuple[Place, Pruned]]:
+    ) -> Iterator[tuple[Removed, Pruned]]:
         """Yield the models of a contender whose plans are known."""
         scorer = contender.scorer
         for draw, text in self.layout.repeats(contender):
