@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from layerimp.blocks.stack import BlockStack
-    from layerimp.checkpoint.record import Record
 
 
 def save(
@@ -95,10 +94,9 @@ def write(
     *,
     verify: bool = True,
     card: str | None = None,
-    record: Record | None = None,
     max_shard_size: int | str = SHARD_SIZE,
 ) -> None:
-    """Write a checkpoint into an existing directory, with a record of what it was made from; see `save`."""
+    """Write a checkpoint into an existing directory; see `save`."""
     size = checked_size(max_shard_size) if isinstance(max_shard_size, str) else max_shard_size
     try:
         with quiet(), as_stored(model):
@@ -112,8 +110,6 @@ def write(
         raise CheckpointError(f"{type(model).__name__} refuses to be saved: {cause(error)}") from error
     if card is not None:
         (directory / "README.md").write_text(card, encoding="utf-8")
-    if record is not None:
-        record.write(directory)
     if verify:
         check_checkpoint(model, directory)
 

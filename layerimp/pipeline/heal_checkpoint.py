@@ -196,9 +196,9 @@ def _save(
                 fidelity=document.fidelity.get("healed"),
             ),
         ),
-        record=record.model_copy(update={"healers": (*record.healers, healer.name)}),
         max_shard_size=recipe.max_shard_size,
     )
+    record.model_copy(update={"healers": (*record.healers, healer.name)}).write(stage)
 
 
 def why_not_healed(directory: Path) -> str | None:
