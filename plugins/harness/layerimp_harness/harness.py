@@ -173,9 +173,9 @@ class Harness(Evaluator):
             except Exception as error:
                 attribute_to_task(error)
                 raise
-            predicted = (lm.predicted, lm.vocabulary) if isinstance(lm, ModelInMemory) else ()
+            predicted = (lm.predicted, lm.vocabulary) if isinstance(lm, ModelInMemory) else (None, 0)
             draws, seed = config.bootstrap, config.seed
-            metrics = collect(results, loaded.tasks, loaded.groups, *predicted, draws=draws, seed=seed)
+            metrics = collect(results, loaded.tasks, loaded.groups, predicted, draws=draws, seed=seed)
             return metrics if model.can_generate() else [metric for metric in metrics if metric.name not in OF_WORDING]
 
     def reading(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Reading | None:

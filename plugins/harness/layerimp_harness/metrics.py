@@ -51,8 +51,7 @@ def collect(
     results: Mapping[str, Any],
     tasks: Mapping[str, Any],
     groups: Mapping[str, Any],
-    tokens: Callable[[Sequence[str]], Sequence[int]] | None = None,
-    vocabulary: int = 0,
+    predicted: tuple[Callable[[Sequence[str]], Sequence[int]] | None, int],
     *,
     draws: int,
     seed: int,
@@ -63,8 +62,8 @@ def collect(
         results: The result of lm-eval's `evaluate`, with samples.
         tasks: The leaf tasks by name.
         groups: The groups by name.
-        tokens: Returns the tokens that the model predicts for a request with these arguments; None for a classifier.
-        vocabulary: The size of the model's vocabulary.
+        predicted: What returns the tokens that the model predicts for a request with these arguments, and the size of
+            its vocabulary; None and 0 for a classifier.
         draws: The number of bootstrap draws, for standard errors without a closed form.
         seed: The seed of the draws.
 
@@ -78,7 +77,7 @@ def collect(
     for name, task in tasks.items():
         aggregations, samples = task.aggregation(), results["samples"][name]
         details: dict[str, dict[str, Any]] = {}
-        nothing = _Unigram(samples, tokens, vocabulary)
+        nothing = _Unigram(samples, *predicted)
         for (metric, chosen), items in _by_metric(samples).items():
             aggregation = aggregations.get(metric)
             rng = np.random.default_rng([seed, zlib.crc32(f"{name},{metric},{chosen}".encode())])
