@@ -7,13 +7,17 @@ import random
 import re
 import shutil
 import weakref
+from collections.abc import Iterable
 from dataclasses import replace as replace_field
+from itertools import repeat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from layerimp_distill import training
 from layerimp_distill.course import Limits, Outcome
 from layerimp_distill.distill import Distill
 from layerimp_distill.learning import learning
@@ -237,6 +241,33 @@ def test_trials_that_all_end_farther_away_decide_nothing() -> None:
     outcome, _, _, notes = course([at(4, 1), *worse, at(3.5, 0.9)], steps=200, checks=1)
     assert [check.rate for check in outcome.checks] == [1e-4]
     assert "leave: 3e-05 worse, 1e-04 worse, 3e-04 worse; the rate is 1e-04" in notes.lines[0]
+
+
+def timed(monkeypatch: pytest.MonkeyPatch, durations: Iterable[float]) -> list[float]:
+    """Gives steps these durations, in seconds; nothing else takes time. Returns the learning rates of the steps."""
+    seconds, following, rates, real = 0.0, iter(durations), list[float](), Training._step
+
+    def step(self: Training, rows: Any, rate: float) -> None:
+        nonlocal seconds
+        rates.append(rate)
+        real(self, rows, rate)
+        seconds += next(following)
+
+    monkeypatch.setattr(Training, "_step", step)
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: seconds))
+    return rates
+
+
+def test_the_rate_rises_after_trials_that_took_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of five minutes the trials take half a minute; those of a training by steps count nothing."""
+    rates = timed(monkeypatch, repeat(1.0))
+    distances = [at(4, 1), at(3.0, 0.9), at(2.0, 0.8), at(5.0, 1.2), at(3.5, 0.9)]
+    course(distances, minutes=5, checks=1)
+    assert rates[31:61] == pytest.approx([1e-4 * schedule(step / 300, 31 / 300) for step in range(31, 61)])
+    assert rates[31] < 0.25 * max(rates[31:])
+    rates.clear()
+    course(distances, steps=300, checks=1)
+    assert rates[31:] == [1e-4 * schedule(step / 300) for step in range(1, 300)]
 
 
 def test_a_share_of_the_rows_holds_the_first_half_twice() -> None:

@@ -247,6 +247,7 @@ class Training:
             return not advances(nearer[rate], start), nearer[rate].relative_to(start)
 
         self.rate = min(nearer, key=order, default=self.rate)
+        self._since = self._limits.spent(0, 0, time.monotonic() - self._began)  # trials count in time alone
         shares = {rate: f"{end.relative_to(start):.1%}" for rate, end in nearer.items()}
         words = ", ".join(f"{rate:.0e} {shares.get(rate, 'worse')}" for rate in RATES)
         self._case.progress.note(
