@@ -263,11 +263,28 @@ def test_the_rate_rises_after_trials_that_took_time(monkeypatch: pytest.MonkeyPa
     rates = timed(monkeypatch, repeat(1.0))
     distances = [at(4, 1), at(3.0, 0.9), at(2.0, 0.8), at(5.0, 1.2), at(3.5, 0.9)]
     course(distances, minutes=5, checks=1)
-    assert rates[31:61] == pytest.approx([1e-4 * schedule(step / 300, 31 / 300) for step in range(31, 61)])
-    assert rates[31] < 0.25 * max(rates[31:])
+    assert rates[32:62] == pytest.approx([1e-4 * schedule(step / 300, 32 / 300) for step in range(32, 62)])
+    assert rates[32] < 0.25 * max(rates[32:])
     rates.clear()
     course(distances, steps=300, checks=1)
     assert rates[31:] == [1e-4 * schedule(step / 300) for step in range(1, 300)]
+
+
+@pytest.mark.parametrize(
+    ("durations", "trials"),
+    [
+        pytest.param([25.0, *repeat(1.0, 400)], 3 * 10, id="the first step is slow"),
+        pytest.param([1.0, 1.0, *repeat(2.0, 400)], 3 * 5, id="later steps are slower"),
+    ],
+)
+def test_trials_take_a_tenth_of_the_time(monkeypatch: pytest.MonkeyPatch, durations: list[float], trials: int) -> None:
+    """Of five minutes: each of the three trials takes ten seconds, and falls to zero in these."""
+    rates = timed(monkeypatch, durations)
+    course([at(4, 1), at(3.0, 0.9), at(2.0, 0.8), at(5.0, 1.2), at(3.5, 0.9)], minutes=5, checks=1)
+    each = trials // 3
+    falling = [schedule(step / each) for step in range(each)]
+    assert rates[2 : trials + 2] == pytest.approx([rate * share for rate in (3e-5, 1e-4, 3e-4) for share in falling])
+    assert rates[trials + 2] < 0.25 * max(rates[trials + 2 :]), "the training begins"
 
 
 def test_a_share_of_the_rows_holds_the_first_half_twice() -> None:

@@ -6,7 +6,6 @@ import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -134,6 +133,7 @@ class Training:
         """Train, and leave the parameters at the values of the best step."""
         with self._case.progress.stage("distill", PERCENT, unit="%") as advance:
             reported = 0
+            timed = 1 if self._limits.minutes is None else 2  # the first step has costs that do not come again
             for rows in self._text.steps(self._steps):
                 if self._spent >= 1.0 or self.rate < LOWEST:
                     break
@@ -147,7 +147,7 @@ class Training:
                     self._go_back(str(error))
                 self._steps += 1
                 self._tokens += _tokens_in(rows)
-                if self._steps == 1 and not self._fixed:
+                if self._steps == timed and not self._fixed:
                     self._try_rates(time.monotonic() - seconds, _tokens_in(rows))
                 self._account()
                 advance(int(self._spent * PERCENT) - reported)
@@ -234,12 +234,14 @@ class Training:
             tokens: The tokens of a step.
         """
         whole = 1 / self._limits.spent(1, tokens, seconds)  # the steps of the training
-        judging = 0.0 if self._limits.minutes is None else self._judging / (60 * self._limits.minutes)
-        steps = int((TRIALS / len(RATES) - judging) * whole)
+        minutes = self._limits.minutes
+        share = TRIALS / len(RATES) - (0.0 if minutes is None else self._judging / (60 * minutes))
+        steps = int(share * whole)
         if steps < FEWEST:
             return
+        limits = Limits(steps, None, None if minutes is None else share * minutes)
         start = self.outcome.start
-        tried = {rate: self._trial(rate, steps) for rate in RATES}
+        tried = {rate: self._trial(rate, limits) for rate in RATES}
         nearer = {rate: end for rate, end in tried.items() if end is not None and end.relative_to(start) < 1}
 
         def order(rate: float) -> tuple[bool, float]:
@@ -255,13 +257,16 @@ class Training:
             f"{self.rate:.0e}"
         )
 
-    def _trial(self, rate: float, steps: int) -> Distance | None:
-        """Return the distance at the end of some steps; None if it is not finite. Nothing else changes."""
+    def _trial(self, rate: float, limits: Limits) -> Distance | None:
+        """Return the distance at the end of a short training; None if it is not finite. Nothing else changes."""
         self._put(self._kept)
         self._renew()
+        began = time.monotonic()
         try:
-            for number, rows in enumerate(islice(self._text.steps(), steps)):
-                self._step(rows, rate * schedule(number / steps))
+            for number, rows in enumerate(self._text.steps()):
+                if (spent := limits.spent(number, 0, time.monotonic() - began)) >= 1:
+                    break
+                self._step(rows, rate * schedule(spent))
             return self._distance()
         except NonFiniteError:
             return None
