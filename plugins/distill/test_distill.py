@@ -43,7 +43,7 @@ import layerimp
 import layerimp.blocks.memory
 from layerimp.cache.directory import CACHE_VARIABLE, entries
 from layerimp.cache.unfinished import in_use
-from layerimp.errors import InputError, ModelError
+from layerimp.errors import InputError, ModelError, NonFiniteError
 from layerimp.fidelity import Distance, Loss
 from layerimp.healer import Case, Healer, Repair, Room, Scope
 from layerimp.healing import Healed, Teaching, replace
@@ -199,11 +199,12 @@ def test_where_the_model_gets_worse_training_goes_back_and_on_at_a_third() -> No
     outcome, history, left, notes = course(distances, steps=6, checks=6)
     assert [check.rate for check in outcome.checks] == pytest.approx([1e-4, 1e-4 / 3, 1e-4 / 3, *[1e-4 / 9] * 3])
     assert torch.equal(left, history[2])
-    assert [note.partition(": back to ")[2] for note in notes.lines] == [
+    assert [note.partition(": back to ")[2] for note in notes.lines[1:]] == [
         "the start, and on at a third",
         "step 2, and on at a third",
     ]
-    assert "from 1 to 2.5" in notes.lines[0]
+    assert notes.lines[0] == "the rate is 1e-04: 5 steps at each of 3 rates do not fit into a tenth of the training"
+    assert "from 1 to 2.5" in notes.lines[1]
     moved = [float((values - start).abs().max()) for values, start in ((history[2], history[0]), (history[4], left))]
     rates = [1e-4 / 3 * schedule(1 / 6, 1 / 6), 1e-4 / 9 * schedule(3 / 6, 3 / 6)]
     assert moved == pytest.approx(rates, rel=0.01), "it went on from the start, and from the best step"
@@ -220,7 +221,7 @@ def test_where_the_model_gets_worse_training_goes_back_and_on_at_a_third() -> No
 )
 def test_a_rate_has_half_of_its_checks_before_its_pace_counts(repeated: list[float], taken_back: int | None) -> None:
     outcome, _, _, notes = course([at(4, 1), *(at(4, far) for far in repeated)], steps=6, checks=6)
-    assert len(notes.lines) == (taken_back is not None)
+    assert len([note for note in notes.lines if "back to" in note]) == (taken_back is not None)
     assert sum(check.rate == 1e-4 for check in outcome.checks) == (taken_back or 6)
 
 
@@ -241,6 +242,25 @@ def test_trials_that_all_end_farther_away_decide_nothing() -> None:
     outcome, _, _, notes = course([at(4, 1), *worse, at(3.5, 0.9)], steps=200, checks=1)
     assert [check.rate for check in outcome.checks] == [1e-4]
     assert "leave: 3e-05 worse, 1e-04 worse, 3e-04 worse; the rate is 1e-04" in notes.lines[0]
+
+
+def test_a_rate_that_is_nearest_and_not_taken_is_told_why() -> None:
+    tried = [at(3.8, 0.95), at(3.9, 0.95), at(1.0, 1.1)]
+    _, _, _, notes = course([at(4, 1), *tried, at(3.5, 0.9)], steps=200, checks=1)
+    assert "leave: 3e-05 95.0%, 1e-04 96.2%, 3e-04 67.5% (one divergence is worse); the rate is 3e-05" in notes.lines[0]
+
+
+def test_trials_after_a_step_that_failed_decide_on_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(self: Training, rows: Any, rate: float) -> None:
+        monkeypatch.setattr(Training, "_step", real)
+        raise NonFiniteError("the loss of step 0 is nan")
+
+    real = Training._step
+    monkeypatch.setattr(Training, "_step", step)
+    tried = [at(3.0, 0.9), at(2.0, 0.8), at(5.0, 1.2)]
+    outcome, _, _, notes = course([at(4, 1), *tried, at(3.5, 0.9)], steps=200, checks=1)
+    assert [check.rate for check in outcome.checks] == [1e-4]
+    assert len(notes.lines) == 1
 
 
 def timed(monkeypatch: pytest.MonkeyPatch, durations: Iterable[float]) -> list[float]:

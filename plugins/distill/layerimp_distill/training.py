@@ -137,18 +137,20 @@ class Training:
             for rows in self._text.steps(self._steps):
                 if self._spent >= 1.0 or self.rate < LOWEST:
                     break
-                seconds = time.monotonic()
+                seconds, why = time.monotonic(), ""
                 try:
                     self._step(rows, self.rate * schedule(self._spent, self._since))
                 except NonFiniteError as error:
+                    why = str(error)
                     if self._fixed:
-                        self._case.progress.note(f"{error}; training ends there; a lower rate may help")
+                        self._case.progress.note(f"{why}; training ends there; a lower rate may help")
                         break
-                    self._go_back(str(error))
+                first = self._steps + 1 == timed and not self._fixed
+                tried = first and self._try_rates(time.monotonic() - seconds, _tokens_in(rows))
+                if why and not tried:
+                    self._go_back(why)
                 self._steps += 1
                 self._tokens += _tokens_in(rows)
-                if self._steps == timed and not self._fixed:
-                    self._try_rates(time.monotonic() - seconds, _tokens_in(rows))
                 self._account()
                 advance(int(self._spent * PERCENT) - reported)
                 reported = int(self._spent * PERCENT)
@@ -223,7 +225,7 @@ class Training:
         self._put(self._kept)
         self._renew()
 
-    def _try_rates(self, seconds: float, tokens: int) -> None:
+    def _try_rates(self, seconds: float, tokens: int) -> bool:
         """Choose the rate by short trials from the start, if a tenth of the training has room for them.
 
         The middle rate stays if no trial comes nearer: a few steps at any rate may cost what a long training brings
@@ -232,13 +234,20 @@ class Training:
         Args:
             seconds: The time of a step.
             tokens: The tokens of a step.
+
+        Returns:
+            Whether there was room.
         """
         whole = 1 / self._limits.spent(1, tokens, seconds)  # the steps of the training
         minutes = self._limits.minutes
         share = TRIALS / len(RATES) - (0.0 if minutes is None else self._judging / (60 * minutes))
         steps = int(share * whole)
         if steps < FEWEST:
-            return
+            self._case.progress.note(
+                f"the rate is {self.rate:.0e}: {FEWEST} steps at each of {len(RATES)} rates do not fit into a tenth of "
+                "the training"
+            )
+            return False
         limits = Limits(steps, None, None if minutes is None else share * minutes)
         start = self.outcome.start
         tried = {rate: self._trial(rate, limits) for rate in RATES}
@@ -250,12 +259,16 @@ class Training:
 
         self.rate = min(nearer, key=order, default=self.rate)
         self._since = self._limits.spent(0, 0, time.monotonic() - self._began)  # trials count in time alone
-        shares = {rate: f"{end.relative_to(start):.1%}" for rate, end in nearer.items()}
+        shares = {
+            rate: f"{end.relative_to(start):.1%}" + ("" if advances(end, start) else " (one divergence is worse)")
+            for rate, end in nearer.items()
+        }
         words = ", ".join(f"{rate:.0e} {shares.get(rate, 'worse')}" for rate in RATES)
         self._case.progress.note(
-            f"of the distance from the intact model, {steps} steps at each rate leave: {words}; the rate is "
+            f"of the distance from the intact model, at most {steps} steps at each rate leave: {words}; the rate is "
             f"{self.rate:.0e}"
         )
+        return True
 
     def _trial(self, rate: float, limits: Limits) -> Distance | None:
         """Return the distance at the end of a short training; None if it is not finite. Nothing else changes."""
