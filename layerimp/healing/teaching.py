@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers.utils.generic import ModelOutput
 
 from layerimp.blocks.forward import hidden_states, run
 from layerimp.blocks.head import Head
@@ -18,8 +19,6 @@ from layerimp.sweep.watching import watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-    from transformers.utils.generic import ModelOutput
 
     from layerimp.blocks.head import Targets
     from layerimp.blocks.stack import Batch
@@ -55,6 +54,12 @@ class Teaching:
     def predicts(self) -> str:
         """What the models predict: `next-token`, or `label`."""
         return self._ours.kind
+
+    def predictions(self, batch: Batch) -> int:
+        """Return the number of predictions in a batch: one for each row of a classifier."""
+        if self.predicts == "label":
+            return len(batch["input_ids"])
+        return int(self._theirs.targets(batch, ModelOutput()).mask.sum())
 
     def divergence(self, batch: Batch) -> tuple[Tensor, int]:
         """Return the Kullback-Leibler divergence of the pupil's predictions from the teacher's, over a batch.

@@ -41,6 +41,7 @@ def test_divergence_and_its_gradient(name: str, chunk: int, monkeypatch: pytest.
     for inputs in TEXT:
         divergence, count = Teaching(case).divergence(inputs)
         assert count == int(inputs["attention_mask"].sum()) - len(inputs["attention_mask"])
+        assert Teaching(case).predictions(inputs) == count
         expected = naive(case, inputs)
         torch.testing.assert_close(divergence.detach(), expected.detach(), rtol=1e-4, atol=1e-6)
         (slope,), (aim,) = (torch.autograd.grad(each, weight) for each in (2 * divergence, 2 * expected))
@@ -53,7 +54,7 @@ def test_the_divergence_of_labels() -> None:
     ours = functional.log_softmax(case.pruned.model.eval()(**TEXT[0]).logits, dim=-1)
     with torch.no_grad():
         theirs = functional.log_softmax(case.intact.model.eval()(**TEXT[0]).logits, dim=-1)
-    assert count == 3
+    assert count == Teaching(case).predictions(TEXT[0]) == 3
     torch.testing.assert_close(divergence, (theirs.exp() * (theirs - ours)).sum(), rtol=1e-4, atol=1e-7)
     assert torch.autograd.grad(divergence, next(case.pruned[0].parameters()))[0].abs().sum() > 0
 

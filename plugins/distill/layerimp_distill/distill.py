@@ -97,14 +97,14 @@ class Distill(Healer):
         if model.dtype is torch.float16 and model.device.type == "cpu":
             raise ModelError("distill cannot train in float16 on a CPU: use --dtype float32 or bfloat16")
         from layerimp_distill.learning import learning
-        from layerimp_distill.losses import loss_of
+        from layerimp_distill.losses import loss_of, terms_of
         from layerimp_distill.memory import Memory
         from layerimp_distill.training import Task, Training
 
         config = self.config
         memory = Memory(case.workspace())
         teaching = Teaching(case)
-        loss = loss_of(config.loss, teaching, case.batches)
+        loss, terms = loss_of(config.loss, teaching, case.batches), terms_of(config.loss, teaching)
         state = memory.read()
         plan = self._plan(case, state)
         began = time.monotonic()
@@ -112,7 +112,7 @@ class Distill(Healer):
         seconds = time.monotonic() - began
         done, start = self._before(case, start)
         with learning(case, plan.learns, width=config.width, rank=config.rank, seed=config.seed) as learner:
-            task, watch = Task(case, learner, loss, config, plan), partial(self.watch, case, learner)
+            task, watch = Task(case, learner, loss, terms, config, plan), partial(self.watch, case, learner)
             training = Training(task, memory, start, seconds, watch)
             if state is not None and state.fits(learner.parameters):
                 training.resume(state)

@@ -43,6 +43,16 @@ def loss_of(name: str, teaching: Teaching, batches: Iterable[Batch]) -> Loss:
     return hidden
 
 
+def terms_of(name: str, teaching: Teaching) -> Callable[[Batch], int]:
+    """Return what counts the terms of a batch that a loss is the mean of: its tokens, or else its predictions."""
+    return tokens_in if name == "streams" else teaching.predictions
+
+
+def tokens_in(batch: Batch) -> int:
+    """Return the number of tokens in a batch, without padding."""
+    return int(batch["attention_mask"].sum())
+
+
 def _mean(total: Tensor, count: int) -> Tensor:
     return total / max(count, 1)
 

@@ -16,6 +16,7 @@ from layerimp.errors import NonFiniteError
 from layerimp.fidelity import Distance, Loss
 from layerimp.models import special_ids
 from layerimp_distill.course import CHECKING, Check, Limits, Outcome, advances
+from layerimp_distill.losses import tokens_in
 from layerimp_distill.memory import RARELY, Memory, State
 from layerimp_distill.text import Text
 
@@ -55,6 +56,7 @@ class Task:
         case: The models and the text.
         learner: The parameters to train.
         loss: The training loss.
+        terms: Counts the terms of a batch that the loss is the mean of.
         config: The options.
         plan: The rows of a step.
     """
@@ -62,6 +64,7 @@ class Task:
     case: Case
     learner: Learner
     loss: TrainingLoss
+    terms: Callable[[Batch], int]
     config: DistillConfig
     plan: Plan
 
@@ -92,6 +95,7 @@ class Training:
     ) -> None:
         config, parameters = task.config, task.learner.parameters
         self._case, self._learner, self._loss, self._plan = task.case, task.learner, task.loss, task.plan
+        self._terms = task.terms
         self._memory, self._judging, self._watch = memory, seconds, watch
         self._limits, self._fixed = Limits.of(config, seconds), config.rate is not None
         self._text = Text(task.case.batches, task.case.further, task.plan.rows, config.seed)
@@ -146,11 +150,11 @@ class Training:
                         self._case.progress.note(f"{why}; training ends there; a lower rate may help")
                         break
                 first = self._steps + 1 == timed and not self._fixed
-                tried = first and self._try_rates(time.monotonic() - seconds, _tokens_in(rows))
+                tried = first and self._try_rates(time.monotonic() - seconds, sum(map(tokens_in, rows)))
                 if why and not tried:
                     self._go_back(why)
                 self._steps += 1
-                self._tokens += _tokens_in(rows)
+                self._tokens += sum(map(tokens_in, rows))
                 self._account()
                 advance(int(self._spent * PERCENT) - reported)
                 reported = int(self._spent * PERCENT)
@@ -175,7 +179,7 @@ class Training:
         Raises:
             NonFiniteError: the loss is NaN or infinite.
         """
-        model, whole, at_once = self._case.pruned.model, _tokens_in(rows), self._plan.at_once
+        model, whole, at_once = self._case.pruned.model, sum(map(self._terms, rows)), self._plan.at_once
         half = model.dtype in (torch.float16, torch.bfloat16)
         for part in join_rows(rows, at_once):
             with torch.autocast(model.device.type, model.dtype) if half else nullcontext():
@@ -183,7 +187,7 @@ class Training:
             if not loss.isfinite():
                 self._optimizer.zero_grad()
                 raise NonFiniteError(f"the loss of step {self._steps} is {loss.item()}")
-            self._scaler.scale(loss * (_tokens_in([part]) / whole)).backward()
+            self._scaler.scale(loss * (self._terms(part) / max(whole, 1))).backward()
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._scaler.unscale_(self._optimizer)
@@ -331,7 +335,3 @@ def schedule(spent: float, since: float = 0.0) -> float:
     """
     rise = min(1.0, max(spent - since, 0.01) / WARM_UP)
     return rise * 0.5 * (1 + math.cos(math.pi * min(spent, 1.0)))
-
-
-def _tokens_in(rows: Sequence[Batch]) -> int:
-    return sum(int(row["attention_mask"].sum()) for row in rows)
