@@ -659,8 +659,16 @@ def test_low_rank_changes_beside_the_gaps_leave_other_blocks() -> None:
     assert blocks == [{3, 4}, set(range(11))]
 
 
-def test_activations_are_counted_as_autograd_keeps_them() -> None:
-    model = LlamaForCausalLM(LlamaConfig(hidden_size=64, intermediate_size=176, num_hidden_layers=3, vocab_size=VOCAB))
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize(
+    ("architecture", "changes"),
+    [("llama", {}), ("llama", {"attn_implementation": "eager"}), ("gemma2", {"head_dim": 16})]
+    + [("mixtral", {"num_local_experts": 8, "num_experts_per_tok": chosen}) for chosen in (2, 6)],
+    ids=str,
+)
+def test_activations_are_counted_as_autograd_keeps_them(architecture: str, changes: dict[str, Any], half: bool) -> None:
+    """Also of scores of attention, which gemma2 computes one by one, and of the experts that a token passes."""
+    model = tiny_model(architecture, hidden_size=64, intermediate_size=176, max_position_embeddings=128, **changes)
     own, kept = {value.data_ptr() for value in model.parameters()}, dict[int, torch.Tensor]()
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -668,11 +676,14 @@ def test_activations_are_counted_as_autograd_keeps_them() -> None:
             kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    keeping = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with keeping, torch.autocast("cpu", torch.bfloat16, enabled=half):
         output = model.model(**batch(2, 128))
     measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     scope = Scope(gaps=1, rows=2, batches=1, held_out=1, length=128)
-    counted = needed(layerimp.find_blocks(model), DistillConfig(), Plan("all", 2, 2), scope)["activations"]
+    stack = layerimp.find_blocks(model.to(torch.bfloat16) if half else model)
+    parts = needed(stack, DistillConfig(), Plan("all", 2, 2), scope)
+    counted = parts["activations"] + parts["scores of attention"]
     assert measured <= counted <= 3 * measured
     assert output.last_hidden_state.requires_grad
 

@@ -38,7 +38,9 @@ LOGITS = 6
 """So many values exist at once for each logit: of both models, their logarithms, and the gradients."""
 ACTIVATIONS = {False: 8.0, True: 5.0}
 """The bytes kept for the backward pass, at most, for each feature that a matrix reads or writes for a token; by
-whether the model computes in 16 bits."""
+whether the model computes in 16 bits, which fused experts may not do."""
+SCORE = 8
+"""The bytes kept of a score of attention, at most, where it computes these one by one: of itself and its softmax."""
 SPARE = 1.1
 """The memory that is needed, with a tenth to spare."""
 
@@ -109,7 +111,6 @@ def needed(stack: BlockStack, config: DistillConfig, plan: Plan, scope: Scope) -
     healed, learned = (sum(sorted(sizes)[-count:]) for sizes in (whole, own))
     merging = (3 * FLOAT if low_rank else 2 * stored) * max((v.numel() for block in changed for v in block), default=0)
     tokens, half = plan.at_once * scope.length, stored < FLOAT
-    features = sum(sum(v.shape[-2:]) for block in stack for v in block.parameters() if v.ndim > 1)
     kept = {"learned values": FLOAT * learned, "optimizer": 2 * FLOAT * learned, "best values": FLOAT * learned}
     logits = {"logits": FLOAT * LOGITS * min(tokens * stack.vocab_size, CHUNK_LOGITS)}
     moments = (
@@ -117,13 +118,29 @@ def needed(stack: BlockStack, config: DistillConfig, plan: Plan, scope: Scope) -
             **kept,
             "gradients": FLOAT * learned,
             "16-bit copies": stored * learned if half else 0,
-            "activations": int(ACTIVATIONS[half] * tokens * features),
+            "activations": int(tokens * _activations(stack, half=half)),
+            "scores of attention": tokens * scope.length * _scores(stack),
             **logits,
         },
         {**kept, "a merged block": stored * max(whole) + merging, **logits},
         {"learned values": FLOAT * learned, "healed weights": stored * healed, "a merged matrix": merging},
     )
     return max(moments, key=lambda parts: sum(parts.values()))
+
+
+def _activations(stack: BlockStack, *, half: bool) -> float:
+    """Return the bytes that the matrices of the blocks keep for the backward pass of a token."""
+    matrices = [value for block in stack for value in block.parameters() if value.ndim > 1]
+    routed = getattr(stack.model.config.get_text_config(), "num_experts_per_tok", None) or 1
+    plain, fused = (sum(sum(v.shape[-2:]) for v in matrices if (v.ndim > 2) is many) for many in (False, True))
+    return ACTIVATIONS[half] * plain + ACTIVATIONS[False] * routed * fused
+
+
+def _scores(stack: BlockStack) -> int:
+    """Return the bytes that attentions keep for the backward pass of a pair of tokens."""
+    config = stack.model.config.get_text_config()
+    eager = config._attn_implementation == "eager"
+    return SCORE * len(stack) * getattr(config, "num_attention_heads", 0) if eager else 0
 
 
 def _changed(block: nn.Module, *, low_rank: bool) -> Iterator[Tensor]:
