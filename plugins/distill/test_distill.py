@@ -622,6 +622,14 @@ def test_what_learns_follows_from_the_memory(model: Any, config: Any, size: floa
     assert planned(stack, DistillConfig(), scope, Room("cpu", 0)) == Plan("lora-beside", 4, 1)
 
 
+def test_what_may_not_fit_is_told_before_the_training() -> None:
+    stack = layerimp.find_blocks(tiny_model())
+    scope = Scope(gaps=1, rows=8, batches=1, held_out=1, length=16)
+    for free, told in ((0, True), (2**30, False)):
+        words = Distill(DistillConfig()).decide(stack, scope, Room("cpu", free)).words
+        assert words.endswith("are free; it may not fit: then the training fails, perhaps only at its end") is told
+
+
 def stored_bytes(*models: PreTrainedModel) -> int:
     """The bytes of the parameters of some models, a shared one once."""
     parts = {value.data_ptr(): value.nbytes for model in models for value in model.parameters()}

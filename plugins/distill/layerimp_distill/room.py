@@ -63,9 +63,10 @@ class Plan:
         """Describe the plan with the memory that it needs beside the weights of both models, and the free memory."""
         rows = f"{self.rows} rows a step" + (f", {self.at_once} at once" if self.at_once < self.rows else "")
         parts = ", ".join(f"{name} {decimal(size)}" for name, size in need.items() if size)
+        short = "" if fits(need, free) else "; it may not fit: then the training fails, perhaps only at its end"
         return (
             f"{WORDS[self.learns]}, {rows}: {decimal(sum(need.values()))} beside the weights of both models ({parts}), "
-            f"where {decimal(free)} are free"
+            f"where {decimal(free)} are free{short}"
         )
 
 
@@ -87,9 +88,14 @@ def planned(stack: BlockStack, config: DistillConfig, scope: Scope, room: Room) 
     for learns in ways:
         for at_once in _halved(rows):
             plan = Plan(learns, rows, at_once)
-            if SPARE * sum(needed(stack, config, plan, scope).values()) <= room.free:
+            if fits(needed(stack, config, plan, scope), room.free):
                 return plan
     return plan
+
+
+def fits(need: Mapping[str, int], free: int) -> bool:
+    """Whether there is memory for all parts of a need, with some to spare."""
+    return SPARE * sum(need.values()) <= free
 
 
 def _halved(rows: int) -> Iterator[int]:
