@@ -19,7 +19,7 @@ from layerimp.pipeline.resolve import budget_for, budget_of, row_length
 from layerimp.report.results.part import Known, Part, Versioned
 from layerimp.scorer import Importance
 from layerimp.scoring.passes import check_offloading, shared_passes
-from layerimp.steps import candidates, named, removed_by
+from layerimp.steps import candidates, named, removed_by, runs_of
 
 if TYPE_CHECKING:
     from layerimp.healer import Decision, Healer
@@ -134,7 +134,8 @@ class _Estimate:
         scorers = [label for label in selection.specs if label not in selection.baselines] if prepared.scores else []
         parameters, stored = (self._size(quantity, plans, count) for quantity in ("parameters", "bytes"))
         memory = self._memory()
-        decided = self._decided(memory, count)
+        gaps = self._gaps(plans, count)
+        decided, fewest = (self._decided(memory, int(number)) for number in (gaps.most, gaps.least))
         cached = math.isfinite(self.outline.ledger.outside.cache)
         return Forecast(
             command=prepared.command,
@@ -154,7 +155,7 @@ class _Estimate:
             rescorings=len(rescorings) * len(selection.specs),
             memory=memory,
             time=self._time(passes, rescorings, int(count.most), settled(prepared.healers, decided)),
-            notes=self._notes(decided),
+            notes=self._notes(decided, fewest, gaps),
         )
 
     @property
@@ -276,14 +277,27 @@ class _Estimate:
     def _durations(self) -> Durations:
         return Durations(self.outline, self.recipe, self.length)
 
-    def _decided(self, memory: MemoryForecast, count: Range) -> dict[str, Decision]:
+    def _decided(self, memory: MemoryForecast, gaps: int) -> dict[str, Decision]:
         """What healers decide by the memory: for a model without removed blocks, as those are not known; it is less."""
-        counts, num_blocks = range(int(count.least), int(count.most) + 1), len(self.outline.stack)
-        scope = self._durations.scope(most_gaps(counts, num_blocks, self.recipe.cuts))
-        return memory.decisions(self.prepared.healers, self.outline.stack, scope)
+        return memory.decisions(self.prepared.healers, self.outline.stack, self._durations.scope(gaps))
 
-    def _notes(self, decided: Mapping[str, Decision]) -> list[str]:
-        notes = [f"{self.prepared.healers[label].name}: {decision.words}" for label, decision in decided.items()]
+    def _gaps(self, plans: Sequence[frozenset[Sublayer]], count: Range) -> Range:
+        """Return at how many places blocks are removed."""
+        if plans:
+            return Range.of(*(len(list(runs_of(sublayers))) for sublayers in plans))
+        counts = range(int(count.least), int(count.most) + 1)
+        return Range.of(1, most_gaps(counts, len(self.outline.stack), self.recipe.cuts))
+
+    def _notes(self, decided: Mapping[str, Decision], fewest: Mapping[str, Decision], gaps: Range) -> list[str]:
+        notes = []
+        for label, decision in decided.items():
+            name = self.prepared.healers[label].name
+            notes.append(f"{name}: {decision.words}")
+            if others := dict(fewest[label].options.items() - decision.options.items()):
+                options = ", ".join(f"{option}={value}" for option, value in others.items())
+                notes.append(
+                    f"{name}: that is for {gaps.most} gaps, the most there may be; for {gaps.least}, {options}"
+                )
         if LATENCY in self.recipe.targets:
             notes.append("the number of blocks for a latency is measured on the loaded model, and not known before")
         if self.recipe.keep is not None:

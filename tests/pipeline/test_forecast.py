@@ -18,7 +18,7 @@ from support.tiny import saved, tiny
 from transformers import PreTrainedModel
 
 import layerimp
-from layerimp.pipeline import durations, scores
+from layerimp.pipeline import durations, forecast_parts, scores
 from layerimp.pipeline.durations import block_seconds
 from layerimp.pipeline.forecast_parts import most_gaps
 from layerimp.pipeline.outline import Outline
@@ -223,6 +223,24 @@ def test_no_removal_has_more_gaps(cuts: Cuts) -> None:
         gaps = [len(list(runs_of(removed))) for removed in removals if len(removed) == 2 * count]
         assert most_gaps([count], 5, cuts) == max(gaps)
     assert most_gaps([1, 3, 5], 5, cuts) == 3
+
+
+@pytest.mark.usefixtures("_even")
+def test_what_learns_is_foretold_for_the_fewest_and_the_most_gaps(
+    foretold: Any, scoring: list[object], model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One gap has room for copies of the two blocks beside it; two gaps have none for those of four."""
+    weights = sum(value.nbytes for value in tiny("llama").parameters())
+    monkeypatch.setattr(forecast_parts, "free_bytes", lambda _device: weights + 900_000)
+    healing = ["--heal", "distill", "--set", "distill.width=1", "--set", "distill.rows=1"]
+    asked = ["run", *scoring, "--tasks", "none", "--no-baselines", *healing]
+    notes = foretold(*asked, "--count", 2)["notes"]
+    assert notes[0].startswith("distill: low-rank changes of the blocks beside the gaps learn, 1 rows a step: ")
+    assert notes[1] == "distill: that is for 2 gaps, the most there may be; for 1, learns=beside"
+    for blocks, learns in (("1,2", "the blocks"), ("0,2", "low-rank changes of the blocks")):
+        notes = foretold(*asked, "--blocks", blocks)["notes"]
+        assert notes[0].startswith(f"distill: {learns} beside the gaps learn, ")
+        assert "for 1, learns" not in notes[1]
 
 
 @pytest.mark.usefixtures("_even")
