@@ -158,14 +158,24 @@ def for_judging(corpus: Corpus, without: Collection[str], *, classifies: bool = 
         classifies: Whether the model predicts labels.
 
     Returns:
-        The rows; fewer than `JUDGING_ROWS`, or none, if there is too little text.
+        The rows; fewer than in `judging_size`, or none, if there is too little text.
 
     Raises:
         CalibrationError: a document is empty.
     """
-    form = corpus.form if classifies else replace(corpus.form, max_length=min(corpus.form.max_length, JUDGING_TOKENS))
-    rows = 4 * JUDGING_ROWS if classifies else JUDGING_ROWS
+    rows, length = judging_size(corpus.form.max_length, classifies=classifies)
+    form = replace(corpus.form, max_length=length)
     return for_fidelity(replace(corpus, form=form), rows, without=without, half=True)
+
+
+def judging_size(length: int, *, classifies: bool) -> tuple[int, int]:
+    """Return how many rows decide what healing keeps, and the most tokens in each; a classifier reads whole rows.
+
+    Args:
+        length: The most tokens in a row of the calibration text.
+        classifies: Whether the model predicts labels.
+    """
+    return (4 * JUDGING_ROWS, length) if classifies else (JUDGING_ROWS, min(length, JUDGING_TOKENS))
 
 
 def _order(text: str) -> int:

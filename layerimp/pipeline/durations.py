@@ -14,12 +14,13 @@ import torch
 from layerimp.blocks.forward import block_input, called, computing, with_hidden, without_cache
 from layerimp.blocks.modes import quiet
 from layerimp.blocks.stack import whole_or_backbone
-from layerimp.calibration.splits import JUDGING_ROWS, JUDGING_TOKENS, sizes_of
+from layerimp.calibration.splits import judging_size, sizes_of
 from layerimp.errors import LayerimpError
 from layerimp.evaluation.comparing import comparer_of
 from layerimp.evaluation.cost import batch_of, head_share, reading_seconds
 from layerimp.healer import Scope
 from layerimp.models.loading import load_tokenizer
+from layerimp.models.traits import classifies
 from layerimp.pipeline.outline import alike, stand_in
 from layerimp.pipeline.resolve import row_length
 from layerimp.registry.attribution import attributing
@@ -89,7 +90,9 @@ class Durations:
     def scope(self, gaps: int) -> Scope:
         """Return the size of a healing of so many gaps."""
         rows, held_out = sizes_of(self._recipe.calibration.samples)
-        judged = 2 * JUDGING_ROWS * min(self._length, JUDGING_TOKENS)
+        labels = classifies(self._outline.stack.model)
+        judging, tokens = judging_size(self._length, classifies=labels)
+        judged = judging * tokens * (1 if labels else 2)  # language models read repeated rows as well
         return Scope(gaps, rows, self._batches, held_out, self._length, judged)
 
     def healing(self, healers: Iterable[Healer], gaps: int) -> float | None:

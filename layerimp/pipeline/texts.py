@@ -12,7 +12,7 @@ from layerimp.calibration.further_text import FurtherText
 from layerimp.calibration.images import ImageReader
 from layerimp.calibration.rows import RowFormat
 from layerimp.calibration.sampling import CalibrationSet, Corpus, read_corpus
-from layerimp.calibration.splits import JUDGING_ROWS, for_fidelity, for_judging
+from layerimp.calibration.splits import for_fidelity, for_judging, judging_size
 from layerimp.checkpoint.record import ReservedText
 from layerimp.errors import CalibrationError, OptionError, TaskError
 from layerimp.evaluation.selection import comparer_options, for_training
@@ -120,12 +120,13 @@ class Texts:
         Raises:
             CalibrationError: a document is empty.
         """
-        text = for_judging(calibration, without, classifies=classifies(self.loaded.model))
-        if len(text.rows) < JUDGING_ROWS:
+        labels = classifies(self.loaded.model)
+        text = for_judging(calibration, without, classifies=labels)
+        most, _ = judging_size(calibration.form.max_length, classifies=labels)
+        if len(text.rows) < most:
             rows = f"{len(text.rows)} rows" if text.rows else "rows of the calibration text"
             self.progress.note(
-                f"what healing keeps is decided by {rows}, not by {JUDGING_ROWS} of other documents: {text.source} has "
-                "too few"
+                f"what healing keeps is decided by {rows}, not by {most} of other documents: {text.source} has too few"
             )
         return text
 

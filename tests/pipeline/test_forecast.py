@@ -14,7 +14,8 @@ import torch
 from support.by_label import by_label
 from support.mood import Run, changed
 from support.published import checked
-from support.tiny import saved, tiny
+from support.recipes import make_recipe
+from support.tiny import classifier, saved, tiny
 from transformers import PreTrainedModel
 
 import layerimp
@@ -300,6 +301,13 @@ def test_healing_is_estimated_from_its_limits(
     double = healing(*limited(steps=400))
     monkeypatch.setattr("layerimp_distill.room.ROWS", 8)  # on a GPU, and for a classifier, more are planned too
     assert healing(*limited(steps=200)) == pytest.approx(double)
+
+
+@pytest.mark.parametrize(("name", "judged"), [("llama", 2 * 32 * 64), ("bert", 128 * 100)])
+def test_the_distance_of_a_classifier_is_foretold_on_whole_rows(name: str, judged: int, tmp_path: Path) -> None:
+    (tiny(name) if name == "llama" else classifier(name)).save_pretrained(tmp_path)
+    recipe = make_recipe({"model": str(tmp_path), "count": 1})
+    assert durations.Durations(Outline.of(str(tmp_path)), recipe, 100).scope(1).judged == judged
 
 
 def test_what_a_component_does_not_say_is_not_known(
