@@ -176,11 +176,13 @@ class Effort:
         blocks: Tokens that go through all blocks.
         head: Tokens at which the head is computed.
         seconds: The longest that this work takes; None for no limit.
+        before: Further work, which comes first and has limits of its own; None for none.
     """
 
     blocks: float
     head: float = 0.0
     seconds: float | None = None
+    before: Effort | None = None
 
 
 @dataclass(frozen=True)

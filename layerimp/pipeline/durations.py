@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from layerimp.evaluator import Evaluator, Reading
-    from layerimp.healer import Healer
+    from layerimp.healer import Effort, Healer
     from layerimp.pipeline.forecast_parts import PassForecast
     from layerimp.pipeline.outline import Outline
     from layerimp.recipe import Permissions, Recipe
@@ -112,10 +112,14 @@ class Durations:
             each = self.block * len(self._outline.stack)
             per_token = each / (self._rows * self._length)
             measured = MEASURING * scope.held_out * self._length + JUDGING * scope.judged
-            work = per_token * (effort.blocks + self._head * effort.head)
-            total += work if effort.seconds is None else min(work, effort.seconds)
-            total += per_token * measured * (1 + self._head)
+            total += self._limited(effort, per_token) + per_token * measured * (1 + self._head)
         return total
+
+    def _limited(self, effort: Effort, per_token: float) -> float:
+        """Return the time of some work within its limits, and of what comes before it."""
+        work = per_token * (effort.blocks + self._head * effort.head)
+        before = 0.0 if effort.before is None else self._limited(effort.before, per_token)
+        return before + (work if effort.seconds is None else min(work, effort.seconds))
 
     def evaluation(self, evaluators: Mapping[str, Evaluator], permissions: Permissions) -> float | None:
         """Return the time that it takes to measure the quality of one model."""

@@ -298,6 +298,8 @@ def test_healing_is_estimated_from_its_limits(
     assert healing(*limited(steps=200), "--set", "distill.learns=all") > 1.1 * steps
     first = healing(*limited(steps=200), "--set", "distill.first=linear") - steps
     assert first == pytest.approx(healing(healer="linear") - measuring)
+    both = healing(*limited(minutes=0.1), "--set", "distill.first=linear")
+    assert both == pytest.approx(6 + healing(healer="linear")), "the minutes are those of the training alone"
     double = healing(*limited(steps=400))
     monkeypatch.setattr("layerimp_distill.room.ROWS", 8)  # on a GPU, and for a classifier, more are planned too
     assert healing(*limited(steps=200)) == pytest.approx(double)

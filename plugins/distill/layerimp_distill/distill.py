@@ -71,9 +71,10 @@ class Distill(Healer):
         forward, back = 1 + taught, {"beside": 1.0, "lora": 1.5, "lora-beside": 0.75}.get(config.learns or "", 2.0)
         checks = (config.checks + 2) * scope.judged
         return Effort(
-            before.blocks + (forward + back) * trained + checks,
-            before.head + headed * (forward + 1) * trained + 2 * checks,
+            (forward + back) * trained + checks,
+            headed * (forward + 1) * trained + 2 * checks,
             None if config.minutes is None else 60 * config.minutes,
+            before,
         )
 
     def decide(self, pruned: BlockStack, scope: Scope, room: Room) -> Decision:
