@@ -543,6 +543,27 @@ def test_another_healer_goes_first_and_is_kept_by_the_same_rule() -> None:
     assert [note for note in notes.lines if note.startswith("first was taken back before the training: the divergence")]
 
 
+def test_what_the_first_healer_holds_in_memory_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it read of both models may be kept, as `linear` lets it be."""
+    free, notes = 10**9, Heard()
+
+    class First(Healer):
+        """Takes half of the memory."""
+
+        name = "first"
+
+        def heal(self, case: Case) -> list[Repair]:
+            nonlocal free
+            free //= 2
+            return [Repair(gap, "nothing") for gap in case.gaps]
+
+    monkeypatch.setattr(layerimp.blocks.memory, "free_bytes", lambda _device: free)
+    healer = Distill(DistillConfig(steps=1, rate=1e-9))
+    healer._first = First()
+    layerimp.heal(tiny_model(), [1], TEXT, healer, judging=[batch(8, 24, seed=6)], progress=notes)
+    assert notes.lines[0].endswith("where 500.0 MB are free")
+
+
 def test_training_ends_at_the_first_limit() -> None:
     """Steps of at most four rows: of 8 x 16 tokens these are 64 tokens each; the fifth reaches 300."""
     counts: list[int] = []

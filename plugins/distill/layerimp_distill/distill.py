@@ -107,11 +107,11 @@ class Distill(Healer):
         teaching = Teaching(case)
         loss, terms = loss_of(config.loss, teaching, case.batches), terms_of(config.loss, teaching)
         state = memory.read()
-        plan = self._plan(case, state)
         began = time.monotonic()
         start = case.distance()
         seconds = time.monotonic() - began
         done, start = self._before(case, start)
+        plan = self._plan(case, state)  # from here on: what earlier healing holds in memory is not free
         with learning(case, plan.learns, width=config.width, rank=config.rank, seed=config.seed) as learner:
             task, watch = Task(case, learner, loss, terms, config, plan), partial(self.watch, case, learner)
             training = Training(task, memory, start, seconds, watch)
