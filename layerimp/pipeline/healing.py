@@ -81,6 +81,12 @@ def heal(
     elif options:
         raise OptionError(f"options are for a healer given by its name; this instance of {healer.name!r} has its own")
     rest = find_blocks(prepare(stack, removed).beside() if pruned is None else pruned)
+    judging = list(judging)
+    if progress is not None and not judging:
+        progress.note(
+            "what healing keeps is decided by the rows that options are chosen by; better by rows of other documents "
+            "(judging)"
+        )
     with Unfinished() as unfinished:
         return heal_beside(
             *(stack, rest, removed, calibration, healer),

@@ -193,7 +193,7 @@ def test_experts_get_a_factor_alone() -> None:
 def test_few_tokens_are_told() -> None:
     heard = Heard()
     layerimp.heal(tiny_model(), [1], [batch(4, 4, seed=1)], "linear", progress=heard)
-    assert heard.lines[0] == "linear: block 1: 8 tokens for 64 unknowns of each output; more text helps (--samples)"
+    assert heard.lines[1] == "linear: block 1: 8 tokens for 64 unknowns of each output; more text helps (--samples)"
 
 
 def test_each_block_runs_once_over_the_text_to_fit_to(monkeypatch: pytest.MonkeyPatch) -> None:

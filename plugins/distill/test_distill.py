@@ -485,8 +485,8 @@ def test_a_resumed_training_goes_on_with_what_learned(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Memory, "read", remembered)
     monkeypatch.setattr(Distill, "watch", lambda *_: held.extend(state() for state in states))
     (repair,) = healed(model, [2], steps=20, rate=0.01, width=1, progress=resumed).repairs
-    assert first.lines[0].startswith("distill: the blocks beside the gaps learn, 4 rows a step, 1 at once")
-    assert resumed.lines[0] == "goes on with the training that was interrupted after 2 steps"
+    assert first.lines[1].startswith("distill: the blocks beside the gaps learn, 4 rows a step, 1 at once")
+    assert resumed.lines[1] == "goes on with the training that was interrupted after 2 steps"
     assert calls == 10 + 18 * 4, "rows still run one after another"
     assert (repair.done, repair.numbers["rows"], repair.numbers["rate"]) == ("distill (beside)", 4, 0.01)
     assert held == [None] * 5, "at no check is the saved state in memory beside what learns"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from support.healing_cases import rows, sublayers
+from support.heard import Heard
 from support.tiny import tiny
 from transformers import AutoModelForCausalLM
 
@@ -230,6 +231,15 @@ def test_what_is_said_to_be_removed_is_compared_with_the_weights(gone: list[Step
     trained = pruned[0].mlp.down_proj
     trained.weight = torch.nn.Parameter(trained.weight + 1)  # matches no matrix of the intact model
     heal_beside(intact, pruned, gone, [batch(4, 8)], Doing(lambda case: None))
+
+
+@pytest.mark.parametrize("judging", [[], [batch(4, 20, seed=9)]], ids=len)
+def test_a_model_judged_by_the_rows_of_choices_is_told_of(judging: list[Any]) -> None:
+    notes = Heard()
+    doing = Doing(lambda case: None)
+    layerimp.heal(tiny("llama"), [1], [batch(8, 12, seed=3)], doing, judging=iter(judging), progress=notes)
+    told = "what healing keeps is decided by the rows that options are chosen by; better by rows of other documents"
+    assert notes.lines == ([] if judging else [f"{told} (judging)"])
 
 
 def test_models_that_do_not_belong_together_are_refused() -> None:
