@@ -262,7 +262,9 @@ class Training:
             return not advances(nearer[rate], start), nearer[rate].relative_to(start)
 
         self.rate = min(nearer, key=order, default=self.rate)
-        self._since = self._limits.spent(0, 0, time.monotonic() - self._began)  # trials count in time alone
+        taken = self._steps + 1, self._tokens + tokens
+        now = time.monotonic() - self._began
+        self._since = self._limits.spent(*taken, now) - self._limits.spent(*taken, 0.0)  # trials count in time alone
         shares = {
             rate: f"{end.relative_to(start):.1%}" + ("" if advances(end, start) else " (one divergence is worse)")
             for rate, end in nearer.items()
