@@ -37,7 +37,11 @@ def recipe_from(recipe: Path | None = None, **given: Any) -> Recipe:
     Raises:
         InputError: an option is malformed, or the file and the options together are not a valid recipe.
     """
-    in_file = read_recipe(recipe) if recipe else {}
+    return joined(read_recipe(recipe) if recipe else {}, given)
+
+
+def joined(in_file: dict[str, Any], given: Mapping[str, Any]) -> Recipe:
+    """Make a recipe from the fields in a file and the options of the command line; see `recipe_from`."""
     return with_settings(validated(Recipe, _values(Recipe, in_file, given)), given.get("set_") or [])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from layerimp.cli import options as o
-from layerimp.cli.requests import permissions, recipe_from
+from layerimp.cli.requests import joined, permissions
 from layerimp.cli.set_options import refuse_minutes_twice, with_settings
 from layerimp.cli.streams import after_writing
 
@@ -57,8 +57,10 @@ def shrink(*, minutes: float | None, dry_run: bool, **given: Any) -> int:
 def _recipe(minutes: float | None, given: dict[str, Any]) -> Recipe:
     """Return the recipe from the options, with training, and with everything that needs no model settled."""
     from layerimp.pipeline.shrink_recipe import completed, with_output, with_training
+    from layerimp.recipe import read_recipe
 
-    settings = given.pop("set_") or []
+    settings, file = given.pop("set_") or [], given.pop("recipe")
     refuse_minutes_twice(minutes, settings)
-    recipe = with_settings(with_training(recipe_from(**given)), settings)
-    return with_output(completed(recipe, minutes))
+    in_file = read_recipe(file) if file else {}
+    recipe = with_training(joined(in_file, given), minutes, named="healers" in in_file)
+    return with_output(completed(with_settings(recipe, settings), minutes))

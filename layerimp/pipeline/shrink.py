@@ -143,7 +143,8 @@ def shrink(
         model = str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
     elif tokenizer is not None:
         raise OptionError("a tokenizer is for a model that is given itself; that of a model by name is loaded with it")
-    recipe = with_training(validated(Recipe, {"model": model, **fields}))
+    recipe = validated(Recipe, {"model": model, **fields})
+    recipe = with_training(recipe, minutes, named="healers" in fields)
     return shrink_by(completed(recipe, minutes), permissions=permissions, progress=progress or SILENT, loaded=loaded)
 
 

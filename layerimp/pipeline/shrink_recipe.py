@@ -39,10 +39,16 @@ def trains(spec: ComponentSpec) -> bool:
     return "minutes" in registry().get("healer", spec.name).Config.model_fields
 
 
-def with_training(recipe: Recipe) -> Recipe:
-    """Return a recipe whose repair is followed by training, if it repairs as recommended and no more."""
+def with_training(recipe: Recipe, minutes: float | None = None, *, named: bool = False) -> Recipe:
+    """Return a recipe whose repair is followed by training, if it repairs as recommended and no more.
+
+    Args:
+        recipe: The recipe in the user's words.
+        minutes: How long the user wants to train, if that is said.
+        named: Whether the user names the healers, as the record of a run does: then minutes alone add training.
+    """
     healers = {label: spec.model_dump() for label, spec in recipe.healers.items()}
-    if healers != RECOMMENDED["healers"]:
+    if healers != RECOMMENDED["healers"] or (named and not minutes):
         return recipe
     training = ComponentSpec(name=TRAINER, options={"first": None})
     return recipe.model_copy(update={"healers": {**recipe.healers, TRAINER: training}})

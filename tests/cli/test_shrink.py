@@ -118,6 +118,10 @@ def test_a_poor_model_says_so_first(
     report = json.loads((tmp_path / "small" / "shrink.json").read_text())
     assert report["verdict"] == "poor"
     assert [stage["label"] for stage in report["stages"]] == ["linear"], "no minutes train nothing"
+    (tmp_path / "recipe.json").write_text(json.dumps(report["recipe"]))
+    for minutes, healers in (((), ["linear"]), (("--minutes", 1), ["linear", "distill"])):
+        again, _ = layerimp_command.done("shrink", "--recipe", "recipe.json", *minutes, "--dry-run", "--json")
+        assert json.loads(again)["healers"] == healers
 
 
 def test_a_task_at_chance_stands_in_the_summary(
