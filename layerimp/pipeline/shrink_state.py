@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from layerimp._paths import whole, write_whole
+from layerimp.calibration.further_text import Read
+from layerimp.defaults import HUB, HUB_TEXT
 from layerimp.errors import LayerimpError, ModelError, NonFiniteError, PluginError
 from layerimp.healing.parameters import replace
 from layerimp.models.fingerprint import model_fingerprint
@@ -23,11 +25,12 @@ from layerimp.pipeline.keeping import searched
 from layerimp.pipeline.pruning import Choice
 from layerimp.registry.attribution import attributing
 from layerimp.registry.source_code import code_of
-from layerimp.report.results.shrunk import HealingStage
+from layerimp.report.results.shrunk import HealingStage, TrainingText
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from layerimp.calibration.further_text import FurtherText
     from layerimp.evaluator import Evaluator
     from layerimp.pipeline.run import Run
     from layerimp.surgery.removal import Removal
@@ -145,6 +148,8 @@ class State:
         run, spent = self.run, _Spent(directory)
         healing, kept = None, False
         changed: tuple[str, ...] = ()
+        if run.further is not None:
+            run.further.read = Read()  # what only this stage reads
         try:
             healed = run.heal(label, removal, pruned)
         except (ModelError, PluginError, NonFiniteError) as error:
@@ -158,10 +163,26 @@ class State:
             kept = any(gap.done != "nothing" for gap in healing.gaps)
             why = "; ".join(dict.fromkeys(gap.why for gap in healing.gaps if gap.why))
         name, minutes = run.recipe.healers[label].name, spent.seconds / 60
-        stage = HealingStage(label=label, healer=name, kept=kept, why=why, healing=healing, minutes=minutes)
+        stage = HealingStage(
+            label=label,
+            healer=name,
+            kept=kept,
+            why=why,
+            healing=healing,
+            minutes=minutes,
+            text=_read_of(run.further),
+        )
         if directory is not None and healing is not None:
             _keep(directory, stage, {path: pruned.get_parameter(path).detach() for path in changed})
         return stage
+
+
+def _read_of(further: FurtherText | None) -> TrainingText | None:
+    """Describe what was read of a further text; None if that is nothing."""
+    if further is None or not further.read.count:
+        return None
+    source, read = HUB_TEXT if further.source == HUB else further.source, further.read
+    return TrainingText(source=source, licence=further.licence, rows=read.count, hash=read.hexdigest)
 
 
 class _Spent:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from layerimp.calibration.sampling import load_calibration
-from layerimp.defaults import COPIES, HUB, HUB_TEXT, POOR, PROSE
+from layerimp.defaults import COPIES, POOR, PROSE
 from layerimp.errors import ModelError
 from layerimp.fidelity import compare_texts, continuations, end_tokens, prompts
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline.reporting import recorded
 from layerimp.pipeline.shrink_measured import CACHE
 from layerimp.pipeline.shrink_recipe import shipped_text, trains
-from layerimp.report.results.shrunk import BothSpeeds, ShrinkReport, TaskRetained, TrainingText, Verdict
+from layerimp.report.results.shrunk import BothSpeeds, ShrinkReport, TaskRetained, Verdict
 
 if TYPE_CHECKING:
     from layerimp.evaluation.speed import Speed
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from layerimp.pipeline.run import CutModel, Run
     from layerimp.report.document import Results
     from layerimp.report.results.measures import Retained
-    from layerimp.report.results.shrunk import HealingStage
+    from layerimp.report.results.shrunk import HealingStage, TrainingText
 
 CARD_PROMPTS, CARD_LENGTH = 2, 64
 """The prompts of a card, and the length of the rows that they are cut from."""
@@ -77,7 +77,7 @@ def report_of(run: Run, made: Made, results: Results) -> ShrinkReport:
         fidelity=small.fidelity,
         samples=_samples(run, made),
         calibration=run.text.description,
-        training_text=_training_text(run),
+        training_text=_training_text(made.stages),
         minutes=dict(made.minutes),
         memory=_memory(run),
         recipe=recorded(run).model_dump(mode="json", exclude={"overwrite", "output"}),
@@ -170,13 +170,10 @@ def _tasks(results: Results) -> Iterator[TaskRetained]:
             yield TaskRetained(task=task, metric=names[0], intact=intact, small=small, retained=kept)
 
 
-def _training_text(run: Run) -> TrainingText | None:
-    further = run.further
-    if further is None or not further.read.count:
-        return None
-    source = HUB_TEXT if further.source == HUB else further.source
-    read = further.read
-    return TrainingText(source=source, licence=further.licence, rows=read.count, hash=read.hexdigest)
+def _training_text(stages: Sequence[HealingStage]) -> TrainingText | None:
+    """Return what the kept stages have read of the further text: each reads it from its beginning."""
+    texts = [stage.text for stage in stages if stage.kept and stage.text is not None]
+    return max(texts, key=lambda text: text.rows, default=None)
 
 
 def _memory(run: Run) -> dict[str, int]:

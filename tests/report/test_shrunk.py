@@ -10,10 +10,10 @@ from support.reports import repaired
 from layerimp.defaults import POOR
 from layerimp.evaluator import Metric, Stratum
 from layerimp.fidelity import Copying, Fidelity, Generation, Spread, WithImages
-from layerimp.pipeline.shrunk import judged
+from layerimp.pipeline.shrunk import _training_text, judged
 from layerimp.pruner import PrunePlan
 from layerimp.report.results.measures import Retained, Share
-from layerimp.report.results.shrunk import HealingStage, ShrinkReport, TaskRetained
+from layerimp.report.results.shrunk import HealingStage, ShrinkReport, TaskRetained, TrainingText
 from layerimp.report.statistics import measured
 from layerimp.report.tables.fidelity_figures import FIGURES
 from layerimp.report.tables.shrunk import _done, _outcome, _retained, _times
@@ -99,6 +99,18 @@ def test_a_stage_says_what_it_was_kept_by() -> None:
     healing = repaired({}).model_copy(update={"distance": distance})
     stage = HealingStage(label="linear", healer="linear", kept=True, why="", healing=healing, minutes=1.0)
     assert _outcome(stage) == "kept; divergence 0.31 to 0.12, on repeated rows 1 to 0.25"
+
+
+def test_only_kept_stages_have_trained_on_text() -> None:
+    """Each stage reads the text from its beginning, so that the longest reading holds the others."""
+
+    def stage(rows: int, *, kept: bool) -> HealingStage:
+        text = TrainingText(source="more.jsonl", licence="", rows=rows, hash=f"{rows}")
+        return HealingStage(label="d", healer="d", kept=kept, why="", healing=None, minutes=1.0, text=text)
+
+    kept = stage(2, kept=True)
+    assert _training_text([stage(1, kept=True), kept, stage(3, kept=False)]) == kept.text
+    assert _training_text([stage(3, kept=False)]) is None
 
 
 def test_short_times_are_in_seconds() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from layerimp.calibration.sampling import Calibration
 from layerimp.component import versioned
 from layerimp.fidelity.record import Fidelity, Sample
@@ -50,6 +52,19 @@ class TaskRetained(Part):
     """What is retained of the task; null if the intact model does not know enough."""
 
 
+class TrainingText(Part):
+    """The text that training read beside the calibration text."""
+
+    source: str
+    """The file or data set."""
+    licence: str
+    """The licence; empty if it is not known."""
+    rows: int
+    """The number of documents that were read, at least once."""
+    hash: str
+    """A hash of these documents, in their order."""
+
+
 class HealingStage(Part):
     """A stage of healing, each of which goes on from the one before."""
 
@@ -65,19 +80,8 @@ class HealingStage(Part):
     """What it did; null if it failed."""
     minutes: Number
     """How long it took."""
-
-
-class TrainingText(Part):
-    """The text that training read beside the calibration text."""
-
-    source: str
-    """The file or data set."""
-    licence: str
-    """The licence; empty if it is not known."""
-    rows: int
-    """The number of documents that were read, at least once."""
-    hash: str
-    """A hash of these documents, in their order."""
+    text: TrainingText | None = Field(default=None, exclude_if=lambda text: text is None)
+    """The further text that it read; left out if there is none."""
 
 
 class ShrinkReport(Versioned):
@@ -123,7 +127,7 @@ class ShrinkReport(Versioned):
     calibration: Calibration
     """The text by which blocks were chosen and repaired."""
     training_text: TrainingText | None
-    """Further text that was trained on; null if there was none."""
+    """Further text that the stages which were kept have read; null if there is none."""
     minutes: dict[str, Number]
     """How long each part took: `choose`, a part for each stage of healing, `measure` and `write`."""
     memory: dict[str, int]
