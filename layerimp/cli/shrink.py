@@ -51,7 +51,7 @@ def shrink(*, minutes: float | None, dry_run: bool, **given: Any) -> int:
         report = shrink_by(recipe, permissions=allowed, progress=screen).report
         with after_writing(report.output):
             screen.present(report, lines_of(report))
-    return 0
+    return int(bool(report.failed))
 
 
 def _recipe(minutes: float | None, given: dict[str, Any]) -> Recipe:

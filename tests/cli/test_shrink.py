@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM
 import layerimp
 from layerimp.calibration.sampling import document_hash
 from layerimp.checkpoint.record import read_record
+from layerimp.errors import ModelError
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline import run
 from layerimp.pipeline import shrink as shrinking
@@ -124,11 +125,18 @@ def test_a_poor_model_says_so_first(
         assert json.loads(again)["healers"] == healers
 
 
-def test_a_task_at_chance_stands_in_the_summary(
-    layerimp_command: Run, command: list[Any], task: Path, tmp_path: Path
+def test_a_failed_stage_and_a_task_at_chance_stand_in_the_summary(
+    layerimp_command: Run, command: list[Any], task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def fail(*_: Any, **_options: Any) -> None:
+        raise ModelError("it has no map")
+
+    monkeypatch.setattr(run, "heal_beside", fail)
     command[command.index("none")] = task
-    printed, _ = layerimp_command.done(*command[:-2], "--minutes", 0, "--output", "small")
+    code, printed, _ = layerimp_command(*command[:-2], "--minutes", 0, "--output", "small")
+    assert code == 1
+    assert re.match("(poor: )?linear failed: ", printed)
+    assert "\nlinear: failed: it has no map\n" in printed
     assert re.search("^mood .* at chance$", printed, re.MULTILINE)
     (measured,) = json.loads((tmp_path / "small" / "shrink.json").read_text())["tasks"]
     assert measured["retained"] is None

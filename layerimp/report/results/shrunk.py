@@ -139,3 +139,8 @@ class ShrinkReport(Versioned):
     def removed_share(self) -> dict[str, float]:
         """What was removed, as shares of blocks, parameters and bytes."""
         return (self.intact - self.small).share_of(self.intact)
+
+    @property
+    def failed(self) -> list[str]:
+        """The labels of the stages of healing that failed."""
+        return [stage.label for stage in self.stages if stage.healing is None]

@@ -34,12 +34,14 @@ def lines_of(report: ShrinkReport) -> list[str]:
 
 
 def headline(report: ShrinkReport) -> str:
-    """Return the first line: the verdict, if it is not good, and what was gained."""
+    """Return the first line: the verdict if it is not good, what failed, and what was gained."""
     share = report.removed_share
     name, left = last_name(report.model), f"{report.small.blocks} of {counted(report.intact.blocks)} left"
     gained = [f"{share['parameters']:.1%} fewer parameters"]
     gained += [f"{what.factor:.2f} times as fast in {name}" for name, what in report.speeds.items()]
     verdict = "" if report.verdict == "good" else f"{report.verdict}: "
+    if report.failed:
+        verdict += f"{', '.join(report.failed)} failed: "
     return f"{verdict}{name} with {left}: {', '.join(gained)}"
 
 
