@@ -9,14 +9,15 @@ from support.reports import repaired
 
 from layerimp.defaults import POOR
 from layerimp.evaluator import Metric, Stratum
-from layerimp.fidelity import Copying, Fidelity, Generation, Spread, WithImages
+from layerimp.fidelity import Copying, Fidelity, Generation, Sample, Spread, WithImages
 from layerimp.pipeline.shrunk import _training_text, judged
 from layerimp.pruner import PrunePlan
 from layerimp.report.results.measures import Retained, Share
-from layerimp.report.results.shrunk import HealingStage, ShrinkReport, TaskRetained, TrainingText
+from layerimp.report.results.models import Size
+from layerimp.report.results.shrunk import BothSpeeds, HealingStage, ShrinkReport, TaskRetained, TrainingText
 from layerimp.report.statistics import measured
 from layerimp.report.tables.fidelity_figures import FIGURES
-from layerimp.report.tables.shrunk import _done, _outcome, _retained, _times
+from layerimp.report.tables.shrunk import LINES, WIDTH, _done, _outcome, _row, _task, _times, lines_of
 
 
 def generation(loops: float) -> Generation:
@@ -83,7 +84,7 @@ def test_an_average_says_which_of_its_tasks_do_not_count() -> None:
     strata = (Stratum(4, 0.5, "knows", 0.25), Stratum(4, 0.5, "guesses", 0.5))
     whole = measured(Metric("both", "accuracy", 0.75, 0.1, documents=(1.0,) * 6 + (0.0,) * 2, strata=strata))
     task = TaskRetained(task="both", metric="accuracy", intact=whole, small=whole, retained=Share(mean=1.0, stderr=0.1))
-    row, left_out = _retained(ShrinkReport.model_construct(fidelity=None, tasks=[task]))
+    row, left_out = _task(task)
     assert row.startswith("both")
     assert left_out == "(left: without guesses, where the intact model is at chance)"
 
@@ -111,6 +112,69 @@ def test_only_kept_stages_have_trained_on_text() -> None:
     kept = stage(2, kept=True)
     assert _training_text([stage(1, kept=True), kept, stage(3, kept=False)]) == kept.text
     assert _training_text([stage(3, kept=False)]) is None
+
+
+def test_the_longest_report_fits_a_screen() -> None:
+    spread = Spread(mean=1.34, stderr=0.1, median=1.0, p90=1.0, p99=1.0, max=1.0)
+    copying = Copying(accuracy=0.4, intact=0.96, divergence=1.0, agreement=0.5)
+    fidelity = Fidelity(divergence=spread, agreement=0.3, copying=copying, with_images=seen(1.3, 0.3))
+    fidelity = fidelity.model_copy(update={"generation": generation(0.9)})
+    _, reasons = judged(fidelity, retained(0.4))
+    strata = tuple(Stratum(4, 0.5, f"a part with a long name {number}", 0.5) for number in range(8))
+    value = measured(Metric("t", "accuracy", 0.5, 0.1, documents=(1.0, 0.0) * 16, strata=strata))
+    share = Share(mean=-0.123, stderr=0.121)
+    tasks = [
+        TaskRetained(task=f"task {number}", metric="accuracy", intact=value, small=value, retained=share)
+        for number in range(9)
+    ]
+    why = "linear was taken back: " + "the divergence went from 0.310 to 0.320 nats " * 5
+    stages = [
+        HealingStage(label=label, healer="linear", kept=False, why=why, healing=repaired({}), minutes=31.7)
+        for label in ("linear", "distill")
+    ]
+    size = Size(blocks=126, parameters=405_853_069_312, bytes=811_706_138_624)
+    speed = BothSpeeds(
+        tokens=64,
+        intact=531.4,
+        intact_stderr=1.5,
+        small=658.4,
+        small_stderr=9.8,
+        factor=1.24,
+        factor_stderr=0.017,
+    )
+    report = ShrinkReport.model_construct(
+        verdict="poor",
+        reasons=reasons,
+        advice=["a smaller cut (--count 2 in place of --target)", "more training (--minutes 60)", "text of your own"],
+        model="a-model-with-a-long-name-of-a-researcher",
+        loader="AutoModelForCausalLM",
+        output="small",
+        intact=size,
+        small=size,
+        cache={"intact": 516_096.0, "small": 258_048.0},
+        targets={},
+        reached={},
+        speeds={"prefill": speed, "decoding": speed},
+        plan=PrunePlan(num_blocks=126, blocks=list(range(0, 126, 2)), scorer="divergence", pruner="greedy"),
+        stages=stages,
+        tasks=tasks,
+        fidelity=fidelity,
+        samples=[Sample(prompt="p" * 99, chat=False, intact="i" * 99, text="t" * 99)] * 2,
+        minutes={"choose": 90.5, "linear": 30.4, "distill": 310.7, "measure": 150.0, "write": 10.1},
+        memory={"cpu": 2**36, "cuda": 2**36},
+    )
+    lines = lines_of(report)
+    assert len(lines) <= LINES
+    assert max(map(len, lines)) <= WIDTH
+    (counted,) = (line for line in lines if line.endswith("tasks more (see the report)"))
+    shown = sum(line.startswith("task ") for line in lines)
+    assert shown == 9 - int(counted.split()[1])
+
+
+def test_wide_figures_take_room_from_the_name() -> None:
+    row = _row("zero-shot", "1.235e+08 ± 1.2e+08", "1.235e+08 ± 1.2e+08", "-12.3% ± 12.1% left")
+    assert len(row) <= WIDTH
+    assert row.split() == "zero-shot 1.235e+08 ± 1.2e+08 1.235e+08 ± 1.2e+08 -12.3% ± 12.1% left".split()
 
 
 def test_short_times_are_in_seconds() -> None:

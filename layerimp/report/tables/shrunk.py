@@ -12,12 +12,12 @@ from layerimp.report.tables.fidelity_figures import FIGURES
 from layerimp.report.words import beside, measured, number, ranges, share_cell, two_digits, whole
 
 if TYPE_CHECKING:
-    from layerimp.report.results.shrunk import HealingStage, ShrinkReport
+    from layerimp.report.results.shrunk import HealingStage, ShrinkReport, TaskRetained
 
 WIDTH = 80
 LINES = 40
 TASKS = 6
-"""So many tasks are shown, and the others counted."""
+"""So many tasks are shown at most, and the others counted."""
 SHORT = 10
 """So many minutes, or more, are shown in minutes."""
 _NAMES, _COLUMN = 24, 18
@@ -25,12 +25,16 @@ _FIGURES = ("divergence", "agreement", "divergence with images", "agreement with
 
 
 def lines_of(report: ShrinkReport) -> list[str]:
-    """Return the lines on a smaller model, of which only paths and code may be wider than `WIDTH`."""
+    """Return the lines on a smaller model, of which only paths and code may be wider than `WIDTH`.
+
+    Tasks and texts take the room that the rest leaves.
+    """
     lines = [*_wrapped(headline(report)), *_help(report), ""]
-    lines += [_row("", "intact", "small", ""), *_sizes(report), *_speeds(report)]
-    lines += [*_retained(report), "", *_done(report)]
+    lines += [_row("", "intact", "small", ""), *_sizes(report), *_speeds(report), *_fidelity(report)]
+    done, where = ["", *_done(report)], list(_where(report))
+    lines += [*_tasks(report, LINES - len(lines) - len(done) - len(where)), *done]
     texts = list(_texts(report))
-    return [*lines, *texts[: max(0, LINES - len(lines) - 5)], *_where(report)]
+    return [*lines, *texts[: max(0, LINES - len(lines) - len(where))], *where]
 
 
 def headline(report: ShrinkReport) -> str:
@@ -73,32 +77,43 @@ def _speeds(report: ShrinkReport) -> Iterator[str]:
         yield _row(f"{name}, tokens/s", intact, small, factor)
 
 
-def _retained(report: ShrinkReport) -> Iterator[str]:
-    """Yield the figures of fidelity, and the tasks."""
-    if report.fidelity is not None:
-        for name in _FIGURES:
-            figure = FIGURES[name]
-            value, intact, error = (of(report.fidelity) for of in (figure.of, figure.intact, figure.stderr))
-            if value is not None:
-                unit, show_error = ("nats", two_digits) if name.startswith("divergence") else ("", figure.show)
-                shown = figure.show(value) + ("" if error is None else f" ± {show_error(error)}")
-                yield _row(name, "" if intact is None else figure.show(intact), shown, unit)
+def _fidelity(report: ShrinkReport) -> Iterator[str]:
+    if report.fidelity is None:
+        return
+    for name in _FIGURES:
+        figure = FIGURES[name]
+        value, intact, error = (of(report.fidelity) for of in (figure.of, figure.intact, figure.stderr))
+        if value is not None:
+            unit, show_error = ("nats", two_digits) if name.startswith("divergence") else ("", figure.show)
+            shown = figure.show(value) + ("" if error is None else f" ± {show_error(error)}")
+            yield _row(name, "" if intact is None else figure.show(intact), shown, unit)
+
+
+def _tasks(report: ShrinkReport, room: int) -> list[str]:
+    """Return the lines on the first tasks that there is room for, and on how many others there are."""
+    lines, left = list[str](), len(report.tasks)
     for task in report.tasks[:TASKS]:
-        left = f"{share_cell(task.retained)} left" if task.retained else "at chance"
-        yield _row(task.task, measured(task.intact), measured(task.small), left)
-        if unknown := [name for name, part in task.intact.parts.items() if part.at_floor]:
-            yield from _wrapped(f"(left: without {', '.join(unknown)}, where the intact model is at chance)")
-    if len(report.tasks) > TASKS:
-        yield f"and {len(report.tasks) - TASKS} tasks more (see the report)"
+        own = list(_task(task))
+        if len(lines) + len(own) + (left > 1) > room:
+            break
+        lines, left = lines + own, left - 1
+    return [*lines, f"and {left} task{'s' * (left > 1)} more (see the report)"] if left else lines
+
+
+def _task(task: TaskRetained) -> Iterator[str]:
+    left = f"{share_cell(task.retained)} left" if task.retained else "at chance"
+    yield _row(task.task, measured(task.intact), measured(task.small), left)
+    if unknown := [name for name, part in task.intact.parts.items() if part.at_floor]:
+        yield from _wrapped(f"(left: without {', '.join(unknown)}, where the intact model is at chance)")
 
 
 def _done(report: ShrinkReport) -> Iterator[str]:
     plan = report.plan
     by = f", chosen by {plan.scorer} with {plan.pruner}" if plan.scorer else ""
     kind = f"block{'s' * (len(plan.blocks) > 1)} " if whole(plan.blocks) else ""
-    yield from _wrapped(f"removed: {kind}{ranges(plan.blocks)}{by}")
+    yield from _wrapped(f"removed: {kind}{ranges(plan.blocks)}{by}", 2)
     for stage in report.stages:
-        yield from _wrapped(f"{stage.label}: {_outcome(stage)}")
+        yield from _wrapped(f"{stage.label}: {_outcome(stage)}", 2)
 
 
 def _outcome(stage: HealingStage) -> str:
@@ -145,11 +160,15 @@ def _times(minutes: Mapping[str, float]) -> str:
 
 
 def _row(name: str, intact: str, small: str, change: str) -> str:
-    return f"{name[:_NAMES]:<{_NAMES}}{intact:>{_COLUMN}}{small:>{_COLUMN}}  {change}".rstrip()
+    """Return a row of the table, in which wide figures take room from the name."""
+    figures = f" {intact:>{_COLUMN - 1}} {small:>{_COLUMN - 1}}  {change}".rstrip()
+    left = max(0, min(_NAMES, WIDTH - len(figures)))
+    return f"{name[:left]:<{left}}{figures}"
 
 
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, subsequent_indent="  ")
+def _wrapped(text: str, lines: int = 5) -> list[str]:
+    """Return a text in lines, of which there are at most so many."""
+    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", max_lines=lines, placeholder=" ...")
 
 
 def _cut(text: str) -> str:
