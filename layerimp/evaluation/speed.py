@@ -1,6 +1,6 @@
 """The speed of several models side by side: how fast they read a prompt, and how fast they write.
 
-The models take turns, so that whatever else the machine does meets all of them.
+The models take turns, in alternating order, so that whatever else the machine does meets all of them.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def speeds(models: Mapping[str, BlockStack], progress: Progress = SILENT) -> dic
             start = time.perf_counter()
             try:
                 while len(rounds) <= ROUNDS and (len(rounds) <= FEWEST or time.perf_counter() - start <= SECONDS):
-                    rounds.append({label: way(stack, length) for label, stack in models.items()})
+                    order = list(models)[:: 1 if len(rounds) % 2 else -1]
+                    rounds.append({label: way(models[label], length) for label in order})
                     advance(1)
             except (torch.OutOfMemoryError, LayerimpError):
                 raise

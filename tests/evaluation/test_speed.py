@@ -46,7 +46,8 @@ def test_models_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     measured = speeds(stacks)
     longest = 64  # positions of the tiny model
-    assert seen[:8] == [("intact", longest), ("small", longest)] * 4
+    intact_first = [("intact", longest), ("small", longest)]
+    assert seen[:8] == [*reversed(intact_first), *intact_first] * 2
     assert measured["intact"]["prefill"] == Speed(longest, (2.0,) * 3)
     assert measured["small"]["prefill"] == Speed(longest, (1.0,) * 3)
     assert measured["small"]["prefill"].times(measured["intact"]["prefill"])[0] == 2
