@@ -48,6 +48,8 @@ agreement, that of a classifier's labels beyond its most frequent one, a share o
 is no chance, or of what it knows in the tasks."""
 COPIES = 0.2
 """An intact model that copies less than this share is not held to its copying."""
+COLLAPSE = 0.25
+"""So much greater a share of continuations that are empty or loop is a collapse, which makes a model poor."""
 HARNESS = "harness"
 """The evaluator that reads tasks."""
 FOOTPRINT = "footprint"

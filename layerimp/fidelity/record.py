@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import ConfigDict, Field
 
 from layerimp.component import Plain
+from layerimp.defaults import COLLAPSE
 
 if TYPE_CHECKING:
     from layerimp.fidelity.divergence import Divergence
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Nats = Annotated[float, Field(ge=0)]
-COLLAPSE = 0.25
-"""So much greater a share of continuations that are empty or loop is a collapse."""
 
 
 class Finite(Plain):
