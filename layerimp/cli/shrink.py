@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from layerimp.cli import options as o
 from layerimp.cli.requests import joined, permissions
-from layerimp.cli.set_options import refuse_minutes_twice, with_settings
+from layerimp.cli.set_options import refuse_minutes_twice, setting, with_settings
 from layerimp.cli.streams import after_writing
+from layerimp.errors import OptionError
 
 if TYPE_CHECKING:
     from layerimp.recipe import Recipe
@@ -56,11 +57,15 @@ def shrink(*, minutes: float | None, dry_run: bool, **given: Any) -> int:
 
 def _recipe(minutes: float | None, given: dict[str, Any]) -> Recipe:
     """Return the recipe from the options, with training, and with everything that needs no model settled."""
-    from layerimp.pipeline.shrink_recipe import completed, with_output, with_training
+    from layerimp.pipeline.shrink_recipe import completed, trains, with_output, with_training
     from layerimp.recipe import read_recipe
 
     settings, file = given.pop("set_") or [], given.pop("recipe")
     refuse_minutes_twice(minutes, settings)
     in_file = read_recipe(file) if file else {}
     recipe = with_training(joined(in_file, given), minutes, named="healers" in in_file)
+    idle = [label for label, spec in recipe.healers.items() if minutes == 0 and trains(spec)]
+    for text in settings:
+        if setting(text, "distill.steps=100")[0] in idle:
+            raise OptionError(f"--set {text} is for training, and --minutes 0 trains nothing: leave out one of them")
     return with_output(completed(with_settings(recipe, settings), minutes))

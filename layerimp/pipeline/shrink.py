@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerimp.cache.unfinished import Unfinished
-from layerimp.defaults import BEST, FAST, HUB, HUB_TEXT, SCORERS, STARTER
+from layerimp.defaults import ALL, BEST, FAST, HUB, HUB_TEXT, SCORERS, STARTER
 from layerimp.errors import ModelError, OptionError
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline.checkpoints import check_unread, describe_checkpoint, write_checkpoint
@@ -60,6 +60,9 @@ def prepare_shrink(
         InputError: something in the recipe is wrong, as far as this can be seen without the weights; or the model is a
             classifier, and the recipe names no text.
     """
+    if len(recipe.scorers) > 1 or ALL in recipe.scorers:
+        named = ", ".join(recipe.scorers)
+        raise OptionError(f"shrink chooses by one scorer, and the recipe names {named}; layerimp run compares scorers")
     check_own_text(recipe, config_of(recipe, permissions, loaded))
     if recipe.healers and (obstacle := obstacle_to_healing(recipe, permissions, loaded)):
         recipe = _unhealed(recipe, obstacle, progress)

@@ -80,11 +80,14 @@ def completed(recipe: Recipe, minutes: float | None) -> Recipe:
         minutes: How long to train; by default as many tokens as `layerimp.defaults` says, within its limits of time.
 
     Raises:
-        InputError: the minutes are no length of time, or a healer does not exist.
+        InputError: the minutes are no length of time, a healer does not exist, or nothing reads the further text.
     """
     healers = dict(recipe.healers)
     if minutes is not None and (minutes or any(map(trains, healers.values()))):
         healers = with_minutes(healers, minutes)
+    read = any(getattr(registry().get("healer", spec.name), "reads_further", False) for spec in healers.values())
+    if minutes == 0 and recipe.heal_text is not None and not read:
+        raise OptionError("--heal-text is for training, and --minutes 0 trains nothing: leave out one of them")
     device = device_named(recipe.device).type
     own = {
         "tokens": SHIPPED_TRAINING_TOKENS if recipe.heal_text is None else TRAINING_TOKENS,

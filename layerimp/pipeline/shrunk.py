@@ -60,7 +60,7 @@ def report_of(run: Run, made: Made, results: Results) -> ShrinkReport:
     return ShrinkReport(
         verdict=verdict,
         reasons=reasons or (["the model does not fit into memory"] if run.loaded.stack.offloaded else []),
-        advice=list(_advice(run, small.plan.blocks)) if verdict == "poor" else [],
+        advice=list(_advice(run, small.plan.blocks, made.stages)) if verdict == "poor" else [],
         model=run.resolved.model,
         loader=run.loader,
         output=results.output,
@@ -120,20 +120,25 @@ def _far(fidelity: Fidelity) -> Iterator[str]:
         yield collapse
 
 
-def _advice(run: Run, removed: Sequence[object]) -> Iterator[str]:
+def _advice(run: Run, removed: Sequence[object], stages: Sequence[HealingStage]) -> Iterator[str]:
     """Yield what would help a poor model."""
+    recipe = run.resolved
     if len(removed) > 1:
-        recipe = run.recipe
-        others = {"--target": recipe.targets, "--keep": recipe.keep, "--blocks": recipe.blocks}
+        others = {
+            "--ratio": recipe.ratio,
+            "--target": recipe.targets,
+            "--keep": recipe.keep,
+            "--blocks": recipe.blocks,
+        }
         instead = "".join(f" in place of {option}" for option, value in others.items() if value)
         yield f"a smaller cut (--count {len(removed) // 2}{instead})"
-    training = [spec for spec in run.recipe.healers.values() if trains(spec)]
-    if training:
-        minutes = training[-1].options.get("minutes")
-        yield f"more training (--minutes {2 * minutes:g})" if minutes else "more training (--minutes)"
+    training = [stage for stage in stages if trains(recipe.healers[stage.label])]
+    if training:  # tokens or steps may have ended it long before its minutes
+        took, limit = training[-1].minutes, recipe.healers[training[-1].label].options.get("minutes")
+        yield f"more training (--minutes {2 * max(1, round(min(took, limit or took)))})"
     else:
         yield "training (--minutes)"
-    if run.recipe.heal_text is None or run.recipe.heal_text == shipped_text(run.recipe):
+    if recipe.heal_text is None or recipe.heal_text == shipped_text(recipe):
         yield "text of your own (--heal-text)"
 
 

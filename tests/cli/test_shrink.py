@@ -285,10 +285,17 @@ def test_a_classifier_shrinks(layerimp_command: Run, classifier: Path, calibrati
     [
         (("--minutes", -1), "--minutes -1 is no length of a training"),
         (("--minutes", 1, "--set", "distill.minutes=2"), "given twice: --minutes, and --set distill.minutes=2"),
+        (("--minutes", 0, "--set", "distill.steps=3"), "--set distill.steps=3 is for training, and --minutes 0"),
+        (("--minutes", 0, "--heal-text", "hub"), "--heal-text is for training, and --minutes 0 trains nothing"),
+        (("--recipe", "two.json"), "shrink chooses by one scorer, and the recipe names avss, depth"),
         (("--calibration", "no.jsonl"), "does not exist"),
     ],
 )
-def test_wrong_options(layerimp_command: Run, model_dir: Path, tmp_path: Path, options: Any, message: str) -> None:
+def test_wrong_options(
+    layerimp_command: Run, model_dir: Path, tmp_path: Path, options: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "two.json").write_text('{"scorers": ["avss", "depth"]}')
     code, printed, err = layerimp_command("shrink", model_dir, "--output", tmp_path / "small", *options)
     assert (code, printed) == (2, "")
     assert message in err

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from support.recipes import make_recipe
 from support.reports import repaired
 
 from layerimp.defaults import POOR
 from layerimp.evaluator import Metric, Stratum
 from layerimp.fidelity import Copying, Fidelity, Generation, Sample, Spread, WithImages
-from layerimp.pipeline.shrunk import _training_text, judged
+from layerimp.pipeline.shrunk import _advice, _training_text, judged
 from layerimp.pruner import PrunePlan
 from layerimp.report.results.measures import Retained, Share
 from layerimp.report.results.models import Size
@@ -18,6 +21,9 @@ from layerimp.report.results.shrunk import BothSpeeds, HealingStage, ShrinkRepor
 from layerimp.report.statistics import measured
 from layerimp.report.tables.fidelity_figures import FIGURES
 from layerimp.report.tables.shrunk import LINES, WIDTH, _done, _outcome, _row, _task, _times, lines_of
+
+if TYPE_CHECKING:
+    from layerimp.pipeline.run import Run
 
 
 def generation(loops: float) -> Generation:
@@ -175,6 +181,25 @@ def test_wide_figures_take_room_from_the_name() -> None:
     row = _row("zero-shot", "1.235e+08 ± 1.2e+08", "1.235e+08 ± 1.2e+08", "-12.3% ± 12.1% left")
     assert len(row) <= WIDTH
     assert row.split() == "zero-shot 1.235e+08 ± 1.2e+08 1.235e+08 ± 1.2e+08 -12.3% ± 12.1% left".split()
+
+
+@pytest.mark.parametrize(
+    ("fields", "took", "advised"),
+    [
+        ({}, 1.9, ["a smaller cut (--count 2)", "more training (--minutes 4)", "text of your own (--heal-text)"]),
+        (
+            {"ratio": 0.5, "heal_text": "more.jsonl"},
+            30.4,
+            ["a smaller cut (--count 2 in place of --ratio)", "more training (--minutes 60)"],
+        ),
+    ],
+)
+def test_more_training_is_twice_what_the_training_took(fields: dict[str, Any], took: float, advised: list[str]) -> None:
+    """The training of a token limit may end long before its minutes."""
+    recipe = make_recipe({"model": "m", "healers": {"distill": {"options": {"minutes": 30}}}, **fields})
+    stage = HealingStage(label="distill", healer="distill", kept=True, why="", healing=None, minutes=took)
+    run = cast("Run", SimpleNamespace(resolved=recipe))
+    assert list(_advice(run, [1, 2, 3, 4], [stage])) == advised
 
 
 def test_short_times_are_in_seconds() -> None:
