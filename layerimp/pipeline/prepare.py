@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from layerimp.recipe import Permissions
 
 Command = Literal["run", "score", "prune", "evaluate", "shrink"]
+OFFLOADED = "the model is read block by block"
+"""Why a model is neither healed nor compared."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def prepare(
         selection.add_baselines(recipe)
     offloaded = loaded is None and _offloaded(command, recipe, evaluators, healers, progress)
     if offloaded:
-        evaluators = without_comparers(recipe, evaluators, "the model is read block by block", progress)
+        evaluators = without_comparers(recipe, evaluators, OFFLOADED, progress)
     return Prepared(
         command=command,
         recipe=recipe,
@@ -192,7 +194,7 @@ def obstacle_to_healing(recipe: Recipe, permissions: Permissions, loaded: Loaded
     if loaded is None and (
         recipe.offload or (recipe.offload is None and recipe.device_map is None and _lacking(recipe))
     ):
-        return "the model is read block by block"
+        return OFFLOADED
     config = config_of(recipe, permissions, loaded)
     if auto_class(config) in ("AutoModel", "AutoModelForMaskedLM"):
         return "the model predicts neither the next token nor a label"

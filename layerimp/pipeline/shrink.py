@@ -90,7 +90,7 @@ def _with_shipped_text(recipe: Recipe, progress: Progress) -> Recipe:
             f"training reads only the rows drawn from {own}; the rest of it: --heal-text {own}; other: {more}"
         )
         return recipe
-    if source != STARTER:
+    if recipe.model != STARTER:
         progress.note(
             f"the text {source} may be unlike yours, and is too little to train on: choose by your own with "
             f"--calibration FILE, and train on more with {more}"

@@ -15,9 +15,11 @@ from layerimp.defaults import COPIES, POOR, PROSE
 from layerimp.errors import ModelError
 from layerimp.fidelity import compare_texts, continuations, end_tokens, prompts
 from layerimp.models.discovery import find_blocks
+from layerimp.pipeline.prepare import OFFLOADED, obstacle_to_healing
 from layerimp.pipeline.reporting import recorded
 from layerimp.pipeline.shrink_measured import CACHE
 from layerimp.pipeline.shrink_recipe import shipped_text, trains
+from layerimp.recipe import Permissions
 from layerimp.report.results.shrunk import BothSpeeds, ShrinkReport, TaskRetained, Verdict
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def report_of(run: Run, made: Made, results: Results) -> ShrinkReport:
     cached = {label: costs[CACHE].value for label, costs in caches.items() if CACHE in costs}
     return ShrinkReport(
         verdict=verdict,
-        reasons=reasons or (["the model does not fit into memory"] if run.loaded.stack.offloaded else []),
+        reasons=[_unmeasured(run)] if verdict == "not measured" else reasons,
         advice=list(_advice(run, small.plan.blocks, made.stages)) if verdict == "poor" else [],
         model=run.resolved.model,
         loader=run.loader,
@@ -93,6 +95,13 @@ def judged(fidelity: Fidelity | None, retained: Retained | None) -> tuple[Verdic
     if share is not None and share.mean < POOR["retained"]:
         reasons.append(f"it retains {share.mean:.0%} of what the intact model knows in the tasks")
     return ("poor" if reasons else "good"), reasons
+
+
+def _unmeasured(run: Run) -> str:
+    """Say why nothing was measured."""
+    if run.loaded.stack.offloaded:
+        return OFFLOADED
+    return obstacle_to_healing(run.resolved, Permissions(), run.loaded) or "there was neither a task nor text for it"
 
 
 def _far(fidelity: Fidelity) -> Iterator[str]:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from support.mood import Run, done_once
 from support.tiny import saved, tiny
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BertForMaskedLM
 
 import layerimp
 from layerimp.calibration.sampling import document_hash
@@ -253,7 +253,18 @@ def test_a_larger_model_than_memory_is_pruned_in_its_files(
     assert (report.verdict, report.stages, report.speeds, report.fidelity) == ("not measured", [], {}, None)
     assert report.plan.scorer == "block-influence"
     assert lines_of(report)[0].startswith("not measured: ")
+    assert report.reasons == ["the model is read block by block"]
     assert len(find_blocks(AutoModelForCausalLM.from_pretrained(tmp_path / "small"))) == 2
+
+
+def test_a_masked_language_model_is_pruned_alone(layerimp_command: Run, calibration_file: Path, tmp_path: Path) -> None:
+    model = BertForMaskedLM(tiny("bert").config)
+    masked = saved(model, tmp_path / "masked")
+    text = ("--calibration", calibration_file, "--samples", 16, "--max-length", 16)
+    printed, _ = layerimp_command.done("shrink", masked, *text, "--count", 1, "--output", tmp_path / "s", "--json")
+    report = json.loads(printed)
+    assert report["verdict"] == "not measured"
+    assert report["reasons"] == ["the model predicts neither the next token nor a label"]
 
 
 @pytest.fixture
@@ -300,6 +311,15 @@ def test_wrong_options(
     assert (code, printed) == (2, "")
     assert message in err
     assert not (tmp_path / "small").exists()
+
+
+def test_shipped_text_is_little_for_another_model(
+    layerimp_command: Run, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for source in ("starter", "prose"):
+        _, err = layerimp_command.done("shrink", model_dir, "--calibration", source, "--max-length", 16, "--dry-run")
+        assert f"the text {source} may be unlike yours, and is too little to train on" in err
 
 
 def test_only_a_smaller_model_is_replaced(layerimp_command: Run, command: list[Any], tmp_path: Path) -> None:
