@@ -22,17 +22,19 @@ from layerimp.pipeline.reporting import results_of
 from layerimp.pipeline.resolve import check_own_text, named_plan
 from layerimp.pipeline.run import CutModel, Run
 from layerimp.pipeline.shrink_measured import measured
-from layerimp.pipeline.shrink_recipe import completed, shipped_text, trains, with_training
+from layerimp.pipeline.shrink_recipe import completed, repairing, shipped_text, trains, with_training
 from layerimp.pipeline.shrink_state import State
 from layerimp.pipeline.shrunk import Made, report_of
 from layerimp.pipeline.stages import Loaded
 from layerimp.progress import SILENT, Progress
+from layerimp.pruner import counted
 from layerimp.recipe import Permissions, Recipe, validated
 from layerimp.recipe.plans import PlanFile
 from layerimp.report.document import write_json
 from layerimp.report.page import write_page
 from layerimp.report.results.contenders import Contender
 from layerimp.report.results.models import RepairedGap
+from layerimp.report.words import share_cell
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -232,12 +234,19 @@ def _chosen(run: Run) -> Choice:
     if run.recipe.names_all:
         return Choice({"blocks": named_plan(run.recipe, len(run.loaded.stack))})
     if run.recipe.keep is not None:
-        kept = prune_to_quality(replace(run, healers={}))
+        kept = prune_to_quality(replace(run, healers={label: run.healers[label] for label in repairing(run.recipe)}))
         if not kept.models:
             share = f"{run.recipe.keep:g} of the {run.recipe.keep_of}"
             raise ModelError(f"no block may go if {share} is to stay; ask for less (--keep)")
-        (label, model), *_ = kept.models.items()
-        return Choice({label: model.plan}, kept.importance, search=kept.search)
+        assert kept.search is not None
+        scorer = next(iter(kept.models.values())).contender.scorer
+        *_, model = (each for each in kept.models.values() if each.contender.scorer == scorer)  # healed, if it keeps
+        retained = share_cell(kept.search.removable[model.contender.label].confirmed)
+        run.progress.note(
+            f"{model.contender.label} retains {retained} of the {run.recipe.keep_of} without "
+            f"{counted(len(model.plan.blocks))}, on documents that did not choose"
+        )
+        return Choice({scorer: model.plan}, kept.importance, search=kept.search)
     choice = choose(run)
     run.selection.need_any()
     label = next(iter(choice.plans))

@@ -39,6 +39,11 @@ def trains(spec: ComponentSpec) -> bool:
     return "minutes" in registry().get("healer", spec.name).Config.model_fields
 
 
+def repairing(recipe: Recipe) -> list[str]:
+    """Return the label of the first healer that does not train, if any: it heals in the search for a quality."""
+    return [label for label, spec in recipe.healers.items() if not trains(spec)][:1]
+
+
 def with_training(recipe: Recipe, minutes: float | None = None, *, named: bool = False) -> Recipe:
     """Return a recipe whose repair is followed by training, if it repairs as recommended and no more.
 

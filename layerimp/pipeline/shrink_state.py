@@ -23,6 +23,7 @@ from layerimp.pipeline.blocks_for_size import LATENCY
 from layerimp.pipeline.healing import repaired
 from layerimp.pipeline.keeping import searched
 from layerimp.pipeline.pruning import Choice
+from layerimp.pipeline.shrink_recipe import repairing
 from layerimp.registry.attribution import attributing
 from layerimp.registry.source_code import code_of
 from layerimp.report.results.shrunk import HealingStage, TrainingText
@@ -62,6 +63,7 @@ class State:
             "scorers": self._code_of_scorers(),
             "pruner": code_of(run.pruner),
             "evaluators": self._measured_by(),
+            "healer": self._healed_by(),
         }
 
     def _code_of_scorers(self) -> dict[str, str]:
@@ -90,6 +92,15 @@ class State:
                 options = evaluator.config.model_dump(mode="json")
                 determined[label] = [evaluator.name, evaluator.fingerprint() or [code_of(evaluator), options]]
         return determined
+
+    def _healed_by(self) -> list[Any]:
+        """Return what determines the healing in the search for a quality; empty if there is none."""
+        run, labels = self.run, repairing(self.run.recipe) if self.run.recipe.keep is not None else []
+        judging = run.judging.fingerprint if run.judging else None
+        return [
+            [run.recipe.healers[label].model_dump(mode="json"), code_of(run.healers[label]), judging]
+            for label in labels
+        ]
 
     def _directory(self, what: str, **more: Any) -> Path | None:
         if self.run.unfinished is None or self.run.loaded.stack.offloaded:  # an offloaded model has no fingerprint

@@ -19,7 +19,7 @@ from layerimp.models.discovery import find_blocks
 from layerimp.pipeline import run
 from layerimp.pipeline.held_out import HeldOut, HeldOutAgreement
 from layerimp.pipeline.pruning import Choice
-from layerimp.pipeline.shrink import prepare_shrink
+from layerimp.pipeline.shrink import _chosen, prepare_shrink
 from layerimp.pipeline.shrink_state import State
 from layerimp.pipeline.stages import Loaded
 from layerimp.progress import SILENT
@@ -110,6 +110,20 @@ def test_a_choice_is_made_anew_by_other_code(
     assert is_known(begin(count=1))
     edit(module, tmp_path, monkeypatch)
     assert not is_known(begin(count=1))
+
+
+def test_the_search_for_a_quality_heals_but_does_not_train(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    heal, healers = run.heal_beside, list[str]()
+    monkeypatch.setattr(run, "heal_beside", lambda *a, **o: (healers.append(a[4].name), heal(*a, **o))[1])
+    monkeypatch.setattr("layerimp.pipeline.keeping._Trials.keeps", lambda *_: True)
+    fields: dict[str, Any] = {"keep": 0.5, "keep_of": "agreement"}
+    state = begin(healers=["linear", "distill"], **fields)
+    choice = state.choice(lambda: _chosen(state.run))[0]
+    assert choice.search is not None
+    assert choice.search.removable.keys() == {"avss", "avss+linear"}
+    assert set(healers) == {"linear"}
+    assert is_known(begin(healers=["linear"], **fields))
+    assert not is_known(begin(healers=[], **fields))
 
 
 def test_a_stage_is_repeated_by_other_code(begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
