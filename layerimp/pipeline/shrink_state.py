@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from layerimp._paths import whole, write_whole
 from layerimp.calibration.further_text import Read
 from layerimp.defaults import HUB, HUB_TEXT
 from layerimp.errors import LayerimpError, ModelError, NonFiniteError, PluginError
-from layerimp.healing.parameters import replace
+from layerimp.healing import parameters
 from layerimp.models.fingerprint import model_fingerprint
 from layerimp.pipeline.blocks_for_size import LATENCY
 from layerimp.pipeline.healing import repaired
@@ -34,8 +34,11 @@ if TYPE_CHECKING:
     from layerimp.calibration.further_text import FurtherText
     from layerimp.evaluator import Evaluator
     from layerimp.pipeline.run import Run
+    from layerimp.progress import Advance, Progress
     from layerimp.surgery.removal import Removal
 
+OFTEN = 10.0
+"""The time of a stage is kept every so many seconds."""
 _VALUES, _DONE, _SECONDS = "values.pt", "stage.json", "seconds"
 
 
@@ -162,7 +165,7 @@ class State:
         if run.further is not None:
             run.further.read = Read()  # what only this stage reads
         try:
-            healed = run.heal(label, removal, pruned)
+            healed = replace(run, progress=_Watched(run.progress, spent)).heal(label, removal, pruned)
         except (ModelError, PluginError, NonFiniteError) as error:
             why = str(error)
             run.progress.note(f"{label} is left out: {error}")
@@ -206,6 +209,7 @@ class _Spent:
     def __init__(self, directory: Path | None) -> None:
         self._path = None if directory is None else directory / _SECONDS
         self._start, self._before = time.monotonic(), 0.0
+        self._kept = self._start
         if self._path is not None and self._path.exists():
             with suppress(OSError, ValueError):
                 self._before = float(self._path.read_text(encoding="utf-8"))
@@ -217,9 +221,40 @@ class _Spent:
 
     def keep(self) -> None:
         """Keep the time for the next run."""
+        self._kept = time.monotonic()
         if self._path is not None:
             with suppress(OSError):
                 write_whole(self._path, str(self.seconds))
+
+    def advance(self) -> None:
+        """Keep the time if that was not done lately: nothing catches the signal that kills a process."""
+        if time.monotonic() - self._kept >= OFTEN:
+            self.keep()
+
+
+class _Watched:
+    """Passes on reports, and lets the time be kept as the work goes on.
+
+    Args:
+        progress: Where to report progress.
+        spent: The time.
+    """
+
+    def __init__(self, progress: Progress, spent: _Spent) -> None:
+        self._progress, self._spent, self.note = progress, spent, progress.note
+
+    @contextmanager
+    def stage(
+        self, description: str, total: int | None = None, *, unit: str = "", unit_bytes: int = 0
+    ) -> Iterator[Advance]:
+        """Enter a stage."""
+        with self._progress.stage(description, total, unit=unit, unit_bytes=unit_bytes) as advance:
+
+            def advanced(units: int) -> None:
+                advance(units)
+                self._spent.advance()
+
+            yield advanced
 
 
 def _keep(directory: Path, stage: HealingStage, values: Mapping[str, torch.Tensor]) -> None:
@@ -240,7 +275,7 @@ def _read(directory: Path, pruned: PreTrainedModel) -> HealingStage | None:
         stage = HealingStage.model_validate_json((directory / _DONE).read_bytes())
         values = torch.load(directory / _VALUES, map_location=pruned.device, weights_only=True)
         for path, value in values.items():
-            replace(pruned, path, value)
+            parameters.replace(pruned, path, value)
         return stage
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError, LayerimpError):
         return None

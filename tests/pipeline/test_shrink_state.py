@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from layerimp.pipeline.pruning import Choice
 from layerimp.pipeline.shrink import _chosen, prepare_shrink
 from layerimp.pipeline.shrink_state import State
 from layerimp.pipeline.stages import Loaded
-from layerimp.progress import SILENT
+from layerimp.progress import SILENT, Progress
 from layerimp.recipe import Permissions
 from layerimp.surgery.removal import prepare
 from layerimp.testing import tiny_tokenizer
@@ -139,6 +140,27 @@ def test_a_stage_is_repeated_by_other_code(begin: Begin, tmp_path: Path, monkeyp
     assert (stages(), stages()) == (1, 1)
     edit("layerimp_closedform", tmp_path, monkeypatch)
     assert stages() == 2
+
+
+def test_time_before_a_kill_counts(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing catches the signal, so that the time is kept while a stage advances."""
+
+    def killed(*_: Any, progress: Progress, **_options: Any) -> None:
+        with progress.stage("train", 2) as advance:
+            time.sleep(0.1)
+            advance(1)
+            raise SystemExit
+
+    monkeypatch.setattr("layerimp.pipeline.shrink_state.OFTEN", 0.0)
+    removal = prepare(begin(count=1).run.loaded.stack, GONE)
+    with monkeypatch.context() as killing:
+        killing.setattr(run, "heal_beside", killed)
+        with pytest.raises(SystemExit):
+            begin(count=1).healed(removal, removal.beside())
+    (kept,) = entries("unfinished")
+    before = float((kept.path / "seconds").read_text())
+    (stage,) = begin(count=1).healed(removal, removal.beside())
+    assert 60 * stage.minutes > before >= 0.1
 
 
 @pytest.mark.parametrize("failing", ["torch.save", "write_whole"])
