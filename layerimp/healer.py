@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -132,6 +133,7 @@ class Case:
             model last ran this batch; used by `loss` and `layerimp.healing.states`.
         workspace: Gives a directory for the state of long work. It holds what an interrupted run of the same healing
             has left there, and is removed once the command has succeeded. None if there is no such directory.
+        began: When the healing began, by `time.monotonic`: before the first measurement of the models.
     """
 
     intact: BlockStack
@@ -145,6 +147,7 @@ class Case:
     further: Iterable[Batch] = ()
     rerun: Callable[[BlockStack, Batch], AbstractContextManager[None]] = lambda _stack, _batch: nullcontext()
     workspace: Callable[[], Path | None] = lambda: None
+    began: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)

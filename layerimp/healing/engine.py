@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -114,6 +115,7 @@ def heal_beside(
         PluginError: the healer breaks its contract.
         NonFiniteError: a new parameter holds a NaN or an infinity.
     """
+    began = time.monotonic()
     unhealed = check_pair(intact, pruned, removed)
     gaps = find_gaps(pruned, removed)
     text = split(Checked(calibration, intact))
@@ -134,6 +136,7 @@ def heal_beside(
         progress=progress,
         further=() if further is None else Checked(further, pruned),
         rerun=lambda stack, batch: (theirs if stack is intact else ours).of(batch),
+        began=began,
     )
     if unfinished is not None:
         case = replace(case, workspace=partial(_workspace, unfinished, case, healer, rows, further))

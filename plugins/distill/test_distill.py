@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from layerimp_distill import training
-from layerimp_distill.course import Limits, Outcome
+from layerimp_distill.course import AFTER, Limits, Outcome
 from layerimp_distill.distill import Distill
 from layerimp_distill.learning import learning
 from layerimp_distill.losses import loss_of, terms_of, tokens_in
@@ -47,6 +47,7 @@ from layerimp.errors import InputError, ModelError, NonFiniteError
 from layerimp.fidelity import Distance, Loss
 from layerimp.healer import Case, Healer, Repair, Room, Scope
 from layerimp.healing import Healed, Teaching, replace
+from layerimp.healing.judging import Judge
 from layerimp.registry.attribution import create
 from layerimp.surgery.removal import prepare
 from layerimp.testing import VOCAB, batch, padded_batch, tiny_classifier, tiny_model
@@ -792,10 +793,30 @@ def test_limits() -> None:
     assert limits.spent(1, 100, 96.0) == 0.8
 
 
-@pytest.mark.parametrize(("seconds", "left"), [(15.0, 4.5), (30.0, 4.0), (90.0, 4.0)])
-def test_a_time_limit_holds_the_measurements_before_and_after(seconds: float, left: float) -> None:
-    assert Limits.of(DistillConfig(minutes=5), seconds).minutes == left
-    assert Limits.of(DistillConfig(steps=7), seconds) == Limits(7, None, None)
+@pytest.mark.parametrize(("seconds", "before", "left"), [(12.0, 0.0, 4.5), (12.0, 60.0, 3.5), (90.0, 300.0, 2.5)])
+def test_a_time_limit_holds_the_measurements_before_and_after(seconds: float, before: float, left: float) -> None:
+    assert Limits.of(DistillConfig(minutes=5), seconds, before).minutes == left
+    assert Limits.of(DistillConfig(steps=7), seconds, before) == Limits(7, None, None)
+
+
+def test_all_but_the_first_healer_counts_for_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of the test's own, on which only measurements take time: ten seconds each."""
+    clock, limits = [0.0], list[float | None]()
+    monkeypatch.setattr("layerimp_distill.distill.time.monotonic", lambda: clock[0])
+    judge, of = Judge.of, Limits.of
+
+    def slow(self: Judge, stack: Any) -> Distance:
+        clock[0] += 10.0
+        return judge(self, stack)
+
+    def noted(config: DistillConfig, seconds: float, before: float) -> Limits:
+        limits.append(of(config, seconds, before).minutes)
+        return of(config, seconds, before)
+
+    monkeypatch.setattr(Judge, "of", slow)
+    monkeypatch.setattr("layerimp_distill.training.Limits", SimpleNamespace(of=noted))
+    healed(tiny_model(), steps=1, minutes=5, first=None)
+    assert limits == [pytest.approx(5 - (2 + AFTER) * 10 / 60)]
 
 
 @pytest.mark.parametrize(

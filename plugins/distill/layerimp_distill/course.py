@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
 CHECKING = 0.2
 """The largest share of a time limit that checks may take, about."""
+AFTER = 2.5
+"""The last check, the measurement after the training, and the losses, in measurements of the distance."""
+MEASURING = 0.5
+"""The largest share of a time limit that the measurements before and after take from the training."""
 LOST = 1.5
 """A distance that is so many times that of the start is not waited for to fall again."""
 
@@ -30,16 +34,17 @@ class Limits:
     minutes: float | None
 
     @classmethod
-    def of(cls, config: DistillConfig, seconds: float) -> Limits:
-        """Return the limits in force, of which the time leaves room for the measurements before and after.
+    def of(cls, config: DistillConfig, seconds: float, before: float = 0.0) -> Limits:
+        """Return the limits in force, of which the time holds the measurements before and after, up to a half of it.
 
         Args:
             config: The options.
             seconds: How long a measurement of the distance takes.
+            before: How long the measurements before took, in seconds.
         """
         minutes = config.minutes
         if minutes is not None:
-            minutes -= min(2 * seconds / 60, CHECKING * minutes)
+            minutes -= min((before + AFTER * seconds) / 60, MEASURING * minutes)
         return cls(config.steps, config.tokens, minutes)
 
     def spent(self, steps: float, tokens: float, seconds: float) -> float:

@@ -110,11 +110,13 @@ class Distill(Healer):
         began = time.monotonic()
         start = case.distance()
         seconds = time.monotonic() - began
+        first = time.monotonic()
         done, start = self._before(case, start)
+        began = case.began + time.monotonic() - first  # the first healer does not count
         plan = self._plan(case, state)  # from here on: what earlier healing holds in memory is not free
         with learning(case, plan.learns, width=config.width, rank=config.rank, seed=config.seed) as learner:
             task, watch = Task(case, learner, loss, terms, config, plan), partial(self.watch, case, learner)
-            training = Training(task, memory, start, seconds, watch)
+            training = Training(task, memory, start, seconds, watch, time.monotonic() - began)
             if state is not None and state.fits(learner.parameters):
                 training.resume(state)
             del state  # its values have taken their places, and would stay beside them

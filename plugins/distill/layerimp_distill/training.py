@@ -84,6 +84,7 @@ class Training:
         start: The distance from the intact model before the training.
         seconds: How long it took to measure that.
         watch: Is shown each check, in time that does not count.
+        before: How long everything before the training took that counts for its limit, in seconds.
 
     Attributes:
         outcome: The checks so far.
@@ -91,13 +92,19 @@ class Training:
     """
 
     def __init__(
-        self, task: Task, memory: Memory, start: Distance, seconds: float, watch: Callable[[Check], None] | None = None
+        self,
+        task: Task,
+        memory: Memory,
+        start: Distance,
+        seconds: float,
+        watch: Callable[[Check], None] | None = None,
+        before: float = 0.0,
     ) -> None:
         config, parameters = task.config, task.learner.parameters
         self._case, self._learner, self._loss, self._plan = task.case, task.learner, task.loss, task.plan
         self._terms = task.terms
         self._memory, self._judging, self._watch = memory, seconds, watch
-        self._limits, self._fixed = Limits.of(config, seconds), config.rate is not None
+        self._limits, self._fixed = Limits.of(config, seconds, before), config.rate is not None
         self._text = Text(task.case.batches, task.case.further, task.plan.rows, config.seed)
         if start.repeated is not None:  # a language model
             special = special_ids(task.case.pruned.model)
