@@ -20,7 +20,7 @@ from layerimp.pipeline.healing import check_text, leave_out_measured, note_overl
 from layerimp.pipeline.held_out import with_quality
 from layerimp.pipeline.resolve import settled
 from layerimp.pipeline.stages import Loaded, load_model, tell_unmeasured
-from layerimp.pipeline.texts import Texts
+from layerimp.pipeline.texts import Texts, check_data_sets
 from layerimp.report.results.models import Size
 from layerimp.steps import Sublayer, removed_by
 
@@ -114,6 +114,8 @@ class Run:
         """
         resolved, progress, allowed = prepared.recipe, prepared.progress, prepared.permissions
         drawn = reserved = judging = further = None
+        if loaded is None and "calibration" in prepared.reads:
+            check_data_sets(resolved)
         loaded = loaded or load_model(resolved, allowed, progress, offloaded=prepared.offloaded)
         recipe = settled(resolved, loaded.model, prepared.reads)
         evaluators, failed = fitting(recipe, prepared.evaluators, loaded.model, progress, lenient=prepared.lenient)

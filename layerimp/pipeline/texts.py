@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from layerimp.blocks.modalities import image_token
-from layerimp.calibration.documents import Reader, check_beginning, check_source, task_of
+from layerimp.calibration.documents import Reader, check_beginning, check_source, documents_in, is_dataset, task_of
 from layerimp.calibration.further_text import FurtherText
 from layerimp.calibration.images import ImageReader
 from layerimp.calibration.rows import RowFormat
@@ -56,6 +56,17 @@ def check_calibration(recipe: Recipe, permissions: Permissions, progress: Progre
     if spec.label_field or ("field" in spec.model_fields_set and spec.field != "text"):
         raise OptionError(f"{spec.source} says itself where its text and its labels are; leave the fields out")
     return for_training(recipe, task, permissions, progress)
+
+
+def check_data_sets(recipe: Recipe) -> None:
+    """Read a document of each data set that is calibrated or healed on, since one may be out of reach.
+
+    Raises:
+        CalibrationError: one of them cannot be read.
+    """
+    for source in filter(None, (recipe.calibration.source, recipe.heal_text)):
+        if task_of(source) is None and is_dataset(source):
+            next(documents_in(source, Reader(recipe.calibration.field)), None)
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,18 @@ def test_text_of_the_hub_is_pinned_and_named(
     assert text["hash"] in card
 
 
+def test_a_data_set_out_of_reach_is_refused_before_the_model_is_loaded(
+    layerimp_command: Run, command: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **_options: Any) -> None:
+        raise ConnectionError("offline")
+
+    monkeypatch.setattr("datasets.load_dataset", fail)
+    monkeypatch.setattr(run, "load_model", fail)
+    err = layerimp_command.refused(*command[:-1], "hub", "--output", "small")
+    assert "cannot read the data set 'hub': offline" in err
+
+
 def test_the_card_says_how_to_make_it_again(
     layerimp_command: Run, made: tuple[Path, str], command: list[Any], tmp_path: Path
 ) -> None:
