@@ -199,11 +199,11 @@ def main(
                 longest = [] if "window" in name else line["blocks"]
     if pairs is not None:
         known = Finished(pairs, [done.setting, draws])
-        quality = recipe | healed_by | {"evaluators": ["harness"]}
         for number in count:
             about = {"model": Path(model).name, "count": number}
             if not any(about.items() <= line.items() for line in known.lines):
-                for pair in list(by_documents(quality, [line for line in done.lines if about.items() <= line.items()])):
+                stored = [line for line in done.lines if about.items() <= line.items()]
+                for pair in list(by_documents(recipe | healed_by, stored)):
                     known.add(about | pair)
         return
     for number in count:
