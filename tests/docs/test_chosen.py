@@ -148,6 +148,13 @@ def test_costs_of_the_method_are_those_that_are_kept() -> None:
             assert any(cell.startswith(passes) for cell in shown[name])
 
 
+def lower_mean(lines: chosen.Lines, name: str) -> float:
+    """What models retain over all draws: the lower of the means over likelihoods and over accuracies."""
+    shares = [each[name]["retained"] for each in lines]
+    kinds = ("likelihood", "accuracy")
+    return min(float(np.mean([share[kind]["mean"] for share in shares])) for kind in kinds if shares[0][kind])
+
+
 def test_differences_by_documents_are_those_of_the_stored_draws() -> None:
     stored = chosen.by_documents()
     assert {(model, count) for model, count, *_ in stored} == {
@@ -155,12 +162,9 @@ def test_differences_by_documents_are_those_of_the_stored_draws() -> None:
     }
     for (model, count, own, rival, healed), difference in stored.items():
         methods = chosen.cells()[model, count]
-        ours, theirs = (
-            {each["seed"]: chosen.value(each, healed, "retained") for each in methods[name]} for name in (own, rival)
-        )
-        points = [100 * (ours[seed] - theirs[seed]) for seed in ours]
-        # The starter's average is the lower of two means, here over all draws and there of each.
-        assert difference.mean == pytest.approx(np.mean(points), abs=0.2 if model == "minilm-sst2" else 1.5)
+        ours, theirs = (lower_mean(methods[name], healed) for name in (own, rival))
+        # Healed once more, a classifier may answer a document or two otherwise.
+        assert difference.mean == pytest.approx(100 * (ours - theirs), abs=0.1 if model == "starter" else 0.7)
 
 
 def test_documents_count_beside_the_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

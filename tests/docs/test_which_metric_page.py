@@ -95,16 +95,15 @@ def test_no_other_method_is_significantly_ahead_of_the_recommended_one() -> None
         for name in chosen.judged_by(amount[0], known):
             assert " ▲" not in chosen.signs(known, name).values(), (amount, name)
     assert " ▼" not in chosen.signs(chosen.cells()[STARTER], "retained").values()
-    single = chosen.cells()[("starter", 1)]
-    assert list(chosen.signs(single, "retained").values()).count(" ▼") == 9
-    assert list(chosen.signs(single, "divergence").values()).count(" ▲") == 10
-    assert chosen.signs(single, "retained")["block-influence"] == " ▼"
+    ahead = {(("starter", 1), "retained"), (SMOLLM2, "copying")}
+    for amount, known in chosen.cells().items():
+        for name in chosen.judged_by(amount[0], known):
+            sign = chosen.signs(known, name).get("block-influence")
+            assert ((amount, name) in ahead) == (sign == " ▼"), (amount, name)
     words = (
-        "There it is ahead of nine methods by tasks, and behind ten by divergence; without three blocks it is ahead of"
+        "ahead of `block-influence` on SmolLM2 in copying, and on the starter without one block. On MiniLM it is not"
     )
-    assert words in PAGE
-    assert chosen.signs(chosen.cells()[MINILM], "retained")["block-influence"] == " ▼"
-    assert chosen.signs(chosen.cells()[SMOLLM2], "copying")["block-influence"] == " ▼"
+    assert words in " ".join(PAGE.split())
 
 
 def test_on_minilm_the_last_blocks_heal_best() -> None:
@@ -118,18 +117,17 @@ def test_on_minilm_the_last_blocks_heal_best() -> None:
 
 
 def test_no_method_leads_everywhere() -> None:
-    retained = {name: mean(STARTER, name, "retained") for name in methods(STARTER)}
     far = {name: mean(SMOLLM2, name, "divergence") for name in methods(SMOLLM2)}
     copying = {name: mean(SMOLLM2, name, "copying") for name in methods(SMOLLM2)}
-    first = max(retained, key=lambda name: retained[name])
-    assert first == "divergence"
+    for model, (_, known) in chosen.largest().items():
+        assert not any(chosen.signs(known, name).get("divergence") for name in chosen.judged_by(model, known))
     assert (min(far, key=lambda name: far[name]), max(copying, key=lambda name: copying[name])) == (
         "angular, window",
         "cim",
     )
     draws = tuple(len(chosen.cells()[SMOLLM2][name]) for name in ("angular, window", "cim"))
-    assert draws == (2, 1)
-    words = "On SmolLM2 `angular` with its window is nearest and `cim` copies most, on two draws and one."
+    assert draws == (2, 2)
+    words = "On SmolLM2 `angular` with its window is nearest and `cim` copies most, on two draws each."
     assert words in " ".join(PAGE.split())
 
 
@@ -151,7 +149,7 @@ def test_what_is_near_may_not_copy() -> None:
     assert difference.tells
     assert difference.mean > 20
     left = chosen.values(chosen.cells()[SMOLLM2]["perplexity, greedy"][:2], "healed", "copying")
-    words = "{:.0%} of SmolLM2's copying is left on one draw, and {:.0%} on the other".format(*left)
+    words = "leaves {:.0%} of SmolLM2's copying on one draw, and {:.0%} on the other".format(*left)
     assert words.replace("%", " %") in " ".join(PAGE.split())
 
 
@@ -162,14 +160,14 @@ def test_training_hides_the_choice() -> None:
         return [f"{100 * mean(SMOLLM2, name, 'retained', state):.0f}" for name in names]
 
     page = " ".join(PAGE.split())
-    healed = "retains {} % by this method, {} by `block-influence` (two draws), and {} without random blocks (one;"
+    healed = "retains {} % by this method, {} % by `block-influence` (two draws), and {} % by `random` (one;"
     assert healed.format(*retained("healed", (*rivals[:2], "random"))) in page
     trained = "retains {} % by the recommended method, and {} % by `block-influence` and by the search by `perplexity`"
     own, first, second = retained("trained", rivals[:3])
     assert trained.format(own, first) in page
     assert first == second
     gemma = [round(100 * mean(GEMMA, name, "retained", "trained")) for name in rivals[:3]]
-    assert "On one draw Gemma retains {}, {} and {} %.".format(*gemma) in page
+    assert "On one draw Gemma retains {} %, {} % and {} %.".format(*gemma) in page
     lucky, other = chosen.cells()[SMOLLM2]["random"]
     assert 0 in other["blocks"]
     assert 0 not in lucky["blocks"]
@@ -187,21 +185,19 @@ def test_the_site_of_avss_depends_on_the_model() -> None:
 
 
 def test_healing_depends_on_the_choice() -> None:
-    assert mean(SMOLLM2, "avss-delta", "copying", "unhealed") < 0.1
-    assert mean(SMOLLM2, "avss-delta", "copying") > 0.95
+    ends = (round(100 * mean(SMOLLM2, "avss-delta", "copying", state)) for state in ("unhealed", "healed"))
+    assert "copies {} %, and {} % once it is healed".format(*ends) in PAGE
     gains = {
         name: mean(STARTER, name, "retained") - mean(STARTER, name, "retained", "unhealed")
         for name in ("taylor", "angular, window")
     }
-    assert gains["angular, window"] < 0 < 0.1 < gains["taylor"]
+    assert gains["angular, window"] < 0
+    assert gains["taylor"] / (1 - mean(STARTER, "taylor", "retained", "unhealed")) == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_single_block_is_nearly_free() -> None:
-    lost = [1 - mean(("starter", 1), name, "retained") for name in methods(("starter", 1))]
-    assert max(lost) < 0.05
-    assert round(min(lost), 3) == 0.005
-    assert sum(round(each, 2) == 0.03 for each in lost) > len(lost) / 2
-    assert mean(STARTER, "divergence", "retained") > mean(STARTER, chosen.METHOD, "retained") - 0.01
+    single = {name: lines for name, lines in chosen.cells()["starter", 1].items() if name not in chosen.BASELINES}
+    assert min(min(chosen.values(lines, "healed", "retained")) for lines in single.values()) > 0.96
 
 
 def test_text_decides_too() -> None:
@@ -248,9 +244,9 @@ def test_linear_can_cost_a_task() -> None:
     page = (CHOOSE.parent / "repair" / "healing.md").read_text(encoding="utf-8")
     assert f"on the starter one draw lost {lost} points of sentiment" in page
     before, after = (round(100 * statistics.mean(values)) for values in zip(*tasks, strict=True))
-    assert f"by the recommended method, sentiment falls from {before} to {after} %" in page
-    gap = mean(STARTER, chosen.METHOD, "retained", "unhealed") - mean(STARTER, chosen.METHOD, "retained")
-    assert f"On the starter `linear` takes {round(100 * gap)} points" in PAGE
+    assert f"By the recommended method, sentiment falls from {before} to {after} %" in page
+    most, second, *_ = sorted((round(100 * (unhealed - healed)) for unhealed, healed in tasks), reverse=True)
+    assert f"two of five draws lose {second} and {most} points of sentiment" in " ".join(PAGE.split())
 
 
 def test_three_points_of_accuracy_are_fourteen_of_what_smollm2_retains() -> None:
@@ -268,23 +264,21 @@ def test_the_page_of_the_paper_says_what_the_claims_are_worth() -> None:
         place = head.index(model)
         return {rival: row[place].partition(":")[0] for rival, row in zip(claims.RIVALS, rows[2:], strict=True)}
 
-    assert verdicts("The starter, 3 of 12") == {"gbis": "not decided", "lrp": "**false**", "cim": "**false**"}
+    assert set(verdicts("SmolLM2-135M, 7 of 30").values()) == {"**false**"}
+    assert verdicts("Gemma 3 270M, 4 of 18") == {"gbis": "**false**", "lrp": "**false**", "cim": "–"}
     assert verdicts("MiniLM on SST-2, 2 of 6") == {"gbis": "**true**", "lrp": "**true**", "cim": "**false**"}
-    gemma = verdicts("Gemma 3 270M, 4 of 18")
-    assert (gemma["gbis"], gemma["lrp"]) == ("**false**", "**false**")
-    assert "On Gemma it is behind both by divergence." in (CHOOSE / "reproduce-the-paper.md").read_text("utf-8")
-    assert "–" in verdicts("SmolLM2-135M, 7 of 30").values()
+    assert set(verdicts("The starter, 3 of 12").values()) == {"not decided"}
     page = " ".join((CHOOSE / "reproduce-the-paper.md").read_text(encoding="utf-8").split())
-    assert "**On the starter AVSS is behind LRP and CIM, and against GBIS nothing is decided. On MiniLM" in page
-    assert "it is behind CIM, and ahead of GBIS and LRP, which take the last blocks. On Gemma" in page
-    assert "Not all of them are measured on SmolLM2 yet." in page
+    assert "AVSS is behind GBIS, LRP and CIM on SmolLM2, and behind GBIS and LRP on Gemma, by divergence." in page
+    assert "On MiniLM it is ahead of GBIS and LRP, which take the last blocks, and behind CIM." in page
+    assert "On the starter nothing is decided.** Most have two draws, and CIM has none on Gemma." in page
 
 
 def test_most_methods_have_at_most_two_draws_on_language_models() -> None:
     for amount in (SMOLLM2, GEMMA):
         draws = [len(chosen.cells()[amount][name]) for name in methods(amount)]
         assert sum(number <= 2 for number in draws) > len(choices.METHODS) / 2
-    assert "Most methods have at most two draws on SmolLM2 and Gemma." in " ".join(PAGE.split())
+    assert "Most methods have at most two draws on SmolLM2 and Gemma, which tell" in " ".join(PAGE.split())
 
 
 def test_scores_cost_what_other_pages_say() -> None:
