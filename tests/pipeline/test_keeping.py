@@ -327,7 +327,7 @@ def test_an_agreement_is_searched_on_one_half_and_confirmed_on_the_other(layerim
     assert shares == pytest.approx(agreements(most["blocks"]), abs=1e-6)
     assert report["metrics"]["original"].keys() == report["metrics"]["block-influence"].keys() == {"mood"}
     assert report["metrics"]["original"]["mood"]["acc"]["documents"] == 12
-    assert "blocks may be removed while at least 60% of the predictions agree" in model.answer
+    assert "blocks, while at least 60% of the predictions agree: " in model.answer
 
 
 def test_an_agreement_adds_no_baselines_and_needs_no_tasks(
