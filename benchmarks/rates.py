@@ -17,7 +17,6 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,14 +28,12 @@ from finished import Finished, Line
 from layerimp_distill import Distill
 from layerimp_distill.course import Check
 from layerimp_distill.learning import Learner
-from layerimp_distill.text import Text
 from layerimp_fidelity import FidelityEvaluator
 from rich.console import Console
 from rich.table import Table
-from torch.nn import functional
+from training import bare_seconds
 
 import layerimp
-from layerimp.blocks import join_rows
 from layerimp.blocks.stack import Batch, BlockStack
 from layerimp.calibration.documents import Reader
 from layerimp.calibration.further_text import FurtherText
@@ -89,7 +86,7 @@ class Watched(Distill):
 
     def watch(self, case: Case, learner: Learner, check: Check) -> None:
         """Keep how far the model is."""
-        self._bare.append(bare_seconds(case, learner))
+        self._bare.append(bare_seconds(case, learner, ROWS))
         progress = {"minutes": check.seconds / 60, "steps": check.steps, "tokens": check.tokens, "rate": check.rate}
         progress["judging"] = self._judged[id(check.distance)]
         self.curve.append(progress | check.distance.numbers("now"))
@@ -103,29 +100,6 @@ class Watched(Distill):
         )
         tokens = checks[-1]["tokens"] - checks[0]["tokens"]
         return statistics.median(self._bare) * tokens / seconds if seconds > 0 else None
-
-
-def bare_seconds(case: Case, learner: Learner) -> float:
-    """Return the seconds for a token of a step that is written plainly; the parameters stay as they are.
-
-    The intact model runs forward, the pruned one forward and back, both with their heads, and the optimizer steps.
-    """
-    (batch,) = join_rows(next(Text(case.batches, (), ROWS, 0).steps()), ROWS)
-    optimizer = torch.optim.AdamW(learner.parameters, lr=0.0, weight_decay=0.0)
-    half = case.pruned.model.dtype in (torch.float16, torch.bfloat16)
-    seconds = 0.0
-    for _ in range(2):  # the first warms up
-        began = time.monotonic()
-        with torch.autocast(case.pruned.device.type, case.pruned.model.dtype) if half else nullcontext():
-            with torch.no_grad():
-                aim = case.intact.model(**batch).logits.float().log_softmax(-1)
-            own = case.pruned.model(**batch).logits.float().log_softmax(-1)
-        functional.kl_div(own, aim, reduction="batchmean", log_target=True).backward()
-        del own, aim
-        optimizer.step()
-        optimizer.zero_grad()
-        seconds = time.monotonic() - began
-    return seconds / int(batch["attention_mask"].sum())
 
 
 def main(

@@ -40,7 +40,7 @@ Table = tuple[list[str], list[list[str]]]
 """The head and the rows."""
 STORE = pages.ROOT / "benchmarks" / "results" / "shrink.jsonl"
 UNHEALED = STORE.with_name("unhealed_texts.jsonl")
-"""The results of `benchmarks/unhealed_texts.py`."""
+"""The results of `unhealed_texts.py`."""
 README = pages.ROOT / "README.md"
 SHOWN_ON = (README, pages.ROOT / "docs" / "shrink" / "index.md")
 TITLE = "Recorded"

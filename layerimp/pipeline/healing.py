@@ -38,8 +38,8 @@ def heal(
     healer: str | Healer = HEALER,
     *,
     pruned: PreTrainedModel | None = None,
-    further: Iterable[Batch] = (),
-    judging: Iterable[Batch] = (),
+    further: Iterable[Batch] | None = None,
+    judging: Iterable[Batch] | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Healed:
@@ -81,7 +81,7 @@ def heal(
     elif options:
         raise OptionError(f"options are for a healer given by its name; this instance of {healer.name!r} has its own")
     rest = find_blocks(prepare(stack, removed).beside() if pruned is None else pruned)
-    judging = list(judging)
+    judging = list(judging or ())
     if progress is not None and not judging:
         progress.note(
             "what healing keeps is decided by the rows that options are chosen by; better by rows of other documents "
@@ -90,7 +90,7 @@ def heal(
     with Unfinished() as unfinished:
         return heal_beside(
             *(stack, rest, removed, calibration, healer),
-            further=None if further == () else further,
+            further=further,
             judging=judging,
             unfinished=unfinished,
             progress=progress or SILENT,

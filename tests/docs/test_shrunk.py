@@ -287,7 +287,7 @@ def test_texts_are_shown_as_they_are(store: Path, tmp_path: Path, monkeypatch: p
 def test_the_pages_have_the_texts_of_unhealed_models() -> None:
     texts = [row[shrunk.TEXTS.index("without the blocks")] for row in shrunk.continuations()[1]]
     assert texts
-    assert "(nothing)" not in texts, "python benchmarks/unhealed_texts.py"
+    assert "(nothing)" not in texts, "python docs/tools/unhealed_texts.py"
 
 
 def test_the_short_table_stands_between_its_marks() -> None:

@@ -1,6 +1,6 @@
 """What models write without the blocks that `layerimp shrink` removed, before anything is repaired.
 
-    python benchmarks/unhealed_texts.py --model smollm2-135m=DIR --model gemma-3-270m=DIR --model starter=starter
+    python docs/tools/unhealed_texts.py --model smollm2-135m=DIR --model gemma-3-270m=DIR --model starter=starter
 
 Prompts and blocks are those of the stored reports.
 """
@@ -8,17 +8,13 @@ Prompts and blocks are those of the stored reports.
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
+from shrunk import UNHEALED, defaults, report_of
 
 import layerimp
 from layerimp.fidelity.generation import Prompt, continuations, end_tokens
-
-sys.path.append(str(Path(__file__).parents[1] / "docs" / "tools"))
-from shrunk import UNHEALED, defaults, report_of
 
 
 def main(model: Annotated[list[str], typer.Option(help="LABEL=MODEL; repeatable.")]) -> None:
