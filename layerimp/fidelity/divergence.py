@@ -63,37 +63,62 @@ def compared(intact: Tensor, logits: Tensor, classes: int | None = None) -> Comp
     Raises:
         NonFiniteError: a divergence is a NaN or an infinity, since a logit is.
     """
-    count = min(intact.shape[-1], logits.shape[-1], *(() if classes is None else (classes,)))
-    parts = []
-    for expected, own in zip(chunks(intact), logits.split([len(rows) for rows in chunks(intact)]), strict=True):
-        parts.append(_compared(expected[:, :count], own[:, :count].to(expected.device)))
-    if not parts:
-        none = torch.zeros(0, dtype=torch.long, device=intact.device)
-        return Compared(none.double(), none, none)
-    joined = Compared(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
-    if not joined.divergences.isfinite().all():
-        raise NonFiniteError("the divergence is a NaN or an infinity")
-    return joined
+    return Expected(intact, _classes(intact.shape[-1], logits.shape[-1], classes), logits.dtype).compared(logits)
 
 
-def _compared(intact: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the divergences and both top classes [prediction] of a few rows [prediction, class]."""
-    dtype = torch.promote_types(working_dtype(intact.dtype), working_dtype(logits.dtype))
-    (expected, top), (own, own_top) = (_below_top(scores.to(dtype)) for scores in (intact, logits))
-    difference = expected - own
-    weights = expected.exp_()
-    total, own_total = (weight.sum(dim=-1, dtype=torch.float64) for weight in (weights, own.exp_()))
-    mean = difference.mul_(weights).sum(dim=-1, dtype=torch.float64) / total
-    if not mean.isfinite().all():  # an impossible class does not count, although its logit is infinite: 0 log 0 = 0
-        mean = difference.masked_fill_(weights == 0, 0.0).sum(dim=-1, dtype=torch.float64) / total
-    # log p - log q of a class is the difference of the logits minus that of the normalisers, the same for all classes.
-    return (mean - (total.log() - own_total.log())).clamp_(min=0.0), top, own_top
+def _classes(intact: int, own: int, classes: int | None) -> int:
+    """Return how many classes count, of those that two models have."""
+    return min(intact, own, *(() if classes is None else (classes,)))
 
 
-def _below_top(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Return scores [row, class] minus the highest of their row, and the class of that."""
-    top = scores.argmax(dim=-1)
-    return scores - scores.gather(-1, top[:, None]), top
+class Expected:
+    """The intact model's logits, ready to be compared with those of any number of models; see `compared`.
+
+    Args:
+        intact: The logits [prediction, class].
+        count: How many classes count, from the first on.
+        dtype: The dtype of the other models' logits.
+    """
+
+    def __init__(self, intact: Tensor, count: int, dtype: torch.dtype) -> None:
+        self._count, self._dtype = count, torch.promote_types(working_dtype(intact.dtype), working_dtype(dtype))
+        self._parts = []
+        for rows in chunks(intact):
+            scores, top = self._below_top(rows)
+            weights = scores.exp()
+            self._parts.append((scores, weights, weights.sum(dim=-1, dtype=torch.float64), top))
+
+    def compared(self, logits: Tensor) -> Compared:
+        """Compare logits [prediction, class] with the intact model's.
+
+        Raises:
+            NonFiniteError: a divergence is a NaN or an infinity, since a logit is.
+        """
+        if not self._parts:
+            none = torch.zeros(0, dtype=torch.long, device=logits.device)
+            return Compared(none.double(), none, none)
+        divergences, tops = [], []
+        rows = logits.split([len(top) for *_, top in self._parts])
+        for (scores, weights, total, _), own_rows in zip(self._parts, rows, strict=True):
+            own, own_top = self._below_top(own_rows.to(scores.device))
+            difference = scores - own
+            own_total = own.exp_().sum(dim=-1, dtype=torch.float64)
+            mean = difference.mul_(weights).sum(dim=-1, dtype=torch.float64) / total
+            if not mean.isfinite().all():  # an impossible class has an infinite logit, and does not count: 0 log 0 = 0
+                mean = difference.masked_fill_(weights == 0, 0.0).sum(dim=-1, dtype=torch.float64) / total
+            # log p - log q is the difference of the logits minus that of the normalisers, the same for all classes
+            divergences.append((mean - (total.log() - own_total.log())).clamp_(min=0.0))
+            tops.append(own_top)
+        joined = Compared(torch.cat(divergences), torch.cat([top for *_, top in self._parts]), torch.cat(tops))
+        if not joined.divergences.isfinite().all():
+            raise NonFiniteError("the divergence is a NaN or an infinity")
+        return joined
+
+    def _below_top(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits [row, class] minus the highest of their row, in the working dtype, and the class of that."""
+        scores = logits[:, : self._count].to(self._dtype)
+        top = scores.argmax(dim=-1)
+        return scores - scores.gather(-1, top[:, None]), top
 
 
 @dataclass
@@ -301,9 +326,11 @@ class Intact:
         for at, expected in enumerate(kept.values.split(size)):
             given = self._form(**{self._head.field: expected[None]})
             logits = self._head.token_logits(given, expected)
+            ready = Expected(logits, _classes(logits.shape[-1], head.num_classes, self._classes), own[0].dtype)
+            del logits
             for done, output, mine in zip(parts, outputs, rows, strict=True):
-                done.append(compared(logits, head.token_logits(output, mine[at]), self._classes))
-            del logits  # so that they do not exist together with the next ones
+                done.append(ready.compared(head.token_logits(output, mine[at])))
+            del ready  # so that it does not exist together with the next
         return [
             Compared(*(torch.cat([getattr(part, each.name) for part in done]) for each in fields(Compared)))
             for done in parts

@@ -53,6 +53,7 @@ class Writers:
     def __init__(self, stack: BlockStack) -> None:
         self.stack = stack
         self._taps = find_taps(stack)
+        self._norms: dict[Sublayer, str | None] = {}
 
     def after(self, last: Sublayer, known_as: Sublayer) -> tuple[Writer | None, str]:
         """Return the writer of a sublayer, or None and the reason why there is none.
@@ -76,12 +77,18 @@ class Writers:
         if any(parameter is linear.weight for name, parameter in parameters if not name.startswith(prefix)):
             return None, f"{of} shares its last linear map with other parts of the model"
         norm = out if path != out and has_feature_weight(added) else None
-        joined = norm is None and (end := _ending_norm(stack, last)) is not None
+        joined = norm is None and (end := self._ending_norm(last)) is not None
         norm = end if joined else norm
         offset = None if norm is None else offset_of(stack.model.get_submodule(norm))
         if norm is not None and offset is None:
             return None, f"what {norm} puts out does not scale with its weight"
         return Writer(path, norm, taps[f"{part}_out"].scale, joined, offset or 0.0), ""
+
+    def _ending_norm(self, last: Sublayer) -> str | None:
+        """Return what the function `_ending_norm` finds; the model runs once for each sublayer."""
+        if last not in self._norms:
+            self._norms[last] = _ending_norm(self.stack, last)
+        return self._norms[last]
 
     def gaps(self, removed: Sequence[Step]) -> list[Gap]:
         """Find the gaps of an intact model, in depth order, as if the sublayers of some steps were bypassed.
