@@ -9,7 +9,7 @@ some of which save time:
 - `raced`: a third of the rows decides which blocks are scored on all of them;
 - `without the head`: the distance of the last hidden states in the metric of the head, instead of the divergence.
 
-The other sets are those of single scorers, and of
+If there are few sets, all are tried. The others are those of single scorers, and of
 
 - `tournament`: of those the one that is judged best on the text that they were chosen on;
 - `maximum of two`: block influence and `taylor`, each standardised;
@@ -20,6 +20,8 @@ The other sets are those of single scorers, and of
 
 from __future__ import annotations
 
+import itertools
+import math
 import statistics
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -56,6 +58,8 @@ SINGLE = {
     "avss (block_delta)": {"site": "block_delta"},
 }
 """Scorers that read a text once, with their options."""
+MOST = 300
+"""So many sets are tried one by one."""
 
 
 class Judge:
@@ -117,7 +121,7 @@ def without_head() -> Iterator[None]:
             mean = probable @ weight
             metrics[intact] = ((weight.T * probable.sum(0)) @ weight - mean.T @ mean) / len(mean)
         away = [output[head.field][mask].float() - expected for output in outputs]
-        return [SimpleNamespace(divergences=((each @ metrics[intact]) * each).sum(-1) / 2) for each in away]
+        return [SimpleNamespace(divergences=((each @ metrics[intact]) * each).sum(-1).double() / 2) for each in away]
 
     with patch.object(Intact, "compared", compared):
         yield
@@ -237,14 +241,13 @@ def main(
     }
     single = {name: lowest(importance["own"].scores, count) for name, importance in scores.items()}
     two = [standardised(scores[name]["own"].scores) for name in ("block-influence", "taylor")]
-    alone = judge([]).scores
-    ideas: dict[str, Callable[[], list[int]]] = {
+    ideas: dict[str, Callable[[], Sequence[int]]] = {
         **{name: (lambda chosen=chosen: chosen) for name, chosen in single.items()},
         "tournament": lambda: min(single.values(), key=lambda chosen: statistics.mean(judge.distance(chosen))),
         "maximum of two": lambda: lowest([max(pair) for pair in zip(*two, strict=True)], count),
         "unexplained": lambda: lowest(unexplained(stack, own), count),
         "fisher": lambda: fisher(stack, own, count),
-        "divergence, once": lambda: lowest(alone, count),
+        "divergence, once": lambda: lowest(Judge(stack, own)([]).scores, count),
         "divergence, greedy, 3 rescored": lambda: searched("greedy", rescored=3),
         "divergence, greedy, 3 rescored, raced": lambda: searched("greedy", finalists=count + 3, rescored=3),
         "divergence, greedy, 3 rescored, without the head": headless,
@@ -252,6 +255,9 @@ def main(
         "divergence, greedy": lambda: searched("greedy"),
         "divergence, greedy with exchange": lambda: searched("greedy", exchange=2),
     }
+    if math.comb(blocks, count) <= MOST:
+        sets = list(itertools.combinations(range(blocks), count))
+        ideas[f"best of all {len(sets)}"] = lambda: min(sets, key=lambda each: statistics.mean(judge.distance(each)))
     finished = Finished(results, [samples, max_length, dtype, packing])
     about = {"model": Path(model).name, "count": count}
     for name, choose in ideas.items():

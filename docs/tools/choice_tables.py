@@ -19,6 +19,8 @@ from layerimp.report.statistics import stability
 COSTS = chosen.DATA.with_name("scorer_costs.jsonl")
 SEARCHES = chosen.DATA.with_name("search_cost.jsonl")
 SETS = chosen.DATA.with_name("sets_compared.jsonl")
+RECOMMENDED = "divergence, greedy, 3 rescored"
+"""The recommended search, as `benchmarks/sets_compared.py` calls it."""
 SITES = {
     "avss": "the neurons (`mlp_act`, the default)",
     "avss-delta": "what the block adds (`block_delta`)",
@@ -188,10 +190,24 @@ def shown(difference: Difference | None, name: str) -> str:
     return f"{difference.mean:+.{digits}f} ± {difference.mean - difference.low:.{digits}f}"
 
 
-def sets() -> Table:
-    """Return a row for each set of `benchmarks/sets_compared.py`: how far it is on other text, the nearest first."""
-    lines: Sequence[Line] = list(map(json.loads, SETS.read_text(encoding="utf-8").splitlines()))
-    return ["chosen by", "blocks", "at new tokens", "at copied tokens"], [
-        [line["by"], ", ".join(map(str, line["blocks"])), *(f"{value:.2f}" for value in line["elsewhere"])]
+def sets(model: str) -> Table:
+    """Return a row for each set of `benchmarks/sets_compared.py`: how far it is on other text, the nearest first.
+
+    The time of a search is told in times of the recommended one.
+    """
+    lines: Sequence[Line] = [
+        line
+        for line in map(json.loads, SETS.read_text(encoding="utf-8").splitlines())
+        if DIRECTORIES.get(line["model"], line["model"]) == model
+    ]
+    seconds = {line["by"]: line["seconds"] for line in lines if line["by"].startswith("divergence")}
+    times = {by: f"{took / seconds[RECOMMENDED]:.1f}" for by, took in seconds.items()}
+    return ["chosen by", "blocks", "at new tokens", "at copied tokens", "time"], [
+        [
+            line["by"],
+            ", ".join(map(str, line["blocks"])),
+            *(f"{value:.2f}" for value in line["elsewhere"]),
+            times.get(line["by"], "–"),
+        ]
         for line in sorted(lines, key=lambda line: sum(line["elsewhere"]))
     ]

@@ -16,13 +16,13 @@ def _choices(what: str, model: str = "") -> str:
     import claims
     import power
 
+    by_model = {"all": tables.of_model, "ahead": tables.ahead, "tasks": tables.by_task, "sets": tables.sets}
     if model:
-        head, rows = {"all": tables.of_model, "ahead": tables.ahead, "tasks": tables.by_task}[what](model)
+        head, rows = by_model[what](model)
         if rows:
             return table(head, rows)
         return "Too few draws yet." if tables.of_model(model)[1] else "Not measured yet."
-    parts = {"summary": tables.summary, "sites": tables.sites, "sets": tables.sets, "texts": tables.texts}
-    parts |= {"searches": tables.searches}
+    parts = {"summary": tables.summary, "sites": tables.sites, "texts": tables.texts, "searches": tables.searches}
     return table(*(parts | {"claims": claims.table, "power": power.table})[what]())
 
 

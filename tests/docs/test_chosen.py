@@ -128,13 +128,18 @@ def test_a_page_says_why_there_is_no_comparison(tmp_path: Path, monkeypatch: pyt
     assert reference.expanded("<!-- generated: choices ahead smollm2-135m -->") == "Not measured yet."
 
 
-def test_sets_are_judged_by_both_divergences_the_nearest_first() -> None:
-    head, rows = choice_tables.sets()
-    known = {each["by"]: each for each in map(json.loads, choice_tables.SETS.read_text(encoding="utf-8").splitlines())}
+@pytest.mark.parametrize(("model", "directory"), [("starter", "starter"), ("smollm2-135m", "smollm2")])
+def test_sets_are_judged_by_both_divergences_the_nearest_first(model: str, directory: str) -> None:
+    head, rows = choice_tables.sets(model)
+    lines = map(json.loads, choice_tables.SETS.read_text(encoding="utf-8").splitlines())
+    known = {line["by"]: line for line in lines if line["model"] == directory}
     assert [row[0] for row in rows] == sorted(known, key=lambda name: sum(known[name]["elsewhere"]))
-    for name, _, *figures in rows:
+    for name, _, *figures, _ in rows:
         assert figures == [f"{value:.2f}" for value in known[name]["elsewhere"]]
     assert len(head) == len(rows[0])
+    times = {row[0]: row[-1] for row in rows}
+    assert times[choice_tables.RECOMMENDED] == "1.0"
+    assert times["gbis"] == "–"
 
 
 def test_costs_of_the_method_are_those_that_are_kept() -> None:
