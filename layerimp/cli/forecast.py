@@ -31,8 +31,9 @@ def of_run(forecast: Forecast) -> Iterator[Table | str]:
         yield f"quality: {', '.join(forecast.tasks)}, of the intact and of the smaller model"
     elif forecast.tasks:
         models = [*forecast.scorers, *forecast.baselines]
+        pruned = f"those of {', '.join(models)}" if models else "the one without the named blocks"
         healed = f", each healed by {', '.join(forecast.healers)} as well" if forecast.healers else ""
-        yield f"quality: {', '.join(forecast.tasks)}, of the intact model and those of {', '.join(models)}{healed}"
+        yield f"quality: {', '.join(forecast.tasks)}, of the intact model and {pruned}{healed}"
     yield _memory(forecast.memory)
     yield from _times(forecast)
     yield from _notes(forecast.notes)

@@ -61,12 +61,6 @@ def prune(*, plan: Path | None, label: list[str] | None, dry_run: bool, **given:
     for name in ("blocks", "ratio", "target", "protect", "scorer", "calibration", "cuts", "pruner", "heal"):
         if plan is not None and given[name] is not None:
             raise OptionError(f"a plan says what goes: --plan and --{name} contradict each other")
-    names_all = given["blocks"] and not any(given[name] for name in ("ratio", "count", "target", "recipe"))
-    for name in ("scorer", "calibration", "pruner", "heal"):
-        if names_all and given[name] is not None:
-            raise OptionError(
-                f"--blocks names all that goes: leave out --{name}, or say with --count how many go in all"
-            )
     from layerimp.recipe.plans import read_plans
 
     plans = {} if plan is None else {"plans": read_plans(plan, label, given.pop("count"))}
@@ -82,6 +76,10 @@ def evaluate(**given: Any) -> int:
     Example: layerimp evaluate --model DIR --tasks wikitext --limit 50
     """
     return _carried_out("evaluate", given)
+
+
+_CHOOSING = {"run": ("scorer", "pruner"), "prune_model": ("scorer", "calibration", "pruner", "heal")}
+"""By function of the pipeline, the options that it reads only if blocks are chosen by their scores."""
 
 
 def _limited(recipe: Recipe, minutes: float | None, settings: list[str]) -> Recipe:
@@ -104,6 +102,11 @@ def _carried_out(name: str, given: Mapping[str, Any], *, forecast: Command | Non
         more: Further arguments of the function.
     """
     recipe = _limited(recipe_from(**given), given.get("minutes"), given.get("set_") or [])
+    for option in _CHOOSING.get(name, ()) if recipe.names_all else ():
+        if given[option] is not None:
+            raise OptionError(
+                f"--blocks names all that goes: leave out --{option}, or say with --count how many go in all"
+            )
     allowed = permissions(**given)
     from layerimp.cli.display import Screen
     from layerimp.cli.forecast import of_run

@@ -22,7 +22,7 @@ from layerimp.pipeline.pruning import (
     prune_by_amount,
 )
 from layerimp.pipeline.reporting import recorded, results_of
-from layerimp.pipeline.resolve import model_anywhere, named_plan
+from layerimp.pipeline.resolve import model_anywhere
 from layerimp.pipeline.run import Run, StageResults
 from layerimp.pipeline.scores import Unit, score_blocks
 from layerimp.progress import SILENT, Progress
@@ -112,13 +112,11 @@ def prune_model(
 
 
 def _choice(run: Run, prepared: Prepared) -> Choice:
-    """Return the plans that were given, that of the named blocks, or those by scores."""
+    """Return the plans that were given, or those of the recipe."""
     if prepared.plans is not None:
         _note_other_models(run, prepared.plans)
         return Choice(prepared.plans)
-    if not run.recipe.names_all:
-        return choose(run)
-    return Choice({"blocks": named_plan(run.recipe, len(run.loaded.stack))})
+    return choose(run)
 
 
 def _note_other_models(run: Run, plans: Mapping[str, PrunePlan]) -> None:

@@ -90,7 +90,7 @@ class Forecast(Versioned):
     kv_bytes_per_token: SizeForecast | None
     """The KV cache per token, in bytes; null if not known."""
     text: str | None
-    """The text that drives scoring; null if nothing is scored."""
+    """The text for scorers and healers; null if none is read."""
     tokens: int
     """How many tokens are drawn from the text, at most."""
     passes: list[PassForecast]
@@ -112,7 +112,7 @@ def forecast_of(prepared: Prepared) -> Forecast:
         InputError: something in the recipe is wrong, as far as this can be seen without the weights.
     """
     outline = Outline.of(prepared.recipe.model, trust_remote_code=prepared.permissions.trust_remote_code)
-    length = row_length(prepared.recipe.calibration, outline.stack.model) if prepared.scores else 0
+    length = row_length(prepared.recipe.calibration, outline.stack.model) if prepared.reads_text else 0
     return _Estimate(prepared, prepared.recipe, outline, length).document()
 
 
@@ -149,7 +149,7 @@ class _Estimate:
             parameters=parameters,
             bytes=stored,
             kv_bytes_per_token=self._size("kv-cache", plans, count) if cached else None,
-            text=recipe.calibration.source if prepared.scores else None,
+            text=recipe.calibration.source if prepared.reads_text else None,
             tokens=recipe.calibration.samples * self.length,
             passes=passes,
             rescorings=len(rescorings) * len(selection.specs),
@@ -245,7 +245,7 @@ class _Estimate:
     ) -> TimeForecast:
         """Estimate the times of the stages."""
         prepared, recipe = self.prepared, self.recipe
-        durations, pruned = self._durations, len(prepared.selection.specs)
+        durations, pruned = self._durations, 1 if recipe.names_all else len(prepared.selection.specs)
         scoring = durations.scoring(passes)
         again = None
         if scoring is not None:
@@ -264,7 +264,7 @@ class _Estimate:
         models = 2 if prepared.command == "shrink" else 1 + pruned * (1 + len(healers))
         compared = 0.0 if not self._measures or prepared.offloaded else durations.fidelity(prepared.evaluators)
         return TimeForecast(
-            block_ms=durations.block_ms if passes or healers else None,
+            block_ms=durations.block_ms if passes or healers or self._measures else None,
             scoring_s=scoring,
             rescoring_s=again,
             healing_s=None if healing is None or (searched and healers) else healing * pruned,
@@ -302,7 +302,7 @@ class _Estimate:
             notes.append("the number of blocks for a latency is measured on the loaded model, and not known before")
         if self.recipe.keep is not None:
             notes.append("how many blocks may go is found by measuring pruned models, and not known before")
-        return [*notes, ROUGHLY] if self.prepared.scores else notes
+        return [*notes, ROUGHLY] if self.prepared.reads_text else notes
 
 
 def _depth(step: Step) -> Sublayer:

@@ -85,7 +85,12 @@ class Prepared:
 
     @property
     def scores(self) -> bool:
-        """Whether blocks are scored."""
+        """Whether blocks are scored to choose what goes."""
+        return self.reads_text and not self.recipe.names_all
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether text is drawn, for scorers, for healers and to compare models."""
         return "calibration" in self.reads
 
 

@@ -17,7 +17,7 @@ from layerimp.models.sizing import shapes_only
 from layerimp.pipeline.blocks_for_size import Goal
 from layerimp.pipeline.file_pruning import kept_tensors
 from layerimp.pipeline.healing import repaired
-from layerimp.pipeline.resolve import budget_of, check_plans, model_anywhere
+from layerimp.pipeline.resolve import budget_of, check_plans, model_anywhere, named_plan
 from layerimp.pipeline.run import CutModel, StageResults
 from layerimp.pipeline.scores import Memory, Rescoring, score_blocks
 from layerimp.pruner import Budget, PrunePlan
@@ -55,12 +55,14 @@ class Choice:
 
 
 def choose(run: Run) -> Choice:
-    """Score the blocks, and let the pruner make a plan by each scorer.
+    """Score the blocks, and let the pruner make a plan by each scorer; if the recipe names all that goes, plan that.
 
     Scorers that fail leave the selection. If the recipe names neither an amount nor blocks, a quarter of the blocks is
     removed. If it names targets, each plan is as long as the targets require.
     """
     recipe, loaded = run.recipe, run.loaded
+    if recipe.names_all:
+        return Choice({"blocks": named_plan(recipe, len(loaded.stack))})
     goal = Goal.of(recipe, loaded.stack, loaded.tokenizer, run.progress) if recipe.targets else None
     budget = goal.budget if goal else budget_of(recipe, len(loaded.stack))
     memory: Memory = {}

@@ -19,7 +19,7 @@ from layerimp.pipeline.output import PLANS, SHRUNK, output_directory, why_not_sh
 from layerimp.pipeline.prepare import config_of, obstacle_to_healing, prepare
 from layerimp.pipeline.pruning import Choice, choose, prepare_removals
 from layerimp.pipeline.reporting import results_of
-from layerimp.pipeline.resolve import check_own_text, named_plan
+from layerimp.pipeline.resolve import check_own_text
 from layerimp.pipeline.run import CutModel, Run
 from layerimp.pipeline.shrink_measured import measured
 from layerimp.pipeline.shrink_recipe import completed, repairing, shipped_text, trains, with_training
@@ -231,8 +231,6 @@ class _Clock:
 
 def _chosen(run: Run) -> Choice:
     """Choose what goes, by the recipe's scorer and pruner: a single plan."""
-    if run.recipe.names_all:
-        return Choice({"blocks": named_plan(run.recipe, len(run.loaded.stack))})
     if run.recipe.keep is not None:
         kept = prune_to_quality(replace(run, healers={label: run.healers[label] for label in repairing(run.recipe)}))
         if not kept.models:
@@ -247,10 +245,7 @@ def _chosen(run: Run) -> Choice:
             f"{counted(len(model.plan.blocks))}, on documents that did not choose"
         )
         return Choice({scorer: model.plan}, kept.importance, search=kept.search)
-    choice = choose(run)
-    run.selection.need_any()
-    label = next(iter(choice.plans))
-    return replace(choice, plans={label: choice.plans[label]}, importance={label: choice.importance[label]})
+    return choose(run)
 
 
 def _with_stages(model: CutModel, stages: Sequence[HealingStage]) -> CutModel:

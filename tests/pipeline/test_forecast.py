@@ -234,8 +234,9 @@ def test_what_learns_is_foretold_for_the_fewest_and_the_most_gaps(
     weights = sum(value.nbytes for value in tiny("llama").parameters())
     monkeypatch.setattr(forecast_parts, "free_bytes", lambda _device: weights + 900_000)
     healing = ["--heal", "distill", "--set", "distill.width=1", "--set", "distill.rows=1"]
-    asked = ["run", *scoring, "--tasks", "none", "--no-baselines", *healing]
-    notes = foretold(*asked, "--count", 2)["notes"]
+    unscored, scorer = scoring[:-2], scoring[-2:]
+    asked = ["run", *unscored, "--tasks", "none", "--no-baselines", *healing]
+    notes = foretold(*asked, *scorer, "--count", 2)["notes"]
     assert notes[0].startswith("distill: low-rank changes of the blocks beside the gaps learn, 1 rows a step: ")
     assert notes[1] == "distill: that is for 2 gaps, the most there may be; for 1, learns=beside"
     for blocks, learns in (("1,2", "the blocks"), ("0,2", "low-rank changes of the blocks")):
@@ -375,9 +376,11 @@ def test_a_quality_is_not_foretold(foretold: Any, scoring: list[object], task: P
     assert "how many blocks may go is found by measuring pruned models, and not known before" in forecast["notes"]
 
 
-def test_a_run_that_names_all_blocks_adds_no_baselines(foretold: Any, scoring: list[object], task: Path) -> None:
-    """They would remove the same blocks."""
-    assert not foretold("run", *scoring, "--tasks", task, "--blocks", "1")["baselines"]
+def test_a_run_that_names_all_blocks_scores_none(foretold: Any, scoring: list[object], task: Path) -> None:
+    """Baselines would remove the same blocks."""
+    forecast = foretold("run", *scoring[:-2], "--tasks", task, "--blocks", "1")
+    assert not any(forecast[name] for name in ("baselines", "scorers", "passes", "rescorings"))
+    assert forecast["time"]["evaluation_s"] > 0
     assert foretold("run", *scoring, "--tasks", task, "--blocks", "1", "--count", 2)["baselines"] == ["random", "depth"]
 
 

@@ -44,7 +44,7 @@ def test_a_run_on_text_with_images(layerimp_command: Run, tmp_path: Path) -> Non
     documents = [(f"the cat sat w{n % 40} on the mat w{n % 30} in the house", [n] if n % 2 else []) for n in range(48)]
     text = seeing.write_documents(tmp_path / "text.jsonl", documents)
     given = ["--model", tmp_path / "model", "--calibration", text, "--packing", "rows", "--samples", 8]
-    wanted = ["--scorer", "block-influence", "--blocks", 2, "--heal", "linear", "--tasks", "none", "--json"]
+    wanted = ["--blocks", 2, "--heal", "linear", "--tasks", "none", "--json"]
     out, err = layerimp_command.done("run", *given, *wanted, "--max-length", 40)
     assert "what it sees is not measured" not in err
     (model,) = json.loads(out)["models"].values()

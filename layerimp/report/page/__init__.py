@@ -32,7 +32,7 @@ def page(results: Results) -> str:
     """Return the results of a run or a grid as one HTML document, which shows no local folders."""
     command = "bench" if results.cells else "run"
     design = results.design
-    styles = looks(list(design.scorers), design.baselines, design.healers)
+    styles = looks(list(design.scorers) or [subject(results)], design.baselines, design.healers)
     views = {
         label: View(results, results.models[label], f"m{n}", styles) if label in results.models else None
         for n, label in enumerate(design.models)

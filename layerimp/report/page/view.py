@@ -297,13 +297,14 @@ def question(results: Results) -> str:
     """Return what was asked: `how many` blocks may go, what models are `worth`, `which scorer`, or `which blocks`."""
     if any(model.answer for model in results.models.values()):
         return "how many"
-    if not any(results.design.measured.values()):
+    if results.design.scorers and not any(results.design.measured.values()):
         return "which blocks"
     return "worth" if subject(results) else "which scorer"
 
 
 def subject(results: Results) -> str:
-    """Return the only scorer that was asked for; empty if several are compared."""
-    scorers = list(results.design.scorers)
+    """Return the only scorer that was asked for, or the label of named blocks; empty if several are compared."""
+    removals = [removal for model in results.models.values() for removal in model.removals]
+    scorers = list(results.design.scorers) or list(dict.fromkeys(removal.scorer for removal in removals))
     asked = [scorer for scorer in scorers if scorer not in results.design.baselines] or scorers
     return asked[0] if len(asked) == 1 else ""

@@ -1,0 +1,33 @@
+"""Runs in which the user names all blocks that go."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from support.mood import Run
+
+
+def test_a_run_attributes_named_blocks_to_no_scorer(
+    layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    printed, err = layerimp_command.done("run", *scoring, "--blocks", 3, "--tasks", task, "--output", output, "--json")
+    assert "score " not in err
+    (model,) = json.loads(printed)["models"].values()
+    assert not model["scored"]
+    plan: dict[str, Any] = json.loads((output / "plan.json").read_text())["plans"]["blocks"]
+    assert (plan["blocks"], plan["reason"], plan["scorer"], plan["pruner"]) == ([3], "named by the user", None, None)
+    card = (output / "checkpoints" / "blocks" / "README.md").read_text()
+    page = (output / "report.html").read_text()
+    assert "**Method:** scorer none (label blocks), pruner none" in card
+    assert "that were named are removed, and what is left is measured" in page
+    assert "worth with fewer blocks?" in page
+    assert "lowest-rated" not in page
+
+
+def test_options_that_choose_are_refused_beside_named_blocks(layerimp_command: Run, scoring: list[object]) -> None:
+    for option, value in (("scorer", "avss"), ("pruner", "greedy")):
+        err = layerimp_command.refused("run", *scoring, "--blocks", 3, f"--{option}", value)
+        assert f"--blocks names all that goes: leave out --{option}, or say with --count" in err
