@@ -183,9 +183,6 @@ class Budget:
         if count is None and not forced:
             raise OptionError("nothing is to be removed: give a ratio, a count, or blocks")
         total = len(forced) if count is None else count
-        if len(forced) > total:
-            asked = f"count {count}" if ratio is None else f"ratio {ratio}"
-            raise OptionError(f"{asked} removes {counted(total)}, but {len(forced)} are named")
         return cls.exactly(total, num_blocks, protect=protect, forced=forced, cuts=cuts)
 
     @classmethod
@@ -210,6 +207,8 @@ class Budget:
         if both := [part for part in sorted(removed_by(forced)) if part.block in protected]:
             part = f"block {both[0].block}" if both[0].block in forced else str(both[0])
             raise OptionError(f"{part} is both to be removed and protected")
+        if len(forced) > count:
+            raise OptionError(f"only {counted(count)} would go, but {len(forced)} are named")
         if count < 1:
             raise OptionError(f"of {num_blocks} blocks none would be removed; ask for more")
         if count >= num_blocks:

@@ -113,6 +113,14 @@ def test_a_run_tells_what_was_reached(
     assert "**Target:** kv-cache=0.75: at most 384 bytes per token" in card
 
 
+def test_one_step_less_than_is_forced_is_not_asked_for(layerimp_command: Run, asking: list[object]) -> None:
+    arguments = ["run", *asking, "--scorer", "block-influence", "--tasks", "none", "--json"]
+    out, _ = layerimp_command.done(*arguments, "--target", "parameters=0.95", "--blocks", "2,3")
+    reached = by_label(out)["targets"]["parameters"]["reached"]["block-influence"]
+    assert reached["one_less"] is None
+    assert reached["one_more"] < reached["value"]
+
+
 def test_what_is_forced_is_part_of_a_target(layerimp_command: Run, asking: list[object]) -> None:
     arguments = ["run", *asking, "--scorer", "depth", "--tasks", "none", "--json"]
     for share, count in ((0.95, 1), (0.5, 2)):
