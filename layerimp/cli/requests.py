@@ -184,8 +184,8 @@ def _protected(text: str) -> list[int]:
     raise OptionError(f"--protect takes whole blocks such as 0,15-17, got {text!r}")
 
 
-_AMOUNTS = {*AMOUNTS, "ratios", "counts"}
-"""The fields of a run and of a grid that say how much to remove."""
+_AMOUNTS = {*AMOUNTS, "keep_of", "ratios", "counts"}
+"""The fields of a run and of a grid that say how much to remove, and of what."""
 _READERS: dict[str, Callable[[Any], Any]] = {
     "scorers": partial(_labelled, "scorer"),
     "baselines": lambda _no: {},

@@ -101,6 +101,9 @@ def test_an_amount_of_the_command_line_replaces_that_of_a_file(recipe_file: Path
     assert recipe_from(written) == by_count
     again = recipe_from(written, ratio=0.25)
     assert (again.ratio, again.count) == (0.25, None)
+    written.write_text(recipe_from(recipe_file, keep="agreement=0.9").model_dump_json())
+    again = recipe_from(written, ratio=0.25)
+    assert (again.ratio, again.keep, again.keep_of) == (0.25, None, "quality")
 
 
 @pytest.mark.parametrize(
