@@ -134,6 +134,8 @@ def prepare(
     healers = healers_of(recipe.healers, recipe.heal_text)
     pruner, selection = create_pruner(recipe.pruner, recipe.cuts), Selection.of(recipe, progress)
     if command == "score" or "calibration" not in reads:
+        if command == "prune" and healers and "healers" in given.model_fields_set:
+            progress.note("nothing is healed where a plan or named blocks say what goes: layerimp heal repairs it")
         recipe, healers = recipe.model_copy(update={"healers": {}}), {}
     check_output(recipe, why_not_shrunk if command == "shrink" else why_not_ours)
     trained_on = check_calibration(recipe, permissions, progress) if "calibration" in reads else None

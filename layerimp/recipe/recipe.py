@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
 
 from layerimp.component import versioned
 from layerimp.defaults import FAST, HEALING_ROWS, PRUNER, RATIO, RECOMMENDED, SCORERS, SHARD_SIZE, STARTER
@@ -106,10 +106,15 @@ class Recipe(Experiment):
     verify: bool = True
     """Whether checkpoints are loaded back and compared."""
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _method(cls, given: Any) -> Any:
-        return completed(given) if isinstance(given, dict) else given
+    def _method(cls, given: Any, make: ModelWrapValidatorHandler[Recipe]) -> Recipe:
+        """Complete the method; only what was given counts as set."""
+        if not isinstance(given, dict):
+            return make(given)
+        recipe = make(completed(given))
+        recipe.model_fields_set.intersection_update(given)
+        return recipe
 
     @model_validator(mode="after")
     def _one_place(self) -> Recipe:

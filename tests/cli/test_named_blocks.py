@@ -27,6 +27,20 @@ def test_a_run_attributes_named_blocks_to_no_scorer(
     assert "lowest-rated" not in page
 
 
+def test_healers_beside_named_blocks_are_not_dropped_in_silence(
+    layerimp_command: Run, scoring: list[object], tmp_path: Path
+) -> None:
+    recipe, plan = tmp_path / "m.json", tmp_path / "plan.json"
+    plan.write_text('{"schema_version": "layerimp.plan/2", "num_blocks": 4, "blocks": [1]}')
+    recipe.write_text(json.dumps({"model": str(scoring[1])}))
+    command = ("prune", "--recipe", recipe, "--output", tmp_path / "out", "--dry-run")
+    assert "leave out --heal" in layerimp_command.refused(*command, "--blocks", 3, "--heal", "linear")
+    assert "healed" not in layerimp_command.done(*command, "--blocks", 3)[1]
+    recipe.write_text(json.dumps({"model": str(scoring[1]), "healers": ["linear"]}))
+    for named in (("--blocks", 3), ("--plan", plan)):
+        assert "nothing is healed where" in layerimp_command.done(*command, *named)[1]
+
+
 def test_options_that_choose_are_refused_beside_named_blocks(layerimp_command: Run, scoring: list[object]) -> None:
     for option, value in (("scorer", "avss"), ("pruner", "greedy")):
         err = layerimp_command.refused("run", *scoring, "--blocks", 3, f"--{option}", value)
