@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal
 
 from layerimp.component import versioned
@@ -14,6 +14,7 @@ from layerimp.pipeline.blocks_for_size import LATENCY, Goal
 from layerimp.pipeline.durations import Durations
 from layerimp.pipeline.forecast_parts import ROUGHLY, MemoryForecast, PassForecast, Range, gaps_of, most_gaps
 from layerimp.pipeline.healing import settled
+from layerimp.pipeline.keeping import longest_plan
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.resolve import budget_for, budget_of, row_length
 from layerimp.report.results.part import Known, Part, Versioned
@@ -130,7 +131,7 @@ class _Estimate:
         prepared, recipe, selection = self.prepared, self.recipe, self.prepared.selection
         plans, count = self._removed()
         passes = self._passes() if prepared.scores else []
-        rescorings = self._rescorings(int(count.most)) if prepared.scores else []
+        rescorings = self._rescorings(count) if prepared.scores else []
         scorers = [label for label in selection.specs if label not in selection.baselines] if prepared.scores else []
         parameters, stored = (self._size(quantity, plans, count) for quantity in ("parameters", "bytes"))
         memory = self._memory()
@@ -214,8 +215,11 @@ class _Estimate:
         rows = self.recipe.calibration.samples
         return [PassForecast.of(shared, units, rows) for shared in shared_passes(selection.create(cuts, num_blocks))]
 
-    def _rescorings(self, count: int) -> list[float]:
+    def _rescorings(self, count: Range) -> list[float]:
         """List how often the pruner would score the pruned model, by a trial with equal scores.
+
+        Args:
+            count: The number of steps. Like a search, the trial goes down from the most to what the pruner can plan.
 
         Returns:
             For each time, the share of the steps that would be scored.
@@ -229,7 +233,9 @@ class _Estimate:
             shares[removed_by(removed), frozenset(steps)] = len(steps) / len(every)
             return Importance([0.0] * len(steps), steps)
 
-        self.prepared.pruner.within_budget(scoring, budget_for(self.recipe, count, num_blocks))
+        budget = budget_for(self.recipe, int(count.most), num_blocks)
+        least = max(int(count.least), len(budget.forced), 1)
+        longest_plan(partial(self.prepared.pruner.within_budget, scoring), budget, least)
         return [share for (removed, _), share in shares.items() if removed]
 
     def _memory(self) -> MemoryForecast:

@@ -230,14 +230,14 @@ def _by_scorer(
     return most, failed
 
 
-def _longest(make: Callable[[Budget], PrunePlan], budget: Budget, least: int) -> PrunePlan:
+def longest_plan(make: Callable[[Budget], PrunePlan], budget: Budget, least: int) -> PrunePlan:
     """Return the longest plan within a budget; it is shorter if the pruner protects blocks of its own."""
     try:
         return make(budget)
     except OptionError:
         if budget.count == least:
             raise
-        return _longest(make, replace(budget, count=budget.count - 1), least)
+        return longest_plan(make, replace(budget, count=budget.count - 1), least)
 
 
 def _plans(
@@ -250,7 +250,7 @@ def _plans(
     """
     if not nested:
         return cache(lambda count: make(replace(budget, count=count))), budget.count
-    longest = _longest(make, budget, least)
+    longest = longest_plan(make, budget, least)
     return lambda count: longest.model_copy(update={"blocks": longest.blocks[:count]}), len(longest.blocks)
 
 

@@ -376,6 +376,13 @@ def test_a_quality_is_not_foretold(foretold: Any, scoring: list[object], task: P
     assert "how many blocks may go is found by measuring pruned models, and not known before" in forecast["notes"]
 
 
+def test_a_search_that_cannot_plan_the_most_is_foretold(foretold: Any, scoring: list[object]) -> None:
+    """A window cannot take 3 of 4 blocks around a protected one, but the search tries shorter ones."""
+    asked = ["run", *scoring, "--tasks", "none", "--pruner", "window", "--protect", "1"]
+    for amount in (["--keep", "0.9"], ["--target", "latency=0.9"]):
+        assert foretold(*asked, *amount)["removed"]["most"] == 3
+
+
 def test_a_run_that_names_all_blocks_scores_none(foretold: Any, scoring: list[object], task: Path) -> None:
     """Baselines would remove the same blocks."""
     forecast = foretold("run", *scoring[:-2], "--tasks", task, "--blocks", "1")
