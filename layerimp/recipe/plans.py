@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class PlanFile(Plain):
-    """The content of `plan.json`. `layerimp prune --plan` applies `plans`, but not the plans of baselines."""
+    """The content of `plan.json`. `layerimp prune --plan` applies `plans`, and plans of baselines only by `--label`."""
 
     schema_version: Literal["layerimp.plans/2"] = versioned("layerimp.plans/2")
     plans: dict[str, PrunePlan]
@@ -43,27 +43,28 @@ FILE, PLAN = (kind.model_fields["schema_version"].default for kind in (PlanFile,
 
 
 def read_plans(path: Path, labels: Sequence[str] | None = None, count: int | None = None) -> dict[str, PrunePlan]:
-    """Read the plans of a file, by label: of a single plan, or of a whole `plan.json` without its baselines.
+    """Read the plans of a file, by label: of a single plan, or of a whole `plan.json`.
 
     Args:
         path: The file.
-        labels: The labels of the plans to use; all plans if there are none.
+        labels: The labels of the plans to use; all plans but those of baselines if there are none.
         count: How many steps of each plan to use, from the first on; None for all.
 
     Raises:
         OptionError: there is no plan under a label, or a plan cannot be shortened to `count` steps.
         InputError: the file cannot be read, is of another version, or does not hold plans.
     """
-    plans = _all_plans(path)
+    plans, baselines = _all_plans(path)
+    every = plans | baselines
     for label in labels or ():
-        if label not in plans:
-            raise unknown_name("label", label, plans, of=f"the plan {path}")
-    chosen = {label: plans[label] for label in labels or plans}
+        if label not in every:
+            raise unknown_name("label", label, every, of=f"the plan {path}")
+    chosen = {label: every[label] for label in labels or plans}
     return chosen if count is None else {label: plan.shortened(count) for label, plan in chosen.items()}
 
 
-def _all_plans(path: Path) -> dict[str, PrunePlan]:
-    """Read all plans of a file.
+def _all_plans(path: Path) -> tuple[dict[str, PrunePlan], dict[str, PrunePlan]]:
+    """Read all plans of a file, and those of its baselines.
 
     Raises:
         InputError: the file cannot be read, is of another version, or does not hold plans.
@@ -79,12 +80,15 @@ def _all_plans(path: Path) -> dict[str, PrunePlan]:
     except ValueError as error:
         raise InputError(f"{path} is no plan: {error}") from None
     if isinstance(document, dict) and "plans" not in document and document.get("schema_version") != FILE:
-        return {document.get("scorer") or "plan": _plan(f"{path}", document)}
+        return {document.get("scorer") or "plan": _plan(f"{path}", document)}, {}
     _check_version(f"{path}", document, FILE)
-    plans = document.get("plans")
-    if not isinstance(plans, dict) or not plans:
+    plans, baselines = document.get("plans"), document.get("baselines", {})
+    if not isinstance(plans, dict) or not plans or not isinstance(baselines, dict):
         raise InputError(f"{path} is no plan: it holds no plans by label")
-    return {label: _plan(f"{path}, {label!r},", plan) for label, plan in plans.items()}
+    read, beside = (
+        {label: _plan(f"{path}, {label!r},", plan) for label, plan in part.items()} for part in (plans, baselines)
+    )
+    return read, beside
 
 
 def _plan(place: str, document: Any) -> PrunePlan:

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from layerimp import PrunePlan
 from layerimp.cli.plans import exported
 from layerimp.errors import OptionError, UnknownNameError
-from layerimp.recipe.plans import read_plans
+from layerimp.recipe.plans import PlanFile, read_plans
 
 
 def written(path: Path, **plans: dict[str, Any]) -> Path:
@@ -37,6 +37,14 @@ def test_a_plan_for_fewer_is_its_beginning(tmp_path: Path) -> None:
         read_plans(path, ["b"], 3)
     with pytest.raises(UnknownNameError, match=r"unknown label 'c' of the plan .*plan\.json\. Known: a, b"):
         read_plans(path, ["c"])
+
+
+def test_a_baseline_is_read_by_its_label(tmp_path: Path) -> None:
+    plans = {label: PrunePlan(num_blocks=6, blocks=[block]) for block, label in enumerate(["avss", "random"])}
+    path = tmp_path / "plan.json"
+    path.write_text(PlanFile.of(plans, ["random"]).model_dump_json())
+    assert read_plans(path).keys() == {"avss"}
+    assert read_plans(path, ["random"]) == {"random": plans["random"]}
 
 
 def test_a_plan_that_does_not_nest_is_not_shortened() -> None:
