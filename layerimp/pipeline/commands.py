@@ -58,12 +58,12 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
     return results
 
 
-def _written(run: Run, stages: StageResults) -> Results:
+def _written(run: Run, stages: StageResults, plans: Mapping[str, PrunePlan] | None = None) -> Results:
     """Build the results, and write them if the run writes an output, with the cards of its checkpoints."""
     results = results_of(run, stages)
     if run.stage is not None:
         describe_checkpoints(run, results)
-        write_output(results, recorded(run), run.stage)
+        write_output(results, recorded(run, plans), run.stage)
     return results
 
 
@@ -108,7 +108,7 @@ def prune_model(
         models = prepare_removals(started, choice)
         healed, failed = heal_pruned(started, models)
         written = write_checkpoints(started, models | healed)
-        return _written(started, StageResults(choice.importance, written, failed=failed))
+        return _written(started, StageResults(choice.importance, written, failed=failed), prepared.plans)
 
 
 def _choice(run: Run, prepared: Prepared) -> Choice:

@@ -32,7 +32,7 @@ _ENTRIES = frozenset({RECIPE, RESULTS, PLANS, PAGE, "checkpoints"})
 
 
 def write_output(results: Results, recipe: Recipe, directory: Path) -> None:
-    """Write the results of a run, the recipe that repeats it, and its plans, as JSON files."""
+    """Write the results of a run, the recipe that repeats it (or its plans do), and its plans, as JSON files."""
     write_json(directory / RECIPE, recipe.model_dump(mode="json", exclude={"overwrite"}))
     write_results(results, directory)
     if plans := results.model.plans:

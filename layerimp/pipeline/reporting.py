@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from layerimp._paths import expanded, last_name
@@ -24,6 +24,7 @@ from layerimp.steps import named
 
 if TYPE_CHECKING:
     from layerimp.pipeline.run import Run, StageResults
+    from layerimp.pruner import PrunePlan
     from layerimp.report.results.comparison import ModelResults
     from layerimp.report.results.models import Amount
     from layerimp.report.results.scores import Scored
@@ -53,12 +54,28 @@ def results_of(run: Run, stages: StageResults) -> Results:
     )
 
 
-def recorded(run: Run) -> Recipe:
-    """Return the recipe that repeats a run from any directory; `all` becomes the scorers that took part."""
+def recorded(run: Run, plans: Mapping[str, PrunePlan] | None = None) -> Recipe:
+    """Return the recipe that repeats a run from any directory; `all` becomes the scorers that took part.
+
+    Args:
+        run: The run.
+        plans: The plans that were given, if any. The steps of a single plan become blocks of the recipe; no recipe
+            names those of several.
+    """
     recipe, selection = anywhere(run.recipe), run.selection
     if ALL in recipe.scorers:
         scorers = {label: spec for label, spec in selection.specs.items() if label not in selection.baselines}
         recipe = recipe.model_copy(update={"scorers": scorers})
+    if plans is not None and len(plans) == 1:
+        (plan,) = plans.values()
+        update: dict[str, object] = {
+            "blocks": tuple(plan.blocks),
+            "ratio": None,
+            "count": None,
+            "targets": {},
+            "protect": (),
+        }
+        recipe = recipe.model_copy(update=update)
     return recipe
 
 

@@ -96,6 +96,14 @@ def test_a_plan_is_read_alone_and_in_a_file_of_plans(
     assert written == OF_PLANS | {"plans": {"avss": plan | {"nested": None}}}
 
 
+def test_the_recipe_of_a_single_plan_repeats_it(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps(ONE | {"blocks": ["1/2", 0]}))
+    given = ["--model", model_dir, "--plan", tmp_path / "plan.json"]
+    layerimp_command.done("prune", *given, "--output", tmp_path / "a")
+    layerimp_command.done("prune", "--recipe", tmp_path / "a" / "recipe.json", "--output", tmp_path / "b")
+    assert json.loads((tmp_path / "b" / "plan.json").read_text())["plans"]["blocks"]["blocks"] == ["1/2", 0]
+
+
 def test_a_plan_names_its_model(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
     layerimp_command.done("prune", "--model", model_dir, "--blocks", 1, "--output", tmp_path / "a")
     assert json.loads((tmp_path / "a" / "plan.json").read_text())["plans"]["blocks"]["model"] == str(model_dir)
