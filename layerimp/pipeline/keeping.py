@@ -148,8 +148,9 @@ def prune_to_quality(run: Run) -> StageResults:
     Raises:
         TaskError: a task has no quality that could be kept, or too few documents to confirm a choice.
         OptionError: a label is not allowed, or the forced and protected blocks leave no choice.
-        OutputError: there is not enough disk space for the checkpoints.
+        OutputError: there is not enough disk space for the checkpoints, or not enough memory to load one back.
     """
+    check_room(run, 0)  # the memory, before the long search
     quality, others = searched(run)
     run.evaluation.announce(quality, run.loaded.stack, tried=True)
     whole = run.evaluation.of(quality, "quality")

@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 import layerimp
 from layerimp import Evaluator, Metric, PrunePlan, Pruner
 from layerimp.calibration import load_calibration
-from layerimp.errors import NonFiniteError
+from layerimp.errors import NonFiniteError, OutputError
+from layerimp.pipeline import pruning
 from layerimp.pipeline.document_halves import DocumentHalves, kept
 from layerimp.pipeline.prepare import prepare
 from layerimp.pipeline.pruning import prune_by_amount
@@ -90,6 +91,18 @@ def falling(*right: int, confirmed: tuple[int, ...] | None = None) -> dict[int, 
 def searched(layerimp_command: Run, *arguments: Any) -> dict[str, Any]:
     printed, _ = layerimp_command.done(*arguments, "--json")
     return by_label(printed)
+
+
+def test_too_little_memory_is_told_before_the_search(
+    layerimp_command: Run, command: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_model: object) -> None:
+        raise OutputError("too little memory")
+
+    monkeypatch.setattr(pruning, "check_memory", refuse)
+    code, _, err = layerimp_command(*command, "--keep", 0.95, "--output", tmp_path / "out")
+    assert (code, err.splitlines()[-1]) == (2, "layerimp: too little memory")
+    assert not Curve.measured
 
 
 CURVES = {
