@@ -63,6 +63,11 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def holds(dtype: torch.dtype, other: torch.dtype) -> bool:
+    """Whether a dtype represents each number of another one exactly."""
+    return torch.promote_types(dtype, other) == dtype
+
+
 def is_native(dtype: torch.dtype) -> bool:
     """Whether this machine's CPU computes in a dtype, rather than emulating it.
 
@@ -111,9 +116,9 @@ def remember_stored(model: PreTrainedModel, stored: torch.dtype | None, kinds: C
         kinds: The kinds of numbers in its files, such as `BF16`; empty if they are not known.
     """
     compute = model.dtype
-    if stored is None or stored == compute or torch.promote_types(stored, compute) != compute:
+    if stored is None or stored == compute or not holds(compute, stored):
         return
-    held = {kind for kind, dtype in SAFETENSORS.items() if torch.promote_types(dtype, stored) == stored}
+    held = {kind for kind, dtype in SAFETENSORS.items() if holds(stored, dtype)}
     shown = bool(kinds) and held.issuperset(kinds)
     parameters = (parameter for parameter in model.parameters() if parameter.dtype == compute)
     if shown or all(converted(parameter, stored) is not None for parameter in parameters):

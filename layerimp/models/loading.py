@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +23,7 @@ from layerimp.models.dtypes import (
     SAFETENSORS,
     dtype_named,
     emulation_note,
+    holds,
     is_native,
     name_of,
     remember_stored,
@@ -98,8 +100,12 @@ def load(
         raise unloadable(model, error) from error
     check_weights(model, loaded, info)
     remember_stored(loaded, stored, headers.numbers if headers else ())
-    if dtype is None and stored is not None:
-        _tell_wider(model, loaded, stored, headers, progress)
+    if dtype is None and stored not in (None, loaded.dtype, stored_dtype(loaded)):
+        progress.note(
+            f"{model}: checkpoints are written in {name_of(loaded.dtype)}, since {name_of(stored)} does not hold all "
+            "of its weights"
+        )
+    _tell_rounded(model, loaded, headers, progress)
     tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
     return (loaded if spread else _placed(loaded, place, model)).eval(), tokenizer
 
@@ -185,33 +191,22 @@ def float32_stands_in(
     return True
 
 
-def _tell_wider(
-    model: str | Path, loaded: PreTrainedModel, stored: torch.dtype, headers: Headers | None, progress: Progress
-) -> None:
-    """Tell if a checkpoint holds numbers that its stored dtype does not hold, such as norms in float32 beside bfloat16.
+def _tell_rounded(model: str | Path, loaded: PreTrainedModel, headers: Headers | None, progress: Progress) -> None:
+    """Tell if the files hold numbers that the dtype computed in does not hold, such as norms in float32.
 
     Args:
         model: The model.
         loaded: The loaded model.
-        stored: Its stored dtype.
         headers: The headers of its files; None if they are not known.
         progress: Where to report it.
     """
-    if loaded.dtype != stored:
-        if stored_dtype(loaded) != stored:
-            progress.note(
-                f"{model}: checkpoints are written in {name_of(loaded.dtype)}, since {name_of(stored)} does not hold "
-                "all of its weights"
-            )
-        return
     numbers = {SAFETENSORS[kind]: n for kind, n in headers.numbers.items() if kind in SAFETENSORS} if headers else {}
-    wider = sum(count for dtype, count in numbers.items() if dtype.itemsize > stored.itemsize)
-    weights = loaded.state_dict().values()
-    kept = sum(part.numel() for part in weights if part.dtype in numbers and part.dtype != stored)
-    if wider > kept:
+    wider = {dtype: count for dtype, count in numbers.items() if not holds(loaded.dtype, dtype)}
+    kept = sum(part.numel() for part in loaded.state_dict().values() if part.dtype in wider)
+    if (rounded := sum(wider.values()) - kept) > 0:
         progress.note(
-            f"{model}: {wider - kept:,} of its numbers are stored in more bits, and are rounded to {name_of(stored)}; "
-            "--dtype float32 keeps them"
+            f"{model}: {rounded:,} of its numbers are stored in {' or '.join(map(name_of, wider))}, and are rounded to "
+            f"{name_of(loaded.dtype)}; --dtype {name_of(reduce(torch.promote_types, wider, loaded.dtype))} keeps them"
         )
 
 
