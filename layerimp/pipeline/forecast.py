@@ -112,9 +112,11 @@ def forecast_of(prepared: Prepared) -> Forecast:
     Raises:
         InputError: something in the recipe is wrong, as far as this can be seen without the weights.
     """
-    outline = Outline.of(prepared.recipe.model, trust_remote_code=prepared.permissions.trust_remote_code)
-    length = row_length(prepared.recipe.calibration, outline.stack.model) if prepared.reads_text else 0
-    return _Estimate(prepared, prepared.recipe, outline, length).document()
+    recipe, trusted = prepared.recipe, prepared.permissions.trust_remote_code
+    dtype = None if prepared.offloaded else recipe.dtype  # the files of an offloaded model are copied as they are
+    outline = Outline.of(recipe.model, dtype=dtype, trust_remote_code=trusted)
+    length = row_length(recipe.calibration, outline.stack.model) if prepared.reads_text else 0
+    return _Estimate(prepared, recipe, outline, length).document()
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def healing_forecast_of(prepared: PreparedHealing) -> HealingForecast:
     recipe, healer, record = prepared.recipe, prepared.healer, prepared.record
     trusted = prepared.permissions.trust_remote_code
     teacher = Outline.of(record.source, trust_remote_code=trusted)
-    pruned = Outline.of(recipe.model, trust_remote_code=trusted)
+    pruned = Outline.of(recipe.model, dtype=recipe.dtype, trust_remote_code=trusted)
     check_shapes(teacher.stack, pruned.stack, record.removed)
     text, length = recipe.calibration, row_length(recipe.calibration, pruned.stack.model)
     durations, gaps = Durations(teacher, recipe, length), list(runs_of(removed_by(record.removed)))

@@ -20,7 +20,7 @@ from layerimp.errors import SurgeryError
 from layerimp.models.configuration import configuration, stored_in, without_weights
 from layerimp.models.devices import device_named
 from layerimp.models.discovery import find_blocks
-from layerimp.models.dtypes import dtype_named, note_stored
+from layerimp.models.dtypes import dtype_named, holds, note_stored
 from layerimp.models.failures import unloadable
 from layerimp.models.loading import float32_stands_in
 from layerimp.models.safetensors_files import Headers, read_headers
@@ -53,7 +53,7 @@ class Outline:
 
     Attributes:
         stack: The blocks of a model on the meta device.
-        stored: The dtype that the weights are stored in.
+        stored: The dtype of the weights in checkpoints: the stored one, or the one to compute in if that is narrower.
         headers: The headers of the weight files; None if the files are not on this machine.
         halves: The halves of each block, or why the block has none.
         ledger: The sizes of the parts, divided by halves if these are known.
@@ -85,8 +85,13 @@ class Outline:
         return place, torch.float32 if widened else self.stored
 
     @classmethod
-    def of(cls, model: str, *, trust_remote_code: bool = False) -> Outline:
+    def of(cls, model: str, *, dtype: str | None = None, trust_remote_code: bool = False) -> Outline:
         """Make the outline of a model. Only the configuration and the headers of the weight files are read.
+
+        Args:
+            model: The model.
+            dtype: The dtype to compute in, if checkpoints get it where it is narrower than the stored one.
+            trust_remote_code: Whether Python code that comes with the model may run.
 
         Raises:
             ModelError: the model cannot be understood, or no blocks can be removed from such a model.
@@ -95,6 +100,8 @@ class Outline:
         refuse_config(config, f"the model {model!r}")
         headers = read_headers(model)
         stored = stored_in(located("models", model), config) or torch.float32
+        if dtype is not None and not holds(computed_in := dtype_named(dtype), stored):  # as `remember_stored`
+            stored = computed_in
         stack = find_blocks(_described(config, trust_remote_code, model))
         _ = stack.vocab_size  # refuses a model without a table of token embeddings
         halves = _halves(stack)

@@ -122,6 +122,21 @@ def test_a_prune_does_what_was_foretold(layerimp_command: Run, foretold: Any, mo
     assert plans["removed"] == {"least": 2, "most": 2}
 
 
+@pytest.mark.parametrize(("offloading", "width"), [("--no-offload", 2), ("--offload", 4)])
+def test_the_dtype_of_checkpoints_is_foretold(
+    layerimp_command: Run, foretold: Any, scoring: list[object], tmp_path: Path, offloading: str, width: int
+) -> None:
+    """A narrower dtype to compute in is that of checkpoints, but for those whose tensors are copied from files."""
+    whole = sum(parameter.numel() for parameter in tiny("llama").parameters())
+    block = sum(parameter.numel() for parameter in layerimp.find_blocks(tiny("llama"))[0].parameters())
+    arguments = ["prune", *scoring, "--dtype", "bfloat16", offloading, "--target", f"bytes={width * (whole - block)}"]
+    before = foretold(*arguments, "--output", tmp_path / "out")
+    after = made(layerimp_command, *arguments, "--output", tmp_path / "out")
+    assert before["removed"] == {"least": 1, "most": 1}
+    assert before["bytes"]["original"] == after["bytes"]["original"] == width * whole
+    assert set(after["bytes"]["pruned"].values()) == set(before["bytes"]["pruned"].values())
+
+
 @pytest.mark.parametrize(("pruner", "times"), [("lowest", 0), ("window", 0), ("greedy", 2)])
 def test_the_pruner_is_asked_how_often_it_scores_again(
     layerimp_command: Run,
