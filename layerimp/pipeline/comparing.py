@@ -195,7 +195,7 @@ def _carried_out(prepared: PreparedComparison) -> ModelComparison:
     """Load the intact model, then the others one after the other beside it, and measure them."""
     recipe, allowed, progress = prepared.recipe, prepared.permissions, prepared.progress
     intact = load_model(recipe, allowed, progress, quantised=True)
-    recipe = settled(recipe, intact.model)
+    recipe = settled(recipe, intact.model).model_copy(update={"dtype": recipe.dtype})  # other models have their own
     evaluators, failed = fitting(recipe, prepared.evaluators, intact.model, progress, lenient=False)
     texts = Texts(recipe, intact, allowed, progress)
     text, unread = texts.for_comparison(prepared.reserved, named=prepared.text_named)
@@ -252,6 +252,6 @@ def _check_length(model: str, loaded: Loaded, text: CalibrationSet) -> None:
 
 def _measures(name: str, loaded: Loaded, metrics: Sequence[Metric], fidelity: Fidelity | None = None) -> ModelMeasures:
     size = Size.of(loaded.stack)
-    if getattr(loaded.model.config, "quantization_config", None) and (headers := read_headers(name)):
-        size = size.model_copy(update={"bytes": headers.bytes})  # the dtype of such weights is not the stored one
+    if headers := read_headers(name):
+        size = size.model_copy(update={"bytes": headers.bytes})  # whatever dtype the model computes in
     return ModelMeasures(name, size, name_of(loaded.model.dtype), by_key(metrics), fidelity)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.heard import Heard
 from support.int8 import quantise
 from support.mood import Run
 from support.tiny import saved, tiny
@@ -115,6 +116,28 @@ def test_quantised_weights_are_measured(compared: Compare, model_dir: Path, smal
     stored = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
     assert size.bytes == pytest.approx(stored, rel=0.2)
     assert size.bytes < whole.bytes
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_the_dtype_of_the_intact_model_is_its_own(
+    model_dir: Path, calibration_file: Path, tmp_path: Path, dtype: str | None
+) -> None:
+    """Others compute in the stored dtype or in the requested one, and their bytes are those in their files."""
+    half, heard = saved(tiny("llama", dtype=torch.bfloat16), tmp_path / "half"), Heard()
+    recipe = layerimp.Recipe.model_validate(
+        {
+            "model": str(half),
+            "dtype": dtype,
+            "calibration": {"source": str(calibration_file), "max_length": 48},
+            "evaluators": {"fidelity": {"name": "fidelity", "options": {"rows": 2, "prompts": 0}}},
+        }
+    )
+    comparison = layerimp.compare(recipe, {"wide": str(model_dir)}, progress=heard)
+    intact, wide = comparison.intact, comparison.models["wide"]
+    assert (intact.dtype, wide.dtype) == ("bfloat16", dtype or "float32")
+    assert sum("are rounded to" in line for line in heard.lines) == (dtype is not None)
+    assert wide.size.bytes == 2 * intact.size.bytes == 4 * wide.size.parameters
+    assert comparison.request["dtype"] == dtype
 
 
 def test_tasks_are_compared_document_by_document(

@@ -18,7 +18,7 @@ class MeasuredModel(Part):
     model: str
     """The model, as it was named."""
     size: Size
-    """Its size; of quantised weights, the numbers that are stored."""
+    """Its size; of quantised weights, the numbers that are stored. The bytes are those in its files."""
     dtype: str
     """The dtype that it computes in."""
     metrics: dict[str, dict[str, Measured]]
