@@ -47,10 +47,14 @@ class Record(Plain):
     """The healers that repaired the model, in order."""
     fidelity_text: ReservedText | None = None
     """Text that neither scorers nor healers have read; null if none was kept apart."""
+    files: tuple[str, ...] = ()
+    """The files of the checkpoint, by which others beside them are recognised; empty if they are not known."""
 
     def write(self, directory: Path) -> None:
-        """Write the record into a checkpoint."""
-        (directory / FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        """Write the record into a checkpoint whose other files are written."""
+        files = tuple(sorted({FILE, *(entry.name for entry in directory.iterdir())}))
+        record = self.model_copy(update={"files": files})
+        (directory / FILE).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def read_record(directory: Path) -> Record | None:

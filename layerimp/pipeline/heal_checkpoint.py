@@ -12,7 +12,7 @@ from layerimp._paths import expanded
 from layerimp.cache.unfinished import Unfinished
 from layerimp.checkpoint.record import Record, read_record
 from layerimp.checkpoint.saving import write
-from layerimp.errors import InputError, ModelError
+from layerimp.errors import ModelError
 from layerimp.evaluation.comparing import Comparing, comparer_of
 from layerimp.evaluation.selection import fitting, prepared_comparers, with_text
 from layerimp.healer import Healer
@@ -21,7 +21,7 @@ from layerimp.healing.origin import check_shapes, share
 from layerimp.models.configuration import auto_class, configuration, source_of
 from layerimp.models.origin import CARD, origin_of
 from layerimp.pipeline.healing import check_heal_text, configured, repaired
-from layerimp.pipeline.output import check_output, output_directory
+from layerimp.pipeline.output import check_output, output_directory, why_not_healed
 from layerimp.pipeline.resolve import check_ahead, check_own_text, defaults_note, resolve, settled
 from layerimp.pipeline.stages import load_model, tell_unmeasured
 from layerimp.pipeline.texts import Texts, check_calibration
@@ -199,15 +199,6 @@ def _save(
         max_shard_size=recipe.max_shard_size,
     )
     record.model_copy(update={"healers": (*record.healers, healer.name)}).write(stage)
-
-
-def why_not_healed(directory: Path) -> str | None:
-    """Tell why a directory is not a healed checkpoint; None if it is one."""
-    try:
-        record = read_record(directory)
-    except InputError as error:
-        return str(error)
-    return None if record and record.healers else "it is no checkpoint that layerimp healed"
 
 
 def _record_of(model: str, teacher: str | None, removed: Sequence[Step] | None) -> Record:

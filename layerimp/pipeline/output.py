@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerimp._paths import expanded, real
+from layerimp.checkpoint.record import read_record
 from layerimp.checkpoint.staging import check_name, check_target, staged
-from layerimp.errors import OutputError
+from layerimp.errors import InputError, OutputError
 from layerimp.recipe.plans import PlanFile
 from layerimp.registry.assets import located
 from layerimp.report.document import PAGE, RESULTS, write_json, write_results
@@ -41,15 +42,39 @@ def write_output(results: Results, recipe: Recipe, directory: Path) -> None:
 
 def why_not_ours(directory: Path) -> str | None:
     """Tell why a directory is not an output of layerimp, or holds other files as well; None if it is an output."""
-    names = {entry.name for entry in directory.iterdir()}
-    if foreign := sorted(names - _ENTRIES):
-        return f"it holds {foreign[0]!r}, which layerimp did not write"
-    return _why_not_by(directory / RECIPE, "recipe") or ("layerimp did not write it" if len(names) == 1 else None)
+    if reason := _why_foreign(directory, _ENTRIES) or _why_not_by(directory / RECIPE, "recipe"):
+        return reason
+    for checkpoint in sorted((directory / "checkpoints").glob("*")):
+        if reason := _why_not_checkpoint(checkpoint):
+            return f"in checkpoints/{checkpoint.name}, {reason}"
+    return None if len(list(directory.iterdir())) > 1 else "layerimp did not write it"
 
 
 def why_not_shrunk(directory: Path) -> str | None:
-    """Tell why a directory is not a smaller model that `layerimp shrink` wrote; None if it is one."""
-    return _why_not_by(directory / SHRUNK, "shrink")
+    """Tell why a directory is not a smaller model that `layerimp shrink` wrote, or holds other files; None if it is."""
+    return _why_not_by(directory / SHRUNK, "shrink") or _why_not_checkpoint(directory, SHRUNK, PLANS, PAGE)
+
+
+def why_not_healed(directory: Path) -> str | None:
+    """Tell why a directory is not a healed checkpoint, or holds other files as well; None if it is one."""
+    return _why_not_checkpoint(directory, healed=True)
+
+
+def _why_not_checkpoint(directory: Path, *beside: str, healed: bool = False) -> str | None:
+    """Tell why a directory is no checkpoint of layerimp, or holds files that are neither its own nor beside them."""
+    try:
+        record = read_record(directory)
+    except InputError as error:
+        return str(error)
+    if record is None or (healed and not record.healers):
+        return f"it is no checkpoint that layerimp {'healed' if healed else 'wrote'}"
+    return _why_foreign(directory, {*record.files, *beside}) if record.files else None
+
+
+def _why_foreign(directory: Path, known: Collection[str]) -> str | None:
+    """Tell which file in a directory is not among the known ones; None if all are."""
+    foreign = min((entry.name for entry in directory.iterdir() if entry.name not in known), default=None)
+    return foreign and f"it holds {foreign!r}, which layerimp did not write"
 
 
 def _why_not_by(file: Path, schema: str) -> str | None:

@@ -51,7 +51,8 @@ def text(calibration_file: Path) -> tuple[Any, ...]:
 
 
 def test_a_checkpoint_says_what_it_was_made_from(pruned: Path, model_dir: Path) -> None:
-    assert read_record(pruned) == Record(source=str(model_dir), num_blocks=4, removed=(1, 2))
+    files = tuple(sorted(path.name for path in pruned.iterdir()))
+    assert read_record(pruned) == Record(source=str(model_dir), num_blocks=4, removed=(1, 2), files=files)
     assert json.loads((pruned / FILE).read_text())["schema_version"] == "layerimp.checkpoint/1"
 
 
@@ -111,6 +112,9 @@ def test_a_checkpoint_is_healed(
     printed, _ = layerimp_command.done(*command, "--output", out, "--overwrite")
     assert "on the held-out rows (nats per prediction: intact" in printed
     assert f"checkpoint: {out}" in printed
+    (out / "notes.txt").write_text("mine")
+    err = layerimp_command.refused(*command, "--output", out, "--overwrite")
+    assert "it holds 'notes.txt', which layerimp did not write" in err
 
 
 def test_a_healed_checkpoint_is_healed_further(
@@ -190,7 +194,11 @@ def test_without_a_record_the_blocks_are_named(
     assert not (tmp_path / "healed").exists()
     layerimp_command.done(*command, "--removed", "1,2", "--teacher", model_dir, "--healer", "rescale")
     assert read_record(tmp_path / "healed") == Record(
-        source=str(model_dir), num_blocks=4, removed=(1, 2), healers=("rescale",)
+        source=str(model_dir),
+        num_blocks=4,
+        removed=(1, 2),
+        healers=("rescale",),
+        files=tuple(sorted(path.name for path in (tmp_path / "healed").iterdir())),
     )
 
 

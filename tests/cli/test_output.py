@@ -54,6 +54,15 @@ def test_what_may_be_overwritten(
     assert (code, "which layerimp did not write" in err) == (2, True)
 
 
+def test_files_beside_a_checkpoint_are_not_replaced(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
+    command = ["prune", model_dir, "--blocks", 1, "--output", tmp_path / "out"]
+    layerimp_command.done(*command)
+    layerimp_command.done(*command, "--overwrite")
+    (tmp_path / "out" / "checkpoints" / "blocks" / "notes").write_text("mine")
+    err = layerimp_command.refused(*command, "--overwrite")
+    assert "in checkpoints/blocks, it holds 'notes', which layerimp did not write" in err
+
+
 def test_an_output_that_cannot_be_written(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     err = layerimp_command.refused("score", *scoring, "--output", tmp_path / "file" / "out")

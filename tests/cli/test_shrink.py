@@ -24,6 +24,7 @@ from layerimp.errors import ModelError
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline import run
 from layerimp.pipeline import shrink as shrinking
+from layerimp.pipeline.output import why_not_shrunk
 from layerimp.recipe.plans import read_plans
 from layerimp.report.results.shrunk import ShrinkReport
 from layerimp.report.tables.shrunk import LINES, WIDTH, lines_of
@@ -116,6 +117,9 @@ def test_a_poor_model_says_so_first(
     printed, _ = layerimp_command.done(*command[:-2], "--minutes", 0, "--output", "small")
     assert printed.startswith("poor: ")
     assert "what would help: a smaller cut (--count 1), training (--minutes)" in printed
+    assert why_not_shrunk(tmp_path / "small") is None
+    (tmp_path / "small" / "notes.txt").write_text("mine")
+    assert why_not_shrunk(tmp_path / "small") == "it holds 'notes.txt', which layerimp did not write"
     report = json.loads((tmp_path / "small" / "shrink.json").read_text())
     assert report["verdict"] == "poor"
     assert [stage["label"] for stage in report["stages"]] == ["linear"], "no minutes train nothing"
