@@ -106,13 +106,11 @@ def _rename(stage: Path, target: Path) -> None:
         return
     old, lock = _held(target)
     try:
-        replaced = target.rename(old / _REPLACED)
-        try:
-            stage.rename(target)
-        except OSError:
-            replaced.rename(target)
-            raise
+        target.rename(old / _REPLACED)
+        stage.rename(target)
     finally:
+        if (old / _REPLACED).exists() and not target.exists():  # after an error, or an interrupt
+            (old / _REPLACED).rename(target)
         shutil.rmtree(old, ignore_errors=True)
         os.close(lock)
 

@@ -148,6 +148,26 @@ def test_a_failed_exchange_is_rolled_back(out: Path, monkeypatch: pytest.MonkeyP
     assert names(out.parent) == ["out"]
 
 
+@pytest.mark.parametrize("after", ["old", "new"])
+def test_an_interrupt_of_an_exchange_loses_nothing(out: Path, monkeypatch: pytest.MonkeyPatch, after: str) -> None:
+    """Once the old output has moved away, or once the new one has its name."""
+    full(out)
+    rename = Path.rename
+
+    def interrupted(self: Path, target: Path) -> Path:
+        content = (self / "file").read_text()
+        moved = rename(self, target)
+        if content == after and (self == out) == (after == "old"):
+            raise KeyboardInterrupt
+        return moved
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), staged(out, why_not=always) as stage:
+        (stage / "file").write_text("new")
+    assert (out / "file").read_text() == after
+    assert names(out.parent) == ["out"]
+
+
 def test_a_full_disk_is_an_output_error(out: Path) -> None:
     def write() -> None:
         with staged(out):
