@@ -51,6 +51,7 @@ class PreparedHealing:
         label: The name that the healer was requested by.
         healer: The healer.
         record: What was removed from which model.
+        named: The intact model (`teacher`) and the `removed` steps, if they were named and not read from a record.
         trained_on: The evaluator of the task whose training split is the text; None for other texts.
         comparers: What compares the models with the intact one, by label; at most one.
         permissions: Which code that came with data may run.
@@ -61,6 +62,7 @@ class PreparedHealing:
     label: str
     healer: Healer
     record: Record
+    named: Mapping[str, str]
     trained_on: Evaluator | None
     comparers: Mapping[str, Evaluator]
     permissions: Permissions
@@ -92,6 +94,7 @@ def prepare_healing(
     recipe, made = resolve(given), configured(healer.name, healer.options)
     check_heal_text(recipe.heal_text, [made])
     record = _record_of(recipe.model, teacher, removed)
+    steps = ",".join(map(str, removed or ()))
     check_own_text(given, configuration(given.model, trust_remote_code=permissions.trust_remote_code))
     if by_default := defaults_note(given, recipe, ["calibration"], names_method=False):
         progress.note(by_default)
@@ -102,6 +105,7 @@ def prepare_healing(
         label=healer.name,
         healer=made,
         record=record,
+        named={option: text for option, text in (("teacher", teacher), ("removed", steps)) if text},
         trained_on=check_calibration(recipe, permissions, progress),
         comparers=prepared_comparers(recipe, permissions, progress),
         permissions=permissions,
@@ -194,6 +198,7 @@ def _save(
                 recovered=recovery(healed.loss, healed.accuracy, healed.recovered),
                 text=document.calibration,
                 fidelity=document.fidelity.get("healed"),
+                named=prepared.named,
             ),
         ),
         max_shard_size=recipe.max_shard_size,

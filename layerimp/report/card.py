@@ -6,7 +6,7 @@ import json
 import math
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -203,6 +203,7 @@ class HealedCheckpoint:
         recovered: What came back, as `recovery` says it.
         text: The text that was drawn.
         fidelity: How far the checkpoint is from the intact model; None if that was not measured.
+        named: What was named in place of what the record of the pruned model says: `teacher` and `removed`.
     """
 
     origin: Origin
@@ -213,6 +214,7 @@ class HealedCheckpoint:
     recovered: str
     text: Calibration
     fidelity: Fidelity | None = None
+    named: Mapping[str, str] = field(default_factory=dict)
 
 
 def healed_card(before: str, checkpoint: HealedCheckpoint) -> str:
@@ -233,7 +235,7 @@ def healed_card(before: str, checkpoint: HealedCheckpoint) -> str:
     for heading in _OF_BEFORE:
         body = body.replace(f"\n{heading}\n", f"\n{heading} before healing by {escaped(healer.name)}\n")
     start = next((heading.start() for heading in re.finditer("^## ", body, re.MULTILINE)), len(body))
-    section = str(card.healed(checkpoint, " ".join(map(shlex.quote, _command(checkpoint.recipe, healer)))))
+    section = str(card.healed(checkpoint, " ".join(map(shlex.quote, _command(checkpoint)))))
     return f"{front_matter(data)}{body[:start].rstrip()}\n\n{section}{body[start:]}"
 
 
@@ -252,14 +254,17 @@ def _parts(card: str) -> tuple[list[str], str]:
     return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else [], card[block.end() :]
 
 
-def _command(recipe: Recipe, healer: Healer) -> Iterator[str]:
+def _command(checkpoint: HealedCheckpoint) -> Iterator[str]:
     """Yield the words of the command that heals the checkpoint again."""
+    recipe, healer = checkpoint.recipe, checkpoint.healer
     yield from ("layerimp", "heal", "--model", " ".join(last_part(recipe.model).split()), "--healer", healer.name)
-    own = recipe.model_dump(mode="json", include={"heal_text", "seed"}, exclude_defaults=True)
+    own = recipe.model_dump(mode="json", include={"heal_text", "seed", "batch_size", "dtype"}, exclude_defaults=True)
     text = recipe.calibration.model_dump(mode="json", exclude_defaults=True)
-    options = {"calibration": str(text.pop("source")), **text, **own}
+    options = {"calibration": str(text.pop("source")), **text, **own, **checkpoint.named}
     for name, value in tree_without_folders(tree_without_folders(options, last_part)).items():
-        yield from (f"--{name.replace('_', '-')}", " ".join(str(value).split()))
+        yield f"--{name.replace('_', '-')}"
+        if value is not True:  # a flag
+            yield " ".join(str(value).split())
     for name, value in tree_without_folders(healer.config.model_dump(mode="json", exclude_defaults=True)).items():
         yield from ("--set", f"{healer.name}.{name}={json.dumps(value)}")
     yield from ("--output", "out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from layerimp_distill import Distill
 from layerimp_distill.memory import Memory
 from rich.filesize import decimal
+from safetensors.torch import load_file
 from support.mood import Run, changed, done_once
 from support.sst2 import write_sst2
 from support.tiny import saved, tiny
@@ -181,8 +183,14 @@ def test_rows_of_a_task_come_from_a_directory(layerimp_command: Run, pruned: Pat
 
 
 def test_without_a_record_the_blocks_are_named(
-    layerimp_command: Run, pruned: Path, model_dir: Path, text: tuple[Any, ...], tmp_path: Path
+    layerimp_command: Run,
+    pruned: Path,
+    model_dir: Path,
+    text: tuple[Any, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """The card says how, in a command that runs in a folder with the model and the text."""
     (pruned / FILE).unlink()
     command = ("heal", "--model", pruned, *text, "--output", tmp_path / "healed")
     code, _, err = layerimp_command("heal", "--model", tmp_path / "absent", *command[3:])
@@ -192,7 +200,18 @@ def test_without_a_record_the_blocks_are_named(
     code, _, err = layerimp_command(*command, "--removed", "1,2")
     assert (code, "no layerimp.json that says what it was made from" in err) == (2, True)
     assert not (tmp_path / "healed").exists()
-    layerimp_command.done(*command, "--removed", "1,2", "--teacher", model_dir, "--healer", "rescale")
+    layerimp_command.done(
+        *(*command, "--removed", "1,2", "--teacher", model_dir, "--healer", "rescale"),
+        *("--skip-image-tokens", "--batch-size", 2, "--dtype", "float64"),
+    )
+    card = (tmp_path / "healed" / "README.md").read_text()
+    (words,) = re.findall(r"^layerimp heal .*$", card, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    for path in (pruned, model_dir, Path(text[1])):
+        (tmp_path / path.name).symlink_to(path)
+    layerimp_command.done(*shlex.split(words)[1:])
+    weights = (load_file(tmp_path / out / "model.safetensors") for out in ("healed", "out"))
+    torch.testing.assert_close(*weights)
     assert read_record(tmp_path / "healed") == Record(
         source=str(model_dir),
         num_blocks=4,
