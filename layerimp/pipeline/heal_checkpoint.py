@@ -208,7 +208,8 @@ def _save(
 
 def _record_of(model: str, teacher: str | None, removed: Sequence[Step] | None) -> Record:
     """Return the record of what was removed from which model; arguments override the checkpoint's record."""
-    source_of(model)  # a directory that does not exist has no record either
+    if not Path(source_of(model)).is_dir():
+        raise ModelError(f"the model directory {model!r} does not exist")
     record = read_record(expanded(model))
     if record is None and removed is None:
         raise ModelError(f"{model} has no layerimp.json that says which blocks are gone; name them with --removed")
