@@ -20,7 +20,7 @@ Dtype = Annotated[
     str | None,
     Field(
         description="Dtype to compute in: float32, bfloat16, float16 or float64; checkpoints keep the stored dtype, or "
-        "get this one if it is narrower. "
+        "get this one if it is narrower and the model is not offloaded. "
         "Default: the stored dtype; float32 for the starter, and where the CPU only emulates the stored dtype.",
         examples=list(DTYPE_NAMES),
     ),

@@ -67,6 +67,13 @@ def compare(model: Path, tmp_path: Path, blocks: Any) -> None:
     assert (offloaded / "README.md").read_text().replace("offloaded", "usual") == (usual / "README.md").read_text()
 
 
+def test_the_dtype_to_compute_in_is_not_that_of_the_files(model_dir: Path, tmp_path: Path) -> None:
+    """As the help of `--dtype` says; in memory a narrower one is that of the checkpoint."""
+    for offload, dtype in ((True, torch.float32), (False, torch.bfloat16)):
+        checkpoint = pruned(model_dir, tmp_path / str(offload), [1], offload=offload, dtype="bfloat16")
+        assert {tensor.dtype for tensor in weights(checkpoint).values()} == {dtype}
+
+
 @pytest.mark.parametrize("name", WHOLE)
 def test_blocks_are_removed_as_in_memory(name: str, tmp_path: Path) -> None:
     compare(saved(tiny(name), tmp_path / "model"), tmp_path, [1, 2] if name in ("gpt_neo",) else [1])
