@@ -147,6 +147,11 @@ class ModelResults(Part):
         return any(len(scored.scores) > 1 for scored in self.scored.values())
 
     @property
+    def drawn_again(self) -> list[str]:
+        """The labels of the contenders that removed several times for one amount, as `random` does without repeats."""
+        return list(dict.fromkeys(removal.label for removal in self.removals if len(removal.models) > 1))
+
+    @property
     def steps(self) -> list[Step]:
         """The steps that all scorers have scored, in depth order."""
         return common_steps(scored.steps for scored in self.scored.values())

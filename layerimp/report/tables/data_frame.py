@@ -91,11 +91,12 @@ class Record:
         """Show a metric, or what is retained.
 
         Args:
-            repeated: Whether ± is the interval over repeats, and the standard error over documents in brackets.
+            repeated: Whether ± is the interval over repeats, and the standard error over documents in brackets, also of
+                a single model; of several it always is.
         """
         show_error = two_digits if self.show is number else percentage
         error = to_either_side(self.mean, self.ends, show_error)
-        if repeated:
+        if repeated or self.n > 1:
             over_repeats = to_either_side(self.mean, (self.low, self.high), show_error)
             error = f"{over_repeats} ({error.removeprefix('± ')})".lstrip() if error else over_repeats
         return Cell(self.mean, self.show(self.mean), error, self.stderr, self.best)
@@ -147,7 +148,8 @@ def model_records(design: Design, model: ModelResults) -> Iterator[Record]:
     for row in model.rows:
         for label, entry in row.entries.items():
             removal = removals[row.pruner, row.amount, label]
-            yield Record(**_pruned(model, removal), **_compared(row, entry, removal if design.repeats == 1 else None))
+            alone = design.repeats == len(removal.models) == 1
+            yield Record(**_pruned(model, removal), **_compared(row, entry, removal if alone else None))
     for removal in model.removals:
         yield from _size_and_cost(model, removal)
         measured = [each.fidelity for each in removal.models if each.fidelity is not None]
@@ -209,7 +211,7 @@ def _compared(row: Row, entry: Entry, removal: Removal | None) -> dict[str, Any]
     Args:
         row: The row of the results.
         entry: The contender.
-        removal: What the contender removed; None if there are repeats.
+        removal: What the contender removed; None if it did so several times, or if there are repeats.
     """
     single = removal.models[0].metrics.get(row.task, {}).get(row.metric) if removal else None
     return {

@@ -73,7 +73,7 @@ def pivoted(
 
 
 def side_by_side(compared: Compared, model: ModelResults) -> Table:
-    """Return a table with a row for the intact model, and one for each model pruned from it in a single repeat.
+    """Return a table with a row for the intact model, and one for each removal, whose blocks are empty if they differ.
 
     Its columns, by kind: what was removed (`REMOVED`), what is retained and other metrics (`QUALITY`), how much was
     removed (`SIZE`), time and space (`COST`), and how far the model is from the intact one (`FIDELITY`).
@@ -88,7 +88,8 @@ def side_by_side(compared: Compared, model: ModelResults) -> Table:
     if removals:
         plans = [removal.models[0].blocks for removal in removals]
         several = len(set(map(len, plans))) > 1
-        blocks = [f"{len(plan)}: " * several + words.ranges(plan) for plan in plans]
+        always = [words.always([model.blocks for model in removal.models]) for removal in removals]
+        blocks = [f"{len(plan)}: " * several + same for plan, same in zip(plans, always, strict=True)]
         head = "removed\nblocks" if all(map(words.whole, plans)) else "removed"
         columns.append(Column(head, ["", *blocks], "left", _BLOCKS_WIDTH, kind=REMOVED))
     keys = dict.fromkeys(key for line in lines for key in line if removals or key[0] != SIZE)
@@ -239,7 +240,12 @@ def remarks(models: Iterable[ModelResults]) -> Iterator[str]:
 
 def notes_on(compared: Compared) -> Iterator[str]:
     """Yield the lines that explain tables of quality."""
-    yield _REPEATS if compared.design.repeats > 1 else _ONE_REPEAT
+    if compared.design.repeats > 1:
+        yield _REPEATS
+    else:
+        yield _ONE_REPEAT
+        if drawn := dict.fromkeys(label for model in compared.models.values() for label in model.drawn_again):
+            yield f"{', '.join(drawn)}: {_REPEATS}"
     rows = [row for _, row in compared.everything]
     headlines = [row for model in compared.models.values() for row in model.headlines]
     if any(row.best for row in rows):

@@ -62,6 +62,23 @@ def test_only_repeats_have_brackets(tmp_path: Path) -> None:
     assert re.fullmatch(r"0\.\d{4} ± 0\.\d+ \(0\.0\d+\)", str(thrice.rows[0][3]))
 
 
+def test_draws_without_repeats_have_their_own_error(tmp_path: Path) -> None:
+    """Without repeats `random` is still drawn ten times: its mean does not get the error of its first draw."""
+    results = findings(tmp_path, repeats=1, tasks=["mood"])
+    frame = results.to_pandas().query("scorer == 'random' and task == 'mood'").iloc[0]
+    assert frame["n"] == 10
+    assert frame["error_low"] < frame["mean"] < frame["error_high"]
+    half, error = frame["high"] - frame["mean"], frame["error_high"] - frame["mean"]
+    shown = f"{words.number(frame['mean'])} ± {words.two_digits(half)} ({words.two_digits(error)})"
+    (table,) = quality(results)
+    assert str(table.rows[0][table.heads.index("random")]) == shown
+    assert notes([table])[1].startswith("random: mean ± half of the 95 % confidence interval over the repeats")
+    (line,) = (row for row in beside(results).rows if str(row[0]) == "random")
+    assert shown in map(str, line)
+    assert str(line[1]) == "", "not the blocks of the first draw"
+    assert "of random, drawn several times, it is half of the 95 % interval over the draws" in page(results)
+
+
 def test_marks_in_every_format(tmp_path: Path) -> None:
     clear = harming({"avss": 0.1, "gbis": 0.2, "random": 0.3, "depth": 0.3, "block-influence": 0.4})
     results = findings(tmp_path, clear, counts=[1], ratios=[], repeats=2, tasks=["mood"])
