@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
+import numpy as np
+
 from layerimp.errors import listing
 from layerimp.fidelity.record import Fidelity
 from layerimp.metric import Key, Metric
@@ -203,11 +205,17 @@ def above_the_intact(
     for task, share in retained.tasks.items():
         if share is not None and round(share.mean, 3) > 1:
             metric = by_task[task]
-            estimate = Estimate.of([table[task, metric.name] for table in tables])
-            test = difference(estimate, Estimate.of([metric]), paired=False)
+            parts = share.draws is not None and bool(parts_at_floor(metric))
+            if parts:  # the whole average also counts parts that the share leaves out
+                intact = Estimate(np.ones(1), np.ones((1, 1)), share.documents)
+                test = difference(share, intact, paired=False)
+            else:
+                estimate = Estimate.of([table[task, metric.name] for table in tables])
+                test = difference(estimate, Estimate.of([metric]), paired=False)
+            where = " on the parts that count" * parts
             chance = "" if test.p is None else f", {'more' if test.tells else 'no more'} than chance explains"
             p = "" if test.p is None else f" (p = {test.p:.2g})"
-            yield f"{label} retains {share.mean:.1%} of {task}: it is better than the intact model{chance}{p}"
+            yield f"{label} retains {share.mean:.1%} of {task}: it is better than the intact model{where}{chance}{p}"
 
 
 def not_as_asked(left: Left) -> Iterator[str]:

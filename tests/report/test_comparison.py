@@ -206,6 +206,20 @@ def test_notes_say_what_the_numbers_cannot() -> None:
     ]
 
 
+def test_a_note_is_on_the_parts_of_an_average_that_are_retained() -> None:
+    """One more right answer where the intact model knows something, and 42 fewer where it guesses."""
+    strata = (Stratum(100, 0.5, "knows", 0.25), Stratum(100, 0.5, "guesses", 0.5))
+
+    def mean(knows: int, guesses: int) -> Metric:
+        right = tuple(float(n % 100 < (knows if n < 100 else guesses)) for n in range(200))
+        value = (knows + guesses) / 200
+        return Metric("both", "accuracy", value, 0.03, floor=0.375, documents=right, strata=strata)
+
+    note = compare({"original": [mean(70, 52)], "a": [mean(71, 10)]}).model.all_notes[-1]
+    better = "it is better than the intact model on the parts that count, no more than chance explains (p = "
+    assert note.startswith(f"a retains 102.2% of both: {better}")
+
+
 def test_a_note_names_the_parts_of_an_average_that_cannot_be_retained() -> None:
     strata = (Stratum(100, 0.5, "knows", 0.25), Stratum(100, 0.5, "guesses", 0.5))
     right = tuple(float(n % 100 < (70 if n < 100 else 52)) for n in range(200))
