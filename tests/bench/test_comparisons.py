@@ -102,6 +102,26 @@ def test_a_grid_measures_fidelity_and_generates_nothing_unless_asked(
     assert len(runs) == 1  # the intact model: rows of 16 tokens are too short to be repeated
 
 
+def test_a_comparer_that_fails_on_one_model_still_compares_the_next(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+    original = Intact.divergence
+
+    def failing_once(self: Any, *inputs: Any, **options: Any) -> Any:
+        calls.append(self)
+        if len(calls) == 1:
+            raise RuntimeError("only this once")
+        return original(self, *inputs, **options)
+
+    monkeypatch.setattr(Intact, "divergence", failing_once)
+    grid = validated(layerimp.Grid, values | {"counts": [1, 2]})
+    results = layerimp.run_grid(grid, tmp_path / "out", workers=0, device="cpu")
+    (failure,) = results.failures
+    assert "only this once" in failure.error
+    assert len(calls) > 2
+
+
 def test_a_model_is_compared_alike_in_a_run_and_in_a_grid(values: dict[str, Any], tmp_path: Path) -> None:
     settings = values | {"repeats": 1, "scorers": ["depth"], "baselines": []}
     grid = layerimp.run_grid(validated(layerimp.Grid, settings), tmp_path / "out", workers=0, device="cpu")

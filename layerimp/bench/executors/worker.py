@@ -225,9 +225,12 @@ class Worker:
         if self._comparing is None or self._comparing[0] != compared:
             self._comparing = compared, Comparing(label, comparer, loaded.model, loaded.tokenizer, SILENT)
         text, _ = self._reserved_texts(assignment)
-        fidelity = self._comparing[1].of(model, text, str(assignment.first))
+        comparing = self._comparing[1]
+        fidelity = comparing.of(model, text, str(assignment.first))
+        if comparing.failed is not None:
+            self._comparing = None  # the next model may be compared well
         if fidelity is None:
-            raise ModelError(self._comparing[1].reason or "")
+            raise ModelError(comparing.reason or "")
         return {"fidelity": fidelity.model_dump(mode="json")}
 
     @contextmanager
