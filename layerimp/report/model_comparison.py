@@ -24,7 +24,7 @@ from layerimp.report.statistics import by_task, corrected
 from layerimp.report.tables.data_frame import distances
 from layerimp.report.tables.fidelity_figures import FIGURES, figures_note
 from layerimp.report.tables.models import MISSING, fidelity_columns
-from layerimp.report.words import number, percentage, share_cell, to_either_side, two_digits
+from layerimp.report.words import changed, number, percentage, share_cell, to_either_side, two_digits
 
 if TYPE_CHECKING:
     from layerimp.calibration.sampling import Calibration
@@ -88,6 +88,7 @@ def compared(
             )
             for label, model in models.items()
         },
+        factors=[key for key, each in intact.metrics.items() if each.likelihood and not each.likelihood.bits],
         fidelity={label: model.fidelity for label, model in models.items() if model.fidelity is not None},
         failures=dict(failures),
         notes=[
@@ -145,9 +146,10 @@ def why_not_compared(directory: Path) -> str | None:
 
 
 _TASKS = (
-    "± one standard error over the documents; to intact: the difference document by document, with its 95 % interval; "
-    "*: p < 0.05, corrected for the number of models; flips: other answers than the intact model's, and how many went "
-    "from right to wrong and back; retained: 100 % is the intact model, 0 % a model that knows nothing"
+    "± one standard error over the documents; to intact: the difference document by document, with its 95 % interval, "
+    "and for a perplexity a factor; *: p < 0.05, corrected for the number of models; flips: other answers than the "
+    "intact model's, and how many went from right to wrong and back; retained: 100 % is the intact model, 0 % a model "
+    "that knows nothing"
 )
 
 _NAMING = ("task", "metric", "model")
@@ -207,7 +209,11 @@ def _rows(comparison: ModelComparison) -> Iterator[list[str | Cell]]:
                 if own is None:
                     continue
                 difference = model.differences.get(task, {}).get(name)
-                cells = [_value(own), *_contrast(difference), *_flips(own.flips)]
+                cells = [
+                    _value(own),
+                    *_contrast(difference, factor=(task, name) in comparison.factors),
+                    *_flips(own.flips),
+                ]
                 first_listed = name == next(iter(metrics))
                 kept = model.retained.tasks.get(task) if model.retained and first_listed else None
                 yield ["", "", label, *cells, share_cell(kept) if first_listed else Cell()]
@@ -218,14 +224,15 @@ def _value(metric: Measured) -> Cell:
     return Cell(metric.value, number(metric.value), error, metric.stderr)
 
 
-def _contrast(difference: Difference | None) -> list[Cell]:
+def _contrast(difference: Difference | None, *, factor: bool) -> list[Cell]:
     """Show a difference with its interval and a mark if it is significant, and its p-value."""
     if difference is None:
         return [MISSING, MISSING]
-    span = "" if None in (difference.low, difference.high) else f" [{difference.low:+.2g}, {difference.high:+.2g}]"
+    low, high = (None if end is None else changed(end, factor=factor) for end in (difference.low, difference.high))
+    span = "" if None in (low, high) else f" [{low}, {high}]"
     mark = " *" if difference.tells else ""
     p = Cell() if difference.p is None else Cell(difference.p, f"{difference.p:.2g}")
-    return [Cell(difference.mean, f"{difference.mean:+.3g}{span}{mark}"), p]
+    return [Cell(difference.mean, changed(difference.mean, factor=factor) + span + mark), p]
 
 
 def _flips(flips: Flips | None) -> list[Cell]:

@@ -14,6 +14,8 @@ from layerimp.report.results.models import PLAN, Amount, ReachedTarget, Repaired
 from layerimp.report.results.rows import Level
 from layerimp.steps import Step, kept_halves, named, read_steps, removed_by, runs_of, steps_of, sublayers_of
 
+MINUS = "\N{MINUS SIGN}"
+_MOST = 700.0  # of which floating point has an exponential
 _NOT_ZERO = re.compile("[1-9]")
 _ALIKE = 0.05
 """If the two sides of an interval differ by less than this, they are shown as one number."""
@@ -164,6 +166,13 @@ def number(value: float, digits: int = 4) -> str:
     if value and not 1e-4 <= abs(value) < 10 ** (digits + 2):
         return f"{value:.{digits - 1}e}"
     return f"{value:#.{digits}g}".rstrip(".") if abs(value) < 10 ** (digits - 1) else f"{value:.0f}"
+
+
+def changed(value: float, *, factor: bool) -> str:
+    """Show a difference with its sign; if it is the logarithm of a factor, the factor."""
+    if factor and not math.isnan(value):
+        return f"×{number(math.exp(value), 3)}" if value < _MOST else "×∞"
+    return ("+" if value > 0 else "") + number(value).replace("-", MINUS)
 
 
 def two_digits(value: float) -> str:

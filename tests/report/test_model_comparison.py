@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+from layerimp._table import Table
+from layerimp.calibration.sampling import Calibration
+from layerimp.evaluator import Likelihood, Metric
 from layerimp.fidelity import Copying, Fidelity, Generation, Spread
-from layerimp.report.model_comparison import figures
+from layerimp.metric import by_key
+from layerimp.report.model_comparison import ModelMeasures, compared, figures, task_table
+from layerimp.report.results.models import Size
 from layerimp.report.tables.fidelity_figures import FIGURES, figures_note
 
 SPREAD = Spread(mean=0.25, stderr=0.0123, median=0.1, p90=0.5, p99=1.5, max=3.0)
@@ -49,3 +57,25 @@ def test_only_the_figures_that_are_shown_are_explained() -> None:
         "divergence: from the intact model's predictions, in nats; empty, loops: of texts that are generated"
     )
     assert all(figure.meaning for name, figure in FIGURES.items() if name.split()[0] == name)
+
+
+def perplexity(*losses: float) -> Metric:
+    likelihood = Likelihood(tuple(-10 * loss for loss in losses), (10.0,) * len(losses), (-80.0,) * len(losses))
+    return Metric("prose", "ppl", likelihood.metric(likelihood.loss), 0.1, False, likelihood=likelihood)
+
+
+def tasks_of(intact: Sequence[Metric], other: Sequence[Metric]) -> Table:
+    """The table of tasks of two models."""
+    size = Size(blocks=4, parameters=8, bytes=32)
+    models = [ModelMeasures(name, size, "float32", by_key(known)) for name, known in (("a", intact), ("b", other))]
+    text = Calibration(source="text", rows=1, tokens=8, fingerprint="0")
+    return task_table(compared({}, text, models[0], {"b": models[1]}, failures={}, notes=[]))
+
+
+def test_the_difference_of_a_perplexity_is_a_factor() -> None:
+    right = [Metric("mood", "acc", share, 0.03, floor=0.5) for share in (0.9, 0.75)]
+    table = tasks_of([perplexity(0.6, 0.62, 0.64), right[0]], [perplexity(0.9, 0.89, 0.93), right[1]])
+    to_intact = [str(row[table.heads.index("to intact")]) for row in table.rows if str(row[2]) == "b"]
+    factor = math.exp((0.9 + 0.89 + 0.93 - 0.6 - 0.62 - 0.64) / 3)
+    assert to_intact[0].startswith(f"×{factor:.2f} [×1.")
+    assert to_intact[1].startswith("−0.1500 [−0.")

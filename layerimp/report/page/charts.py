@@ -17,11 +17,8 @@ from layerimp.report.results.measures import Difference, Interval
 from layerimp.report.results.models import Amount, Removal, Stability
 from layerimp.report.results.rows import Row
 from layerimp.report.retained import LEVELS
-from layerimp.report.words import always, amount_name, number, plus_minus, removable_at, whole
+from layerimp.report.words import MINUS, always, amount_name, changed, plus_minus, removable_at, whole
 from layerimp.steps import named, removed_by
-
-MINUS = "\N{MINUS SIGN}"
-_MOST = 700.0  # of which floating point has an exponential
 
 
 @dataclass(frozen=True)
@@ -226,9 +223,7 @@ def contrast_of(difference: Difference | None, row: Row) -> Contrast | None:
     def written(value: float) -> str:
         if row.original is None:
             return signed(value * 100, "+.1f")
-        if row.factors:
-            return f"×{number(math.exp(value), 3)}" if value < _MOST else "×∞"
-        return ("+" if value > 0 else "") + number(value).replace("-", MINUS)
+        return changed(value, factor=row.factors)
 
     if math.isnan(difference.mean):
         return Contrast("∞ − ∞", "", "unknown")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from layerimp.calibration.sampling import Calibration
 from layerimp.component import versioned
 from layerimp.fidelity import Fidelity
@@ -46,6 +48,8 @@ class ModelComparison(Versioned):
     """The intact model."""
     models: dict[str, ComparedModel]
     """The other models, by label."""
+    factors: list[tuple[str, str]] = Field(default=[])
+    """The tasks and metrics whose differences are logarithms of factors, as of a perplexity."""
     fidelity: dict[str, Fidelity]
     """How far each of them is from the intact model, by label."""
     failures: dict[str, str]
