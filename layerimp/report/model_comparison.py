@@ -88,6 +88,7 @@ def compared(
             )
             for label, model in models.items()
         },
+        counting={task: metric.name for task, metric in by_name.items()},
         factors=[key for key, each in intact.metrics.items() if each.likelihood and not each.likelihood.bits],
         fidelity={label: model.fidelity for label, model in models.items() if model.fidelity is not None},
         failures=dict(failures),
@@ -195,13 +196,8 @@ def task_table(comparison: ModelComparison) -> Table:
 
 
 def _rows(comparison: ModelComparison) -> Iterator[list[str | Cell]]:
-    counted = {
-        task for model in comparison.models.values() for task in (model.retained.tasks if model.retained else ())
-    }
-    for task, metrics in comparison.intact.metrics.items():
-        if task not in counted:
-            continue
-        for name, intact in metrics.items():
+    for task, counting_name in comparison.counting.items():
+        for name, intact in comparison.intact.metrics[task].items():
             arrow = "↑" if intact.higher_is_better else "↓"
             yield [task, f"{name} {arrow}", model_name(comparison.intact.model), _value(intact), *[Cell()] * 6]
             for label, model in comparison.models.items():
@@ -214,9 +210,8 @@ def _rows(comparison: ModelComparison) -> Iterator[list[str | Cell]]:
                     *_contrast(difference, factor=(task, name) in comparison.factors),
                     *_flips(own.flips),
                 ]
-                first_listed = name == next(iter(metrics))
-                kept = model.retained.tasks.get(task) if model.retained and first_listed else None
-                yield ["", "", label, *cells, share_cell(kept) if first_listed else Cell()]
+                kept = model.retained.tasks.get(task) if model.retained else None
+                yield ["", "", label, *cells, share_cell(kept) if name == counting_name else Cell()]
 
 
 def _value(metric: Measured) -> Cell:

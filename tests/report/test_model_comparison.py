@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from layerimp._table import Table
 from layerimp.calibration.sampling import Calibration
@@ -70,6 +71,14 @@ def tasks_of(intact: Sequence[Metric], other: Sequence[Metric]) -> Table:
     models = [ModelMeasures(name, size, "float32", by_key(known)) for name, known in (("a", intact), ("b", other))]
     text = Calibration(source="text", rows=1, tokens=8, fingerprint="0")
     return task_table(compared({}, text, models[0], {"b": models[1]}, failures={}, notes=[]))
+
+
+def test_what_is_retained_stands_beside_the_metric_by_which_the_task_counts() -> None:
+    right = [Metric("qa", name, 0.9, 0.03, floor=0.0) for name in ("exact_match", "f1")]
+    table = tasks_of(right, right)
+    retained = {str(above[1]): str(row[-1]) for above, row in pairwise(table.rows) if str(row[2]) == "b"}
+    assert retained["exact_match ↑"] == ""
+    assert retained["f1 ↑"].startswith("100.0%")
 
 
 def test_the_difference_of_a_perplexity_is_a_factor() -> None:

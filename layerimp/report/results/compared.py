@@ -48,6 +48,8 @@ class ModelComparison(Versioned):
     """The intact model."""
     models: dict[str, ComparedModel]
     """The other models, by label."""
+    counting: dict[str, str] = Field(default={})
+    """By task, the metric by which it counts in what is retained; without the members of groups."""
     factors: list[tuple[str, str]] = Field(default=[])
     """The tasks and metrics whose differences are logarithms of factors, as of a perplexity."""
     fidelity: dict[str, Fidelity]
