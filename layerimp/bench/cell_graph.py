@@ -189,6 +189,11 @@ class Layout(Plain):
         # One draw of the text is enough: the others cost the same.
         return Cell("costing", model, {"scoring": scoring.key}, scorer, seed=scoring.seed)
 
+    def identity(self, model: str) -> str | None:
+        """The identity of a model for which no dtype was asked; None if there is no such model."""
+        open_dtype = model in self.models and self.grid.models[model].dtype is None
+        return self.models[model].identity if open_dtype else None
+
     def decisions(self, model: str, identity: str, healers: Mapping[str, Mender]) -> dict[str, Decided]:
         """What was decided for a model by those of some healers that are the same here; nothing for another model."""
         subject = self.models.get(model)

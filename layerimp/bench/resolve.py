@@ -86,7 +86,7 @@ def resolve(
     subjects, evaluators = {}, {}
     for label in grid.models:
         recipe = anywhere(resolve_recipe(grid.recipe(label)))
-        subject, evaluators[label] = settling.subject(label, recipe)
+        subject, evaluators[label] = settling.subject(label, recipe, None if before is None else before.identity(label))
         known = {} if before is None else before.decisions(label, subject.identity, healers)
         decided = settling.decided(subject.recipe, menders, grid, known)
         subjects[label] = subject.model_copy(update={"decided": decided})
@@ -104,9 +104,9 @@ class _Settling:
     permissions: Permissions
     progress: Progress
 
-    def subject(self, label: str, recipe: Recipe) -> tuple[Subject, Mapping[str, Evaluator]]:
+    def subject(self, label: str, recipe: Recipe, before: str | None = None) -> tuple[Subject, Mapping[str, Evaluator]]:
         """Return a model with what determines its cells, and its evaluators by label."""
-        recipe, dtype = self._with_dtype(recipe)
+        recipe, dtype = self._with_dtype(recipe, before)
         requested = {name for name in recipe.evaluators if is_requested(recipe, name, Grid)}
         # Made for all tasks together, they refuse two tasks of one name.
         evaluators = prepared(recipe, self.permissions, self.progress)
@@ -119,7 +119,7 @@ class _Settling:
         with self.progress.stage(f"read the files of {label}"):
             subject = Subject(
                 recipe=recipe,
-                identity=digest([self.digests.of_model(recipe.model), dtype]),
+                identity=self._identity(recipe.model, dtype),
                 text=self._text(recipe, str(spec.source), packing=spec.packing, label_field=spec.label_field),
                 heal_text=None if further is None else self._heal_text(recipe, further, measures),
                 fidelity_text=digest([compared.rows, compared.text and self._text(recipe, compared.text)]),
@@ -158,22 +158,31 @@ class _Settling:
             for label, decision in decisions.items()
         }
 
-    def _with_dtype(self, recipe: Recipe) -> tuple[Recipe, str | None]:
+    def _with_dtype(self, recipe: Recipe, before: str | None) -> tuple[Recipe, str | None]:
         """Return the recipe with the dtype that all workers compute in, and the dtype's name for the keys of cells.
 
-        The name is None if no dtype is asked for and the model computes in its stored dtype.
+        The name is None if no dtype is asked for and the model computes in its stored dtype. What was decided by the
+        memory for the same files stays: by the identity in the store, where no dtype was asked for either.
         """
         dtype_named(recipe.dtype)
         if recipe.dtype is not None:
             return recipe, recipe.dtype
         engine, trusted = self.engine, self.permissions.trust_remote_code
         config = configuration(recipe.model, trust_remote_code=trusted)
+        names = {} if before is None else {self._identity(recipe.model, name): name for name in ("float32", None)}
+        decided = names[before] == "float32" if before in names else None
         if float32_stands_in(
-            *(recipe.model, config, engine.place, self.progress), copies=engine.copies, trust_remote_code=trusted
+            *(recipe.model, config, engine.place, self.progress),
+            copies=engine.copies,
+            decided=decided,
+            trust_remote_code=trusted,
         ):
             return recipe.model_copy(update={"dtype": "float32"}), "float32"
         stored = stored_in(located("models", recipe.model), config)
         return recipe.model_copy(update={"dtype": stored and name_of(stored)}), None
+
+    def _identity(self, model: str, dtype: str | None) -> str:
+        return digest([self.digests.of_model(model), dtype])
 
     def _measures(self, recipe: Recipe) -> tuple[Measure, ...]:
         measures = []

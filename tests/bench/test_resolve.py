@@ -23,6 +23,7 @@ from layerimp.bench.resolve import resolve
 from layerimp.component import Options
 from layerimp.errors import OptionError, TaskError
 from layerimp.evaluator import Evaluator, Metric
+from layerimp.models import loading
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, validated
 
@@ -38,7 +39,7 @@ def place(tmp_path: Path, model_dir: Path, calibration_file: Path, monkeypatch: 
     return here
 
 
-def settled(**changes: Any) -> Layout:
+def settled(before: Layout | None = None, **changes: Any) -> Layout:
     values = {
         "models": {"tiny": "model"},
         "scorers": ["avss", "perplexity", "cim"],
@@ -46,7 +47,7 @@ def settled(**changes: Any) -> Layout:
         "calibration": {"source": "text.jsonl", "samples": 4, "max_length": 16},
     }
     grid = validated(Grid, values | changes)
-    return resolve(grid, FileDigests({}), Engine(device="cpu"), Permissions(), SILENT)[0]
+    return resolve(grid, FileDigests({}), Engine(device="cpu"), Permissions(), SILENT, before)[0]
 
 
 def keys(layout: Layout) -> list[str]:
@@ -110,6 +111,23 @@ def test_what_a_model_computes_in_is_decided_once_and_names_its_cells(
     assert settled(models={"tiny": {"model": "model", "dtype": "float32"}}).models["tiny"].identity == (
         computed.models["tiny"].identity
     )
+
+
+@pytest.mark.parametrize(("free", "dtype"), [(0, "bfloat16"), (10**12, "float32")])
+def test_what_a_model_computes_in_stays_where_a_grid_goes_on(
+    place: Path, monkeypatch: pytest.MonkeyPatch, free: int, dtype: str
+) -> None:
+    """Other programs take and free memory; the cells in the store are kept all the same."""
+    tiny("llama", dtype=torch.bfloat16).save_pretrained(place / "model")
+    monkeypatch.setenv("LAYERIMP_CPU_HALF", "float32")
+    monkeypatch.setattr(loading, "free_bytes", lambda _: free)
+    before = settled()
+    monkeypatch.setattr(loading, "free_bytes", lambda _: 10**12 - free)
+    now = settled(before)
+    assert before.models["tiny"].recipe.dtype == now.models["tiny"].recipe.dtype == dtype
+    assert keys(now) == keys(before)
+    asked = settled(models={"tiny": {"model": "model", "dtype": dtype}})
+    assert settled(asked).models["tiny"].recipe.dtype != dtype, "what was asked for is no decision"
 
 
 def test_whether_plans_are_nested_depends_on_the_options(place: Path) -> None:
