@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from layerimp.bench.cell_graph import Chooser, Decided, Entrant, Layout, Measure, Mender, Subject, count_at
 from layerimp.bench.cells import digest
 from layerimp.bench.grid import Grid
-from layerimp.calibration.documents import Reader, check_beginning, check_source, is_dataset, task_of
+from layerimp.calibration.documents import Reader, check_beginning, check_source, documents_in, is_dataset, task_of
+from layerimp.calibration.sampling import document_hash
 from layerimp.defaults import ALL
 from layerimp.errors import LayerimpError, OptionError
 from layerimp.evaluation.comparing import comparer_of
@@ -29,7 +30,7 @@ from layerimp.models.dtypes import dtype_named, name_of
 from layerimp.models.loading import float32_stands_in
 from layerimp.pipeline.durations import Durations
 from layerimp.pipeline.forecast_parts import MemoryForecast, most_gaps
-from layerimp.pipeline.healing import healers_of
+from layerimp.pipeline.healing import healers_of, note_overlap
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.resolve import anywhere, create_pruner, row_length
 from layerimp.pipeline.resolve import resolve as resolve_recipe
@@ -127,6 +128,7 @@ class _Settling:
                 data_files=tuple(data_files(evaluators)),
                 comparison=self._comparison(recipe, evaluators, requested),
             )
+            self._note_overlap(recipe, evaluators)
         return subject, evaluators
 
     def decided(
@@ -224,6 +226,13 @@ class _Settling:
         check_source(source, again=True, **form)
         check_beginning(source, Reader(recipe.calibration.field))
         return self.digests.of_text(source)
+
+    def _note_overlap(self, recipe: Recipe, evaluators: Mapping[str, Evaluator]) -> None:
+        """Note documents that the file of the calibration text shares with the tasks: some draw may read them."""
+        source, reader = str(recipe.calibration.source), Reader(recipe.calibration.field)
+        if task_of(source) is None and not is_dataset(source):
+            documents = {document_hash(text) for text, _ in documents_in(source, reader)}
+            note_overlap(recipe, evaluators, source, documents, self.progress)
 
     def _heal_text(self, recipe: Recipe, source: str, measures: Sequence[Measure]) -> str:
         """Return a digest of further text for healing, and of the tasks whose documents a data set is read without."""

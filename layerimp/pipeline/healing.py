@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from layerimp.cache.unfinished import Unfinished
@@ -160,15 +160,23 @@ def leave_out_measured(recipe: Recipe, evaluators: Mapping[str, Evaluator], furt
 
 
 def note_overlap(
-    recipe: Recipe, evaluators: Mapping[str, Evaluator], drawn: CalibrationSet, progress: Progress
+    recipe: Recipe, evaluators: Mapping[str, Evaluator], source: str, documents: Collection[str], progress: Progress
 ) -> None:
-    """Note that scorers read documents which the models are measured on, unless the recipe allows that."""
+    """Note that scorers read documents which the models are measured on, unless the recipe allows that.
+
+    Args:
+        recipe: The recipe.
+        evaluators: What measures the models, by label.
+        source: The text that scorers read.
+        documents: The hashes of its documents.
+        progress: Where to report it.
+    """
     if recipe.allow_overlap:
         return
     for measured in _measured_on(evaluators):
-        if shared := len(measured & drawn.documents):
+        if shared := len(measured.intersection(documents)):
             progress.note(
-                f"the text of {drawn.source} shares {shared} of its {len(drawn.documents)} documents with the tasks: "
+                f"the text of {source} shares {shared} of its {len(documents)} documents with the tasks: "
                 "blocks chosen by it seem better than they are, beside random ones too; name other text (--calibration)"
             )
 

@@ -135,7 +135,7 @@ class Run:
                 check_text(recipe, evaluators, drawn, judging, further)
                 leave_out_measured(recipe, evaluators, further)
             else:
-                note_overlap(recipe, evaluators, drawn, progress)
+                note_overlap(recipe, evaluators, drawn.source, drawn.documents, progress)
         tell_unmeasured(recipe, loaded, progress, reserved or drawn)
         name = model_name(resolved.model) if prepared.command == "evaluate" else ORIGINAL
         measured = shapes_only(loaded.model) if loaded.stack.offloaded else loaded.model

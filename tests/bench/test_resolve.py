@@ -12,6 +12,7 @@ import torch
 from huggingface_hub import constants
 from pydantic import create_model
 from support.fake_plugins import Install, Plug
+from support.heard import Heard
 from support.mood import mood
 from support.tiny import tiny
 
@@ -24,7 +25,7 @@ from layerimp.component import Options
 from layerimp.errors import OptionError, TaskError
 from layerimp.evaluator import Evaluator, Metric
 from layerimp.models import loading
-from layerimp.progress import SILENT
+from layerimp.progress import SILENT, Progress
 from layerimp.recipe import Permissions, validated
 
 
@@ -39,7 +40,7 @@ def place(tmp_path: Path, model_dir: Path, calibration_file: Path, monkeypatch: 
     return here
 
 
-def settled(before: Layout | None = None, **changes: Any) -> Layout:
+def settled(before: Layout | None = None, progress: Progress = SILENT, **changes: Any) -> Layout:
     values = {
         "models": {"tiny": "model"},
         "scorers": ["avss", "perplexity", "cim"],
@@ -47,7 +48,7 @@ def settled(before: Layout | None = None, **changes: Any) -> Layout:
         "calibration": {"source": "text.jsonl", "samples": 4, "max_length": 16},
     }
     grid = validated(Grid, values | changes)
-    return resolve(grid, FileDigests({}), Engine(device="cpu"), Permissions(), SILENT, before)[0]
+    return resolve(grid, FileDigests({}), Engine(device="cpu"), Permissions(), progress, before)[0]
 
 
 def keys(layout: Layout) -> list[str]:
@@ -81,6 +82,21 @@ def test_what_changes_is_another_cell(place: Path, file: str, changed: list[bool
     else:
         path.write_text(path.read_text().replace("the", "a", 1).replace("cat", "dog", 1))
     assert [old != new for old, new in zip(before, keys(settled()), strict=True)] == changed
+
+
+def test_a_text_that_shares_documents_with_the_tasks_is_noted(place: Path) -> None:
+    def notes(**changes: Any) -> list[str]:
+        heard = Heard()
+        settled(progress=heard, **changes)
+        return [line for line in heard.lines if "documents with the tasks" in line]
+
+    assert notes() == []
+    text, asked = Path("text.jsonl").read_text(), Path("docs.jsonl").read_text().splitlines()[0]
+    Path("text.jsonl").write_text(f"{text.rstrip()}\n{asked}\n")
+    (line,) = notes()
+    count = len(text.splitlines()) + 1
+    assert line.startswith(f"the text of {place / 'text.jsonl'} shares 1 of its {count} documents with the tasks: ")
+    assert notes(allow_overlap=True) == []
 
 
 def test_an_edited_plugin_is_another_scorer(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
