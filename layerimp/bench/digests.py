@@ -54,14 +54,19 @@ class FileDigests:
     def of_text(self, source: str) -> str:
         """Return a digest of a text file and the images that it names, or the full name of a text on the hub.
 
+        Of a data set in a local directory its files count, and the configuration and the split that the source names.
+
         Raises:
-            ModelError: the file cannot be read.
+            ModelError: a file cannot be read.
         """
         if source == HUB:  # also where a file has this name
             return HUB_TEXT
         place = expanded(located("texts", source))
         if not place.is_file():
-            return source
+            name, _, part = source.partition(":")
+            paths = {str(path.relative_to(name)): path for path in Path(name).rglob("[!.]*") if path.is_file()}
+            files = {inside: self.of_file(path) for inside, path in paths.items()}
+            return digest([part, files]) if files else source
         images = [self.of_file(path) for path in named_images(place)]
         return digest([self.of_file(place), images]) if images else self.of_file(place)
 

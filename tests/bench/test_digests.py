@@ -37,6 +37,19 @@ def test_a_text_without_images_is_its_file(tmp_path: Path) -> None:
         assert digests.of_text(str(tmp_path / name)) == digests.of_file(tmp_path / name)
 
 
+def test_a_data_set_in_a_directory_goes_by_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "same"):
+        (tmp_path / name / "data").mkdir(parents=True)
+        (tmp_path / name / "data" / "train.jsonl").write_text('{"text": "a"}')
+    first = FileDigests({}).of_text(str(tmp_path / "one"))
+    assert FileDigests({}).of_text(str(tmp_path / "same")) == first
+    assert FileDigests({}).of_text(f"{tmp_path / 'one'}:default:test") != first
+    (tmp_path / "one" / "data" / "train.jsonl").write_text('{"text": "another"}')
+    assert FileDigests({}).of_text(str(tmp_path / "one")) != first
+    assert FileDigests({}).of_text("someone/texts") == "someone/texts"
+
+
 def test_the_text_on_the_hub_is_named_with_its_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hub").write_text("a file of this name is not the text `hub`")
