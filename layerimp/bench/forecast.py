@@ -104,7 +104,7 @@ def _work(prepared: PreparedGrid, label: str, known: Mapping[str, Result]) -> Mo
     recipe = subject.recipe
     outline = Outline.of(recipe.model, trust_remote_code=prepared.permissions.trust_remote_code)
     num_blocks, length = len(outline.stack), row_length(recipe.calibration, outline.stack.model)
-    durations, passes = Durations(outline, recipe, length), _passes(layout, num_blocks)
+    durations, passes = Durations(outline, recipe, length), _passes(layout, num_blocks, recipe.calibration.samples)
     cells = _cells(layout, label, known, num_blocks)
     left = 1 - cells["scoring"].finished / max(cells["scoring"].most, 1)
     scoring, each = durations.scoring(passes), durations.evaluation(prepared.evaluators[label], prepared.permissions)
@@ -126,9 +126,9 @@ def _work(prepared: PreparedGrid, label: str, known: Mapping[str, Result]) -> Mo
     )
 
 
-def _passes(layout: Layout, num_blocks: int) -> list[PassForecast]:
+def _passes(layout: Layout, num_blocks: int, rows: int) -> list[PassForecast]:
     """List the passes of one scoring; a scorer that does not fit the model fails in its cells, and is left out here."""
-    cuts, rows = layout.grid.cuts, layout.grid.calibration.samples
+    cuts = layout.grid.cuts
     selection = Selection(SILENT, {label: entrant.spec for label, entrant in layout.scorers.items()})
     scorers: tuple[dict[str, Scorer], dict[str, Scorer]] = {}, {}
     for label in selection.specs:

@@ -69,6 +69,19 @@ def test_a_scorer_that_does_not_fit_has_no_pass(foretold: Callable[..., GridFore
     assert work.cells["scoring"] == CellForecast(finished=0, most=2)
 
 
+def test_a_model_with_text_of_its_own_is_forecast_with_it(
+    foretold: Callable[..., GridForecast], model_dir: Path, calibration_file: Path
+) -> None:
+    """The work of some passes depends on the number of rows."""
+    own = {"source": str(calibration_file), "samples": 64, "max_length": 16}
+    scorers = ["divergence"]
+    passes = [
+        foretold(scorers=scorers, **text).models["tiny"].passes
+        for text in ({"models": {"tiny": {"model": str(model_dir), "calibration": own}}}, {"calibration": own}, {})
+    ]
+    assert passes[0] == passes[1] != passes[2]
+
+
 def test_a_dry_run_reads_no_file_whose_digest_is_stored(
     foretold: Callable[..., GridForecast], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
