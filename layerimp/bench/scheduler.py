@@ -9,7 +9,7 @@ from dataclasses import replace
 from layerimp.bench.cell_graph import Layout
 from layerimp.bench.cells import Cell, Outcome
 from layerimp.bench.executors.base import Assignment, Executor
-from layerimp.bench.executors.outcomes import Shard, from_bytes, scored
+from layerimp.bench.executors.outcomes import from_bytes, scored
 from layerimp.bench.store import Store
 from layerimp.bench.work_queue import Tally, WorkQueue
 from layerimp.recipe import Permissions
@@ -45,7 +45,7 @@ class Scheduler:
         self._layout, self._store, self._permissions, self._watcher = layout, store, permissions, watcher
         self._queue = WorkQueue(layout, store.records(), retry=retry)
         self._falls: Counter[str] = Counter()
-        self._shards: dict[str, dict[int, Shard]] = defaultdict(dict)
+        self._shards: dict[str, dict[int, Outcome]] = defaultdict(dict)
         self._split_off: deque[Assignment] = deque()
 
     def wants_any(self) -> bool:
@@ -91,10 +91,11 @@ class Scheduler:
         if outcome.shard:
             number, count = assignment.shard
             shards = self._shards[cell.key]
-            shards[number] = from_bytes(outcome.shard)
+            shards[number] = outcome
             if len(shards) < count:
                 return None
-            outcome = scored(cell.key, cell.scorer, [shards[index] for index in range(count)])
+            whole = scored(cell.key, cell.scorer, [from_bytes(shards[index].shard) for index in range(count)])
+            outcome = replace(whole, seconds=sum(part.seconds for part in shards.values()))
         self._shards.pop(cell.key, None)
         if outcome.result is None and not outcome.lasting:
             self._falls[cell.key] += 1

@@ -157,7 +157,9 @@ class Sharding(Arithmetic):
         assignment = self._waiting.pop(0)
         if number in self._deaths:
             return assignment, assignment.lost("its worker was ended by SIGKILL")
-        return assignment, [Outcome(cell.key, shard=json.dumps(assignment.shard).encode()) for cell in assignment.cells]
+        return assignment, [
+            Outcome(cell.key, shard=json.dumps(assignment.shard).encode(), seconds=2.0) for cell in assignment.cells
+        ]
 
 
 @pytest.mark.parametrize("deaths", [(), (0,), (0, 1, 2), (1, 4), (0, 3, 5)], ids=str)
@@ -165,10 +167,10 @@ class Sharding(Arithmetic):
 def test_only_shards_of_one_split_are_joined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, deaths: Sequence[int]
 ) -> None:
-    joined = []
+    joined: dict[str, list[tuple[int, ...]]] = {}
 
     def scored(key: str, _label: str, shards: Sequence[list[int]]) -> Outcome:
-        joined.append([tuple(shard) for shard in shards])
+        joined[key] = [tuple(shard) for shard in shards]
         parts = {"columns": {}, "spans": {}, "notes": []}
         return Outcome(key, {"scores": [float(n) for n in range(BLOCKS)], "blocks": list(range(BLOCKS)), **parts})
 
@@ -177,11 +179,13 @@ def test_only_shards_of_one_split_are_joined(
     executor = Sharding(seed, deaths)
     _, watching = drive(tmp_path, executor, repeats=1)
     assert joined or deaths, "without a death the scoring is split, and a retry may be whole"
-    for shards in joined:
+    for shards in joined.values():
         assert shards == [(number, len(shards)) for number in range(len(shards))]
     assert watching.failures == []
     with Store(tmp_path, write=False) as store:
-        assert all(record.result for record in store.records().values())
+        records = store.records()
+    assert all(record.result for record in records.values())
+    assert {key: records[key].seconds for key in joined} == {key: 2.0 * len(joined[key]) for key in joined}
 
 
 def test_a_ratio_that_is_too_much_spoils_no_other(tmp_path: Path) -> None:
