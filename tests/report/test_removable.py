@@ -127,6 +127,16 @@ def test_it_is_in_every_format(results: Results) -> None:
     assert removable_at(middle).replace(" ", "\N{NO-BREAK SPACE}", 1) in shown or removable_at(middle) in shown
 
 
+def test_a_bound_is_named_and_has_no_interval(results: Results) -> None:
+    measured, levels = removable([{1: 1.0, 2: 0.97}, {1: 1.0, 2: 0.93}])
+    one = Removable(pruner="lowest", label="avss", measured=measured, levels=levels)
+    model = results.models["one"].model_copy(update={"removables": [one]})
+    frame = results.model_copy(update={"models": {"one": model}}).to_pandas().query("kind == 'removable'")
+    assert frame["mean"].tolist() == [2, 1.5, 1]
+    assert frame["at_least"].tolist() == [True, True, False]
+    assert frame["low"].fillna(-1).tolist() == frame["high"].fillna(-1).tolist() == [-1, -1, 1]
+
+
 def test_a_tie_is_broken_in_the_same_way_in_the_table_and_on_the_page(results: Results) -> None:
     def one(label: str, *counts: int) -> Removable:
         _, levels = removable([{1: 1.0, 2: 1.0}])

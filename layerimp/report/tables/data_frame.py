@@ -64,6 +64,7 @@ class Record:
     removed_blocks: float | None = None
     removed_parameters_low: float | None = None
     removed_parameters_high: float | None = None
+    at_least: bool | None = None
 
     @property
     def label(self) -> str:
@@ -132,7 +133,10 @@ def records(compared: Compared) -> Iterator[Record]:
                 "healer": who.healer,
             }
             for share, level in removable.levels.items():
-                yield Record(kind="removable", metric=f"{share:.0%} retained", **names, **_mean(level.mean))
+                known = _mean(level.mean) | ({"low": None, "high": None} if level.at_least else {})
+                yield Record(
+                    kind="removable", metric=f"{share:.0%} retained", at_least=level.at_least, **names, **known
+                )
 
 
 def model_records(design: Design, model: ModelResults) -> Iterator[Record]:
