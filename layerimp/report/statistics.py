@@ -37,9 +37,12 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(mean=mean, low=mean - half, high=mean + half, count=count)
 
 
-def times_stderr(count: int | None) -> float:
-    """Return half the width of a 95 % interval in standard errors, by Student's t if the count is known."""
-    freedom = math.inf if count is None or count < 2 else count - 1
+def times_stderr(count: int | None, strata: int = 1) -> float:
+    """Return half the width of a 95 % interval in standard errors, by Student's t if the count is known.
+
+    A mean over strata has as many degrees of freedom fewer.
+    """
+    freedom = math.inf if count is None or count <= strata else count - strata
     return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
@@ -167,7 +170,7 @@ def parts_at_floor(metric: Metric) -> list[str]:
 
 def measured(metric: Metric, intact: Metric | None = None) -> Measured:
     """Return a metric without the values of documents, but with the flips if the intact model's is given."""
-    low, high = metric.ends(times_stderr(metric.count)) or (None, None)
+    low, high = metric.ends(times_stderr(metric.count, len(metric.strata) or 1)) or (None, None)
     chance = parts_at_floor(metric)
     return Measured(
         value=metric.value,

@@ -15,7 +15,7 @@ from scipy import stats
 from layerimp.metric import Metric, Stratum
 from layerimp.pipeline.document_halves import DocumentHalves
 from layerimp.report.results.measures import Interval
-from layerimp.report.statistics import flips, flips_by_task, interval, mean_tau, self_tau, stability, tau
+from layerimp.report.statistics import flips, flips_by_task, interval, mean_tau, measured, self_tau, stability, tau
 
 
 def test_an_interval_by_hand() -> None:
@@ -55,6 +55,13 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
 @given(st.floats(-1e6, 1e6), st.integers(2, 7))
 def test_equal_values_leave_nothing_open(value: float, count: int) -> None:
     assert interval([value] * count) == Interval(mean=value, low=value, high=value, count=count)
+
+
+def test_an_average_over_strata_has_the_degrees_of_freedom_of_its_documents_in_them() -> None:
+    metric = Metric("t", "acc", 0.5, 0.1, documents=(1.0, 0.0) * 3, strata=(Stratum(2, 1 / 3),) * 3)
+    shown = measured(metric)
+    assert shown.high == pytest.approx(0.5 + 0.1 * stats.t.ppf(0.975, 3))
+    assert measured(replace(metric, strata=())).high == pytest.approx(0.5 + 0.1 * stats.t.ppf(0.975, 5))
 
 
 def test_stability_by_hand() -> None:
