@@ -73,7 +73,8 @@ class AveragedPart(Part):
     floor: Known
     """The value of a model that knows nothing; null if not known."""
     at_floor: bool
-    """Whether it is less than two standard errors better than a model that knows nothing."""
+    """Whether it is less than two standard errors better than a model that knows nothing, with Bonferroni's correction
+    for the number of parts."""
 
 
 class Measured(Part):
@@ -98,7 +99,8 @@ class Measured(Part):
     floor: Known = None
     """The value of a model that knows nothing; null if not known."""
     at_floor: bool = False
-    """Whether it is less than two standard errors better than a model that knows nothing."""
+    """Whether it is less than two standard errors better than a model that knows nothing; for an average whose parts
+    are known apart, whether each part is at its floor."""
     parts: dict[str, AveragedPart] = Field(default={})
     """For an average whose parts are known apart, these by name. What is retained leaves out those at which the intact
     model is at its floor."""

@@ -42,7 +42,10 @@ _BEST = (
 )
 MARK = "†"
 """The mark of a task on which the intact model hardly does better than knowing nothing."""
-AT_FLOOR = f"{MARK}: the intact model is less than two standard errors better than a model that knows nothing"
+AT_FLOOR = (
+    f"{MARK}: the intact model is less than two standard errors better than a model that knows nothing; for an average "
+    "this holds in each part, with Bonferroni's correction"
+)
 _RETAINED = (
     "retained: 100 % is the intact model, 0 % a model that knows nothing; worst: the lower of likelihood and accuracy"
 )

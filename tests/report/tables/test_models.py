@@ -209,7 +209,8 @@ def test_a_selection_stands_first_and_the_tasks_of_a_group_within_it_are_left_ou
     assert [str(row[0]) for row in whole.rows] == ["selection", "near †", "far", "pairs", "retained"]
     assert table.title.endswith("removed, first 200 documents; 20 of pairs")
     assert [note for note in table.notes if note.startswith(("†", "the 2 tasks"))] == [
-        "†: the intact model is less than two standard errors better than a model that knows nothing",
+        "†: the intact model is less than two standard errors better than a model that knows nothing; for an average "
+        "this holds in each part, with Bonferroni's correction",
         "the 2 tasks of groups within a group are in the CSV and in JSON documents alone",
     ]
     assert "The 2 tasks of groups within a group are in the CSV" in page(results)
