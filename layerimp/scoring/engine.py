@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from layerimp.blocks.halves import halves_of
 from layerimp.blocks.modes import in_eval_mode
-from layerimp.errors import LayerimpError, OptionError, PluginError
+from layerimp.errors import LayerimpError, PluginError
 from layerimp.models.discovery import find_blocks
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.attribution import attributing
@@ -95,8 +95,8 @@ class How(TypedDict, total=False):
     """How a calibration set is scored.
 
     Attributes:
-        beside: The scorers of the second series, by the same labels, made for the number of its units: seams, or MLPs.
-            They share the passes of the other scorers, and one result holds both series, in depth order.
+        beside: The scorers of the second series, by label, made for the number of its units: seams, or MLPs. They
+            share the passes of the other scorers, and one result holds both series of a label, in depth order.
         units: What is scored: only blocks of which nothing is removed (`blocks`), also those composed of two halves,
             and seams (`all`), or attentions and, beside them, MLPs, of which none can be removed alone (`sublayers`).
             By default `all` if there are scorers `beside` the others, else `blocks`.
@@ -147,8 +147,6 @@ def fill(
     removed, beside, cache = simplest(how.get("removed", ())), how.get("beside", {}), how.get("cache")
     units_scored = how.get("units") or ("all" if beside else "blocks")
     series = series_of(units_scored, removed, len(stack), how.get("among"))
-    if strange := sorted(beside.keys() - scorers.keys()):
-        raise OptionError(f"scorer {strange[0]!r} is to score the {series[1].what}, and not the {series[0].what}")
     filled: dict[Key, Filled] = {}
     units: list[list[Unit]] = []
     for which, own in enumerate((scorers, beside)):
@@ -173,7 +171,10 @@ def fill(
             for key, scorer in one_pass.scorers.items():
                 notes, error = one_pass.notes(stack, key), one_pass.failed.get(key)
                 filled[key] = replace(filled[key], scorer=scorer, notes=notes, error=error)
-    return {label: replace(filled[label, 0], beside=filled.get((label, 1))) for label in scorers}
+    joint: dict[str, Filled] = {}
+    for (label, _), one in filled.items():
+        joint[label] = replace(joint[label], beside=one) if label in joint else one
+    return joint
 
 
 def finished(label: str, shards: Sequence[Filled]) -> Importance:

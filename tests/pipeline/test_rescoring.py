@@ -101,6 +101,15 @@ def test_scorers_that_run_the_model_for_each_step_score_only_what_is_asked_for(s
     assert scoring([3], among={1}) is every
 
 
+def test_steps_that_are_all_seams_are_scored_alone() -> None:
+    """A search may ask for the lowest steps that are not scored yet, of which none has to be a block."""
+    scoring = scoring_of("all", "perplexity")
+    seams, every = scoring([3], among={"0/1", "1/2"}), scoring([3])
+    scores = dict(zip(every.blocks, every.scores, strict=True))
+    assert list(seams.blocks) == ["0/1", "1/2"]
+    assert seams.scores == pytest.approx([scores["0/1"], scores["1/2"]], rel=1e-12)
+
+
 def test_a_scorer_is_made_for_the_steps_at_hand_alone() -> None:
     """A window of three blocks fits into the four that are left, and not into fewer."""
     scoring = scoring_of("blocks", "angular", window=3)

@@ -73,5 +73,3 @@ def test_wrong_numbers_are_refused() -> None:
     stack = layerimp.find_blocks(tiny("llama"))
     with pytest.raises(OptionError, match=r"scorer 'b' was made for 4 blocks; there are 3 \(seams\)"):
         measure(stack, text(), {"b": BlockInfluence(BLOCKS)}, beside={"b": BlockInfluence(BLOCKS)})
-    with pytest.raises(OptionError, match="scorer 'c' is to score the seams, and not the blocks"):
-        measure(stack, text(), {"b": BlockInfluence(BLOCKS)}, beside={"c": BlockInfluence(BLOCKS - 1)})
