@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal
@@ -17,8 +17,8 @@ from layerimp.pipeline.healing import settled
 from layerimp.pipeline.keeping import longest_plan
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.resolve import budget_for, budget_of, row_length
+from layerimp.pipeline.trial import trial
 from layerimp.report.results.part import Known, Part, Versioned
-from layerimp.scorer import Importance
 from layerimp.scoring.passes import check_offloading, shared_passes
 from layerimp.steps import candidates, named, removed_by, runs_of
 
@@ -226,19 +226,10 @@ class _Estimate:
         Returns:
             For each time, the share of the steps that would be scored.
         """
-        num_blocks, cuts = len(self.outline.stack), self.recipe.cuts
-        shares: dict[tuple[frozenset[Sublayer], frozenset[Step]], float] = {}
-
-        def scoring(removed: Sequence[Step], among: Collection[Step] | None = None) -> Importance:
-            every = sorted((s for series in candidates(removed, num_blocks, cuts) for s in series), key=_depth)
-            steps = [step for step in every if among is None or step in among]
-            shares[removed_by(removed), frozenset(steps)] = len(steps) / len(every)
-            return Importance([0.0] * len(steps), steps)
-
-        budget = budget_for(self.recipe, int(count.most), num_blocks)
+        budget = budget_for(self.recipe, int(count.most), len(self.outline.stack))
         least = max(int(count.least), len(budget.forced), 1)
-        longest_plan(partial(self.prepared.pruner.within_budget, scoring), budget, least)
-        return [share for (removed, _), share in shares.items() if removed]
+        asked = longest_plan(partial(trial, self.prepared.pruner, self.recipe.cuts), budget, least)
+        return [share for (removed, _), share in asked.items() if removed]
 
     def _memory(self) -> MemoryForecast:
         offloaded = self.prepared.offloaded
@@ -311,7 +302,3 @@ class _Estimate:
         if self.recipe.keep is not None:
             notes.append("how many blocks may go is found by measuring pruned models, and not known before")
         return [*notes, ROUGHLY] if self.prepared.reads_text else notes
-
-
-def _depth(step: Step) -> Sublayer:
-    return min(removed_by([step]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from layerimp.errors import ModelError, NonFiniteError, OptionError, PluginError, SurgeryError
 from layerimp.pipeline.document_halves import DocumentHalves, check_halves, kept
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from layerimp.evaluator import Evaluator
     from layerimp.pipeline.run import Run
     from layerimp.report.paired_bootstrap import Estimate
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -231,8 +233,8 @@ def _by_scorer(
     return most, failed
 
 
-def longest_plan(make: Callable[[Budget], PrunePlan], budget: Budget, least: int) -> PrunePlan:
-    """Return the longest plan within a budget; it is shorter if the pruner protects blocks of its own."""
+def longest_plan(make: Callable[[Budget], Made], budget: Budget, least: int) -> Made:
+    """Return what is made of the longest plan within a budget; it is shorter if the pruner protects blocks itself."""
     try:
         return make(budget)
     except OptionError:

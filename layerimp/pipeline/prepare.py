@@ -29,6 +29,7 @@ from layerimp.pipeline.resolve import (
     resolve,
 )
 from layerimp.pipeline.texts import check_calibration
+from layerimp.pipeline.trial import check_rescoring
 from layerimp.progress import SILENT, Progress
 from layerimp.recipe import Recipe, check_kind
 from layerimp.scoring.selection import Selection
@@ -133,6 +134,15 @@ def prepare(
         recipe = _within_reach(recipe, permissions, progress, loaded)
     healers = healers_of(recipe.healers, recipe.heal_text)
     pruner, selection = create_pruner(recipe.pruner, recipe.cuts), Selection.of(recipe, progress)
+    if {"calibration", "amount"} <= reads:
+
+        def fits(num_blocks: int) -> None:
+            check_rescoring(pruner, selection, budget_of(recipe, num_blocks), recipe.cuts)
+
+        if loaded is None:
+            check_ahead(recipe.model, permissions, fits)
+        else:
+            fits(len(loaded.stack))
     if command == "score" or "calibration" not in reads:
         if command == "prune" and healers and "healers" in given.model_fields_set:
             progress.note("nothing is healed where a plan or named blocks say what goes: layerimp heal repairs it")
