@@ -101,6 +101,20 @@ def test_angular(setting: Any, window: int, tokens: str) -> None:
     np.testing.assert_allclose(importance.scores, [min(each) for each in holders], rtol=1e-8)
 
 
+def test_a_block_that_adds_nothing_can_score_above_others_in_wider_windows() -> None:
+    model = tiny("llama", dtype=torch.float64, num_hidden_layers=6)
+    with torch.no_grad():
+        for block, factor in ((1, 0.0), (4, 0.05), (5, 0.05)):
+            for path in ("self_attn.o_proj", "mlp.down_proj"):
+                model.model.layers[block].get_submodule(path).weight.mul_(factor)
+    lowest = {}
+    for window in (1, 2):
+        scorer = Angular(6, Angular.Config(window=window))
+        lowest[window] = layerimp.score(model, [padded_batch()], [scorer])["angular"].weakest_first()[0]
+        assert scorer.identity_scores_least == (lowest[window] == 1)
+    assert lowest == {1: 1, 2: 5}
+
+
 def test_angular_agrees_with_block_influence_on_one_token() -> None:
     """On a single token per row, cos(pi x angular) = 1 - block influence."""
     model, inputs = tiny("llama", dtype=torch.float64), batch(1, 1)

@@ -44,6 +44,7 @@ class Angular(Scorer):
         if self.config.window > num_blocks:
             raise OptionError(f"a window of {self.config.window} blocks does not fit into {num_blocks}")
         self.lookback = self.config.window - 1
+        self.identity_scores_least = self.config.window == 1  # another block's window may score lower
         self._mean = Mean(num_blocks - self.lookback)
 
     def update(self, trace: Trace) -> None:
