@@ -181,7 +181,7 @@ def finished(label: str, shards: Sequence[Filled]) -> Importance:
     """Compute the importance from the shards of a calibration set; the first scorer absorbs the others.
 
     Raises:
-        PluginError: the scorer failed, or does not score every block.
+        PluginError: the scorer failed, or does not score every block, or every window.
         NonFiniteError: a score is a NaN or an infinity.
     """
     importance = _computed(label, shards)
@@ -205,4 +205,7 @@ def _computed(label: str, shards: Sequence[Filled]) -> Importance:
             raise PluginError(f"compute() gives {type(importance).__name__}, not an Importance")
         if len(importance.scores) != len(first.blocks):
             raise PluginError(f"it gave {len(importance.scores)} scores for {len(first.blocks)} {first.what}")
+        for length, windows in importance.spans.items():
+            if len(windows) != len(first.blocks) - length + 1:
+                raise PluginError(f"it gave {len(windows)} windows of {length} for {len(first.blocks)} {first.what}")
     return replace(importance, blocks=list(first.blocks), notes=(*first.notes, *importance.notes))

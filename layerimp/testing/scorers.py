@@ -224,10 +224,9 @@ class ScorerContracts(Contracts[Scorer]):
             model = _model()
             _silence(model.model.layers[block])
             scores = _scored(self._fresh(), TEXT, model).scores
-            # By magnitude: if harmful blocks score below 0, a block that adds nothing scores 0.
-            least = min(range(BLOCKS), key=lambda index: abs(scores[index]))
+            least = min(range(BLOCKS), key=scores.__getitem__)
             require(
-                abs(scores[block]) == abs(scores[least]),
+                scores[block] in (0, scores[least]),
                 f"block {block} adds nothing and scores {scores[block]:.6g}, block {least} adds something and scores "
                 f"{scores[least]:.6g}",
             )
@@ -309,14 +308,14 @@ def _silence(block: nn.Module) -> None:
 
 
 def _require_same(actual: Importance, expected: Importance, when: str, otherwise: str = "otherwise") -> None:
-    """Require scores and columns that are equal up to rounding."""
+    """Require scores, columns and scores of windows that are equal up to rounding."""
+    parts, expected_parts = _parts(actual), _parts(expected)
     require(
-        actual.columns.keys() == expected.columns.keys(),
-        f"the columns are {sorted(actual.columns)} {when}, and {sorted(expected.columns)} {otherwise}",
+        parts.keys() == expected_parts.keys(),
+        f"there are {', '.join(parts)} {when}, and {', '.join(expected_parts)} {otherwise}",
     )
-    pairs = {"score": (actual.scores, expected.scores)}
-    pairs |= {f"column {name}": (actual.columns[name], values) for name, values in expected.columns.items()}
-    for part, (ours, theirs) in pairs.items():
+    for part, theirs in expected_parts.items():
+        ours = parts[part]
         require(len(ours) == len(theirs), f"{part}: {len(ours)} values {when}, and {len(theirs)} {otherwise}")
         scale = max(map(abs, theirs), default=0.0) or 1.0
         for block, (own, other) in enumerate(zip(ours, theirs, strict=True)):
@@ -324,6 +323,13 @@ def _require_same(actual: Importance, expected: Importance, when: str, otherwise
                 abs(own - other) <= ROUNDING * scale,
                 f"the {part} of block {block} is {own:.6g} {when}, and {other:.6g} {otherwise}",
             )
+
+
+def _parts(importance: Importance) -> dict[str, Sequence[float]]:
+    """Return the numbers of an importance, by what they are."""
+    columns = {f"column {name}": values for name, values in importance.columns.items()}
+    spans = {f"span of {length}": values for length, values in importance.spans.items()}
+    return {"score": importance.scores, **columns, **spans}
 
 
 class _Listener(Silent):

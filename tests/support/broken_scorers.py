@@ -110,6 +110,30 @@ class OneShort(Step):
         return Importance(scores=super().compute().scores[:-1])
 
 
+class OneWindowMore(Step):
+    """Scores a window that begins with each block, also with the last one."""
+
+    def compute(self) -> Importance:
+        scores = super().compute().scores
+        return Importance(scores=scores, spans={2: scores})
+
+
+class WindowsPerBatch(Step):
+    """Weighs windows by the number of batches."""
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        super().__init__(num_blocks, config)
+        self.updates = 0
+
+    def update(self, trace: Any) -> None:
+        super().update(trace)
+        self.updates += 1
+
+    def compute(self) -> Importance:
+        scores = super().compute().scores
+        return Importance(scores=scores, spans={2: [score * self.updates for score in scores[1:]]})
+
+
 class Infinite(Step):
     """Divides by zero."""
 
@@ -346,6 +370,14 @@ class Depth(Step):
         return Importance(scores=[float(block + 1) for block in range(self.num_blocks)])
 
 
+class Shifted(Step):
+    """Gives a block that adds nothing more than a harmful one, and not 0."""
+
+    def compute(self) -> Importance:
+        *scores, last = super().compute().scores
+        return Importance(scores=[*(score + 1e-3 for score in scores), -last])
+
+
 class Indexed(Norms):
     """Weighs a block by its index, which a seam does not have."""
 
@@ -379,11 +411,13 @@ WRONG_SCORERS: list[tuple[type[Scorer], str, str]] = [
     (Unwritable, "options survive a recipe", "the options read"),
     (Unpicklable, "it pickles", "pickle"),
     (OneShort, "scores are whole and finite", "3 scores for 4 blocks"),
+    (OneWindowMore, "scores are whole and finite", "4 windows of 2 for 4 blocks"),
     (Infinite, "scores are whole and finite", "inf"),
     (Consuming, "computing changes nothing", "where it gave"),
     (Noisy, "runs are repeatable", "in a second run"),
     (Shared, "runs are repeatable", "in a second run"),
     (PerBatch, "batch size changes nothing", "in batches of two"),
+    (WindowsPerBatch, "batch size changes nothing", "the span of 2 of block 0 is .* in batches of two"),
     (Padded, "padding changes nothing", "with padding on the left"),
     (Forgetful, "shards merge", "merged from two shards"),
     (Ordered, "order changes nothing", "when the last block comes first"),
@@ -407,5 +441,6 @@ WRONG_SCORERS: list[tuple[type[Scorer], str, str]] = [
         "seams are scored like blocks",
         "as the seam that",
     ),
+    (Shifted, "an identity scores least", "block 0 adds nothing and scores 0.001, block 3 adds something and scores -"),
     (Depth, "an identity scores least", "block 2 adds nothing and scores 3, block 0 adds something and scores 1"),
 ]
