@@ -258,6 +258,16 @@ def test_the_cost_of_a_path_with_exchanges_is_the_divergence_at_its_end() -> Non
     assert path.cost == pytest.approx(0.75 * plain + 0.25 * copied, rel=1e-6)
 
 
+@pytest.mark.parametrize(("lengths", "short"), [((20, 20, 20, 20), 0), ((20, 9, 20, 9), 1), ((15, 15, 15, 15), 2)])
+def test_rows_that_are_too_short_for_copying_are_counted(lengths: tuple[int, ...], short: int) -> None:
+    """Half of the rows are measured: those with a half of eight tokens can be copied."""
+    text = padded_batch(lengths)
+    importance = scored(model_of(), text=[text | {"input_ids": text["input_ids"].clamp(min=SPECIAL)}])
+    assert ("divergence_copying" in importance.columns) == (short < 2)
+    counts = [int(note.split()[5]) for note in importance.notes if note.startswith("copying is not measured")]
+    assert counts == [short] * (short > 0)
+
+
 def test_the_order_of_the_rows_does_not_matter() -> None:
     backwards = [{name: value.flip(0) for name, value in inputs.items()} for inputs in reversed(TEXT)]
     model = model_of()

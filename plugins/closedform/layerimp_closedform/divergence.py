@@ -61,6 +61,7 @@ class Divergence(Scorer):
         self.sweep = Repaired(options.rows, options.tokens, options.ridge)
         self._means = {name: Mean(num_blocks) for name in ("plain", "plain rise", "copied", "copied rise")}
         self._repaired = [True] * num_blocks
+        self._unrepeated = 0
 
     def update(self, trace: Trace) -> None:
         """Add the divergences of a batch with and without one block [batch, position]."""
@@ -70,11 +71,13 @@ class Divergence(Scorer):
             self._means[what].add(trace.block, without[chosen])
             self._means[f"{what} rise"].add(trace.block, rise[chosen])
         self._repaired[trace.block] &= bool(trace.extras["repaired"])
+        self._unrepeated = int(trace.extras["unrepeated"])
 
     def merge(self, other: Self) -> None:
         """Add another shard's statistics."""
         for name, mean in self._means.items():
             mean.merge(other._means[name])
+        self._unrepeated = max(self._unrepeated, other._unrepeated)
         self._repaired = [ours and theirs for ours, theirs in zip(self._repaired, other._repaired, strict=True)]
 
     def compute(self) -> Importance:
@@ -90,4 +93,9 @@ class Divergence(Scorer):
         notes = []
         if bare := [step for step, is_repaired in zip(self.steps, self._repaired, strict=True) if not is_repaired]:
             notes.append(f"scored without a repair, which cannot be fitted or has nothing to do: {named(bare)}")
+        if self._unrepeated:
+            notes.append(
+                f"copying is not measured on {self._unrepeated} of the rows to measure on, which hold images, or are "
+                "too short to hold their first half twice (--max-length)"
+            )
         return Importance(scores=scores.tolist(), columns=columns, notes=notes)

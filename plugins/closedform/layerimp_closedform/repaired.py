@@ -50,7 +50,8 @@ class Repaired(Sweep):
 
     Sites: `divergence` and `before` [batch, position], in nats, without the unit and with it. The trace's mask is True
     at the positions with a target. Extras: `copied` [batch, position], True where the target can be copied; `repaired`
-    [], whether there is a repair.
+    [], whether there is a repair; `unrepeated` [], how many rows of a language model do not hold their first half
+    twice.
 
     Attributes:
         rows: How many rows are measured, at most half of all; None for 12, or for half of all rows if the model
@@ -114,8 +115,14 @@ class Repaired(Sweep):
                     for series in drive.series:
                         for position, unit in enumerate(series.units):
                             extras = {"copied": known.copied[number], "repaired": known.repairs.of(beyond[unit])}
+                            extras["unrepeated"] = torch.tensor(known.unrepeated)
                             shown = {"divergence": acts[unit], "before": start}
                             series.emit(Trace(position, number, shown, mask, not bool(mask.all()), extras=extras))
+
+
+def _rows(batches: Iterable[Batch]) -> int:
+    """Count the rows of batches."""
+    return sum(len(batch["input_ids"]) for batch in batches)
 
 
 def _spread(end_batch: Callable[[], None], batches: int, over: int) -> Callable[[], None]:
@@ -140,17 +147,18 @@ class _Known:
         repairs: The repairs of gaps.
         texts: For each measured batch the intact model's predictions.
         copied: For each measured batch, where the target can be copied [batch, position].
+        unrepeated: How many measured rows of a language model do not hold their first half twice.
     """
 
     def __init__(self, stack: BlockStack, head: Head, batches: Sequence[Batch], sweep: Repaired) -> None:
-        self.head, self._model = head, stack.model
-        total = sum(len(batch["input_ids"]) for batch in batches)
-        rows = sweep.rows or (total if self.head.kind == "label" else ROWS)
+        self.head, self._model, self.unrepeated = head, stack.model, 0
+        rows = sweep.rows or (_rows(batches) if self.head.kind == "label" else ROWS)
         measured, fitted = split_rows(batches, rows, sweep.tokens)
         self.writers, self.repairs = Writers(stack), Repairs(stack, fitted, sweep.ridge)
         again: list[tuple[Batch, Tensor]] = []
         if self.head.kind == "next-token":
             again = list(repeated(measured, special_ids(stack.model), longest_row(stack.model)))
+            self.unrepeated = _rows(measured) - _rows(batch for batch, _ in again)
         whole = [batch for batch in measured if holds_images(batch)] if again else measured
         self.texts = [Intact(stack, [batch]) for batch in (*(batch for batch, _ in again), *whole)]
         nowhere = [torch.zeros_like(text.targets(0).mask) for text in self.texts[len(again) :]]
