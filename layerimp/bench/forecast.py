@@ -13,6 +13,7 @@ from layerimp.bench.cells import Kind
 from layerimp.bench.store import stored_in
 from layerimp.component import versioned
 from layerimp.errors import LayerimpError
+from layerimp.models.traits import classifies
 from layerimp.pipeline.durations import Durations
 from layerimp.pipeline.forecast_parts import MemoryForecast, PassForecast, Range
 from layerimp.pipeline.outline import Outline
@@ -104,7 +105,7 @@ def _work(prepared: PreparedGrid, label: str, known: Mapping[str, Result]) -> Mo
     recipe = subject.recipe
     outline = Outline.of(recipe.model, trust_remote_code=prepared.permissions.trust_remote_code)
     num_blocks, length = len(outline.stack), row_length(recipe.calibration, outline.stack.model)
-    durations, passes = Durations(outline, recipe, length), _passes(layout, num_blocks, recipe.calibration.samples)
+    durations, passes = Durations(outline, recipe, length), _passes(layout, outline, recipe.calibration.samples)
     cells = _cells(layout, label, known, num_blocks)
     left = 1 - cells["scoring"].finished / max(cells["scoring"].most, 1)
     scoring, each = durations.scoring(passes), durations.evaluation(prepared.evaluators[label], prepared.permissions)
@@ -126,9 +127,9 @@ def _work(prepared: PreparedGrid, label: str, known: Mapping[str, Result]) -> Mo
     )
 
 
-def _passes(layout: Layout, num_blocks: int, rows: int) -> list[PassForecast]:
+def _passes(layout: Layout, outline: Outline, rows: int) -> list[PassForecast]:
     """List the passes of one scoring; a scorer that does not fit the model fails in its cells, and is left out here."""
-    cuts = layout.grid.cuts
+    cuts, num_blocks, labels = layout.grid.cuts, len(outline.stack), classifies(outline.stack.model)
     selection = Selection(SILENT, {label: entrant.spec for label, entrant in layout.scorers.items()})
     scorers: tuple[dict[str, Scorer], dict[str, Scorer]] = {}, {}
     for label in selection.specs:
@@ -136,7 +137,7 @@ def _passes(layout: Layout, num_blocks: int, rows: int) -> list[PassForecast]:
             for own, fresh in zip(scorers, selection.create(cuts, num_blocks, label), strict=True):
                 own.update(fresh)
     units = sum(map(len, candidates((), num_blocks, cuts)))
-    return [PassForecast.of(shared, units, rows) for shared in shared_passes(scorers)]
+    return [PassForecast.of(shared, units, rows, labels=labels) for shared in shared_passes(scorers)]
 
 
 def _share(ledger: Ledger, count: int, grid: Grid) -> Range:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from layerimp.component import versioned
 from layerimp.errors import SurgeryError
+from layerimp.models.traits import classifies
 from layerimp.pipeline.blocks_for_size import LATENCY, Goal
 from layerimp.pipeline.durations import Durations
 from layerimp.pipeline.forecast_parts import ROUGHLY, MemoryForecast, PassForecast, Range, gaps_of, most_gaps
@@ -214,8 +215,9 @@ class _Estimate:
                     check_offloading([scorers])
         selection.need_any()
         units = sum(map(len, candidates((), num_blocks, cuts)))
-        rows = self.recipe.calibration.samples
-        return [PassForecast.of(shared, units, rows) for shared in shared_passes(selection.create(cuts, num_blocks))]
+        rows, labels = self.recipe.calibration.samples, classifies(self.outline.stack.model)
+        passes = shared_passes(selection.create(cuts, num_blocks))
+        return [PassForecast.of(shared, units, rows, labels=labels) for shared in passes]
 
     def _rescorings(self, count: Range) -> list[float]:
         """List how often the pruner would score the pruned model, by a trial with equal scores.

@@ -70,9 +70,9 @@ class PassForecast(Part):
     """The work in forward passes of the head, about; null if unknown."""
 
     @classmethod
-    def of(cls, shared: Pass, units: int, rows: int) -> PassForecast:
-        """Describe a pass over a model with so many scored units, on a text of so many rows."""
-        work = shared.sweep.work(units, rows)
+    def of(cls, shared: Pass, units: int, rows: int, *, labels: bool) -> PassForecast:
+        """Describe a pass over a model with so many scored units, on a text of so many rows; see `Sweep.work`."""
+        work = shared.sweep.work(units, rows, labels=labels)
         return cls(
             sweep=type(shared.sweep).__name__,
             scorers=list(dict.fromkeys(label for label, _ in shared.scorers)),

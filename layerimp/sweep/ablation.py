@@ -75,7 +75,7 @@ class Ablation(Sweep):
         """Whether a probe is "mean": a block's mean contribution is taken over the whole set."""
         return "mean" in self.probes
 
-    def work(self, num_units: int, rows: int) -> Work:
+    def work(self, num_units: int, rows: int, *, labels: bool = False) -> Work:
         """One intact pass, one more for a mean, and half a pass per unit and probe, since earlier blocks do not run."""
         tried = num_units * len(self.probes - {1})
         return Work(1 + self.whole + tried / 2, 1 + tried)

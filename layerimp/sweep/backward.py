@@ -84,7 +84,7 @@ class Backward(Sweep):
         """Whether gradients of parameters are read."""
         return self.parameters
 
-    def work(self, num_units: int, rows: int) -> Work:
+    def work(self, num_units: int, rows: int, *, labels: bool = False) -> Work:
         """One pass forward, and one pass back, or two with the gradients of parameters."""
         return Work(2 + self.parameters, 2)
 

@@ -239,8 +239,14 @@ class Sweep(ABC):
         """Return a sweep that serves this one and `other` in one pass, or None if they have to run separately."""
         return self if self == other else None
 
-    def work(self, num_units: int, rows: int) -> Work | None:
-        """Estimate how much the sweep computes for so many units, on a text of so many rows; None if it cannot tell."""
+    def work(self, num_units: int, rows: int, *, labels: bool = False) -> Work | None:
+        """Estimate how much the sweep computes; None if it cannot tell.
+
+        Args:
+            num_units: The number of scored units.
+            rows: The number of rows of the text.
+            labels: Whether the model predicts one label for each row.
+        """
         return None
 
     def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:

@@ -43,7 +43,7 @@ class Forward(Sweep):
     SITES: ClassVar[frozenset[str]] = frozenset({"block_in", "block_out", *PARTS})
     reads_offloaded: ClassVar[bool] = True
 
-    def work(self, num_units: int, rows: int) -> Work:
+    def work(self, num_units: int, rows: int, *, labels: bool = False) -> Work:
         """One pass of the backbone."""
         return Work(1)
 

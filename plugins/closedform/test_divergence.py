@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layerimp_closedform import Divergence
+from layerimp_closedform.repaired import Repaired
 from layerimp_closedform.rows import split_rows
 from layerimp_greedy import Search
 from scipy.special import rel_entr, softmax
@@ -191,6 +192,13 @@ def test_a_classifier_is_compared_by_its_labels() -> None:
                 logits = softmax(model(row[real][None]).logits[0].numpy())
         values.append(rel_entr(expected, logits).sum())
     assert least == pytest.approx(sum(values) / len(values), rel=1e-6)
+
+
+def test_half_of_all_rows_are_foretold_for_a_classifier() -> None:
+    """Without fits: two passes over the measured rows, and half a pass for each of six blocks."""
+    language, labels = (Repaired(tokens=0).work(6, 512, labels=labels) for labels in (False, True))
+    assert (language.backbone, language.head) == (12 / 512 * (2 + 6 / 2), 12 / 512 * (2 + 6))
+    assert (labels.backbone, labels.head) == (1 / 2 * (2 + 6 / 2), 1 / 2 * (2 + 6))
 
 
 @pytest.mark.parametrize("block", [1, 2])

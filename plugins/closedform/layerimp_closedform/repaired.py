@@ -79,9 +79,9 @@ class Repaired(Sweep):
         """Whether weights matter: the map before a seam is another one than that before a block."""
         return True
 
-    def work(self, num_units: int, rows: int) -> Work:
+    def work(self, num_units: int, rows: int, *, labels: bool = False) -> Work:
         """The fits, and on the measured rows two passes, and half a pass per unit, since earlier blocks do not run."""
-        measured = min(self.rows or ROWS, rows // 2) / rows
+        measured = min(self.rows or (rows if labels else ROWS), rows // 2) / rows
         fitted = min(self.tokens / LENGTH, rows / 2) / rows
         return Work(FITTING * fitted + measured * (2 + num_units / 2), measured * (2 + num_units))
 
