@@ -63,7 +63,7 @@ class Ablation(Sweep):
     @staticmethod
     def site(probe: Probe) -> str:
         """The site that holds the log-probabilities under a probe, such as `log_prob@0.5`."""
-        return f"log_prob@{probe if isinstance(probe, str) else float(probe)}"
+        return f"log_prob@{probe if isinstance(probe, str) else float(probe) + 0.0}"  # -0.0 is 0.0
 
     @property
     def sites(self) -> frozenset[str]:

@@ -26,6 +26,14 @@ def score(model: Any, batches: list[Any], **options: Any) -> Any:
     return layerimp.score(model, batches, [scorer])["cim"]
 
 
+def test_the_factor_minus_zero_is_zero() -> None:
+    """Both are one probe in the sweep that is shared with another scorer."""
+    model, factors = tiny("llama"), (-0.0, 0.0)
+    options = [{"cim": {"probes": [factor]}} for factor in factors]
+    less, zero = (layerimp.score(model, [batch()], ["perplexity", "cim"], options=own)["cim"] for own in options)
+    assert less == zero
+
+
 def by_hand(model: Any, batches: list[dict[str, torch.Tensor]], block: int, probes: list[Any]) -> torch.Tensor:
     """log p of every next token [probe, token] with what a block adds changed, by a hook."""
     layer = model.model.layers[block]
