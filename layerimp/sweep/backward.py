@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from layerimp.blocks.batches import holds_images, scored_tokens
+from layerimp.blocks.batches import SCORED, holds_images, scored_tokens
 from layerimp.blocks.bypass import bypassed
 from layerimp.blocks.forward import run
 from layerimp.blocks.head import Head, Quantity
@@ -58,6 +58,9 @@ class Backward(Sweep):
     Sites: `block_in`, `block_out` and the gradients with respect to them, `block_in_grad` and `block_out_grad`, all
     [batch, seq, hidden]. Traces come from the last block to the first, each as soon as the gradient reaches the block's
     input.
+
+    Extras: `real` [batch, seq], which tokens are no padding, if the trace's mask leaves out others as well. A sum over
+    all tokens, such as a directional derivative, needs them.
 
     To change how gradients are computed, a plugin overrides `rules` in a subclass. Passes with different rules have to
     differ in a field of the subclass.
@@ -133,6 +136,8 @@ class Backward(Sweep):
                 for part in _parts(batch):
                     recorder.begin(number, scored_tokens(part))
                     extras.clear()
+                    if SCORED in part:
+                        extras["real"] = part["attention_mask"].bool()
                     recorder.batch.extras = extras
                     targets_seen += self._there_and_back(head, part, recorder)
                 drive.end_batch()

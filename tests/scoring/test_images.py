@@ -106,6 +106,20 @@ def test_gradients(saved: Saved) -> None:
         torch.testing.assert_close(trace.acts["block_out_grad"], aim, rtol=1e-3, atol=1e-5 * float(aim.abs().max()))
 
 
+def test_sums_of_gradients_run_over_all_tokens(tmp_path: Path) -> None:
+    """Relevance is conserved over all tokens, and the loss changes by what all of them contribute."""
+    model = seeing.save(tmp_path)
+    every, few = (
+        layerimp.score(model, seeing.rows_of_texts(tmp_path, model, skips_image_tokens=skips), ["lrp", "gbis"])
+        for skips in (False, True)
+    )
+    for scorer, columns in (("lrp", ("signed_relevance", "input_relevance")), ("gbis", ("slope",))):
+        assert not few[scorer].notes
+        for column in columns:
+            assert few[scorer].columns[column] == pytest.approx(every[scorer].columns[column])
+        assert all(less < more for less, more in zip(few[scorer].scores, every[scorer].scores, strict=True))
+
+
 def test_pixels_count(saved: Saved) -> None:
     directory, model = saved
     text = seeing.rows_of_texts(directory, model)

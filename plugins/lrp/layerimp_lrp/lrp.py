@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -14,6 +15,8 @@ from layerimp_lrp.relevance import Relevance
 from layerimp_lrp.rules import CONSTANTS, RuleSet
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from layerimp.sweep import Trace
 
 TOLERANCE = 1e-3
@@ -50,10 +53,12 @@ class LRP(Scorer):
     def update(self, trace: Trace) -> None:
         """Add one block's relevance in one batch."""
         assert trace.targets is not None
-        before = trace.rows("block_in")
-        added = trace.rows("block_out").to(working_dtype(before.dtype)) - before
-        signed, branch = products(added, trace.rows("block_out_grad"))
-        at_input, _ = products(before, trace.rows("block_in_grad"))
+        whole = replace(trace, mask=trace.extras["real"].to(trace.mask.device)) if "real" in trace.extras else trace
+        before = whole.rows("block_in")
+        at_input, _ = products(before, whole.rows("block_in_grad"))
+        signed, branch = _contribution(whole)
+        if whole is not trace:
+            _, branch = _contribution(trace)
         constants = trace.extras.get(CONSTANTS, torch.zeros_like(at_input))
         logits = trace.targets.to(at_input.device)
         missing = (logits.sum() - at_input - constants.to(at_input.device)).abs()
@@ -95,3 +100,10 @@ class LRP(Scorer):
             )
         columns = {"signed_relevance": share["signed"], "input_relevance": share["input"]}
         return Importance(scores=share["branch"], columns=columns, notes=notes)
+
+
+def _contribution(trace: Trace) -> tuple[Tensor, Tensor]:
+    """Return the sum over tokens of the relevance of the block's contribution, and that of its magnitudes."""
+    before = trace.rows("block_in")
+    added = trace.rows("block_out").to(working_dtype(before.dtype)) - before
+    return products(added, trace.rows("block_out_grad"))
