@@ -67,6 +67,8 @@ class GreedyConfig(Options):
     def _consistent(self) -> Self:
         if self.exchange and self.rescored is not None:
             raise ValueError("exchange compares all scores after each removal, and rescored leaves some out")
+        if self.exchange and self.rows is not None:
+            raise ValueError("exchange adds up the costs of all steps, and with rows the first is that on another text")
         return self
 
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layerimp_baselines import Perplexity
 from layerimp_greedy import Greedy, Search
+from pydantic import ValidationError
 from support.damages import Damage
 from support.tiny import tiny
 from torch.nn.functional import cross_entropy
@@ -252,6 +253,12 @@ def test_scores_that_only_grow_need_not_all_be_measured_again(cuts: Cuts, seed: 
     expected = Greedy().plan(every, budget)
     assert Greedy(Greedy.Config(rescored=2)).plan(some, budget) == expected
     assert sum(some.scored) < 0.7 * sum(every.scored)
+
+
+@pytest.mark.parametrize("option", ["rescored", "rows"])
+def test_an_exchange_needs_all_scores_on_one_text(option: str) -> None:
+    with pytest.raises(ValidationError, match=f"exchange .* {option}"):
+        Greedy.Config(exchange=1, **{option: 2})
 
 
 @pytest.mark.parametrize("rescored", [None, 2])
