@@ -29,7 +29,7 @@ from layerimp.healing.engine import heal_beside
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline.healing import check_text, configured, leave_out_measured, repaired
 from layerimp.pipeline.resolve import settled
-from layerimp.pipeline.scores import Rescoring
+from layerimp.pipeline.scores import Memory, Rescoring
 from layerimp.pipeline.stages import Loaded, load_model
 from layerimp.pipeline.texts import Texts, check_calibration
 from layerimp.progress import SILENT
@@ -68,6 +68,7 @@ class Worker:
         self._evaluators: dict[str, Evaluator] = {}
         self._reserved: tuple[tuple[Recipe, range], CalibrationSet, CalibrationSet] | None = None
         self._comparing: tuple[tuple[Recipe, str], Comparing] | None = None
+        self._memory: tuple[CalibrationSet, Memory] | None = None
 
     def compute(self, assignment: Assignment, drawn: CalibrationSet | None = None) -> list[Outcome]:
         """Compute all cells; an error becomes an outcome.
@@ -121,7 +122,7 @@ class Worker:
         recipe = assignment.recipe
         name = recipe.model, recipe.dtype
         if self._loaded is None or self._loaded[0] != name:
-            self._loaded = self._comparing = None  # two models at once might not fit
+            self._loaded = self._comparing = self._memory = None  # two models at once might not fit
             recipe = recipe.model_copy(update={"device": self._device})
             self._loaded = name, load_model(recipe, assignment.permissions, SILENT)
         return self._loaded[1]
@@ -143,13 +144,20 @@ class Worker:
         shared = {} if text is None else {"calibration": text.description.model_dump(mode="json")}
         scorers, beside = selection.create(cuts, len(stack))
         part = () if text is None else text.shard(*assignment.shard)
-        for label, filled in fill(stack, part, scorers, beside=beside).items():
+        memory = {} if text is None or assignment.shard[1] > 1 else self._memory_of(text)
+        for label, filled in fill(stack, part, scorers, beside=beside, memory=memory).items():
             key = cells[label].key
             if assignment.shard[1] > 1:
                 outcomes[label] = Outcome(key, shard=as_bytes(filled, shared))
             else:
                 outcomes[label] = scored(key, label, [(filled, shared)])
         return {outcome.key: outcome for outcome in outcomes.values()}
+
+    def _memory_of(self, text: CalibrationSet) -> Memory:
+        """Return what sweeps have kept of the intact model on a text, if it is the last one that was scored."""
+        if self._memory is None or self._memory[0] != text:
+            self._memory = text, {}
+        return self._memory[1]
 
     def _plan(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
         cell = assignment.first
@@ -160,7 +168,8 @@ class Worker:
             text, rows = drawn or self.draw(assignment), pruner.rescored_rows
             text = text if rows is None else text.first(rows)
             stack, selection = self._opened(assignment).stack, _alone(assignment)
-            return Rescoring(stack, text, first, selection, cell.scorer, assignment.recipe.cuts)
+            cuts, memory = assignment.recipe.cuts, self._memory_of(text)
+            return Rescoring(stack, text, first, selection, cell.scorer, cuts, memory)
 
         return {cell.key: Outcome(cell.key, planned(cell, first, rescore))}
 
