@@ -198,16 +198,17 @@ class AVSS(Scorer):
         """Return a note if the scores hang on a handful of inactive activations, whose number is mostly chance."""
         floored = share < self.config.sparsity_floor
         few = ~floored & (self._inactive.total() < FEW)
-        floor, every = f"{self.config.sparsity_floor:g}", self.num_blocks
+        what = "seams" if all(isinstance(step, str) for step in self.steps) else "blocks"
+        floor, every = f"{self.config.sparsity_floor:g}", f"{self.num_blocks} {what}"
         notes = []
         if where := self._steps_where(floored):
             notes.append(
-                f"sparsity was floored at {floor} in {len(where)} of {every} blocks ({', '.join(where)}): almost no "
+                f"sparsity was floored at {floor} in {len(where)} of {every} ({', '.join(where)}): almost no "
                 "activation is below epsilon there"
             )
         if where := self._steps_where(few):
             notes.append(
-                f"fewer than {FEW} activations are below epsilon in {len(where)} of {every} blocks "
+                f"fewer than {FEW} activations are below epsilon in {len(where)} of {every} "
                 f"({', '.join(where)}): single ones decide the scores there"
             )
         return notes
