@@ -7,7 +7,7 @@ from itertools import chain, product
 from typing import TYPE_CHECKING
 
 from layerimp.errors import ModelError, PluginError
-from layerimp.registry.attribution import naming_failures
+from layerimp.registry.attribution import attributing
 from layerimp.scorer import Importance
 from layerimp.steps import candidates, simplest, sublayers_of
 
@@ -49,7 +49,7 @@ def check_rescoring(pruner: Pruner, selection: Selection, budget: Budget, cuts: 
         OptionError: an option of a scorer needs more blocks, or the pruner cannot keep to the budget.
     """
     asked: Asked = {}
-    with suppress(PluginError), naming_failures("pruner", pruner.name, type(pruner)):  # reported when it plans
+    with suppress(PluginError), attributing("pruner", pruner.name, type(pruner)):  # reported when it plans
         asked = trial(pruner, cuts, budget)
     for (removed, _), label in product(asked, selection.specs):
         with suppress(ModelError, PluginError):  # reported when the model is scored
