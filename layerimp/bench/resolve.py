@@ -27,7 +27,7 @@ from layerimp.evaluator import Evaluator
 from layerimp.healer import Healer
 from layerimp.models.configuration import configuration, stored_in
 from layerimp.models.dtypes import dtype_named, name_of
-from layerimp.models.loading import float32_stands_in
+from layerimp.models.loading import emulated, float32_stands_in
 from layerimp.pipeline.durations import Durations
 from layerimp.pipeline.forecast_parts import MemoryForecast, most_gaps
 from layerimp.pipeline.healing import healers_of, note_overlap
@@ -172,13 +172,13 @@ class _Settling:
         engine, trusted = self.engine, self.permissions.trust_remote_code
         config = configuration(recipe.model, trust_remote_code=trusted)
         names = {} if before is None else {self._identity(recipe.model, name): name for name in ("float32", None)}
-        decided = names[before] == "float32" if before in names else None
-        if float32_stands_in(
-            *(recipe.model, config, engine.place, self.progress),
-            copies=engine.copies,
-            decided=decided,
-            trust_remote_code=trusted,
-        ):
+        if before in names and emulated(recipe.model, config, engine.place):
+            widened = names[before] == "float32"
+        else:
+            widened = float32_stands_in(
+                *(recipe.model, config, engine.place, self.progress), copies=engine.copies, trust_remote_code=trusted
+            )
+        if widened:
             return recipe.model_copy(update={"dtype": "float32"}), "float32"
         stored = stored_in(located("models", recipe.model), config)
         return recipe.model_copy(update={"dtype": stored and name_of(stored)}), None

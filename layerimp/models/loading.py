@@ -149,6 +149,12 @@ def load_processor(model: str | Path, *, trust_remote_code: bool = False) -> Pro
     return processor
 
 
+def emulated(model: str | Path, config: PretrainedConfig, device: torch.device) -> torch.dtype | None:
+    """Return the stored dtype of a model if it will be on a CPU that only emulates this dtype."""
+    stored = stored_in(source_of(model), config)
+    return None if device.type != "cpu" or stored is None or is_native(stored) else stored
+
+
 def float32_stands_in(
     model: str | Path,
     config: PretrainedConfig,
@@ -156,7 +162,6 @@ def float32_stands_in(
     progress: Progress = SILENT,
     *,
     copies: int = 1,
-    decided: bool | None = None,
     trust_remote_code: bool = False,
 ) -> bool:
     """Whether a model computes in float32 if no dtype is asked for, whatever its stored dtype.
@@ -170,16 +175,13 @@ def float32_stands_in(
         device: The device that the model will be on.
         progress: Where to report the decision.
         copies: The number of copies that have to fit in memory, each with a second copy to verify a checkpoint.
-        decided: What an earlier run decided by the memory, which then stays; None to decide by what is free now.
         trust_remote_code: Whether Python code that comes with the model may run.
     """
     if str(model) == STARTER:
         return True
-    stored = stored_in(source_of(model), config)
-    if device.type != "cpu" or stored is None or is_native(stored):
+    stored = emulated(model, config, device)
+    if stored is None:
         return False
-    if decided is not None:
-        return decided
     try:
         parts = without_weights(config, trust_remote_code=trust_remote_code).parameters()
         needs = sum(part.numel() for part in parts) * torch.float32.itemsize

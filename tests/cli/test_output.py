@@ -85,12 +85,12 @@ def test_what_cannot_be_done_is_known_before_the_long_work(
     layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Harness, "evaluate", lambda *_: pytest.fail("too late"))
-    arguments = [*scoring, "--scorer", "fast", "--tasks", task, "--output", tmp_path / "out"]
+    arguments = [*scoring, "--tasks", task, "--output", tmp_path / "out"]
     saved(tiny("gpt2", scale_attn_by_inverse_layer_idx=True), tmp_path / "gpt2")
     code, _, err = layerimp_command("run", *changed(arguments, "--model", tmp_path / "gpt2"), "--blocks", 1)
     assert (code, "attn.scaling would change" in err) == (2, True)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
-    code, _, err = layerimp_command("run", *arguments)
+    code, _, err = layerimp_command("run", *arguments, "--scorer", "fast")
     assert (code, "has 1,000 left" in err) == (2, True)
     assert not (tmp_path / "out").exists()
 

@@ -346,7 +346,7 @@ def test_what_a_component_does_not_say_is_not_known(
         (["--calibration", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--max-length", 100_000], "max_length 100000 is beyond the model's"),
         (["--pruner", "nobody"], "unknown pruner 'nobody'"),
-        (["--blocks", "7"], "block 7 does not exist"),
+        (["--blocks", "7", "--count", 2], "block 7 does not exist"),
         (["--pruner", "greedy", "--set", "greedy.protect_last=3", "--count", 2], "only 1 of 4 are not protected"),
         (["--scorer", "perplexity", "--offload"], "'perplexity' cannot score an offloaded model"),
         (["--scorer", "avss", "--cuts", "all"], "scorer 'avss' cannot score seams"),

@@ -157,7 +157,7 @@ def test_a_seam_that_adds_nothing_scores_least(architecture: str, seam: int) -> 
         for parameter in stack[index].get_submodule(path).parameters():
             nn.init.zeros_(parameter)
     scorers = {label: scorer for label, scorer in all_of(BLOCKS - 1).items() if scorer.identity_scores_least}
-    assert len(scorers) == 8
+    assert len(scorers) == 7
     blocks = {label: all_of(BLOCKS)[label] for label in scorers}
     for label, importance in measure(stack, [padded_batch()], blocks, beside=scorers).items():
         scores = importance.scores[1::2]
@@ -173,7 +173,7 @@ def test_notes_and_draws_name_seams() -> None:
         "sparsity was floored at 1e-06 in 4 of 4 blocks (0, 1, 2, 3)",
         "seams",
     ]
-    assert "in 3 of 3 blocks (0/1, 1/2, 2/3)" in avss.notes[1]
+    assert "in 3 of 3 seams (0/1, 1/2, 2/3)" in avss.notes[1]
     random = scored(model, Random)
     assert random.scores[::2] == measure(layerimp.find_blocks(model), text(), {"r": Random(BLOCKS)})["r"].scores
     assert not set(random.scores[::2]) & set(random.scores[1::2])
