@@ -201,7 +201,7 @@ def sets(model: str) -> Table:
         if DIRECTORIES.get(line["model"], line["model"]) == model
     ]
     seconds = {line["by"]: line["seconds"] for line in lines if line["by"].startswith("divergence")}
-    times = {by: f"{took / seconds[RECOMMENDED]:.1f}" for by, took in seconds.items()}
+    times = {by: f"{took / seconds[RECOMMENDED]:.1f}" for by, took in seconds.items() if took}
     return ["chosen by", "blocks", "at new tokens", "at copied tokens", "time"], [
         [
             line["by"],
