@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Hashable, Iterable, Iterator, Mapping, MutableMapping, Sequence, Sized
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -131,7 +130,6 @@ class Pass:
         A scorer that wrote into a tensor that others read is then left out. If the state of the process was changed, it
         is restored after each call of a scorer, and a line names the scorer.
         """
-        before = copy.deepcopy({key: vars(scorer) for key, scorer in self.scorers.items()})
         stack, classes = scored.stack, {label: type(scorer) for (label, _), scorer in self.scorers.items()}
         who = " and ".join(named("scorer", label, cls) for label, cls in classes.items())
         with (
@@ -142,7 +140,7 @@ class Pass:
             _naming_those_without_prediction(),
         ):
             while not self._runs_once(scored):
-                self._renew(before)
+                self._renew()
                 if scored.cache is not None:
                     scored.cache.forget_from(0)  # it may hold a tensor that was changed
                 scored.memory.clear()  # and so may this
@@ -221,11 +219,13 @@ class Pass:
         """List the scorers that have not failed."""
         return [key for key in self.scorers if key not in self.failed]
 
-    def _renew(self, before: Mapping[Key, Mapping[str, Any]]) -> None:
-        """Put all remaining scorers back to what they were, since they may have read a tensor that was changed."""
+    def _renew(self) -> None:
+        """Replace all remaining scorers by new ones, since they may have read a tensor that was changed."""
         for key in self._attending():
-            vars(self.scorers[key]).clear()
-            vars(self.scorers[key]).update(copy.deepcopy(before[key]))
+            with self._setting_aside(key, "when it was made anew"):
+                seen = self.scorers[key]
+                self.scorers[key] = type(seen)(seen.num_blocks, seen.config)
+                self.scorers[key].steps = seen.steps
 
     @contextmanager
     def _failing_together(self, who: str) -> Iterator[None]:

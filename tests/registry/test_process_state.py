@@ -195,23 +195,6 @@ def test_what_changes_numbers_is_put_back_wherever_it_is_done(
         assert scores["block-influence"] == undisturbed["block-influence"]
 
 
-def test_a_scorer_that_has_seen_text_keeps_it_if_another_one_changes_numbers() -> None:
-    class Bad(Step):
-        """Changes the default dtype."""
-
-        name = "bad"
-
-        def update(self, trace: Any) -> None:
-            super().update(trace)
-            torch.set_default_dtype(torch.float64)
-
-    model, used = tiny_model(), Step(BLOCKS)
-    layerimp.score(model, TEXT[:1], [used])
-    with pytest.warns(PluginWarning, match="changed the default dtype; put back"):
-        scores = layerimp.score(model, TEXT[1:], [used, Bad(BLOCKS)])["step"].scores
-    assert scores == used.compute().scores == layerimp.score(model, TEXT, [Step(BLOCKS)])["step"].scores
-
-
 def test_who_fails_by_the_misdeed_of_another_is_not_left_out(
     plugged: Plug, install: Install, undisturbed: dict[str, Any]
 ) -> None:
