@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 import statistics
@@ -161,10 +162,18 @@ def test_training_hides_the_choice() -> None:
 
     page = " ".join(PAGE.split())
     healed = (
-        "retains {} % by this method, {} % by `block-influence`, and {} % by `gbis`; Gemma {} %, and {} % by `depth`."
+        "retains {} % by this method, {} % by `block-influence`, and {} % by `gbis`; Gemma {} %, and {} % by `depth`, "
     )
-    ends = (round(100 * mean(GEMMA, name, "retained")) for name in (chosen.METHOD, "depth"))
-    assert healed.format(*retained("healed", (*rivals[:2], "gbis")), *ends) in page
+    own, other = (chosen.cells()[GEMMA][name] for name in (chosen.METHOD, "depth"))
+    ends = [mean(GEMMA, name, "retained") for name in (chosen.METHOD, "depth")]
+    words = healed.format(*retained("healed", (*rivals[:2], "gbis")), *(round(100 * end) for end in ends))
+    assert f"{words}five errors of the documents more." in page
+    errors = [
+        math.hypot(*(line["healed"]["retained"]["worst"]["stderr"] for line in pair))
+        for pair in zip(own, other, strict=False)
+        if all(line["healed"]["retained"] for line in pair)
+    ]
+    assert round((ends[1] - ends[0]) / statistics.mean(errors)) == 5
     trained = "retains {} % by the recommended method, and {} % by `block-influence` and by the search by `perplexity`"
     own, first, second = retained("trained", rivals[:3])
     assert trained.format(own, first) in page
