@@ -178,8 +178,8 @@ def test_training_hides_the_choice() -> None:
     own, first, second = retained("trained", rivals[:3])
     assert trained.format(own, first) in page
     assert first == second
-    gemma = [round(100 * mean(GEMMA, name, "retained", "trained")) for name in rivals[:3]]
-    assert "On one draw Gemma retains {} %, {} % and {} %.".format(*gemma) in page
+    gemma = [round(100 * mean(GEMMA, name, "retained", "trained")) for name in (*rivals, "depth")]
+    assert "On one, Gemma retains {}, {} and {} %, and {} % by `depth`.".format(*gemma) in page
     for state in ("healed", "trained"):
         contrasts = chosen.contrasts(chosen.cells()[SMOLLM2], "retained", state=state)
         assert not any(each and each.tells for each in contrasts.values())
