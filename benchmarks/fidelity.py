@@ -33,7 +33,7 @@ from layerimp.calibration import load_calibration
 from layerimp.calibration.validation import Checked
 from layerimp.fidelity import Intact, continuations, end_tokens, prompts, repeated
 from layerimp.fidelity.comparer import ROWS
-from layerimp.fidelity.divergence import CHUNK_LOGITS
+from layerimp.fidelity.intact import CHUNK_LOGITS
 from layerimp.models import longest_row
 from layerimp.models.discovery import find_blocks
 from layerimp.surgery.removal import prepare

@@ -32,13 +32,13 @@ __all__ = [
     "repeated",
 ]
 
-_MODULES = ("record", "comparer", "copying", "distance", "divergence", "generation")
+_MODULES = ("record", "comparer", "copying", "distance", "divergence", "generation", "intact")
 
 if TYPE_CHECKING:
     from layerimp.fidelity.comparer import Comparer, Comparison
     from layerimp.fidelity.copying import repeated
     from layerimp.fidelity.distance import Distance, Loss
-    from layerimp.fidelity.divergence import CHUNK_LOGITS, Compared, Divergence, Intact, compared
+    from layerimp.fidelity.divergence import Compared, Divergence, compared
     from layerimp.fidelity.generation import (
         PROMPT_TOKENS,
         Continuation,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         end_tokens,
         prompts,
     )
+    from layerimp.fidelity.intact import CHUNK_LOGITS, Intact
     from layerimp.fidelity.record import Copying, Fidelity, Generation, Sample, Spread, WithImages
 
 

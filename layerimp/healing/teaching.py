@@ -12,7 +12,7 @@ from transformers.utils.generic import ModelOutput
 from layerimp.blocks.forward import hidden_states, run
 from layerimp.blocks.head import Head
 from layerimp.blocks.modes import in_eval_mode
-from layerimp.fidelity.divergence import CHUNK_LOGITS
+from layerimp.fidelity.intact import CHUNK_LOGITS
 from layerimp.stats import working_dtype
 from layerimp.steps import kept_halves
 from layerimp.sweep.watching import watching

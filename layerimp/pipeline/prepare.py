@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -124,12 +124,9 @@ def prepare(
         check_own_text(given, config_of(given, permissions, loaded))
     if by_default := defaults_note(given, recipe, reads, names_method=command != "shrink"):
         progress.note(by_default)
+    on_blocks = partial(check_ahead, recipe.model, permissions) if loaded is None else partial(_checked, loaded)
     if command in ("run", "prune", "shrink"):
-        check = partial(budget_of, recipe) if plans is None else partial(check_plans, plans)
-        if loaded is None:
-            check_ahead(recipe.model, permissions, check)
-        else:
-            check(len(loaded.stack))
+        on_blocks(partial(budget_of, recipe) if plans is None else partial(check_plans, plans))
     if "calibration" in reads and recipe.is_recommended:
         recipe = _within_reach(recipe, permissions, progress, loaded)
     healers = healers_of(recipe.healers, recipe.heal_text)
@@ -139,10 +136,7 @@ def prepare(
         def fits(num_blocks: int) -> None:
             check_rescoring(pruner, selection, budget_of(recipe, num_blocks), recipe.cuts)
 
-        if loaded is None:
-            check_ahead(recipe.model, permissions, fits)
-        else:
-            fits(len(loaded.stack))
+        on_blocks(fits)
     if command == "score" or "calibration" not in reads:
         if command == "prune" and healers and "healers" in given.model_fields_set:
             progress.note("nothing is healed where a plan or named blocks say what goes: layerimp heal repairs it")
@@ -172,6 +166,11 @@ def prepare(
         trained_on=trained_on,
         offloaded=offloaded,
     )
+
+
+def _checked(loaded: Loaded, check: Callable[[int], object]) -> None:
+    """Run a check on the number of blocks of a loaded model."""
+    check(len(loaded.stack))
 
 
 def _reads(command: Command, recipe: Recipe, plans: Mapping[str, PrunePlan] | None) -> frozenset[str]:

@@ -10,7 +10,7 @@ from support.tiny import tiny
 
 import layerimp
 from layerimp.fidelity.copying import repeated
-from layerimp.fidelity.divergence import Intact
+from layerimp.fidelity.intact import Intact
 from layerimp.fidelity.record import Copying
 from layerimp.testing import padded_batch
 

@@ -23,7 +23,8 @@ from layerimp.blocks.head import Targets
 from layerimp.calibration.validation import Checked
 from layerimp.errors import CalibrationError, NonFiniteError, PredictionError
 from layerimp.fidelity import divergence as module
-from layerimp.fidelity.divergence import Divergence, Intact, compared
+from layerimp.fidelity.divergence import Divergence, compared
+from layerimp.fidelity.intact import Intact
 from layerimp.surgery.removal import pruned
 from layerimp.testing import VOCAB, batch, padded_batch
 
