@@ -22,7 +22,7 @@ import layerimp
 from layerimp.blocks.head import Targets
 from layerimp.calibration.validation import Checked
 from layerimp.errors import CalibrationError, NonFiniteError, PredictionError
-from layerimp.fidelity import divergence as module
+from layerimp.fidelity import intact as module
 from layerimp.fidelity.divergence import Divergence, compared
 from layerimp.fidelity.intact import Intact
 from layerimp.surgery.removal import pruned
