@@ -34,6 +34,7 @@ from layerimp.pipeline.pruning import prune_by_amount
 from layerimp.pipeline.run import Run, StageResults
 from layerimp.recipe import Permissions
 from layerimp.report.paired_bootstrap import difference
+from layerimp.report.results.measures import Measured
 from layerimp.report.retained import counting, summed_up
 
 SEARCH = {"pruner": {"name": "greedy", "options": {"rescored": 3}}}
@@ -57,6 +58,8 @@ METHODS: dict[str, dict[str, Any]] = {
 """What chooses the blocks, as parts of a recipe."""
 STATES = {"": "unhealed", "linear": "healed", "distill": "trained"}
 """What a line calls the models, by the healer; only a line with training has the last one."""
+Metrics = Mapping[str, Mapping[str, Measured]]
+"""A model's metrics, by task and name."""
 COMPARED = "divergence, greedy", "avss"
 """The methods that are compared with all others by documents: the recommended one, and that of the paper."""
 
@@ -92,10 +95,23 @@ def measured(recipe: Mapping[str, Any], blocks: list[int]) -> Line:
     for removal in results.model.removals:
         model = removal.models[0]
         assert model.fidelity is not None
-        line[STATES[removal.healer]] = model.fidelity.model_dump(mode="json") | {
-            "retained": removal.retained and removal.retained.model_dump(mode="json")
+        retained = removal.retained and removal.retained.model_dump(mode="json") | {
+            "parts": by_part(results.model.metrics, model.metrics)
         }
+        line[STATES[removal.healer]] = model.fidelity.model_dump(mode="json") | {"retained": retained}
     return line
+
+
+def by_part(intact: Metrics, pruned: Metrics) -> dict[str, float]:
+    """Return the share that is retained of each task of a group, without those that the intact model does not know."""
+    shares = {}
+    for group, metrics in intact.items():
+        for name, metric in metrics.items():
+            for task, part in metric.parts.items():
+                if not part.at_floor:
+                    nothing = part.floor or 0.0
+                    shares[task] = (pruned[group][name].parts[task].value - nothing) / (part.value - nothing)
+    return shares
 
 
 def with_documents(recipe: Mapping[str, Any], blocks: list[int]) -> StageResults:

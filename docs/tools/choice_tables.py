@@ -131,21 +131,26 @@ def _blocks(line: Line) -> str:
 def by_task(model: str) -> Table:
     """Return what is retained of each task at the largest number of blocks, on average over the draws."""
     _, methods = chosen.largest()[model]
-    every = [line for lines in methods.values() for line in lines]
-    tasks = list(dict.fromkeys(task for line in every for task in _tasks(line, STATES[0])))
+    tasks = max((_tasks(line, STATES[0]) for lines in methods.values() for line in lines), key=len).keys()
 
     def change(lines: Lines, task: str) -> str:
         shares = [[known[task] for line in lines if task in (known := _tasks(line, state))] for state in STATES]
         return " → ".join(f"{100 * fmean(known):.0f}" for known in shares if known) or "–"
 
-    rows = [[f"`{method}`", *(change(lines, task) for task in tasks)] for method, lines in methods.items()]
+    known = {
+        method: lines
+        for method, lines in methods.items()
+        if any(tasks <= _tasks(line, STATES[0]).keys() for line in lines)
+    }
+    rows = [[f"`{method}`", *(change(lines, task) for task in tasks)] for method, lines in known.items()]
     return ["chosen by", *(f"`{task}`" for task in tasks)], rows
 
 
 def _tasks(line: Line, state: str) -> dict[str, float]:
-    """Return what a model retains of each task; nothing if it was measured on none."""
+    """Return what a model retains of each task, of a group by its parts; nothing if it was measured on none."""
     retained = line.get(state, {}).get("retained") or {"tasks": {}}
-    return {task: share["mean"] for task, share in retained["tasks"].items() if share is not None}
+    shares = {task: share["mean"] for task, share in retained["tasks"].items() if share is not None}
+    return retained.get("parts") or shares
 
 
 def texts() -> Table:

@@ -101,7 +101,7 @@ def merged(lines: Iterable[Line]) -> list[Line]:
             raise ValueError(f"{DATA.name} has two choices of {', '.join(map(str, key))}: keep only lines of one")
         states: Line = {state: line[state] | first.get(state, {}) for state in STATES if state in line}
         for state, model in states.items():
-            model["retained"] = model["retained"] or line[state]["retained"]
+            model["retained"] = (line[state]["retained"] or {}) | (model["retained"] or {}) or None
         known[key] = first | states
     return list(known.values())
 

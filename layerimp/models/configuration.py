@@ -66,7 +66,9 @@ def source_of(model: str | Path) -> str:
             "PeftModel.from_pretrained(base, adapter).merge_and_unload(), and save that"
         )
     if "config.json" not in names:
-        raise ModelError(f"the model directory {str(model)!r} holds no config.json")
+        inner = ", ".join(sorted(str(entry.parent) for entry in path.glob("checkpoints/*/config.json")))
+        hint = f"; that of a model is {inner}" if inner else ""
+        raise ModelError(f"the model directory {str(model)!r} holds no config.json{hint}")
     if not any(name.endswith(".safetensors") for name in names):
         if any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in names):
             raise ModelError(

@@ -13,6 +13,7 @@ import typer
 from finished import Finished, lines_in
 
 import layerimp
+from layerimp.report.results.measures import AveragedPart, Measured
 
 Line = dict[str, Any]
 DEPTH: Line = {"scorers": ["depth"]}
@@ -145,6 +146,20 @@ def test_each_state_is_that_of_its_healer(model_dir: Path, calibration_file: Pat
         assert fidelity is not None
         assert fidelity.divergence is not None
         assert line[state]["divergence"]["mean"] == pytest.approx(fidelity.divergence.mean)
+
+
+def test_the_parts_of_a_group_are_told_if_the_intact_model_knows_them() -> None:
+    def average(**parts: tuple[float, float, bool]) -> choices.Metrics:
+        known = {
+            task: AveragedPart(value=value, stderr=None, floor=floor, at_floor=at_floor)
+            for task, (value, floor, at_floor) in parts.items()
+        }
+        plain = Measured(value=0.5, stderr=None, ends=None, low=None, high=None, documents=4, higher_is_better=True)
+        return {"group": {"accuracy": plain.model_copy(update={"parts": known})}, "alone": {"acc": plain}}
+
+    intact = average(yes_or_no=(0.75, 0.5, False), words=(0.4, 0.0, False), hard=(0.26, 0.25, True))
+    pruned = average(yes_or_no=(0.55, 0.5, False), words=(0.1, 0.0, True), hard=(0.5, 0.25, False))
+    assert choices.by_part(intact, pruned) == pytest.approx({"yes_or_no": 0.2, "words": 0.25})
 
 
 def test_a_text_to_train_on_needs_a_training(asked: Line) -> None:

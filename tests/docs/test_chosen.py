@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import choice_tables
 import choices
@@ -120,6 +121,18 @@ def test_a_model_has_a_row_for_each_amount_and_method(tmp_path: Path, monkeypatc
         ["3", "`depth`", "2", "50.0 → 70.0", "2.00 → 1.00", "0%", "2, 7/8, 11"],
     ]
     assert choice_tables.by_task("starter") == (["chosen by", "`stories`"], [["`depth`", "50 → 70"]])
+
+
+def test_a_group_is_shown_by_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = {name: state(1.0, share, panel=share) for name, share in (("unhealed", 0.4), ("healed", 0.6))}
+    told: dict[str, Any] = {name: state(1.0, 0.5, panel=0.5) for name in whole}
+    for name, share in (("unhealed", 0.1), ("healed", 0.9)):
+        told[name]["retained"]["parts"] = {"words": share, "grammar": 0.5}
+    keep([line("avss", **whole), line("depth", **whole), line("depth", setting="p", **told)], tmp_path, monkeypatch)
+    rows = [["`depth`", "10 → 90", "50 → 50"]]
+    assert choice_tables.by_task("starter") == (["chosen by", "`words`", "`grammar`"], rows)
+    ((_, methods),) = chosen.cells().items()
+    assert chosen.value(methods["depth"][0], "healed", "retained") == 0.6, "the first line counts"
 
 
 def test_a_page_says_why_there_is_no_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,14 @@ def test_adapters_are_merged_first(tmp_path: Path) -> None:
     assert len(layerimp.find_blocks(layerimp.prune(merged, [1]))) == 3
 
 
+def test_an_output_directory_says_where_its_models_are(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoints" / "avss"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ModelError, match=f"holds no config.json; that of a model is {checkpoint}$"):
+        layerimp.load(tmp_path)
+
+
 def test_a_model_that_reads_sound_is_refused() -> None:
     """Sound is made up only for models that read images as well."""
     config = SimpleNamespace(audio_config=tiny("llama").config, quantization_config=None)
