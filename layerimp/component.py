@@ -57,7 +57,9 @@ def _taken_for_a_number(given: Any, read: Any) -> bool | None:
 
 
 class Options(Plain):
-    """Base of every component's `Config`: unknown options are refused, and values never change."""
+    """Base of every component's `Config`: unknown options are refused, and values are finite and never change."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class Component(ABC):

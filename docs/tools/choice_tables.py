@@ -21,6 +21,7 @@ SEARCHES = chosen.DATA.with_name("search_cost.jsonl")
 SETS = chosen.DATA.with_name("sets_compared.jsonl")
 RECOMMENDED = "divergence, greedy, 3 rescored"
 """The recommended search, as `benchmarks/sets_compared.py` calls it."""
+MORE = chosen.DATA.with_name("choices_more.jsonl")
 SITES = {
     "avss": "the neurons (`mlp_act`, the default)",
     "avss-delta": "what the block adds (`block_delta`)",
@@ -170,6 +171,17 @@ def texts() -> Table:
         cells = [figures(each, "retained", 5, STATES[:2], signs.get(name, "")) for name, each in lines.items()]
         rows.append([f"`{method}`", *cells])
     return ["chosen by", "as above", *TEXTS.values()], rows
+
+
+def more() -> Table:
+    """Return a row for each model without more than a quarter of its blocks, and each method."""
+    rows = []
+    for (model, count), methods in chosen.cells(MORE).items():
+        marks = {name: chosen.signs(methods, name) for name in MEASURES}
+        for method, lines in methods.items():
+            shown = [figures(lines, name, len(lines), mark=marks[name].get(method, "")) or "–" for name in MEASURES]
+            rows.append([chosen.title(model, count), f"`{method}`", str(len(lines)), *shown])
+    return ["model", "chosen by", "draws", *MEASURES], rows
 
 
 def ahead(model: str) -> Table:

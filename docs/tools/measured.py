@@ -23,7 +23,8 @@ def _choices(what: str, model: str = "") -> str:
             return table(head, rows)
         return "Too few draws yet." if tables.of_model(model)[1] else "Not measured yet."
     parts = {"summary": tables.summary, "sites": tables.sites, "texts": tables.texts, "searches": tables.searches}
-    return table(*(parts | {"claims": claims.table, "power": power.table})[what]())
+    parts |= {"more": tables.more, "claims": claims.table, "power": power.table}
+    return table(*parts[what]())
 
 
 def _published() -> str:

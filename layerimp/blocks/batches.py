@@ -66,13 +66,17 @@ def rows_of(batch: Batch) -> Iterator[Batch]:
 def join_rows(rows: Iterable[Batch], size: int) -> Iterator[Batch]:
     """Join rows, given as batches of one row, to batches of at most `size` rows, padded on the right with zeros.
 
-    Rows with images stay alone, and come before the text that they interrupt.
+    Rows with images stay alone, and come before the text that they interrupt. Rows with labels are not joined to those
+    without.
     """
     waiting: list[Batch] = []
     for row in rows:
         if holds_images(row):
             yield row
             continue
+        if waiting and waiting[0].keys() != row.keys():
+            yield _padded(waiting)
+            waiting = []
         waiting.append(row)
         if len(waiting) == size:
             yield _padded(waiting)

@@ -57,13 +57,15 @@ def shrink(*, minutes: float | None, dry_run: bool, **given: Any) -> int:
 
 def _recipe(minutes: float | None, given: dict[str, Any]) -> Recipe:
     """Return the recipe from the options, with training, and with everything that needs no model settled."""
-    from layerimp.pipeline.shrink_recipe import completed, trains, with_output, with_training
+    from layerimp.pipeline.shrink_recipe import completed, trains, with_output, with_training, without_limits
     from layerimp.recipe import read_recipe
 
     settings, file = given.pop("set_") or [], given.pop("recipe")
     refuse_minutes_twice(minutes, settings)
     in_file = read_recipe(file) if file else {}
     recipe = with_training(joined(in_file, given), minutes, named="healers" in in_file)
+    if minutes:  # in place of what the file says
+        recipe = without_limits(recipe)
     idle = [label for label, spec in recipe.healers.items() if minutes == 0 and trains(spec)]
     for text in settings:
         if setting(text, "distill.steps=100")[0] in idle:

@@ -142,8 +142,8 @@ def check_text(
     split(drawn)
     if recipe.allow_overlap:
         return
-    more = further.documents if further and not further.streamed else frozenset()
-    for measured in _measured_on(evaluators):
+    for measured in filter(None, _measured_on(evaluators)):
+        more = further.documents if further and not further.streamed else frozenset()
         for source, documents in ((drawn.source, drawn.documents | judging.documents), (recipe.heal_text, more)):
             if shared := len(measured & documents):
                 raise OptionError(

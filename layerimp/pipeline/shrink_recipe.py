@@ -77,6 +77,17 @@ def with_minutes(healers: Mapping[str, ComponentSpec], minutes: float) -> dict[s
     return {label: spec for label, spec in changed.items() if minutes or label not in limited}
 
 
+def without_limits(recipe: Recipe) -> Recipe:
+    """Return a recipe whose training has no limits."""
+
+    def unlimited(spec: ComponentSpec) -> ComponentSpec:
+        options = {name: value for name, value in spec.options.items() if name not in LIMITS}
+        return spec.model_copy(update={"options": options}) if trains(spec) else spec
+
+    healers = {label: unlimited(spec) for label, spec in recipe.healers.items()}
+    return recipe.model_copy(update={"healers": healers})
+
+
 def completed(recipe: Recipe, minutes: float | None) -> Recipe:
     """Return the recipe of a command `shrink` with everything that the user left open and that needs no model.
 

@@ -389,7 +389,7 @@ def test_an_interrupted_training_comes_to_the_same(tmp_path: Path, learns: str) 
         noting = replace_field(case, progress=notes, further=[batch(4, 16, seed=9)])
         once(noting, Memory(None))
         with pytest.raises(KeyboardInterrupt):
-            once(noting, Always(tmp_path), stop=5)
+            once(noting, Memory(tmp_path), stop=5)  # saved by the interruption alone
         once(noting, Always(tmp_path))
         once(noting, Always(tmp_path), stop=1)  # nothing is left to do
 
@@ -399,6 +399,63 @@ def test_an_interrupted_training_comes_to_the_same(tmp_path: Path, learns: str) 
     assert all(map(torch.equal, whole, done))
     assert same(outcomes[0]) == same(outcomes[1]) == same(outcomes[2])
     assert [note for note in notes.lines if "after 4 steps" in note]
+
+
+def test_an_interruption_within_a_step_leaves_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of the parameters may have changed; the note that nothing can be saved comes once."""
+    heard, memory, steps = Heard(), Always(tmp_path), 0
+
+    def interrupted(*_: Any) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 3:
+            raise KeyboardInterrupt
+
+    def look(case: Case) -> None:
+        loss = loss_of("divergence", Teaching(case), case.batches)
+        with learning(replace_field(case, progress=heard), "beside", width=1, rank=2) as learner:
+            with pytest.raises(KeyboardInterrupt):
+                trained(case, learner, loss, memory, steps=7, checks=3)
+            state = memory.read()
+            assert state is not None
+            assert state.steps == 2
+            monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: None)
+            monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+            trained(replace_field(case, progress=heard), learner, loss, Always(tmp_path / "other"), steps=3, checks=3)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", interrupted)
+    layerimp.heal(sharp(tiny_model()), [1], TEXT, Seen(look))
+    told = [line for line in heard.lines if "cannot be resumed" in line]
+    assert told == ["the training cannot be resumed after an interruption: OSError: [Errno 28] No space left on device"]
+
+
+def test_too_little_memory_names_what_takes_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(_: Training) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Training, "run", short)
+    with pytest.raises(ModelError, match=r"distill needs more memory .* distill.learns=lora-beside takes less"):
+        healed(sharp(tiny_model()), steps=2)
+
+
+def test_what_learns_is_decided_by_the_longest_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    scopes: list[Scope] = []
+
+    def deciding(self: Distill, pruned: Any, scope: Scope, room: Room) -> Any:
+        scopes.append(scope)
+        return decide(self, pruned, scope, room)
+
+    decide = Distill.decide
+    monkeypatch.setattr(Distill, "decide", deciding)
+    further = [batch(4, 24, seed=9)]
+    layerimp.heal(sharp(tiny_model()), [1], TEXT, "distill", further=further, first=None, steps=1, checks=1)
+    assert [scope.length for scope in scopes] == [24]
+
+
+def test_a_classifier_with_labels_trains_on_further_text_without_them() -> None:
+    labelled = [each | {"labels": torch.zeros(len(each["input_ids"]), dtype=torch.long)} for each in TEXT]
+    options = {"first": None, "steps": 3, "checks": 1, "rows": 5}
+    layerimp.heal(tiny_classifier(), [1], labelled, "distill", further=[batch(8, 16, seed=9)], **options)
 
 
 def test_a_state_that_cannot_be_read_starts_anew(tmp_path: Path) -> None:
@@ -411,12 +468,10 @@ def test_a_state_that_cannot_be_read_starts_anew(tmp_path: Path) -> None:
     read = memory.read()
     assert read is not None
     assert (read.plan, read.steps, read.checks) == (("lora", 4, 2), 1, [(1, 2, 3.0, 1e-4, [2.5], [])])
-    assert read.fits([torch.ones(2)])
-    assert not read.fits([torch.ones(3)]), "it is of another training"
     (tmp_path / "training.pt").write_bytes((tmp_path / "training.pt").read_bytes()[:100])
     assert memory.read() is None
     shutil.rmtree(tmp_path)
-    memory.write(state)  # no place to write is no reason to stop
+    assert memory.write(state).startswith("RuntimeError: "), "no place to write is no reason to stop"
     assert Memory(None).read() is None
 
 

@@ -45,7 +45,6 @@ class GreedyConfig(Options):
     gap_penalty: float = Field(
         0.0,
         ge=0,
-        allow_inf_nan=False,
         description="A penalty, in the scorer's unit, that is added to a step's score for each pair of removals that "
         "the step puts into the same gap.",
     )

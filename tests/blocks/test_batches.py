@@ -32,6 +32,18 @@ def test_rows_are_joined_as_they_were_divided() -> None:
     assert [len(part["input_ids"]) for part in join_rows(rows, 2)] == [2, 1]
 
 
+def test_rows_with_labels_are_not_joined_to_those_without() -> None:
+    first, second = rows_of(labelled(3, 5))
+    plain = padded_batch((4,))
+    parts = list(join_rows([first, plain, second, plain, plain], 2))
+    assert [("labels" in part, len(part["input_ids"])) for part in parts] == [
+        (True, 1),
+        (False, 1),
+        (True, 1),
+        (False, 2),
+    ]
+
+
 def test_a_row_with_images_is_neither_divided_nor_joined() -> None:
     assert list(rows_of(IMAGE)) == [IMAGE]
     first, second = rows_of(padded_batch((3, 5)))

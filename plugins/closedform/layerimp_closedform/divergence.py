@@ -33,7 +33,6 @@ class DivergenceConfig(Options):
     ridge: float = Field(
         0.3,
         gt=0,
-        allow_inf_nan=False,
         description="The ridge of the fits, in units of the mean square of the map's input.",
     )
     copying: float = Field(

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import time
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -117,10 +118,16 @@ class Distill(Healer):
         with learning(case, plan.learns, width=config.width, rank=config.rank, seed=config.seed) as learner:
             task, watch = Task(case, learner, loss, terms, config, plan), partial(self.watch, case, learner)
             training = Training(task, memory, start, seconds, watch, time.monotonic() - began)
-            if state is not None and state.fits(learner.parameters):
+            if state is not None:
                 training.resume(state)
             del state  # its values have taken their places, and would stay beside them
-            training.run()
+            try:
+                training.run()
+            except torch.OutOfMemoryError as error:
+                raise ModelError(
+                    "distill needs more memory than is free: --set distill.rows=1 or distill.learns=lora-beside takes "
+                    "less"
+                ) from error
         self.outcome = outcome = training.outcome
         del training  # and what its optimizer keeps: the healed weights take its place
         best = outcome.best
@@ -167,7 +174,8 @@ class Distill(Healer):
 
         if state is not None:
             return Plan(*state.plan)  # type: ignore[arg-type]
-        length = max(batch["input_ids"].shape[1] for batch in case.batches)
+        texts = (*case.batches, *islice(case.further, 1))  # rows of the further text may be longer
+        length = max(batch["input_ids"].shape[1] for batch in texts)
         scope = Scope(gaps=len(case.gaps), rows=0, batches=0, held_out=0, length=length)
         room = Room(case.pruned.device.type, free_bytes(case.pruned.device))
         case.progress.note(f"distill: {self.decide(case.pruned, scope, room).words}")

@@ -55,10 +55,6 @@ class State:
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
 
-    def fits(self, parameters: Sequence[Tensor]) -> bool:
-        """Whether these are the parameters of the training."""
-        return [value.shape for value in self.values] == [parameter.shape for parameter in parameters]
-
 
 class Memory:
     """A file that holds the state of a training.
@@ -81,20 +77,26 @@ class Memory:
         if self._path is None or not self._path.exists():
             return None
         try:
-            return State(**torch.load(self._path, map_location="cpu", weights_only=True))
+            return State(**torch.load(self._path, map_location="cpu", mmap=True, weights_only=True))
         except (OSError, RuntimeError, TypeError, ValueError, EOFError, pickle.UnpicklingError):
             return None
 
-    def write(self, state: State) -> None:
-        """Save a state in place of the last one; if the file cannot be written, the training goes on without it."""
+    def write(self, state: State) -> str:
+        """Save a state in place of the last one.
+
+        Returns:
+            Why the file cannot be written; empty if it is, or if nothing is saved.
+        """
         if self._path is None:
-            return
-        began = time.monotonic()
+            return ""
+        began, why = time.monotonic(), ""
         fresh = self._path.with_suffix(".new")
         try:
             torch.save(vars(state), fresh)
             os.replace(fresh, self._path)
-        except (OSError, RuntimeError):
+        except (OSError, RuntimeError) as error:
             fresh.unlink(missing_ok=True)
+            why = f"{type(error).__name__}: {error}"
         now = time.monotonic()
         self._next = now + max(RARELY, (now - began) / SHARE)
+        return why

@@ -112,6 +112,7 @@ class Training:
         self.outcome, self.rate = Outcome(start), config.rate or RATES[len(RATES) // 2]
         self._steps = self._tokens = self._checked = 0
         self._spent = self._since = 0.0
+        self._changing, self._unsaved = False, ""  # between two steps; why the last state was not saved
         self._planned = config.checks
         if config.minutes is not None:
             self._planned = min(config.checks, max(2, int(CHECKING * 60 * config.minutes / max(seconds, 1e-9))))
@@ -141,7 +142,19 @@ class Training:
         self._case.progress.note(f"goes on with the training that was interrupted after {counted}")
 
     def run(self) -> None:
-        """Train, and leave the parameters at the values of the best step."""
+        """Train, and leave the parameters at the values of the best step.
+
+        An interruption between two steps saves the state.
+        """
+        try:
+            self._run()
+        except KeyboardInterrupt:
+            if not self._changing:
+                self._save()
+            raise
+        self._put(self._kept)
+
+    def _run(self) -> None:
         with self._case.progress.stage("distill", PERCENT, unit="%") as advance:
             reported = 0
             timed = 1 if self._limits.minutes is None else 2  # the first step has costs that do not come again
@@ -163,9 +176,9 @@ class Training:
                 self._steps += 1
                 self._tokens += sum(map(tokens_in, rows))
                 self._account()
+                self._changing = False
                 advance(int(self._spent * PERCENT) - reported)
                 reported = int(self._spent * PERCENT)
-        self._put(self._kept)
 
     def _account(self) -> None:
         """Count what is spent, check the distance if that is due, and save the state from time to time."""
@@ -178,7 +191,13 @@ class Training:
         # A finished training is saved too, in case a later stage of the command is interrupted, unless it was so short
         # that it is quickly repeated.
         if self._memory.due or (self._spent >= 1.0 and seconds > RARELY):
-            self._memory.write(self._state(time.monotonic() - self._began))
+            self._save()
+
+    def _save(self) -> None:
+        why = self._memory.write(self._state(time.monotonic() - self._began))
+        if why and not self._unsaved:
+            self._case.progress.note(f"the training cannot be resumed after an interruption: {why}")
+        self._unsaved = why
 
     def _step(self, rows: Sequence[Batch], rate: float) -> None:
         """Take a step of the optimizer.
@@ -195,6 +214,7 @@ class Training:
                 self._optimizer.zero_grad()
                 raise NonFiniteError(f"the loss of step {self._steps} is {loss.item()}")
             self._scaler.scale(loss * (self._terms(part) / max(whole, 1))).backward()
+        self._changing = True
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._scaler.unscale_(self._optimizer)
