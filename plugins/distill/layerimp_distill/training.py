@@ -112,7 +112,8 @@ class Training:
         self.outcome, self.rate = Outcome(start), config.rate or RATES[len(RATES) // 2]
         self._steps = self._tokens = self._checked = 0
         self._spent = self._since = 0.0
-        self._changing, self._unsaved = False, ""  # between two steps; why the last state was not saved
+        self._changing = False  # whether parameters and counts are of different steps
+        self._unsaved = ""  # why the last state was not saved
         self._planned = config.checks
         if config.minutes is not None:
             self._planned = min(config.checks, max(2, int(CHECKING * 60 * config.minutes / max(seconds, 1e-9))))
@@ -247,6 +248,7 @@ class Training:
 
     def _go_back(self, why: str) -> None:
         """Return to the best step so far, or to the start, and go on at a third of the rate."""
+        self._changing = True
         best = self.outcome.best
         back = f"step {best.steps}" if best else "the start"
         self._case.progress.note(
