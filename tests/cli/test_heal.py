@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from layerimp_distill import Distill
-from layerimp_distill.memory import Memory
 from rich.filesize import decimal
 from safetensors.torch import load_file
 from support.mood import Run, changed, done_once
@@ -143,14 +142,14 @@ def test_a_healed_checkpoint_is_healed_further(
 def test_an_interrupted_training_says_how_it_goes_on(
     layerimp_command: Run, pruned: Path, text: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until a state is saved, there is nothing to go on from, and nothing is promised."""
+    """Before the first step is over, there is nothing to go on from, and nothing is promised."""
     command = ("heal", "--model", pruned, "--healer", "distill", "--set", "distill.steps=3", *text)
-    calls = 0
+    calls, last = 0, 1
 
     def interrupted(self: Any, batch: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == 2:
+        if calls == last:
             raise KeyboardInterrupt
         return real(self, batch)
 
@@ -158,8 +157,7 @@ def test_an_interrupted_training_says_how_it_goes_on(
     monkeypatch.setattr(Teaching, "divergence", interrupted)
     code, _, err = layerimp_command(*command, "--output", tmp_path / "out")
     assert (code, err.splitlines()[-1]) == (130, "layerimp: interrupted; nothing is left half-written")
-    monkeypatch.setattr(Memory, "due", True)
-    calls = 0
+    calls, last = 0, 2
     code, _, err = layerimp_command(*command, "--output", tmp_path / "out")
     (kept,) = entries("unfinished")
     assert (code, err.splitlines()[-1]) == (

@@ -150,7 +150,7 @@ class Training:
         try:
             self._run()
         except KeyboardInterrupt:
-            if not self._changing:
+            if self._steps and not self._changing:
                 self._save()
             raise
         self._put(self._kept)
