@@ -123,6 +123,7 @@ class Case:
         held_out: Other text, on which the loss is measured to choose between options.
         further: More text to heal on than `batches`, for healers that train: read anew each time, batch by batch. Empty
             if no such text was given.
+        further_length: The most tokens in a row of `further`, as far as it has an attribute `max_length`; else 0.
         loss: Measures the current pruned model on `held_out`. The targets are the text's own next tokens. For a
             classifier they are its labels, or without labels the predictions of the intact model.
         distance: Measures how far the current pruned model is from the intact one, on rows that are used for nothing
@@ -145,6 +146,7 @@ class Case:
     distance: Callable[[], Distance]
     progress: Progress = SILENT
     further: Iterable[Batch] = ()
+    further_length: int = 0
     rerun: Callable[[BlockStack, Batch], AbstractContextManager[None]] = lambda _stack, _batch: nullcontext()
     workspace: Callable[[], Path | None] = lambda: None
     began: float = field(default_factory=time.monotonic)

@@ -22,6 +22,7 @@ SETS = chosen.DATA.with_name("sets_compared.jsonl")
 RECOMMENDED = "divergence, greedy, 3 rescored"
 """The recommended search, as `benchmarks/sets_compared.py` calls it."""
 MORE = chosen.DATA.with_name("choices_more.jsonl")
+"""Choices of more than a quarter of the blocks."""
 SITES = {
     "avss": "the neurons (`mlp_act`, the default)",
     "avss-delta": "what the block adds (`block_delta`)",
@@ -174,7 +175,7 @@ def texts() -> Table:
 
 
 def more() -> Table:
-    """Return a row for each model without more than a quarter of its blocks, and each method."""
+    """Return a row for each model that lost more than a quarter of its blocks, and each method."""
     rows = []
     for (model, count), methods in chosen.cells(MORE).items():
         marks = {name: chosen.signs(methods, name) for name in MEASURES}

@@ -102,6 +102,11 @@ class FurtherText:
         return HUB_LICENCE if self.source == HUB else ""
 
     @property
+    def max_length(self) -> int:
+        """The most tokens in a row."""
+        return self._form.max_length
+
+    @property
     def streamed(self) -> bool:
         """Whether the text is a data set, which may be too large to be read as a whole."""
         return self._given is None and is_dataset(self.source)

@@ -135,6 +135,7 @@ def heal_beside(
         distance=partial(judge.of, pruned),
         progress=progress,
         further=() if further is None else Checked(further, pruned),
+        further_length=getattr(further, "max_length", 0),
         rerun=lambda stack, batch: (theirs if stack is intact else ours).of(batch),
         began=began,
     )

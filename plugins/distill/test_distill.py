@@ -447,9 +447,13 @@ def test_what_learns_is_decided_by_the_longest_rows(monkeypatch: pytest.MonkeyPa
 
     decide = Distill.decide
     monkeypatch.setattr(Distill, "decide", deciding)
-    further = [batch(4, 24, seed=9)]
-    layerimp.heal(sharp(tiny_model()), [1], TEXT, "distill", further=further, first=None, steps=1, checks=1)
-    assert [scope.length for scope in scopes] == [24]
+
+    class Longer(list[Any]):
+        max_length = 24
+
+    for further in (Longer([batch(4, 24, seed=9)]), [batch(4, 16, seed=9)]):
+        layerimp.heal(sharp(tiny_model()), [1], TEXT, "distill", further=further, first=None, steps=1, checks=1)
+    assert [scope.length for scope in scopes] == [24, 16]
 
 
 def test_a_classifier_with_labels_trains_on_further_text_without_them() -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import math
 import time
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -174,8 +173,7 @@ class Distill(Healer):
 
         if state is not None:
             return Plan(*state.plan)  # type: ignore[arg-type]
-        texts = (*case.batches, *islice(case.further, 1))  # rows of the further text may be longer
-        length = max(batch["input_ids"].shape[1] for batch in texts)
+        length = max(case.further_length, *(batch["input_ids"].shape[1] for batch in case.batches))
         scope = Scope(gaps=len(case.gaps), rows=0, batches=0, held_out=0, length=length)
         room = Room(case.pruned.device.type, free_bytes(case.pruned.device))
         case.progress.note(f"distill: {self.decide(case.pruned, scope, room).words}")
