@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from layerimp_distill import training
 from layerimp_distill.course import AFTER, Limits, Outcome
+from layerimp_distill.descent import Descent, Task, schedule
 from layerimp_distill.distill import Distill
 from layerimp_distill.learning import learning
 from layerimp_distill.losses import loss_of, terms_of, tokens_in
@@ -26,7 +26,7 @@ from layerimp_distill.memory import Memory, State
 from layerimp_distill.options import DistillConfig
 from layerimp_distill.room import Plan, needed, planned
 from layerimp_distill.text import Text
-from layerimp_distill.training import Task, Training, schedule
+from layerimp_distill.training import Training
 from rich.filesize import decimal
 from support.heard import Heard
 from transformers import (
@@ -254,12 +254,12 @@ def test_a_rate_that_is_nearest_and_not_taken_is_told_why() -> None:
 
 
 def test_trials_after_a_step_that_failed_decide_on_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    def step(self: Training, rows: Any, rate: float) -> None:
-        monkeypatch.setattr(Training, "_step", real)
-        raise NonFiniteError("the loss of step 0 is nan")
+    def step(self: Descent, rows: Any, rate: float) -> None:
+        monkeypatch.setattr(Descent, "step", real)
+        raise NonFiniteError("the loss is nan")
 
-    real = Training._step
-    monkeypatch.setattr(Training, "_step", step)
+    real = Descent.step
+    monkeypatch.setattr(Descent, "step", step)
     tried = [at(3.0, 0.9), at(2.0, 0.8), at(5.0, 1.2)]
     outcome, _, _, notes = course([at(4, 1), *tried, at(3.5, 0.9)], steps=200, checks=1)
     assert [check.rate for check in outcome.checks] == [1e-4]
@@ -268,16 +268,17 @@ def test_trials_after_a_step_that_failed_decide_on_the_rate(monkeypatch: pytest.
 
 def timed(monkeypatch: pytest.MonkeyPatch, durations: Iterable[float]) -> list[float]:
     """Gives steps these durations, in seconds; nothing else takes time. Returns the learning rates of the steps."""
-    seconds, following, rates, real = 0.0, iter(durations), list[float](), Training._step
+    seconds, following, rates, real = 0.0, iter(durations), list[float](), Descent.step
 
-    def step(self: Training, rows: Any, rate: float) -> None:
+    def step(self: Descent, rows: Any, rate: float) -> None:
         nonlocal seconds
         rates.append(rate)
         real(self, rows, rate)
         seconds += next(following)
 
-    monkeypatch.setattr(Training, "_step", step)
-    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: seconds))
+    monkeypatch.setattr(Descent, "step", step)
+    for module in ("training", "trials"):
+        monkeypatch.setattr(f"layerimp_distill.{module}.time", SimpleNamespace(monotonic=lambda: seconds))
     return rates
 
 
@@ -644,7 +645,7 @@ def test_training_ends_at_the_first_limit() -> None:
 
 @pytest.mark.parametrize(
     ("rate", "end"),
-    [(1e-3, "the loss of step 0 is nan; training ends there; a lower rate may help"), (None, "back to the start")],
+    [(1e-3, "at step 0 the loss is nan; training ends there; a lower rate may help"), (None, "back to the start")],
 )
 def test_a_loss_that_is_no_number_ends_it(rate: float | None, end: str) -> None:
     def look(case: Case) -> None:
@@ -794,7 +795,7 @@ def test_rows_that_run_one_after_another_take_the_same_step(make: Callable[[], P
                     Task(nearer, learner, loss, terms, config, Plan("all", 4, at_once)), Memory(None), at(2), 0
                 )
                 run.run()
-                kept = [run._optimizer.state[parameter]["exp_avg"] for parameter in learner.parameters]
+                kept = [run._descent.optimizer.state[parameter]["exp_avg"] for parameter in learner.parameters]
                 gradients.append(torch.cat([value.flatten() for value in kept]))
 
     layerimp.heal(sharp(make()), [1], [padded_batch((16, 2, 9, 2, 12, 2, 7, 2))], Seen(look))

@@ -97,10 +97,11 @@ class Distill(Healer):
         model = case.pruned.model
         if model.dtype is torch.float16 and model.device.type == "cpu":
             raise ModelError("distill cannot train in float16 on a CPU: use --dtype float32 or bfloat16")
+        from layerimp_distill.descent import Task
         from layerimp_distill.learning import learning
         from layerimp_distill.losses import loss_of, terms_of
         from layerimp_distill.memory import Memory
-        from layerimp_distill.training import Task, Training
+        from layerimp_distill.training import Training
 
         config = self.config
         memory = Memory(case.workspace())
