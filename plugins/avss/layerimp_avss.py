@@ -195,12 +195,12 @@ class AVSS(Scorer):
         )
 
     def _doubts(self, share: Tensor) -> list[str]:
-        """Return a note if the scores hang on a handful of inactive activations, whose number is mostly chance."""
+        """Return notes if the scores hang on a handful of inactive activations, or do not compare with others."""
         floored = share < self.config.sparsity_floor
         few = ~floored & (self._inactive.total() < FEW)
-        what = "seams" if all(isinstance(step, str) for step in self.steps) else "blocks"
-        floor, every = f"{self.config.sparsity_floor:g}", f"{self.num_blocks} {what}"
-        notes = []
+        blocks = any(isinstance(step, int) for step in self.steps)
+        floor, every = f"{self.config.sparsity_floor:g}", f"{self.num_blocks}{' blocks' * blocks}"
+        notes = [] if blocks else ["a score is a share of all of these, and does not compare with others"]
         if where := self._steps_where(floored):
             notes.append(
                 f"sparsity was floored at {floor} in {len(where)} of {every} ({', '.join(where)}): almost no "

@@ -172,8 +172,10 @@ def test_notes_and_draws_name_seams() -> None:
     assert [note.split(":")[0] for note in avss.notes] == [
         "sparsity was floored at 1e-06 in 4 of 4 blocks (0, 1, 2, 3)",
         "seams",
+        "seams",
     ]
-    assert "in 3 of 3 seams (0/1, 1/2, 2/3)" in avss.notes[1]
+    assert avss.notes[1] == "seams: a score is a share of all of these, and does not compare with others"
+    assert "in 3 of 3 (0/1, 1/2, 2/3)" in avss.notes[2]
     random = scored(model, Random)
     assert random.scores[::2] == measure(layerimp.find_blocks(model), text(), {"r": Random(BLOCKS)})["r"].scores
     assert not set(random.scores[::2]) & set(random.scores[1::2])
