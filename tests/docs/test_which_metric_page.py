@@ -103,7 +103,8 @@ def test_no_other_method_is_significantly_ahead_of_the_recommended_one() -> None
             sign = chosen.signs(known, name).get("block-influence")
             assert ((amount, name) in ahead) == (sign == " ▼"), (amount, name)
     words = (
-        "ahead of `block-influence` on SmolLM2 in copying, and on the starter without one block. On MiniLM it is not"
+        "ahead of `block-influence` on SmolLM2 without 7 in copying, and on the starter without one block, but not in "
+        "MiniLM's accuracy"
     )
     assert words in " ".join(PAGE.split())
 
@@ -125,7 +126,7 @@ def test_no_method_leads_everywhere() -> None:
         assert not any(chosen.signs(known, name).get("divergence") for name in chosen.judged_by(model, known))
     assert min(far, key=lambda name: far[name]) == "angular, window"
     assert max(copying, key=lambda name: copying[name]) == "avss-delta"
-    words = "On SmolLM2 `angular` with its window is nearest, and `avss-delta` copies most."
+    words = "Without 7 of SmolLM2's, `angular` with its window is nearest, and `avss-delta` copies most."
     assert words in " ".join(PAGE.split())
 
 
@@ -141,7 +142,7 @@ def test_one_scoring_is_not_behind_the_search_up_to_a_quarter() -> None:
         if line["model"] == "starter"
     }
     assert seconds["divergence, once"] / seconds[choice_tables.RECOMMENDED] == pytest.approx(0.5, abs=0.1)
-    assert "scored once for half of the cost, is not told apart on any model" in " ".join(PAGE.split())
+    assert "`divergence` scored once, for half of the cost, differs significantly on no model" in " ".join(PAGE.split())
 
 
 def test_beyond_a_quarter_the_search_is_nearer() -> None:
@@ -156,19 +157,40 @@ def test_beyond_a_quarter_the_search_is_nearer() -> None:
         ends[amount] = search, once
     page = " ".join((CHOOSE / "divergence.md").read_text(encoding="utf-8").split())
     search, once = ends["smollm2-135m", 11]
-    assert f"{search:.2f} against {once:.2f} nats on [SmolLM2 without 11]" in page
+    assert f"nearer, not significantly: {search:.2f} against {once:.2f} nats on SmolLM2 without 11." in page
+    contrasts = [chosen.contrasts(methods, "divergence")["divergence"] for methods in known.values()]
+    assert not any(difference.tells for difference in contrasts if difference)
+    assert "On the starter it retains less." in page
+    for amount, methods in known.items():
+        if amount[0] == "starter":
+            search, once = (
+                statistics.mean(chosen.values(methods[name], "healed", "retained"))
+                for name in (chosen.METHOD, "divergence")
+            )
+            assert search < once, amount
     assert [len(lines) for lines in known["smollm2-135m", 11].values()] == [2, 2]
 
 
-def test_one_pass_is_best_spent_on_block_influence() -> None:
-    (starter,) = (
-        line["costs"]
+def test_other_methods_of_one_pass_retain_more_of_two_models() -> None:
+    costs = {
+        line["model"]: line["costs"]
         for line in map(json.loads, choice_tables.COSTS.read_text(encoding="utf-8").splitlines())
-        if line["model"] == "starter"
-    )
-    cheap = [name for name in methods(STARTER) if 0 < starter.get(next(iter(choices.METHODS[name]["scorers"])), 9) < 2]
-    assert len(cheap) > 3
-    assert max(mean(STARTER, name, "retained") for name in cheap) == mean(STARTER, "block-influence", "retained")
+    }
+
+    def best(amount: tuple[str, int]) -> str:
+        cheap = {
+            name: mean(amount, name, "retained")
+            for name in methods(amount)
+            if 0 < costs["starter"].get(next(iter(choices.METHODS[name]["scorers"])), 9) < 2
+            and chosen.values(chosen.cells()[amount][name], "healed", "retained")
+        }
+        assert len(cheap) > 2
+        return max(cheap, key=lambda name: cheap[name])
+
+    assert mean(STARTER, best(STARTER), "retained") == mean(STARTER, "block-influence", "retained")
+    for amount in (SMOLLM2, MINILM):
+        assert mean(amount, best(amount), "retained") > mean(amount, "block-influence", "retained")
+    assert "On SmolLM2 and MiniLM other one-pass methods retain more on average;" in " ".join(PAGE.split())
 
 
 def test_what_is_near_may_not_copy() -> None:
@@ -190,12 +212,15 @@ def test_training_hides_the_choice() -> None:
 
     page = " ".join(PAGE.split())
     healed = (
-        "retains {} % by this method, {} % by `block-influence`, and {} % by `gbis`; Gemma {} %, and {} % by `depth`, "
+        "retains {} % by this method, {} % by `block-influence`, and {} % by `gbis`, `angular` and one `random` draw. "
+        "Gemma retains {} %, and {} % by `depth`: five errors of the documents more, mostly"
     )
     own, other = (chosen.cells()[GEMMA][name] for name in (chosen.METHOD, "depth"))
     ends = [mean(GEMMA, name, "retained") for name in (chosen.METHOD, "depth")]
     words = healed.format(*retained("healed", (*rivals[:2], "gbis")), *(round(100 * end) for end in ends))
-    assert f"{words}five errors of the documents more, mostly" in page
+    assert words in page
+    (gbis, *others) = retained("healed", ("gbis", "angular, window", "random"))
+    assert others == [gbis, gbis]
     errors = [
         math.hypot(*(line["healed"]["retained"]["worst"]["stderr"] for line in pair))
         for pair in zip(own, other, strict=False)
@@ -224,7 +249,7 @@ def test_avss_leads_only_where_the_page_says() -> None:
     ]
     assert led == [(GEMMA, "retained", "unhealed")]
     own = chosen.values(chosen.cells()[GEMMA]["avss"], "unhealed", "retained")
-    words = "leads only on Gemma, unhealed.** It retains {:.0f} % of the benchmarks there, on one draw."
+    words = "By benchmarks AVSS leads once: on Gemma, unhealed.** It retains {:.0f} % there, on one draw."
     assert words.format(*(100 * share for share in own)) in " ".join(PAGE.split())
 
 
@@ -306,8 +331,10 @@ def test_linear_can_cost_a_task() -> None:
     assert f"on the starter one draw lost {lost} points of sentiment" in page
     before, after = (round(100 * statistics.mean(values)) for values in zip(*tasks, strict=True))
     assert f"By the recommended method, sentiment falls from {before} to {after} %" in page
-    most, second, *_ = sorted((round(100 * (unhealed - healed)) for unhealed, healed in tasks), reverse=True)
-    assert f"two of five draws lose {second} and {most} points of sentiment" in " ".join(PAGE.split())
+    assert sum(unhealed - healed > 0.1 for unhealed, healed in tasks) == 2
+    costs = (round(100 * mean(STARTER, chosen.METHOD, "retained", state)) for state in chosen.STATES[:2])
+    words = "On the starter healing costs: {} → {} %, by sentiment on two of five draws;"
+    assert words.format(*costs) in " ".join(PAGE.split())
 
 
 def test_three_points_of_accuracy_are_fourteen_of_what_smollm2_retains() -> None:
@@ -330,7 +357,10 @@ def test_the_page_of_the_paper_says_what_the_claims_are_worth() -> None:
     assert verdicts("MiniLM on SST-2, 2 of 6") == {"gbis": "**true**", "lrp": "**true**", "cim": "**false**"}
     assert set(verdicts("The starter, 3 of 12").values()) == {"not decided"}
     page = " ".join((CHOOSE / "reproduce-the-paper.md").read_text(encoding="utf-8").split())
-    assert "AVSS is behind GBIS, LRP and CIM on SmolLM2, and behind GBIS and LRP on Gemma, by divergence." in page
+    assert (
+        "AVSS on neurons is behind GBIS, LRP and CIM on SmolLM2, and behind GBIS and LRP on Gemma, by divergence."
+        in page
+    )
     assert "On MiniLM it is ahead of GBIS and LRP, which take the last blocks, and behind CIM." in page
     assert (
         "On the starter nothing is decided.** LRP on SmolLM2, and all on Gemma, have two draws, CIM none there." in page
@@ -346,12 +376,13 @@ def test_the_page_of_the_paper_says_what_the_claims_are_worth() -> None:
 
 def test_by_benchmarks_much_is_open() -> None:
     left = (round(100 * mean(GEMMA, name, "retained")) for name in ("depth", chosen.METHOD))
-    words = "By benchmarks, with two draws, much is open: on Gemma `depth` retains {} %, it {} %."
+    words = "The benchmarks have two draws, and leave much open: on Gemma `depth` retains {} %, `best` {} %."
     assert words.format(*left) in " ".join(PAGE.split())
     head, rows = choice_tables.by_task(GEMMA[0])
     by_method = {row[0].strip("`"): row[head.index("`lambada_openai`")] for row in rows}
-    healed = [by_method[name].split(" → ")[1] for name in ("depth", chosen.METHOD)]
-    assert "mostly in LAMBADA: [{} and {} % of one draw]".format(*healed) in PAGE
+    depth, own = (float(by_method[name].split(" → ")[1]) for name in ("depth", chosen.METHOD))
+    assert depth > 2 * own
+    assert "mostly [in LAMBADA]" in PAGE
     for amount, name in ((SMOLLM2, "gbis"), (SMOLLM2, "block-influence"), (GEMMA, "depth")):
         for each in (name, chosen.METHOD):
             assert len(chosen.values(chosen.cells()[amount][each], "healed", "retained")) == 2
