@@ -1,6 +1,8 @@
 r"""Which set of blocks is farthest from harm: searches by `divergence`, and sets that cheaper ideas propose.
 
     python benchmarks/sets_compared.py --model DIR --count 7 --calibration C4.jsonl --text OTHER.jsonl --dtype bfloat16
+    python benchmarks/sets_compared.py --model CLASSIFIER --count 2 --calibration SST2/train.jsonl \
+        --text SST2/dev.jsonl --field sentence --packing rows --max-length 64 --samples 512
 
 Every set is chosen on one text and judged on another: by the divergence from the intact model without the set, its gaps
 repaired, at new and at copied tokens. Finished sets are kept in --results, a JSON line for each. There are searches,
@@ -15,7 +17,9 @@ If there are few sets, all are tried. The others are those of single scorers, an
 - `maximum of two`: block influence and `taylor`, each standardised;
 - `unexplained`: one minus the held-out R squared of the best linear map across a block;
 - `fisher`: gates on blocks; the second order of the loss in them, with interactions, from the gradients of single rows,
-  as Kwon et al. 2022 (arXiv:2204.09656) have it for heads and filters.
+  as Kwon et al. 2022 (arXiv:2204.09656) have it for heads and filters;
+- `gradients where the head reads`, for classifiers: what a block adds times its gradient, where a token counts as much
+  as the gradient of its last state.
 """
 
 from __future__ import annotations
@@ -200,6 +204,38 @@ def fisher(stack: BlockStack, text: Any, count: int) -> list[int]:
     return sorted(chosen)
 
 
+def where_head_reads(stack: BlockStack, text: Any) -> list[float]:
+    """Return for each block the magnitude of what it adds times the gradient, averaged over the tokens by weight.
+
+    The weight of a token is the norm of the gradient at the end of the last block.
+    """
+    ends: list[tuple[Tensor, Tensor]] = []
+    totals = torch.zeros(len(stack), dtype=torch.float64)
+
+    def begin(_block: Any, args: Any) -> Any:
+        return args[0].detach().requires_grad_(), *args[1:]
+
+    def keep(_block: Any, args: Any, output: Any) -> None:
+        ends.append((args[0], output[0] if isinstance(output, tuple) else output))
+
+    with ExitStack() as hooks:
+        hooks.callback(stack[0].register_forward_pre_hook(begin).remove)
+        for block in stack:
+            hooks.callback(block.register_forward_hook(keep).remove)
+        for batch in text:
+            for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
+                row = ids[mask.bool()][None]
+                labels = _label(stack, row)
+                ends.clear()
+                loss = stack.model(input_ids=row, labels=labels).loss
+                gradients = torch.autograd.grad(loss, [out for _, out in ends])
+                weights = gradients[-1].norm(dim=-1)
+                added = [gradient * (out - into) for gradient, (into, out) in zip(gradients, ends, strict=True)]
+                effects = torch.stack([part.sum(-1).abs() for part in added])
+                totals += (effects * weights / weights.sum()).sum((1, 2)).double()
+    return totals.tolist()
+
+
 def _label(stack: BlockStack, ids: Tensor) -> Tensor:
     """Return the model's own label of a row."""
     with torch.no_grad():
@@ -250,11 +286,14 @@ def main(
         "divergence, once": lambda: lowest(Judge(stack, own)([]).scores, count),
         "divergence, greedy, 3 rescored": lambda: searched("greedy", rescored=3),
         "divergence, greedy, 3 rescored, raced": lambda: searched("greedy", finalists=count + 3, rescored=3),
-        "divergence, greedy, 3 rescored, without the head": headless,
         "divergence, window": lambda: searched("window"),
         "divergence, greedy": lambda: searched("greedy"),
         "divergence, greedy with exchange": lambda: searched("greedy", exchange=2),
     }
+    if loaded.can_generate():
+        ideas["divergence, greedy, 3 rescored, without the head"] = headless
+    else:
+        ideas["gradients where the head reads"] = lambda: lowest(where_head_reads(stack, own), count)
     if math.comb(blocks, count) <= MOST:
         sets = list(itertools.combinations(range(blocks), count))
         ideas[f"best of all {len(sets)}"] = lambda: min(sets, key=lambda each: statistics.mean(judge.distance(each)))

@@ -220,7 +220,8 @@ def sets(model: str) -> Table:
     ]
     seconds = {line["by"]: line["seconds"] for line in lines if line["by"].startswith("divergence")}
     times = {by: f"{took / seconds[RECOMMENDED]:.1f}" for by, took in seconds.items() if took}
-    return ["chosen by", "blocks", "at new tokens", "at copied tokens", "time"], [
+    where = ["at new tokens", "at copied tokens"] if len(lines[0]["elsewhere"]) > 1 else ["divergence"]
+    return ["chosen by", "blocks", *where, "time"], [
         [
             line["by"],
             ", ".join(map(str, line["blocks"])),

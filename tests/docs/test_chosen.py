@@ -141,7 +141,9 @@ def test_a_page_says_why_there_is_no_comparison(tmp_path: Path, monkeypatch: pyt
     assert reference.expanded("<!-- generated: choices ahead smollm2-135m -->") == "Not measured yet."
 
 
-@pytest.mark.parametrize(("model", "directory"), [("starter", "starter"), ("smollm2-135m", "smollm2")])
+@pytest.mark.parametrize(
+    ("model", "directory"), [("starter", "starter"), ("smollm2-135m", "smollm2"), ("minilm-sst2", "minilm-sst2")]
+)
 def test_sets_are_judged_by_both_divergences_the_nearest_first(model: str, directory: str) -> None:
     head, rows = choice_tables.sets(model)
     lines = map(json.loads, choice_tables.SETS.read_text(encoding="utf-8").splitlines())

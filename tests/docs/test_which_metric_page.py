@@ -232,7 +232,7 @@ def test_training_hides_the_choice() -> None:
     assert trained.format(own, first) in page
     assert first == second
     gemma = [round(100 * mean(GEMMA, name, "retained", "trained")) for name in (*rivals, "depth")]
-    assert "On one, Gemma retains {}, {} and {} %, and {} % by `depth`.".format(*gemma) in page
+    assert "Gemma retains {}, {} and {} %, and {} % by `depth` on one.".format(*gemma) in page
     for state in ("healed", "trained"):
         contrasts = chosen.contrasts(chosen.cells()[SMOLLM2], "retained", state=state)
         assert not any(each and each.tells for each in contrasts.values())
