@@ -4,7 +4,7 @@
     python benchmarks/fidelity_table.py --model SMOLLM2 --count 4 --count 7 --calibration FILE.jsonl
     python benchmarks/fidelity_table.py --model GEMMA --count 2 --count 4 --calibration FILE.jsonl
     python benchmarks/fidelity_table.py --model MINILM --count 1 --count 2 --calibration task:layerimp_sst2 \
-        --data-dir DIR --max-length 64
+        --data-dir DIR --max-length 64 --samples 512 --rows 512
 
 Each call measures one model, and adds a JSON line to --results in place of an older one for the same model; the page
 "How far from the intact model" shows them all. The pruned models are those of `layerimp run`, and all are compared by

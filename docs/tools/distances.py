@@ -15,7 +15,7 @@ from layerimp.fidelity import Fidelity
 from layerimp.report.tables.fidelity_figures import FIGURES, Figure
 
 DATA = pages.ROOT / "benchmarks" / "results" / "fidelity.jsonl"
-NAMES = {"smollm2": "SmolLM2-135M", "gemma": "Gemma 3 270M", "sst2": "MiniLM, SST-2"}
+NAMES = {"smollm2": "SmolLM2-135M", "gemma": "Gemma 3 270M", "minilm-sst2": "MiniLM, SST-2"}
 """How the page calls the models, by the name of their directory."""
 _MEDIAN = Figure(lambda fidelity: fidelity.divergence.median if fidelity.divergence else None)
 SHOWN = {
