@@ -199,9 +199,10 @@ def test_what_is_near_may_not_copy() -> None:
     difference = chosen.contrasts(known, "copying")["block-influence"]
     assert difference.tells
     assert difference.mean > 20
-    left = chosen.values(chosen.cells()[SMOLLM2]["perplexity, greedy"][:2], "healed", "copying")
-    words = "leaves {:.0%} of SmolLM2's copying on one draw, and {:.0%} on the other".format(*left)
-    assert words.replace("%", " %") in " ".join(PAGE.split())
+    left = chosen.values(chosen.cells()[SMOLLM2]["perplexity, greedy"], "healed", "copying")
+    assert len(left) > 3
+    words = f"leaves between {100 * min(left):.0f} and {100 * max(left):.0f} % of SmolLM2's copying, by draw"
+    assert words in " ".join(PAGE.split())
 
 
 def test_training_hides_the_choice() -> None:
@@ -352,25 +353,20 @@ def test_the_page_of_the_paper_says_what_the_claims_are_worth() -> None:
         place = head.index(model)
         return {rival: row[place].partition(":")[0] for rival, row in zip(claims.RIVALS, rows[2:], strict=True)}
 
-    assert set(verdicts("SmolLM2-135M, 7 of 30").values()) == {"**false**"}
-    assert verdicts("Gemma 3 270M, 4 of 18") == {"gbis": "**false**", "lrp": "**false**", "cim": "–"}
+    for model in ("SmolLM2-135M, 7 of 30", "Gemma 3 270M, 4 of 18"):
+        assert set(verdicts(model).values()) == {"**false**"}
     assert verdicts("MiniLM on SST-2, 2 of 6") == {"gbis": "**true**", "lrp": "**true**", "cim": "**false**"}
     assert set(verdicts("The starter, 3 of 12").values()) == {"not decided"}
     page = " ".join((CHOOSE / "reproduce-the-paper.md").read_text(encoding="utf-8").split())
-    assert (
-        "AVSS on neurons is behind GBIS, LRP and CIM on SmolLM2, and behind GBIS and LRP on Gemma, by divergence."
-        in page
-    )
+    assert "AVSS on neurons is behind GBIS, LRP and CIM on SmolLM2 and Gemma, by divergence." in page
     assert "On MiniLM it is ahead of GBIS and LRP, which take the last blocks, and behind CIM." in page
-    assert (
-        "On the starter nothing is decided.** LRP on SmolLM2, and all on Gemma, have two draws, CIM none there." in page
-    )
+    assert "On the starter nothing is decided.** LRP on SmolLM2, and all on Gemma, have two draws." in page
     pairs = {
         (amount, rival): min(len(chosen.cells()[amount].get(name, [])) for name in ("avss", rival))
         for amount in (SMOLLM2, GEMMA)
         for rival in claims.RIVALS
     }
-    few = {(SMOLLM2, "lrp"): 2, (GEMMA, "gbis"): 2, (GEMMA, "lrp"): 2, (GEMMA, "cim"): 0}
+    few = {(SMOLLM2, "lrp"): 2, (GEMMA, "gbis"): 2, (GEMMA, "lrp"): 2, (GEMMA, "cim"): 2}
     assert {pair: draws for pair, draws in pairs.items() if draws < 5} == few
 
 
