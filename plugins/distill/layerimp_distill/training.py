@@ -57,7 +57,7 @@ class Training:
         before: float = 0.0,
     ) -> None:
         config = task.config
-        self._case, self._learner, self._plan = task.case, task.learner, task.plan
+        self._case, self._plan = task.case, task.plan
         self._descent = Descent(task)
         self._memory, self._judging, self._watch = memory, seconds, watch
         self._limits, self._fixed = Limits.of(config, seconds, before), config.rate is not None

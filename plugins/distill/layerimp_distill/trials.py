@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from layerimp.errors import NonFiniteError
@@ -94,7 +94,7 @@ def limits_of_trials(limits: Limits, tokens: int, seconds: float, judging: float
     steps = int(share / limits.spent(1, tokens, seconds))
     if steps < FEWEST:
         return None
-    return replace(limits, steps=steps, tokens=None, minutes=None if minutes is None else share * minutes)
+    return Limits(steps, None, None if minutes is None else share * minutes)
 
 
 def _end(descent: Descent, text: Text, rate: float, limits: Limits) -> Distance | None:
