@@ -136,6 +136,10 @@ def test_the_page_sets_what_is_retained_beside_other_tools_with_both_errors() ->
     assert verdicts == {"0 minutes": "poor", "5 minutes": "poor", "30 minutes": "good"}
     first, last = (lines[by]["retained"][0] - lines[since]["retained"][0] for by, since in STEPS)
     assert first > last > 0, "the page on shrinking says that the first minutes gain most"
+    gaps = lines["5 minutes"]["report"]["stages"][-1]["healing"]["gaps"]
+    guide = " ".join((pages.ROOT / "docs" / "shrink" / "index.md").read_text("utf-8").split())
+    assert f"in its first {round(gaps[0]['numbers']['tokens'], -3):,.0f} tokens." in guide
+    assert f"(on a CPU, ×{lines['int8 weights']['decoding'][0]:.2f} was measured)" in page
     agreement, error = lines["30 minutes"]["agreement"]
     assert all(
         agreement - line["agreement"][0] > 2 * math.hypot(error, line["agreement"][1]) for line in others.values()
