@@ -7,9 +7,9 @@ import random
 import re
 import shutil
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace as replace_field
-from itertools import repeat
+from itertools import chain, islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from layerimp_distill.course import AFTER, Limits, Outcome
-from layerimp_distill.descent import Descent, Task, schedule
+from layerimp_distill.descent import Task, schedule
 from layerimp_distill.distill import Distill
 from layerimp_distill.learning import learning
 from layerimp_distill.losses import loss_of, terms_of, tokens_in
@@ -43,7 +43,7 @@ import layerimp
 import layerimp.blocks.memory
 from layerimp.cache.directory import CACHE_VARIABLE, entries
 from layerimp.cache.unfinished import in_use
-from layerimp.errors import InputError, ModelError, NonFiniteError
+from layerimp.errors import InputError, ModelError
 from layerimp.fidelity import Distance, Loss
 from layerimp.healer import Case, Healer, Repair, Room, Scope
 from layerimp.healing import Healed, Teaching, replace
@@ -202,12 +202,11 @@ def test_where_the_model_gets_worse_training_goes_back_and_on_at_a_third() -> No
     outcome, history, left, notes = course(distances, steps=6, checks=6)
     assert [check.rate for check in outcome.checks] == pytest.approx([1e-4, 1e-4 / 3, 1e-4 / 3, *[1e-4 / 9] * 3])
     assert torch.equal(left, history[2])
-    assert [note.partition(": back to ")[2] for note in notes.lines[1:]] == [
+    assert [note.partition(": back to ")[2] for note in notes.lines] == [
         "the start, and on at a third",
         "step 2, and on at a third",
     ]
-    assert notes.lines[0] == "the rate is 1e-04: 5 steps at each of 3 rates do not fit into a tenth of the training"
-    assert "from 1 to 2.5" in notes.lines[1]
+    assert "from 1 to 2.5" in notes.lines[0]
     moved = [float((values - start).abs().max()) for values, start in ((history[2], history[0]), (history[4], left))]
     rates = [1e-4 / 3 * schedule(1 / 6, 1 / 6), 1e-4 / 9 * schedule(3 / 6, 3 / 6)]
     assert moved == pytest.approx(rates, rel=0.01), "it went on from the start, and from the best step"
@@ -228,87 +227,35 @@ def test_a_rate_has_half_of_its_checks_before_its_pace_counts(repeated: list[flo
     assert sum(check.rate == 1e-4 for check in outcome.checks) == (taken_back or 6)
 
 
-def test_short_trials_from_the_same_start_decide_on_the_rate() -> None:
-    """A tenth of 200 steps: six for each rate, which ends at zero. The nearest is taken, and used from the start."""
-    tried = [at(3.0, 0.9), at(2.0, 0.8), at(5.0, 1.2)]
-    outcome, history, _, notes = course([at(4, 1), *tried, at(3.5, 0.9)], steps=200, checks=1)
-    assert [check.rate for check in outcome.checks] == [1e-4]
-    assert "leave: 3e-05 82.5%, 1e-04 65.0%, 3e-04 worse; the rate is 1e-04" in notes.lines[0]
-    moves = [float((values - history[0]).abs().max()) for values in history[1:4]]
-    whole = sum(schedule(step / 6) for step in range(6))
-    assert moves == pytest.approx([whole * rate for rate in (3e-5, 1e-4, 3e-4)], rel=0.01)
+def test_the_rows_of_a_step_are_of_about_the_same_length() -> None:
+    """Nothing is lost, the order is that of the text, and later steps are the same where earlier ones are skipped."""
+    lengths = [1 + 7 * number % 64 for number in range(128)]
+    rows = [
+        {name: torch.ones(1, size, dtype=torch.long) for name in ("input_ids", "attention_mask")} for size in lengths
+    ]
+    rows = [row | {"labels": torch.zeros(1)} if n % 2 else row for n, row in enumerate(rows)]
+    text = Text([], rows, 8, 0)
+
+    def read(skipped: int, count: int) -> list[list[int]]:
+        return [[row["input_ids"].shape[1] for row in step] for step in islice(text.steps(skipped), count)]
+
+    steps = read(0, 16)
+    for part in (8, 16):
+        assert sorted(chain.from_iterable(steps[:part])) == sorted(lengths[: 8 * part])
+    labelled = [["labels" in row for row in step] for step in islice(text.steps(), 16)]
+    assert all(len(set(step)) == 1 for step in labelled), "rows with labels are not joined to those without"
+    assert sum(8 * max(step) for step in steps) < 1.4 * sum(lengths)
+    assert list(map(max, steps[:8])) != sorted(map(max, steps[:8])), "long rows come among short ones"
+    for skipped in (3, 8, 13):
+        assert read(skipped, 1) == [steps[skipped]]
 
 
-def test_trials_that_all_end_farther_away_decide_nothing() -> None:
-    """On SmolLM2 six steps at each rate were too few, and 150 steps at the lowest one ended farther than at 1e-4."""
-    worse = [at(4.1, 1.1), at(5.0, 1.2), at(9.0, 3.0)]
-    outcome, _, _, notes = course([at(4, 1), *worse, at(3.5, 0.9)], steps=200, checks=1)
-    assert [check.rate for check in outcome.checks] == [1e-4]
-    assert "leave: 3e-05 worse, 1e-04 worse, 3e-04 worse; the rate is 1e-04" in notes.lines[0]
-
-
-def test_a_rate_that_is_nearest_and_not_taken_is_told_why() -> None:
-    tried = [at(3.8, 0.95), at(3.9, 0.95), at(1.0, 1.1)]
-    _, _, _, notes = course([at(4, 1), *tried, at(3.5, 0.9)], steps=200, checks=1)
-    assert "leave: 3e-05 95.0%, 1e-04 96.2%, 3e-04 67.5% (one divergence is worse); the rate is 3e-05" in notes.lines[0]
-
-
-def test_trials_after_a_step_that_failed_decide_on_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    def step(self: Descent, rows: Any, rate: float) -> None:
-        monkeypatch.setattr(Descent, "step", real)
-        raise NonFiniteError("the loss is nan")
-
-    real = Descent.step
-    monkeypatch.setattr(Descent, "step", step)
-    tried = [at(3.0, 0.9), at(2.0, 0.8), at(5.0, 1.2)]
-    outcome, _, _, notes = course([at(4, 1), *tried, at(3.5, 0.9)], steps=200, checks=1)
-    assert [check.rate for check in outcome.checks] == [1e-4]
-    assert len(notes.lines) == 1
-
-
-def timed(monkeypatch: pytest.MonkeyPatch, durations: Iterable[float]) -> list[float]:
-    """Gives steps these durations, in seconds; nothing else takes time. Returns the learning rates of the steps."""
-    seconds, following, rates, real = 0.0, iter(durations), list[float](), Descent.step
-
-    def step(self: Descent, rows: Any, rate: float) -> None:
-        nonlocal seconds
-        rates.append(rate)
-        real(self, rows, rate)
-        seconds += next(following)
-
-    monkeypatch.setattr(Descent, "step", step)
-    for module in ("training", "trials"):
-        monkeypatch.setattr(f"layerimp_distill.{module}.time", SimpleNamespace(monotonic=lambda: seconds))
-    return rates
-
-
-def test_the_rate_rises_after_trials_that_took_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of five minutes the trials take half a minute; those of a training by steps count nothing."""
-    rates = timed(monkeypatch, repeat(1.0))
-    distances = [at(4, 1), at(3.0, 0.9), at(2.0, 0.8), at(5.0, 1.2), at(3.5, 0.9)]
-    course(distances, minutes=5, checks=1)
-    assert rates[32:62] == pytest.approx([1e-4 * schedule(step / 300, 32 / 300) for step in range(32, 62)])
-    assert rates[32] < 0.25 * max(rates[32:])
-    rates.clear()
-    course(distances, steps=300, checks=1)
-    assert rates[31:] == [1e-4 * schedule(step / 300) for step in range(1, 300)]
-
-
-@pytest.mark.parametrize(
-    ("durations", "trials"),
-    [
-        pytest.param([25.0, *repeat(1.0, 400)], 3 * 10, id="the first step is slow"),
-        pytest.param([1.0, 1.0, *repeat(2.0, 400)], 3 * 5, id="later steps are slower"),
-    ],
-)
-def test_trials_take_a_tenth_of_the_time(monkeypatch: pytest.MonkeyPatch, durations: list[float], trials: int) -> None:
-    """Of five minutes: each of the three trials takes ten seconds, and falls to zero in these."""
-    rates = timed(monkeypatch, durations)
-    course([at(4, 1), at(3.0, 0.9), at(2.0, 0.8), at(5.0, 1.2), at(3.5, 0.9)], minutes=5, checks=1)
-    each = trials // 3
-    falling = [schedule(step / each) for step in range(each)]
-    assert rates[2 : trials + 2] == pytest.approx([rate * share for rate in (3e-5, 1e-4, 3e-4) for share in falling])
-    assert rates[trials + 2] < 0.25 * max(rates[trials + 2 :]), "the training begins"
+def test_rows_of_almost_the_same_length_stay_in_their_order() -> None:
+    """As windows of a text, of which those that hold their first half twice lack a token."""
+    sizes = [256 - number % 3 // 2 for number in range(32)]
+    rows = [{name: torch.ones(1, size, dtype=torch.long) for name in ("input_ids", "attention_mask")} for size in sizes]
+    steps = islice(Text([], rows, 4, 0).steps(), 8)
+    assert [row["input_ids"].shape[1] for step in steps for row in step] == sizes
 
 
 def test_a_share_of_the_rows_holds_the_first_half_twice() -> None:
@@ -318,7 +265,8 @@ def test_a_share_of_the_rows_holds_the_first_half_twice() -> None:
     rounds = [[row["input_ids"][0] for row in next(steps)] for _ in range(200)]
     again = torch.zeros(6)
     for rows in rounds:
-        for number, ids in enumerate(rows):
+        for ids in rows:
+            number = 5 if len(ids) == 10 else int(ids[0] - 10) // 20
             whole = batch["input_ids"][number, : 10 if number == 5 else 20]
             if not torch.equal(ids, whole):
                 assert torch.equal(ids, torch.cat([whole[:10]] * 2))
@@ -710,6 +658,15 @@ def test_what_may_not_fit_is_told_before_the_training() -> None:
     for free, told in ((0, True), (2**30, False)):
         words = Distill(DistillConfig()).decide(stack, scope, Room("cpu", free)).words
         assert words.endswith("are free; it may not fit: then the training fails, perhaps only at its end") is told
+
+
+def test_a_classifier_has_no_logits_of_tokens() -> None:
+    scope, plan = Scope(gaps=1, rows=8, batches=1, held_out=1, length=16), Plan("all", 8, 8)
+    sizes = [
+        needed(layerimp.find_blocks(model), DistillConfig(), plan, scope)["logits"]
+        for model in (tiny_model(), tiny_classifier())
+    ]
+    assert sizes == [6 * 4 * 8 * 16 * VOCAB, 0], "six values of 4 bytes for each token and word"
 
 
 def stored_bytes(*models: PreTrainedModel) -> int:

@@ -47,7 +47,7 @@ class Limits:
             minutes -= min((before + AFTER * seconds) / 60, MEASURING * minutes)
         return cls(config.steps, config.tokens, minutes)
 
-    def spent(self, steps: float, tokens: float, seconds: float) -> float:
+    def spent(self, steps: int, tokens: int, seconds: float) -> float:
         """Return the share of the training that is over."""
         pairs = ((steps, self.steps), (tokens, self.tokens), (seconds / 60, self.minutes))
         return max(used / limit for used, limit in pairs if limit is not None)
@@ -86,7 +86,7 @@ class Outcome:
     @property
     def best(self) -> Check | None:
         """The check nearest to the intact model; None if none is nearer than the start and worse in nothing."""
-        nearer = [check for check in self.checks if advances(check.distance, self.start)]
+        nearer = [check for check in self.checks if _advances(check.distance, self.start)]
         return min(nearer, key=lambda check: check.distance.relative_to(self.start), default=None)
 
     def is_lost(self, left: int) -> bool:
@@ -111,6 +111,6 @@ class Outcome:
         return max((check.distance.relative_to(self.start) for check in self.checks), default=1.0)
 
 
-def advances(distance: Distance, start: Distance) -> bool:
+def _advances(distance: Distance, start: Distance) -> bool:
     """Whether a step may be kept: it is nearer than the start, and worse in nothing."""
     return distance.relative_to(start) < 1 and not distance.is_worse_than(start)

@@ -11,6 +11,8 @@ from layerimp.component import Options
 
 STEPS = 200
 """The number of training steps if the user names no limit."""
+RATE = 1e-4
+"""The peak learning rate at which a training begins if the user names none."""
 
 
 class DistillConfig(Options):
@@ -43,8 +45,8 @@ class DistillConfig(Options):
     rate: float | None = Field(
         None,
         gt=0,
-        description="The peak learning rate, reached after a twentieth of the training, before a decay. By default it "
-        "is found: by short trials, and by going back to a third where the model gets worse.",
+        description="The peak learning rate, reached after a twentieth of the training, before a decay. One that is "
+        "given stays. By default it is 1e-4, and a third of it each time that the model gets worse.",
     )
     rows: int | None = Field(
         None,

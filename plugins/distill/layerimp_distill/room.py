@@ -118,7 +118,9 @@ def needed(stack: BlockStack, config: DistillConfig, plan: Plan, scope: Scope) -
     merging = (3 * FLOAT if low_rank else 2 * stored) * max((v.numel() for block in changed for v in block), default=0)
     tokens, half = plan.at_once * scope.length, stored < FLOAT
     kept = {"learned values": FLOAT * learned, "optimizer": 2 * FLOAT * learned, "best values": FLOAT * learned}
-    logits = {"logits": FLOAT * LOGITS * min(tokens * stack.vocab_size, CHUNK_LOGITS)}
+    # A classifier has logits of its labels alone, which are few.
+    predicted = 0 if classifies(stack.model) else tokens * stack.vocab_size
+    logits = {"logits": FLOAT * LOGITS * min(predicted, CHUNK_LOGITS)}
     moments = (
         {
             **kept,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,17 @@ if TYPE_CHECKING:
     from layerimp.sweep import Batch
 
 
+POOL = 8
+"""The rows of so many steps are drawn together, and parted by length, so that little of a step is padding."""
+ALIKE = 8
+"""Rows are of about the same length if they fall into the same of so many classes between a length and its double."""
+
+
 @dataclass(frozen=True)
 class Text:
     """Endless training text. Each round reads the calibration set, shuffled anew, and then the further text.
+
+    The rows of a step have about the same length, and all have labels or none, except for some steps of each pool.
 
     Attributes:
         batches: The calibration set, padded on the right.
@@ -38,10 +47,12 @@ class Text:
     def steps(self, skipped: int = 0) -> Iterator[list[Batch]]:
         """Yield the rows of each step as batches of one row, without those of the first steps."""
         rows = self._rows()
-        for _ in islice(rows, skipped * self.rows):
-            pass
         while True:
-            yield list(islice(rows, self.rows))
+            pool = list(islice(rows, POOL * self.rows))
+            order = sorted(range(len(pool)), key=lambda number: _kind(pool[number]))
+            steps = sorted((order[first : first + self.rows] for first in range(0, len(order), self.rows)), key=min)
+            yield from ([pool[number] for number in step] for step in steps[skipped:])
+            skipped = max(0, skipped - POOL)
 
     def _rows(self) -> Iterator[Batch]:
         chance = random.Random(self.seed)
@@ -57,3 +68,8 @@ class Text:
             yield from own
             for batch in self.further:
                 yield from rows_of(batch)
+
+
+def _kind(row: Batch) -> tuple[bool, int]:
+    """Return what the rows of a step have in common: whether they have labels, and about how long they are."""
+    return "labels" in row, round(ALIKE * math.log2(row["input_ids"].shape[1]))

@@ -13,8 +13,8 @@ from layerimp_distill.course import CHECKING, Check, Limits, Outcome
 from layerimp_distill.descent import Descent, Task, schedule
 from layerimp_distill.losses import tokens_in
 from layerimp_distill.memory import RARELY, Memory, State
+from layerimp_distill.options import RATE
 from layerimp_distill.text import Text
-from layerimp_distill.trials import FEWEST, MIDDLE, RATES, Trials, limits_of_trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +28,9 @@ LOWEST = 1e-7
 class Training:
     """A training, which goes from step to step, and back where the model gets worse.
 
-    A loss or a distance that is NaN or infinite counts as worse. A rate that the user names stays; then only the best
-    step is kept, and a loss that is not finite ends the training.
+    The rate is `RATE` at first, and a third of it each time that training goes back. A loss or a distance that is NaN
+    or infinite counts as worse. A rate that the user names stays; then only the best step is kept, and a loss that is
+    not finite ends the training.
 
     An interrupted training resumes from its last saved state. If only steps or tokens are limited, the result is the
     same as without the interruption.
@@ -59,13 +60,13 @@ class Training:
         config = task.config
         self._case, self._plan = task.case, task.plan
         self._descent = Descent(task)
-        self._memory, self._judging, self._watch = memory, seconds, watch
+        self._memory, self._watch = memory, watch
         self._limits, self._fixed = Limits.of(config, seconds, before), config.rate is not None
         self._text = Text(task.case.batches, task.case.further, task.plan.rows, config.seed)
         if start.repeated is not None:  # a language model
             special = special_ids(task.case.pruned.model)
             self._text = replace(self._text, repeated=config.repeated, special=special)
-        self.outcome, self.rate = Outcome(start), config.rate or MIDDLE
+        self.outcome, self.rate = Outcome(start), config.rate or RATE
         self._steps = self._tokens = self._checked = 0
         self._spent = self._since = 0.0
         self._unsaved = ""  # why the last state was not saved
@@ -107,24 +108,18 @@ class Training:
     def _run(self) -> None:
         with self._case.progress.stage("distill", PERCENT, unit="%") as advance:
             reported = 0
-            timed = 1 if self._limits.minutes is None else 2  # the first step has costs that do not come again
             for rows in self._text.steps(self._steps):
                 if self._spent >= 1.0 or self.rate < LOWEST:
                     break
-                seconds, why = time.monotonic(), ""
                 try:
                     self._descent.step(rows, self.rate * schedule(self._spent, self._since))
                 except NonFiniteError as error:
-                    why = str(error)
                     if self._fixed:
                         self._case.progress.note(
-                            f"at step {self._steps} {why}; training ends there; a lower rate may help"
+                            f"at step {self._steps} {error}; training ends there; a lower rate may help"
                         )
                         break
-                first = self._steps + 1 == timed and not self._fixed
-                tried = first and self._find_rate(time.monotonic() - seconds, sum(map(tokens_in, rows)))
-                if why and not tried:
-                    self._go_back(why)
+                    self._go_back(str(error))
                 self._steps += 1
                 self._tokens += sum(map(tokens_in, rows))
                 self._account()
@@ -178,31 +173,6 @@ class Training:
         )
         self._descent.go_back()
         self.rate, self._since = self.rate * THIRD, self._spent
-
-    def _find_rate(self, seconds: float, tokens: int) -> bool:
-        """Choose the rate by short trials from the start, if there is room for them.
-
-        Args:
-            seconds: The time of a step.
-            tokens: The tokens of a step.
-
-        Returns:
-            Whether there was room.
-        """
-        limits = limits_of_trials(self._limits, tokens, seconds, self._judging)
-        if limits is None:
-            self._case.progress.note(
-                f"the rate is {self.rate:.0e}: {FEWEST} steps at each of {len(RATES)} rates do not fit into a tenth of "
-                "the training"
-            )
-            return False
-        trials = Trials.run(self._descent, self._text, self.outcome.start, limits)
-        self.rate = trials.rate
-        taken = self._steps + 1, self._tokens + tokens
-        now = time.monotonic() - self._began
-        self._since = self._limits.spent(*taken, now) - self._limits.spent(*taken, 0.0)  # trials count in time alone
-        self._case.progress.note(trials.words)
-        return True
 
     def _state(self, seconds: float) -> State:
         """Return the state from which an interrupted training resumes."""
