@@ -1,11 +1,12 @@
-"""Whether training finds its rate: `distill` by default options beside fixed rates, in equal time.
+"""Whether the default rate of training is right: `distill` by default options beside fixed rates, in equal time.
 
     python benchmarks/rates.py --model DIR --blocks 4,6-7,12-15 --calibration FILE --heal-text FILE --held-out FILE \
-        --minutes 5 --minutes 30 --rate 3e-5 --rate 1e-4 --rate 3e-4 --results FILE
+        --minutes 5 --minutes 30 --rate 3e-5 --rate 3e-4 --results FILE
 
 `linear` repairs first. Before and after the training the model is measured on other text: the likelihood that it
-retains beyond a model that knows only token frequencies (for a classifier with labels: the accuracy beyond its most
-frequent label), its divergence from the intact model, and its copying. Measuring takes none of the training's time.
+retains beyond a model that knows only how frequent tokens or labels are, its divergence from the intact model, and its
+copying (of a classifier with labels: the accuracy beyond its most frequent label). Measuring takes none of the
+training's time.
 *Speed* is in tokens per second between checks, as a share of what plain steps reach that are timed at each check.
 Finished trainings are kept in --results, a JSON line for each, so that the same command continues.
 """
@@ -13,10 +14,10 @@ Finished trainings are kept in --results, a JSON line for each, so that the same
 from __future__ import annotations
 
 import dataclasses
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,12 +29,16 @@ from finished import Finished, Line
 from layerimp_distill import Distill
 from layerimp_distill.course import Check
 from layerimp_distill.learning import Learner
+from layerimp_distill.memory import State
+from layerimp_distill.room import Plan
+from layerimp_distill.text import Text
 from layerimp_fidelity import FidelityEvaluator
 from rich.console import Console
 from rich.table import Table
-from training import bare_seconds
+from torch.nn import functional
 
 import layerimp
+from layerimp.blocks import join_rows
 from layerimp.blocks.stack import Batch, BlockStack
 from layerimp.calibration.documents import Reader
 from layerimp.calibration.further_text import FurtherText
@@ -51,9 +56,7 @@ from layerimp.models.traits import classifies
 from layerimp.steps import read_steps
 from layerimp.surgery.removal import prepare
 
-HEADS = "minutes", "rate", "steps", "retained", "divergence", "copying", "speed"
-ROWS = 4
-"""The rows of a plain step."""
+HEADS = "minutes", "rate", "steps", "likelihood", "divergence", "copying", "speed"
 
 
 class Watched(Distill):
@@ -64,8 +67,9 @@ class Watched(Distill):
         self._measure = measure
         self.start: Line = {}
         self.curve: list[Line] = []
-        self._bare = list[float]()
+        self._plain = list[tuple[float, int]]()
         self._judged = dict[int, float]()
+        self._rows = 0
 
     def heal(self, case: Case) -> list[Repair]:
         """Heal the case, with the time that it takes to judge."""
@@ -84,9 +88,15 @@ class Watched(Distill):
         self.curve.append({"minutes": 0.0, "steps": 0, "tokens": 0, **start.numbers("now")})
         return done, start
 
+    def _plan(self, case: Case, state: State | None) -> Plan:
+        plan = super()._plan(case, state)
+        self._rows = plan.rows
+        return plan
+
     def watch(self, case: Case, learner: Learner, check: Check) -> None:
         """Keep how far the model is."""
-        self._bare.append(bare_seconds(case, learner, ROWS))
+        steps = Text(case.batches, (), self._rows, 0).steps(len(self._plain))
+        self._plain.append(plain_step(case, learner, next(steps)))
         progress = {"minutes": check.seconds / 60, "steps": check.steps, "tokens": check.tokens, "rate": check.rate}
         progress["judging"] = self._judged[id(check.distance)]
         self.curve.append(progress | check.distance.numbers("now"))
@@ -96,10 +106,34 @@ class Watched(Distill):
         """The tokens per second between checks, as a share of what plain steps reach; None with a single check."""
         checks = [point for point in self.curve if point["steps"]]
         seconds = sum(
-            60 * (after["minutes"] - before["minutes"]) - after["judging"] for before, after in pairwise(checks)
+            60 * (after["minutes"] - before["minutes"]) - before["judging"] for before, after in pairwise(checks)
         )
         tokens = checks[-1]["tokens"] - checks[0]["tokens"]
-        return statistics.median(self._bare) * tokens / seconds if seconds > 0 else None
+        plain, read = map(sum, zip(*self._plain, strict=True))
+        return plain / read * tokens / seconds if seconds > 0 else None
+
+
+def plain_step(case: Case, learner: Learner, rows: list[Batch]) -> tuple[float, int]:
+    """Return the seconds and the tokens of a step that is written plainly; the parameters stay as they are.
+
+    The intact model runs forward, the pruned one forward and back, both with their heads, and the optimizer steps.
+    """
+    (batch,) = join_rows(rows, len(rows))
+    optimizer = torch.optim.AdamW(learner.parameters, lr=0.0, weight_decay=0.0)
+    half = case.pruned.model.dtype in (torch.float16, torch.bfloat16)
+    seconds = 0.0
+    for _ in range(2):  # the first warms up
+        began = time.monotonic()
+        with torch.autocast(case.pruned.device.type, case.pruned.model.dtype) if half else nullcontext():
+            with torch.no_grad():
+                aim = case.intact.model(**batch).logits.float().log_softmax(-1)
+            own = case.pruned.model(**batch).logits.float().log_softmax(-1)
+        functional.kl_div(own, aim, reduction="batchmean", log_target=True).backward()
+        del own, aim
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds = time.monotonic() - began
+    return seconds, int(batch["attention_mask"].sum())
 
 
 def main(
@@ -144,6 +178,7 @@ def main(
     names = [Path(each).name for each in (model, calibration, heal_text or "", held_out)]
     settings = [samples, seed, max_length, rows, packing, field, label_field, dtype, torch.get_num_threads()]
     finished = Finished(results, [*names, blocks, *settings])
+    before: Line = {}
     for limit, fixed in product(minutes, (None, *(rate or ()))):
         wanted = {"minutes": limit, "rate": fixed}
         if any(wanted.items() <= line.items() for line in finished.lines):
@@ -158,11 +193,11 @@ def main(
                 heal_text, tokenizer, max_length=max_length, field=field, packing=packing, without=without
             )
         pruned = find_blocks(prepare(stack, removed).beside())
-        unhealed = measure(pruned)
+        before = before or {"intact": measure(stack), "unhealed": measure(pruned)}
         done = heal_beside(
             stack, pruned, removed, text, healer, further=further, judging=judging, progress=Screen(json=True)
         )
-        ends = {"intact": measure(stack), "unhealed": unhealed, "healed": healer.start, "trained": measure(pruned)}
+        ends = before | {"healed": healer.start, "trained": measure(pruned)}
         repair = done.repairs[0]
         how = {
             "speed": healer.speed,
@@ -173,7 +208,7 @@ def main(
         }
         what = {"model": Path(model).name, "blocks": blocks, "chance": chance(loss)}
         finished.add(what | wanted | ends | how)
-        print(f"{limit:g} minutes, {'found' if fixed is None else fixed}: {repair.done}", flush=True)
+        print(f"{limit:g} minutes, {'default' if fixed is None else fixed}: {repair.done}", flush=True)
     table = Table(*HEADS)
     for line in finished.lines:
         table.add_row(*cells(line))
@@ -188,17 +223,25 @@ def chance(loss: HeldOutLoss) -> dict[str, float]:
     return {"loss": entropy, "accuracy": most / len(wanted)}
 
 
-def retained(line: Line, state: str) -> float:
-    """Return the share of the likelihood that a state retains, of a classifier with labels of the accuracy."""
-    field = "loss" if line["intact"]["accuracy"] is None else "accuracy"
-    intact, reached, nothing = line["intact"][field], line[state][field], line["chance"][field]
-    return float((reached - nothing) / (intact - nothing))
+def likelihood(line: Line, state: str) -> float:
+    """Return the share of the likelihood that a state retains, beyond the model that knows only frequencies."""
+    return _beyond(line, state, "loss")
 
 
 def copying(line: Line, state: str) -> float | None:
-    """Return the copying of a state as a share of the intact model's; None if it copies nothing."""
+    """Return the copying of a state as a share of the intact model's, of a classifier with labels the accuracy.
+
+    It is None if the intact model copies nothing.
+    """
+    if line["intact"]["accuracy"] is not None:
+        return _beyond(line, state, "accuracy")
     known = line[state]["fidelity"]["copying"]
     return known["accuracy"] / known["intact"] if known and known["intact"] else None
+
+
+def _beyond(line: Line, state: str, field: str) -> float:
+    intact, reached, nothing = line["intact"][field], line[state][field], line["chance"][field]
+    return float((reached - nothing) / (intact - nothing))
 
 
 def cells(line: Line) -> list[str]:
@@ -207,9 +250,9 @@ def cells(line: Line) -> list[str]:
     copied = [f"{share:.1%}" for end in ends if (share := copying(line, end)) is not None]
     return [
         f"{line['minutes']:g}",
-        "found" if line["rate"] is None else f"{line['rate']:g}",
+        "default" if line["rate"] is None else f"{line['rate']:g}",
         str(line["curve"][-1]["steps"]),
-        " → ".join(f"{retained(line, end):.1%}" for end in ends),
+        " → ".join(f"{likelihood(line, end):.1%}" for end in ends),
         " → ".join(f"{line[end]['fidelity']['divergence']['mean']:.3f}" for end in ends),
         " → ".join(copied),
         "" if line["speed"] is None else f"{line['speed']:.2f}",

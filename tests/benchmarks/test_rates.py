@@ -21,30 +21,32 @@ def line(accuracy: float | None = None) -> dict[str, Any]:
     return {"chance": {"loss": 6.0, "accuracy": 0.5}, **states}
 
 
-def test_what_is_retained_is_what_a_model_knows_beyond_chance() -> None:
-    assert [rates.retained(line(), state) for state in ("intact", "healed", "trained")] == [1.0, 0.5, 0.75]
-    assert [rates.retained(line(0.9), state) for state in ("intact", "healed")] == [1.0, 0.0]
-    assert rates.retained(line(0.9), "trained") == pytest.approx(0.5)
+def test_likelihood_and_accuracy_are_what_a_model_knows_beyond_chance() -> None:
+    assert [rates.likelihood(line(), state) for state in ("intact", "healed", "trained")] == [1.0, 0.5, 0.75]
     assert rates.copying(line(), "trained") == pytest.approx(0.75)
+    assert [rates.copying(line(0.9), state) for state in ("intact", "healed")] == [1.0, 0.0]
+    assert rates.copying(line(0.9), "trained") == pytest.approx(0.5)
 
 
-def test_trainings_at_found_and_fixed_rates_are_kept(
+def test_trainings_at_the_default_and_fixed_rates_are_kept(
     model_dir: Path, calibration_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held_out = tmp_path / "other.txt"
     held_out.write_text("\n\n".join(f"w{n} w{n + 1} w{n + 2} w{n} w{n + 1} w{n + 2} w{n}" * 4 for n in range(12)))
-    options: dict[str, Any] = {"minutes": [0.01], "rate": [1e-4], "samples": 8, "max_length": 16, "rows": 4}
+    options: dict[str, Any] = {"minutes": [0.01], "rate": [3e-4], "samples": 8, "max_length": 16, "rows": 4}
     options |= {"calibration": str(calibration_file), "held_out": held_out, "results": tmp_path / "rates.jsonl"}
     rates.main(str(model_dir), "1", **options)
-    found, fixed = lines_in(options["results"])
-    assert (found["rate"], fixed["rate"]) == (None, 1e-4)
-    for each in (found, fixed):
+    default, fixed = lines_in(options["results"])
+    assert (default["rate"], fixed["rate"]) == (None, 3e-4)
+    for each in (default, fixed):
         assert each["curve"][0]["steps"] == 0
         assert each["curve"][1]["steps"] > 0
-        assert each["healed"] == found["healed"]  # before a step at any rate
-        assert rates.retained(each, "intact") == 1
+        assert each["curve"][1]["rate"] == (each["rate"] or 1e-4)
+        assert each["speed"] is None or each["speed"] > 0
+        assert each["healed"] == default["healed"]  # before a step at any rate
+        assert rates.likelihood(each, "intact") == 1
         assert each["intact"]["fidelity"]["divergence"]["mean"] == pytest.approx(0, abs=1e-6)
-        assert found["unhealed"] == each["unhealed"]
+        assert default["unhealed"] == each["unhealed"]
     monkeypatch.setattr(rates, "heal_beside", None)
     rates.main(str(model_dir), "1", **options)
-    assert list(lines_in(options["results"])) == [found, fixed]
+    assert list(lines_in(options["results"])) == [default, fixed]
