@@ -26,7 +26,7 @@ ALIKE = 8
 class Text:
     """Endless training text. Each round reads the calibration set, shuffled anew, and then the further text.
 
-    The rows of a step have about the same length, and all have labels or none, except for some steps of each pool.
+    The rows of a step have about the same length. All have labels or none, except in at most one step of each pool.
 
     Attributes:
         batches: The calibration set, padded on the right.
