@@ -33,6 +33,7 @@ from layerimp_distill.memory import State
 from layerimp_distill.room import Plan
 from layerimp_distill.text import Text
 from layerimp_fidelity import FidelityEvaluator
+from rate_figures import copying, likelihood
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional
@@ -221,27 +222,6 @@ def chance(loss: HeldOutLoss) -> dict[str, float]:
     ((_, most),) = Counter(wanted).most_common(1)
     entropy = -sum(unigram(wanted, loss.num_classes)) / sum(map(len, wanted))
     return {"loss": entropy, "accuracy": most / len(wanted)}
-
-
-def likelihood(line: Line, state: str) -> float:
-    """Return the share of the likelihood that a state retains, beyond the model that knows only frequencies."""
-    return _beyond(line, state, "loss")
-
-
-def copying(line: Line, state: str) -> float | None:
-    """Return the copying of a state as a share of the intact model's, of a classifier with labels the accuracy.
-
-    It is None if the intact model copies nothing.
-    """
-    if line["intact"]["accuracy"] is not None:
-        return _beyond(line, state, "accuracy")
-    known = line[state]["fidelity"]["copying"]
-    return known["accuracy"] / known["intact"] if known and known["intact"] else None
-
-
-def _beyond(line: Line, state: str, field: str) -> float:
-    intact, reached, nothing = line["intact"][field], line[state][field], line["chance"][field]
-    return float((reached - nothing) / (intact - nothing))
 
 
 def cells(line: Line) -> list[str]:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from titles import DIRECTORIES, NUM_BLOCKS, TITLES
 
 sys.path.append(str(pages.ROOT / "benchmarks"))
-from rates import copying, likelihood
+from rate_figures import copying, likelihood
 
 from layerimp.report.page.curves import drawn, looks
 from layerimp.steps import read_steps

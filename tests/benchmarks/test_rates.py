@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import rates
 from finished import lines_in
+from rate_figures import copying, likelihood
 
 
 def line(accuracy: float | None = None) -> dict[str, Any]:
@@ -22,10 +23,10 @@ def line(accuracy: float | None = None) -> dict[str, Any]:
 
 
 def test_likelihood_and_accuracy_are_what_a_model_knows_beyond_chance() -> None:
-    assert [rates.likelihood(line(), state) for state in ("intact", "healed", "trained")] == [1.0, 0.5, 0.75]
-    assert rates.copying(line(), "trained") == pytest.approx(0.75)
-    assert [rates.copying(line(0.9), state) for state in ("intact", "healed")] == [1.0, 0.0]
-    assert rates.copying(line(0.9), "trained") == pytest.approx(0.5)
+    assert [likelihood(line(), state) for state in ("intact", "healed", "trained")] == [1.0, 0.5, 0.75]
+    assert copying(line(), "trained") == pytest.approx(0.75)
+    assert [copying(line(0.9), state) for state in ("intact", "healed")] == [1.0, 0.0]
+    assert copying(line(0.9), "trained") == pytest.approx(0.5)
 
 
 def test_trainings_at_the_default_and_fixed_rates_are_kept(
@@ -44,7 +45,7 @@ def test_trainings_at_the_default_and_fixed_rates_are_kept(
         assert each["curve"][1]["rate"] == (each["rate"] or 1e-4)
         assert each["speed"] is None or each["speed"] > 0
         assert each["healed"] == default["healed"]  # before a step at any rate
-        assert rates.likelihood(each, "intact") == 1
+        assert likelihood(each, "intact") == 1
         assert each["intact"]["fidelity"]["divergence"]["mean"] == pytest.approx(0, abs=1e-6)
         assert default["unhealed"] == each["unhealed"]
     monkeypatch.setattr(rates, "heal_beside", None)
