@@ -101,6 +101,10 @@ def test_the_starters_row_is_that_of_its_document() -> None:
     texts = [row["report"]["fidelity"]["generation"] for row in draws]
     before, after = (100 * statistics.mean(text[name] for text in texts) for name in ("intact_loops", "loops"))
     assert shown["looping texts"] == f"{before:.0f}% → {after:.0f}%"
+    retained = [row["retained"][0] for row in draws]
+    assert retained[0] == max(retained), "the pages say that the record is of the best draw"
+    for page, best in ((shrunk.README, "It retains"), (shrunk.SHOWN_ON[1], "five draws of text retains")):
+        assert f"{best} {retained[0]:.0%}, the worst {min(retained):.0%}".replace("%", " %") in page.read_text("utf-8")
 
 
 STEPS = (("5 minutes", "0 minutes"), ("30 minutes", "5 minutes"))
