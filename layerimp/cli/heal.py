@@ -9,7 +9,7 @@ from layerimp.cli.completion import offers
 from layerimp.cli.requests import permissions, recipe_from
 from layerimp.cli.set_options import refuse_minutes_twice, setting
 from layerimp.cli.streams import after_writing
-from layerimp.defaults import HEALER
+from layerimp.defaults import FIDELITY, HEALER
 from layerimp.errors import OptionError
 from layerimp.recipe import ComponentSpec
 
@@ -24,7 +24,7 @@ _OWN: dict[str, Any] = {
         offered=offers(kind="model"),
     ),
     "healer": o.option(o.Text, f"Healer. Default: {HEALER}.", offered=offers(kind="healer")),
-    "set_": o.option(o.Texts, "HEALER.OPTION=VALUE; repeatable.", "--set"),
+    "set_": o.option(o.Texts, f"HEALER.OPTION=VALUE, or {FIDELITY}.OPTION=VALUE; repeatable.", "--set"),
     "removed": o.option(
         o.Text, "The removed blocks and seams, such as 12,17/18. Default: those in the checkpoint's layerimp.json."
     ),
@@ -53,7 +53,9 @@ def heal(
 
     Example: layerimp heal --model DIR --calibration FILE --output OUT
     """
-    spec = _healer(healer or HEALER, set_ or [], minutes)
+    options, given["set_"] = _settings(healer or HEALER, set_ or [])
+    refuse_minutes_twice(minutes, set_ or [])
+    spec = _limited(ComponentSpec(name=healer or HEALER, options=options), minutes)
     if given["model"] is None:
         raise OptionError("heal repairs a pruned checkpoint: name it with --model")
     if given["output"] is None:
@@ -78,24 +80,30 @@ def heal(
     return 0
 
 
-def _healer(healer: str, settings: list[str], minutes: float | None) -> ComponentSpec:
-    """Return a healer with the options from all `--set` and from `--minutes`."""
-    refuse_minutes_twice(minutes, settings)
-    options = {}
-    for text in settings:
+def _settings(healer: str, texts: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the healer's options from all `--set`, and the texts of those that are of fidelity."""
+    options, others = {}, []
+    for text in texts:
         label, option, value = setting(text, "linear.ridges=[0.1]")
-        if label != healer:
-            raise OptionError(f"--set {text}: there is only the healer {healer!r} here")
-        options[option] = value
-    spec = ComponentSpec(name=healer, options=options)
+        if label == healer:
+            options[option] = value
+        elif label == FIDELITY:
+            others.append(text)
+        else:
+            raise OptionError(f"--set {text}: there are only {healer!r} and {FIDELITY!r} here")
+    return options, others
+
+
+def _limited(healer: ComponentSpec, minutes: float | None) -> ComponentSpec:
+    """Return a healer that trains for so many minutes, if they are given."""
     if minutes is None:
-        return spec
+        return healer
     from layerimp.pipeline.shrink_recipe import with_minutes
 
-    limited = with_minutes({healer: spec}, minutes)
+    limited = with_minutes({healer.name: healer}, minutes)
     if not limited:
         raise OptionError("--minutes 0 trains nothing, and heal would write the checkpoint as it is")
-    return limited[healer]
+    return limited[healer.name]
 
 
 def _lines(report: HealingReport) -> list[str]:

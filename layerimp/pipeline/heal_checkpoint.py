@@ -80,7 +80,8 @@ def prepare_healing(
     """Prepare the healing of a checkpoint. Nothing is loaded, healed or written.
 
     Args:
-        given: A recipe, of which only the pruned model, the text and the output are read.
+        given: A recipe: the pruned model, the texts, and how the checkpoint is compared and written. What chooses and
+            heals is not read.
         healer: The healer.
         permissions: Which code that came with data may run.
         progress: Where to report progress.
@@ -139,8 +140,8 @@ def heal_checkpoint(prepared: PreparedHealing) -> HealingReport:
         drawn = corpus.draw(recipe.calibration.samples, recipe.seed, without=reserved)
         measured = texts.for_fidelity_again(known, drawn)
         tell_unmeasured(recipe, theirs, progress, measured)
-        taken = drawn.documents | measured.documents
-        judging = texts.for_judging(corpus, taken | reserved)
+        taken = drawn.documents | measured.documents | reserved
+        judging = texts.for_judging(corpus, taken)
         further = texts.further(taken | judging.documents)
         compare = _comparison(prepared, theirs, measured)
         fidelity = {"pruned": compare(ours.model, "the pruned model")}
@@ -188,7 +189,7 @@ def _save(
         stage,
         verify=recipe.verify,
         card=healed_card(
-            before.read_text(encoding="utf-8") if before.exists() else "",
+            before.read_text(encoding="utf-8", errors="replace") if before.exists() else "",
             HealedCheckpoint(
                 origin=origin,
                 loader=auto_class(healed.model.config),

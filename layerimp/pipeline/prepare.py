@@ -107,7 +107,7 @@ def prepare(
 
     Args:
         command: The command.
-        given: The command's recipe.
+        given: The command's recipe; of its choice and amount nothing is read if there are plans.
         permissions: Which code that came with data may run.
         progress: Where to report progress, and the defaults that are used.
         plans: Plans to carry out, for `prune`.
@@ -117,6 +117,8 @@ def prepare(
         InputError: something in the recipe is wrong, as far as this can be seen without the weights.
     """
     check_kind(given, Recipe)
+    if plans is not None:
+        given = given.for_plans
     reads = _reads(command, given, plans)
     recipe = resolve(given)
     _refuse(command, recipe)

@@ -68,14 +68,7 @@ def recorded(run: Run, plans: Mapping[str, PrunePlan] | None = None) -> Recipe:
         recipe = recipe.model_copy(update={"scorers": scorers})
     if plans is not None and len(plans) == 1:
         (plan,) = plans.values()
-        update: dict[str, object] = {
-            "blocks": tuple(plan.blocks),
-            "ratio": None,
-            "count": None,
-            "targets": {},
-            "protect": (),
-        }
-        recipe = recipe.model_copy(update=update)
+        recipe = recipe.model_copy(update={"blocks": tuple(plan.blocks)})
     return recipe
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerimp.cache.unfinished import Unfinished
-from layerimp.defaults import ALL, BEST, FAST, HUB, HUB_TEXT, SCORERS, STARTER
+from layerimp.defaults import ALL, BEST, FAST, FOOTPRINT, HUB, HUB_TEXT, SCORERS, STARTER
 from layerimp.errors import ModelError, OptionError
+from layerimp.evaluation.selection import is_requested
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline.checkpoints import check_unread, describe_checkpoint, write_checkpoint
 from layerimp.pipeline.keeping import prune_to_quality
@@ -60,7 +61,7 @@ def prepare_shrink(
 
     Raises:
         InputError: something in the recipe is wrong, as far as this can be seen without the weights; or the model is a
-            classifier, and the recipe names no text.
+            classifier, and the recipe names no text; or the recipe requests an evaluator of costs.
     """
     if len(recipe.scorers) > 1 or ALL in recipe.scorers:
         named = ", ".join(recipe.scorers)
@@ -70,7 +71,12 @@ def prepare_shrink(
         recipe = _unhealed(recipe, obstacle, progress)
     elif any(map(trains, recipe.healers.values())) and recipe.heal_text is None:
         recipe = _with_shipped_text(recipe, progress)
-    return prepare("shrink", recipe, permissions, progress, loaded=loaded)
+    prepared = prepare("shrink", recipe, permissions, progress, loaded=loaded)
+    for label, evaluator in prepared.evaluators.items():
+        timed = evaluator.name == FOOTPRINT and "latency" in recipe.targets
+        if evaluator.kind == "cost" and not timed and is_requested(recipe, label):
+            raise OptionError(f"shrink measures sizes and speeds in its own way: leave out the evaluator {label!r}")
+    return prepared
 
 
 def _unhealed(recipe: Recipe, obstacle: str, progress: Progress) -> Recipe:
@@ -150,7 +156,9 @@ def shrink(
         raise OptionError("a tokenizer is for a model that is given itself; that of a model by name is loaded with it")
     recipe = validated(Recipe, {"model": model, **fields})
     recipe = with_training(recipe, minutes, named="healers" in fields)
-    return shrink_by(completed(recipe, minutes), permissions=permissions, progress=progress or SILENT, loaded=loaded)
+    device = None if loaded is None else loaded.stack.device
+    recipe = completed(recipe, minutes, device)
+    return shrink_by(recipe, permissions=permissions, progress=progress or SILENT, loaded=loaded)
 
 
 def shrink_by(

@@ -12,6 +12,8 @@ from layerimp.evaluation.speed import speeds
 from layerimp.metric import Metric
 from layerimp.models.discovery import find_blocks
 from layerimp.models.sizing import ledger_of
+from layerimp.pipeline.document_halves import DocumentHalves
+from layerimp.pipeline.keeping import searched
 from layerimp.pipeline.pruning import measure_fidelity, measure_quality
 from layerimp.pipeline.run import StageResults
 
@@ -26,11 +28,19 @@ CACHE = "kv_bytes_per_token"
 
 
 def measured(run: Run, model: CutModel) -> tuple[StageResults, dict[str, dict[str, Speed]]]:
-    """Measure both models; return their figures, and the speeds of the `intact` and the `small` model."""
-    label, evaluators = model.contender.label, run.evaluators
-    run.evaluation.announce(evaluators, run.loaded.stack, 1)
-    metrics = run.evaluation.of(evaluators, "quality")
-    model = measure_quality(run, {label: model})[label]
+    """Measure both models; return their figures, and the speeds of the `intact` and the `small` model.
+
+    If a quality was to be kept, it is measured on the documents that did not choose. An agreement that was to be kept
+    is left out: fidelity measures it on other text.
+    """
+    label, (chose, others) = model.contender.label, searched(run)
+    quality = chose if run.recipe.keep_of == "quality" else others
+    run.evaluation.announce(quality, run.loaded.stack, 1)
+    metrics = run.evaluation.of(quality, "quality")
+    model = measure_quality(replace(run, evaluators=quality), {label: model})[label]
+    if run.recipe.keep is not None and run.recipe.keep_of == "quality":
+        metrics, own = (DocumentHalves.of(each).confirmation for each in (metrics, model.metrics))
+        model = replace(model, metrics=own)
     if not run.loaded.stack.offloaded:
         model = measure_fidelity(run, {label: model})[label]
     assert model.beside is not None

@@ -24,6 +24,8 @@ from layerimp.registry.catalog import registry
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import torch
+
     from layerimp.recipe import Recipe
 
 LIMITS = ("steps", "tokens", "minutes")
@@ -88,12 +90,13 @@ def without_limits(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"healers": healers})
 
 
-def completed(recipe: Recipe, minutes: float | None) -> Recipe:
+def completed(recipe: Recipe, minutes: float | None, device: torch.device | None = None) -> Recipe:
     """Return the recipe of a command `shrink` with everything that the user left open and that needs no model.
 
     Args:
         recipe: The recipe in the user's words, with training; see `with_training`.
         minutes: How long to train; by default as many tokens as `layerimp.defaults` says, within its limits of time.
+        device: Where the model is, if it is loaded already.
 
     Raises:
         InputError: the minutes are no length of time, a healer does not exist, or nothing reads the further text.
@@ -104,10 +107,9 @@ def completed(recipe: Recipe, minutes: float | None) -> Recipe:
     read = any(getattr(registry().get("healer", spec.name), "reads_further", False) for spec in healers.values())
     if minutes == 0 and recipe.heal_text is not None and not read:
         raise OptionError("--heal-text is for training, and --minutes 0 trains nothing: leave out one of them")
-    device = device_named(recipe.device).type
     own = {
         "tokens": SHIPPED_TRAINING_TOKENS if recipe.heal_text is None else TRAINING_TOKENS,
-        "minutes": TRAINING_MINUTES.get(device, TRAINING_MINUTES_ELSEWHERE),
+        "minutes": TRAINING_MINUTES.get((device or device_named(recipe.device)).type, TRAINING_MINUTES_ELSEWHERE),
     }
     for label, spec in healers.items():
         if trains(spec) and not any(spec.options.get(limit) is not None for limit in LIMITS):
@@ -121,6 +123,6 @@ def with_output(recipe: Recipe) -> Recipe:
 
 
 def shipped_text(recipe: Recipe) -> str | None:
-    """Return the name of the text that ships which a recipe's model reads; None if the recipe names a text."""
+    """Return the name of the text that a recipe's model reads if it ships; None for other texts."""
     source = resolve(recipe).calibration.source
     return source if source in assets().texts else None

@@ -20,6 +20,7 @@ from layerimp.pipeline.reporting import recorded
 from layerimp.pipeline.shrink_measured import CACHE
 from layerimp.pipeline.shrink_recipe import shipped_text, trains
 from layerimp.recipe import Permissions
+from layerimp.registry.assets import assets
 from layerimp.report.results.shrunk import BothSpeeds, ShrinkReport, TaskRetained, Verdict
 
 if TYPE_CHECKING:
@@ -204,8 +205,11 @@ def _samples(run: Run, made: Made) -> list[Sample]:
     fidelity = made.model.fidelity
     if fidelity is None or fidelity.generation is None:
         return []
-    if shipped_text(run.resolved) is not None:
+    shipped = assets().texts
+    if run.reserved is not None and run.reserved.source in shipped:
         return fidelity.generation.samples
+    if PROSE not in shipped:
+        return []
     model, tokenizer = made.model.beside, run.loaded.tokenizer
     assert model is not None
     text = load_calibration(PROSE, tokenizer, samples=CARD_PROMPTS, max_length=CARD_LENGTH, seed=run.recipe.seed)

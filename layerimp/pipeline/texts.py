@@ -245,9 +245,10 @@ class Texts:
         return further
 
     def _compared_on(self) -> tuple[str | None, int]:
-        """Return the text that the comparer names, if any, and the number of its rows."""
+        """Return the text that the comparer names, if any, as records name it, and the number of its rows."""
         options = comparer_options(self.recipe)
-        return options.text, options.rows_for(classifier=classifies(self.loaded.model))
+        rows = options.rows_for(classifier=classifies(self.loaded.model))
+        return options.text and source_anywhere(options.text), rows
 
     def _other(self, source: str) -> Corpus:
         """Read the documents of a text, without labels."""

@@ -156,6 +156,13 @@ class Recipe(Experiment):
         return self.model_copy(update=plain)
 
     @property
+    def for_plans(self) -> Recipe:
+        """The same recipe without what says which blocks go and how many, as plans say that."""
+        nothing: dict[str, object] = {"keep_of": "quality", "blocks": (), "protect": ()}
+        amounts = {name: type(self).model_fields[name].default for name in AMOUNTS}
+        return self.model_copy(update=nothing | amounts)
+
+    @property
     def names_amount(self) -> bool:
         """Whether the recipe says how much to remove: as a share, a number, a size or a quality."""
         return any(getattr(self, name) not in (None, {}) for name in AMOUNTS)

@@ -190,6 +190,7 @@ def test_without_a_record_the_blocks_are_named(
 ) -> None:
     """The card says how, in a command that runs in a folder with the model and the text."""
     (pruned / FILE).unlink()
+    (pruned / "README.md").write_bytes("caf\u00e9".encode("latin-1"))
     command = ("heal", "--model", pruned, *text, "--output", tmp_path / "healed")
     for absent in (tmp_path / "absent", "absent"):
         code, _, err = layerimp_command("heal", "--model", absent, *command[3:])
@@ -254,12 +255,13 @@ def test_what_a_run_kept_for_fidelity_is_never_healed_on(
     kept |= set(record.fidelity_text.documents)
     assert len(json.loads((pruned / FILE).read_text())["fidelity_text"]["documents"].split(" ")) == len(kept) > 1
     command = ("heal", "--healer", "distill", *text, *train, "--seed", 5)
-    for number, model in enumerate((pruned, healed)):
-        _, err = layerimp_command.done(*command, "--model", model, "--output", tmp_path / str(number))
+    fewer = ("--set", "fidelity.rows=1")  # leaves rows of the kept documents unread
+    for number, (model, more) in enumerate(((pruned, ()), (healed, ()), (pruned, fewer))):
+        _, err = layerimp_command.done(*command, *more, "--model", model, "--output", tmp_path / str(number))
         assert "may have been made with" not in err
         assert read_record(tmp_path / str(number)).fidelity_text == record.fidelity_text  # type: ignore[union-attr]
     everything = {document_hash(json.loads(line)["text"]) for line in calibration_file.read_text().splitlines()}
-    assert read == [everything - kept] * 3
+    assert read == [everything - kept] * 4
     (pruned / FILE).write_text(record.model_copy(update={"fidelity_text": None}).model_dump_json())
     _, err = layerimp_command.done(*command, "--model", pruned, "--output", tmp_path / "unknown")
     assert "may have been made with the text that its fidelity is measured on: its record names no such text" in err
@@ -289,7 +291,7 @@ def test_another_teacher_is_refused(
     ("options", "said"),
     [
         (("--healer", "linea"), "unknown healer 'linea'. Did you mean 'linear'?"),
-        (("--set", "rescale.shares=[1]"), "there is only the healer 'linear' here"),
+        (("--set", "rescale.shares=[1]"), "there are only 'linear' and 'fidelity' here"),
         (("--set", "ridges"), "--set takes LABEL.OPTION=VALUE, such as linear.ridges=[0.1]"),
         (("--removed", "one"), "--removed takes blocks and seams such as 5,8-10,17/18, got 'one'"),
         (("--removed", "1,9"), "removed block 9 does not exist: the model has blocks 0 to 3"),

@@ -104,6 +104,20 @@ def test_the_recipe_of_a_single_plan_repeats_it(layerimp_command: Run, model_dir
     assert json.loads((tmp_path / "b" / "plan.json").read_text())["plans"]["blocks"]["blocks"] == ["1/2", 0]
 
 
+def test_of_a_recipe_with_a_plan_no_amount_is_read(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps(ONE | {"blocks": [2, 1]}))
+    given = ["--plan", tmp_path / "plan.json", "--count", 1, "--json"]
+    for name, amount in {"ratio": {"ratio": 0.5}, "keep": {"keep": 0.9}, "blocks": {"blocks": [0]}}.items():
+        (tmp_path / "recipe.json").write_text(json.dumps({"model": str(model_dir), **amount}))
+        recipe = ["--recipe", tmp_path / "recipe.json", "--output", tmp_path / name]
+        printed, _ = layerimp_command.done("prune", *recipe, *given)
+        (model,) = by_label(printed)["scorers"].values()
+        assert model["removed"] == [2]
+        assert (json.loads(printed)["design"]["amounts"], json.loads(printed)["notes"]) == (["plan"], [])
+        written = json.loads((tmp_path / name / "recipe.json").read_text())
+        assert (written["blocks"], written.get("ratio"), written.get("keep")) == ([2], None, None)
+
+
 def test_a_plan_names_its_model(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
     layerimp_command.done("prune", "--model", model_dir, "--blocks", 1, "--output", tmp_path / "a")
     assert json.loads((tmp_path / "a" / "plan.json").read_text())["plans"]["blocks"]["model"] == str(model_dir)

@@ -20,12 +20,14 @@ from transformers import AutoModelForCausalLM, BertForMaskedLM
 import layerimp
 from layerimp.calibration.sampling import document_hash
 from layerimp.checkpoint.record import read_record
+from layerimp.defaults import PROSE
 from layerimp.errors import ModelError
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline import run
 from layerimp.pipeline import shrink as shrinking
 from layerimp.pipeline.output import why_not_shrunk
 from layerimp.recipe.plans import read_plans
+from layerimp.registry.assets import assets
 from layerimp.report.results.shrunk import ShrinkReport
 from layerimp.report.tables.shrunk import LINES, WIDTH, lines_of
 from layerimp.testing import tiny_tokenizer
@@ -149,6 +151,28 @@ def test_a_failed_stage_and_a_task_at_chance_stand_in_the_summary(
     assert re.search("^mood .* at chance$", printed, re.MULTILINE)
     (measured,) = json.loads((tmp_path / "small" / "shrink.json").read_text())["tasks"]
     assert measured["retained"] is None
+
+
+def test_what_was_to_be_kept_is_measured_on_documents_that_did_not_choose(
+    layerimp_command: Run, command: list[Any], task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agreement that was to be kept is no task, and all documents of the task are left to measure on."""
+    documents = [{"text": f"the {word} was big and it", "label": n % 2} for n, word in enumerate(WORDS[4:24])]
+    task.with_name("docs.jsonl").write_text("\n".join(map(json.dumps, documents)))
+    monkeypatch.setattr("layerimp.pipeline.keeping._Trials.keeps", lambda *_: True)
+    monkeypatch.setattr("layerimp.pipeline.keeping.check_halves", lambda *_: None)
+    options = [option for option in command[: command.index("--count")] if option != "none"]
+    place = options.index("--tasks") + 1
+    counts: list[list[int]] = []
+    for keep in ("0.5", "agreement=0.5"):
+        asked = [*options[:place], task, *options[place:], "--keep", keep, "--minutes", 0, "--output", f"out-{keep}"]
+        printed, _ = layerimp_command.done(*asked, "--json")
+        (measured,) = json.loads(printed)["tasks"]
+        counts.append([measured[of]["documents"] for of in ("intact", "small")])
+    (confirming, of_small), whole = counts
+    assert of_small == confirming < 20
+    assert confirming > 0
+    assert whole == [20, 20]
 
 
 def test_its_report_is_a_page(layerimp_command: Run, made: tuple[Path, str]) -> None:
@@ -362,8 +386,9 @@ def test_a_model_in_memory_shrinks(calibration_file: Path) -> None:
 
 
 @pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("measured_on", [True, False], ids=["text of fidelity", "calibration text"])
 def test_the_card_shows_no_prompts_of_the_users_text(
-    known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    known: bool, measured_on: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor any other prompts if the tokenizer knows no word of the prose that ships."""
     draw, texts = random.Random(0), [tmp_path / "own.jsonl", tmp_path / "shipped.jsonl"]
@@ -371,10 +396,13 @@ def test_the_card_shows_no_prompts_of_the_users_text(
         lines = [" ".join(draw.choices(WORDS[4:], k=64)) for _ in range(60)]
         text.write_text("\n".join(json.dumps({"text": line}) for line in lines))
     if known:
-        monkeypatch.setattr("layerimp.pipeline.shrunk.PROSE", str(texts[1]))
-    own, small = {"source": str(texts[0]), "samples": 16, "max_length": 64}, tmp_path / "small"
+        monkeypatch.setitem(assets().texts, PROSE, texts[1])  # type: ignore[index]
+    small, own = tmp_path / "small", {"source": str(texts[0])}
+    text: dict[str, Any] = {"samples": 16, "max_length": 64, **({"source": PROSE} if measured_on else own)}
+    evaluators = {"fidelity": {"options": {"text": str(texts[0])} if measured_on else {}}}
+    fields = {"calibration": text, "evaluators": evaluators, "tasks": [], "output": str(small)}
     model = tiny("llama", max_position_embeddings=128)
-    made = layerimp.shrink(model, tiny_tokenizer(), minutes=0, count=1, calibration=own, tasks=[], output=str(small))
+    made = layerimp.shrink(model, tiny_tokenizer(), minutes=0, count=1, **fields)
     card, report = (small / "README.md").read_text(), made.report
     assert report.fidelity is not None
     assert report.fidelity.generation is not None

@@ -187,6 +187,19 @@ def test_the_text_is_what_the_run_kept_apart(
     assert unknown.notes == [said]
 
 
+def test_a_relative_name_of_the_kept_text_is_that_text(
+    layerimp_command: Run, model_dir: Path, calibration_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(calibration_file.parent)
+    named = ("--set", f"fidelity.text={calibration_file.name}")
+    text = ("--calibration", calibration_file.name, "--samples", 8, "--max-length", 16, *named)
+    method = ("--scorer", "depth", "--heal", "none", "--count", 1, "--tasks", "none", "--no-baselines")
+    layerimp_command.done("run", "--model", model_dir, *method, *text, "--output", tmp_path / "out")
+    pruned = tmp_path / "out" / "checkpoints" / "depth"
+    printed, _ = layerimp_command.done("compare", model_dir, pruned, *PART, *named, "--json")
+    assert ModelComparison.model_validate_json(printed).notes == []
+
+
 def test_in_python_models_have_labels(model_dir: Path, small: Path, calibration_file: Path) -> None:
     recipe = layerimp.Recipe.model_validate(
         {

@@ -16,6 +16,7 @@ from support.tiny import tiny
 
 from layerimp.cache.directory import entries
 from layerimp.cache.unfinished import Unfinished
+from layerimp.errors import OptionError
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline import run
 from layerimp.pipeline.held_out import HeldOut, HeldOutAgreement
@@ -74,10 +75,12 @@ def footprint(length: int) -> dict[str, Any]:
 
 
 def test_the_options_of_the_footprint_matter_where_a_latency_is_the_target(begin: Begin) -> None:
-    for amount, known in (({"targets": {"latency": 0.8}}, False), ({"count": 1}, True)):
-        assert not is_known(begin(**amount, evaluators=footprint(8)))
-        assert is_known(begin(**amount, evaluators=footprint(8)))
-        assert is_known(begin(**amount, evaluators=footprint(16))) == known
+    target = {"targets": {"latency": 0.8}}
+    assert not is_known(begin(**target, evaluators=footprint(8)))
+    assert is_known(begin(**target, evaluators=footprint(8)))
+    assert not is_known(begin(**target, evaluators=footprint(16)))
+    with pytest.raises(OptionError, match="in its own way: leave out the evaluator 'footprint'"):
+        begin(count=1, evaluators=footprint(8))
 
 
 def test_the_rows_of_the_tasks_matter_where_their_quality_is_kept(begin: Begin, task: Path) -> None:
