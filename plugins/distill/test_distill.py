@@ -21,7 +21,6 @@ from layerimp_distill.course import AFTER, Limits, Outcome
 from layerimp_distill.descent import Task, schedule
 from layerimp_distill.distill import Distill
 from layerimp_distill.learning import learning
-from layerimp_distill.losses import loss_of, terms_of, tokens_in
 from layerimp_distill.memory import Memory, State
 from layerimp_distill.options import DistillConfig
 from layerimp_distill.room import Plan, needed, planned
@@ -69,14 +68,19 @@ def healed(model: PreTrainedModel, gone: list[Any] | None = None, **options: Any
     return layerimp.heal(model, gone or [1], TEXT, "distill", **settings)
 
 
-def trained(case: Case, learner: Any, minimized: Any = None, memory: Memory | None = None, **options: Any) -> Outcome:
-    """What comes of a training of four rows a step; by default of the divergence."""
+def lowering(case: Case, minimized: Callable[[Any], torch.Tensor]) -> Teaching:
+    """A teaching in which something else takes the place of the divergence."""
+    teaching = Teaching(case)
+    teaching.divergence = lambda rows: (minimized(rows), len(rows))  # type: ignore[method-assign]
+    return teaching
+
+
+def trained(
+    case: Case, learner: Any, teaching: Teaching | None = None, memory: Memory | None = None, **options: Any
+) -> Outcome:
+    """What comes of a training of four rows a step."""
     config = DistillConfig(**options)
-    loss, terms = minimized, tokens_in
-    if minimized is None:
-        teaching = Teaching(case)
-        loss, terms = loss_of(config.loss, teaching, case.batches), terms_of(config.loss, teaching)
-    task = Task(case, learner, loss, terms, config, Plan("all", 4, 4))
+    task = Task(case, learner, teaching or Teaching(case), config, Plan("all", 4, 4))
     with learner.settled():
         start = case.distance()
     training = Training(task, memory or Memory(None), start, 0.0)
@@ -113,29 +117,21 @@ def divergence(pruned: PreTrainedModel, intact: PreTrainedModel) -> float:
     return float((theirs.exp() * (theirs - ours)).sum(-1).mean())
 
 
-@pytest.mark.parametrize(
-    ("loss", "learns"),
-    [
-        ("divergence", "beside"),
-        ("divergence", "lora"),
-        ("hidden", "all"),
-        ("streams", "lora-beside"),
-        *(pytest.param("divergence", learns, marks=pytest.mark.slow) for learns in ("lora-beside", "all")),
-    ],
-)
-def test_what_is_left_comes_nearer_to_the_intact_model(loss: str, learns: str) -> None:
-    """Whatever the loss, the predictions of the healed model diverge less than those of the pruned one."""
+@pytest.mark.parametrize("learns", ["beside", "lora", "all", pytest.param("lora-beside", marks=pytest.mark.slow)])
+def test_what_is_left_comes_nearer_to_the_intact_model(learns: str) -> None:
+    """The predictions of the healed model diverge less than those of the pruned one."""
     model = sharp(tiny_model())
     distances: list[float] = []
 
     def look(case: Case) -> None:
         distances.append(divergence(case.pruned.model, model))
-        loss_now = loss_of(loss, Teaching(case), case.batches)
+        teaching = Teaching(case)
         with learning(case, learns, width=2, rank=4) as learner:
             optimizer = torch.optim.AdamW(learner.parameters, lr=3e-3, weight_decay=0)
             for step in range(40):
                 optimizer.zero_grad()
-                loss_now(case.batches[step % len(case.batches)]).backward()
+                total, count = teaching.divergence(case.batches[step % len(case.batches)])
+                (total / count).backward()
                 optimizer.step()
             distances.append(divergence(case.pruned.model, model))
             values = {path: value() for path, value in learner.values.items()}
@@ -148,21 +144,6 @@ def test_what_is_left_comes_nearer_to_the_intact_model(loss: str, learns: str) -
     before, learned, put = distances
     assert learned < 0.9 * before
     assert put == pytest.approx(learned, rel=1e-4), "the values are those that were learned"
-
-
-def test_without_the_teacher_the_text_is_learned() -> None:
-    model, falling = sharp(tiny_model()), iter([2.0, 1.0])
-
-    def look(case: Case) -> None:
-        loss = loss_of("text", Teaching(case), case.batches)
-        with learning(case, "beside", width=2, rank=4) as learner:
-            before = [float(loss(inputs).detach()) for inputs in case.batches]
-            blind = replace_field(case, distance=lambda: at(next(falling)))
-            trained(blind, learner, steps=40, rate=3e-3, checks=1, loss="text")
-            after = [float(loss(inputs).detach()) for inputs in case.batches]
-        assert all(now < 0.9 * then for now, then in zip(after, before, strict=True))
-
-    layerimp.heal(model, [1], TEXT, Seen(look))
 
 
 def course(distances: list[Distance], **options: Any) -> tuple[Outcome, list[torch.Tensor], torch.Tensor, Heard]:
@@ -178,7 +159,9 @@ def course(distances: list[Distance], **options: Any) -> tuple[Outcome, list[tor
 
             noting = replace_field(case, distance=distance, progress=notes)
             # Its gradient is the same at each step, so that Adam moves each value by the rate.
-            results.append(trained(noting, learner, lambda _rows: learner.parameters[0].sum(), **options))
+            results.append(
+                trained(noting, learner, lowering(case, lambda _rows: learner.parameters[0].sum()), **options)
+            )
             results.append(learner.parameters[0].detach().clone())
 
     layerimp.heal(tiny_model(), [1], TEXT, Seen(look))
@@ -281,9 +264,9 @@ def test_half_precision(learns: str) -> None:
     notes = Heard()
 
     def look(case: Case) -> None:
-        model, loss = case.pruned.model, loss_of("divergence", Teaching(case), case.batches)
+        model, teaching = case.pruned.model, Teaching(case)
         with learning(case, learns, width=1, rank=2) as learner:
-            outcome = trained(case, learner, loss, steps=4, checks=2, rate=3e-3)
+            outcome = trained(case, learner, teaching, steps=4, checks=2, rate=3e-3)
             assert outcome.best is not None
             assert {parameter.dtype for parameter in learner.parameters} == {torch.float32}
             dtypes: list[set[torch.dtype]] = []
@@ -321,17 +304,17 @@ def test_an_interrupted_training_comes_to_the_same(tmp_path: Path, learns: str) 
     outcomes, notes = [], Heard()
 
     def once(case: Case, memory: Memory, stop: int | None = None) -> None:
-        teaching, steps = loss_of("divergence", Teaching(case), case.batches), 0
+        teaching, steps = Teaching(case), 0
 
         def loss(inputs: Any) -> torch.Tensor:
             nonlocal steps
             steps += 1
             if steps == stop:
                 raise KeyboardInterrupt
-            return teaching(inputs)
+            return teaching.divergence(inputs)[0]
 
         with learning(case, learns, width=1, rank=2) as learner:
-            outcomes.append(trained(case, learner, loss, memory, steps=7, checks=3))
+            outcomes.append(trained(case, learner, lowering(case, loss), memory, steps=7, checks=3))
             weights.append([parameter.detach().clone() for parameter in learner.parameters])
 
     def look(case: Case) -> None:
@@ -361,16 +344,15 @@ def test_an_interruption_within_a_step_leaves_the_last_state(tmp_path: Path, mon
             raise KeyboardInterrupt
 
     def look(case: Case) -> None:
-        loss = loss_of("divergence", Teaching(case), case.batches)
         with learning(replace_field(case, progress=heard), "beside", width=1, rank=2) as learner:
             with pytest.raises(KeyboardInterrupt):
-                trained(case, learner, loss, memory, steps=7, checks=3)
+                trained(case, learner, None, memory, steps=7, checks=3)
             state = memory.read()
             assert state is not None
             assert state.steps == 2
             monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: None)
             monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-            trained(replace_field(case, progress=heard), learner, loss, Always(tmp_path / "other"), steps=3, checks=3)
+            trained(replace_field(case, progress=heard), learner, None, Always(tmp_path / "other"), steps=3, checks=3)
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", interrupted)
     layerimp.heal(sharp(tiny_model()), [1], TEXT, Seen(look))
@@ -580,7 +562,7 @@ def test_training_ends_at_the_first_limit() -> None:
     def look(case: Case) -> None:
         with learning(case, "beside", width=1, rank=1) as learner:
             only = replace_field(case, batches=[batch(8, 16, seed=0)])
-            course = trained(only, learner, counted, steps=50, tokens=300, rate=1e-3, checks=100)
+            course = trained(only, learner, lowering(only, counted), steps=50, tokens=300, rate=1e-3, checks=100)
             assert course.checks[-1].tokens == 320
 
     def counted(inputs: Any) -> torch.Tensor:
@@ -600,7 +582,7 @@ def test_a_loss_that_is_no_number_ends_it(rate: float | None, end: str) -> None:
         with learning(case, "all", width=1, rank=1) as learner:
             broken = torch.tensor(math.nan, requires_grad=True)
             noting = replace_field(case, progress=notes)
-            assert trained(noting, learner, lambda _batch: broken, steps=5, rate=rate).best is None
+            assert trained(noting, learner, lowering(case, lambda _batch: broken), steps=5, rate=rate).best is None
 
     notes = Heard()
     layerimp.heal(tiny_model(), [1], TEXT, Seen(look))
@@ -735,22 +717,18 @@ def test_activations_are_counted_as_autograd_keeps_them(architecture: str, chang
     assert output.last_hidden_state.requires_grad
 
 
-@pytest.mark.parametrize(
-    ("make", "name"), [(tiny_model, "divergence"), (tiny_model, "streams"), (tiny_classifier, "divergence")]
-)
-def test_rows_that_run_one_after_another_take_the_same_step(make: Callable[[], PreTrainedModel], name: str) -> None:
+@pytest.mark.parametrize("make", [tiny_model, tiny_classifier])
+def test_rows_that_run_one_after_another_take_the_same_step(make: Callable[[], PreTrainedModel]) -> None:
     """The gradient of rows of unequal length, by what Adam keeps of it after a step."""
     gradients: list[torch.Tensor] = []
 
     def look(case: Case) -> None:
         config, teaching = DistillConfig(steps=1, rate=1e-3), Teaching(case)
-        loss, terms = loss_of(name, teaching, case.batches), terms_of(name, teaching)
         nearer = replace_field(case, distance=lambda: at(1.0))
         for at_once in (4, 2, 1):
             with learning(case, "all", width=1, rank=1) as learner:
-                run = Training(
-                    Task(nearer, learner, loss, terms, config, Plan("all", 4, at_once)), Memory(None), at(2), 0
-                )
+                task = Task(nearer, learner, teaching, config, Plan("all", 4, at_once))
+                run = Training(task, Memory(None), at(2), 0)
                 run.run()
                 kept = [run._descent.optimizer.state[parameter]["exp_avg"] for parameter in learner.parameters]
                 gradients.append(torch.cat([value.flatten() for value in kept]))
@@ -799,7 +777,7 @@ def test_float16_on_a_cpu_is_refused_before_any_training() -> None:
 
 
 def test_a_classifier_learns_from_its_teacher() -> None:
-    healing = healed(tiny_classifier(), gone=[1, 2], steps=20, loss="hidden")
+    healing = healed(tiny_classifier(), gone=[1, 2], steps=20)
     assert healing.accuracy["healed"] >= healing.accuracy["pruned"]
 
 

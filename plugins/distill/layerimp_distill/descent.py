@@ -14,15 +14,15 @@ from layerimp.blocks import join_rows
 from layerimp.errors import NonFiniteError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
     from layerimp.fidelity import Distance
     from layerimp.healer import Case
+    from layerimp.healing import Teaching
     from layerimp.sweep import Batch
     from layerimp_distill.learning import Learner
-    from layerimp_distill.losses import Loss
     from layerimp_distill.memory import State
     from layerimp_distill.options import DistillConfig
     from layerimp_distill.room import Plan
@@ -40,22 +40,20 @@ class Task:
     Attributes:
         case: The models and the text.
         learner: The parameters to train.
-        loss: The training loss.
-        terms: Counts the terms of a batch that the loss is the mean of.
+        teaching: Both models; the divergence between their predictions is what training lowers.
         config: The options.
         plan: The rows of a step.
     """
 
     case: Case
     learner: Learner
-    loss: Loss
-    terms: Callable[[Batch], int]
+    teaching: Teaching
     config: DistillConfig
     plan: Plan
 
 
 class Descent:
-    """Steps of AdamW down the loss, from kept values and back to them.
+    """Steps of AdamW down the divergence, from kept values and back to them.
 
     Args:
         task: What is trained, and how.
@@ -80,15 +78,16 @@ class Descent:
             NonFiniteError: the loss is NaN or infinite; nothing changes.
         """
         task = self._task
-        model, whole = task.case.pruned.model, sum(map(task.terms, rows))
+        model, predictions = task.case.pruned.model, max(1, sum(map(task.teaching.predictions, rows)))
         half = model.dtype in (torch.float16, torch.bfloat16)
         for part in join_rows(rows, task.plan.at_once):
             with torch.autocast(model.device.type, model.dtype) if half else nullcontext():
-                loss = task.loss(part)
+                total, _ = task.teaching.divergence(part)
+            loss = total / predictions
             if not loss.isfinite():
                 self.optimizer.zero_grad()
                 raise NonFiniteError(f"the loss is {loss.item()}")
-            self.scaler.scale(loss * (task.terms(part) / max(whole, 1))).backward()
+            self.scaler.scale(loss).backward()
         self.unsettled = True
         for group in self.optimizer.param_groups:
             group["lr"] = rate

@@ -67,12 +67,11 @@ class Distill(Healer):
         per_step = (config.rows or ROWS) * scope.length  # short texts are read again
         limits = (config.steps and config.steps * per_step, config.tokens)
         trained = min((limit for limit in limits if limit is not None), default=math.inf)
-        taught, headed = config.loss != "text", config.loss in ("divergence", "text")
-        forward, back = 1 + taught, {"beside": 1.0, "lora": 1.5, "lora-beside": 0.75}.get(config.learns or "", 2.0)
+        forward, back = 2.0, {"beside": 1.0, "lora": 1.5, "lora-beside": 0.75}.get(config.learns or "", 2.0)
         checks = (config.checks + 2) * scope.judged
         return Effort(
             (forward + back) * trained + checks,
-            headed * (forward + 1) * trained + 2 * checks,
+            (forward + 1) * trained + 2 * checks,
             None if config.minutes is None else 60 * config.minutes,
             before,
         )
@@ -99,14 +98,12 @@ class Distill(Healer):
             raise ModelError("distill cannot train in float16 on a CPU: use --dtype float32 or bfloat16")
         from layerimp_distill.descent import Task
         from layerimp_distill.learning import learning
-        from layerimp_distill.losses import loss_of, terms_of
         from layerimp_distill.memory import Memory
         from layerimp_distill.training import Training
 
         config = self.config
         memory = Memory(case.workspace())
         teaching = Teaching(case)
-        loss, terms = loss_of(config.loss, teaching, case.batches), terms_of(config.loss, teaching)
         state = memory.read()
         began = time.monotonic()
         start = case.distance()
@@ -116,7 +113,7 @@ class Distill(Healer):
         began = case.began + time.monotonic() - first  # the first healer does not count
         plan = self._plan(case, state)  # from here on: what earlier healing holds in memory is not free
         with learning(case, plan.learns, width=config.width, rank=config.rank, seed=config.seed) as learner:
-            task, watch = Task(case, learner, loss, terms, config, plan), partial(self.watch, case, learner)
+            task, watch = Task(case, learner, teaching, config, plan), partial(self.watch, case, learner)
             training = Training(task, memory, start, seconds, watch, time.monotonic() - began)
             if state is not None:
                 training.resume(state)

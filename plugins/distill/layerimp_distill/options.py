@@ -16,14 +16,8 @@ RATE = 1e-4
 
 
 class DistillConfig(Options):
-    """The options of `distill`: the loss, the parameters to train, and the limits of the training."""
+    """The options of `distill`: the parameters to train, and the limits of the training."""
 
-    loss: Literal["divergence", "hidden", "streams", "text"] = Field(
-        "divergence",
-        description="What training lowers: the `divergence` from the intact model's predictions; the distance of the "
-        "last `hidden` states, in the metric of the head, without logits; the distance of the residual `streams` after "
-        "each kept block from the first gap on; or the model's own loss on the `text`.",
-    )
     learns: Literal["beside", "lora", "lora-beside", "all"] | None = Field(
         None,
         description="The parameters to train: `all` blocks; the blocks `beside` the gaps; low-rank updates (`lora`) of "

@@ -70,6 +70,11 @@ class Text:
                 yield from rows_of(batch)
 
 
+def tokens_in(batch: Batch) -> int:
+    """Return the number of tokens in a batch, without padding."""
+    return int(batch["attention_mask"].sum())
+
+
 def _kind(row: Batch) -> tuple[bool, int]:
     """Return what the rows of a step have in common: whether they have labels, and about how long they are."""
     return "labels" in row, round(ALIKE * math.log2(row["input_ids"].shape[1]))

@@ -11,10 +11,9 @@ from layerimp.fidelity import Distance, Loss
 from layerimp.models import special_ids
 from layerimp_distill.course import CHECKING, Check, Limits, Outcome
 from layerimp_distill.descent import Descent, Task, schedule
-from layerimp_distill.losses import tokens_in
 from layerimp_distill.memory import RARELY, Memory, State
 from layerimp_distill.options import RATE
-from layerimp_distill.text import Text
+from layerimp_distill.text import Text, tokens_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
