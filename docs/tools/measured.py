@@ -55,7 +55,7 @@ def _healing(how: str) -> str:
     import healed
     import trained
 
-    return table(*{"linear": healed.table, "training": trained.table}[how]())
+    return table(*{"linear": healed.table, "training": trained.table, "texts": trained.text_table}[how]())
 
 
 def _lm_eval(what: str) -> str:

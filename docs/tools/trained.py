@@ -1,6 +1,6 @@
-"""What training brings back by default, beside fixed rates: a table, and the figure of its course.
+"""What training brings back by default, beside fixed rates and on other text: tables, and the figure of its course.
 
-The results are those of `benchmarks/rates.py`, and lie in `benchmarks/results/rates.jsonl`.
+The results are those of `benchmarks/rates.py` and `benchmarks/healing_texts.py`, and lie in `benchmarks/results/`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from layerimp.report.page.curves import drawn, looks
 from layerimp.steps import read_steps
 
 DATA = pages.ROOT / "benchmarks" / "results" / "rates.jsonl"
+TEXT_DATA = DATA.with_name("healing_texts.jsonl")
 WIDTH, HEIGHT = 720, 320
 RATES = (3e-5, 3e-4)
 """The fixed rates beside which the default stands."""
@@ -30,6 +31,21 @@ HEADS = [
     *("removed", "minutes", "tokens", "likelihood", "likelihood at 3e-5", "at 3e-4"),
     *("copying", "copying at 3e-5", "at 3e-4"),
 ]
+TEXT_FORMS = {
+    "tokens": "{:,.0f}",
+    "divergence": "{:.3f}",
+    **dict.fromkeys(("agreement", "copying", "retained"), "{:.1%}"),
+}
+"""The figures of a training text, and how they are shown."""
+TEXTS = {
+    "linear": "*without training*",
+    "mixed": "documents, in a quarter of the rows the first half twice (by default)",
+    "plain": "documents as they are",
+    "longer": "the same, in rows of 512 tokens, for `linear` too",
+    "own": "continuations by the intact model",
+    "chat": "its answers, in the chat template",
+}
+"""What each variant is called."""
 Line = dict[str, Any]
 
 
@@ -67,6 +83,17 @@ def _row(line: Line, fixed: dict[float, Line]) -> list[str]:
         cells.append(" → ".join(f"{end:.1%}" for end in ends if end is not None))
         cells += ["" if other is None else f"{other:.1%}" for other in others]
     return cells
+
+
+def text_table() -> tuple[list[str], list[list[str]]]:
+    """Return the head, and a row for each training text, with a figure for each draw."""
+    lines = list(map(json.loads, TEXT_DATA.read_text(encoding="utf-8").splitlines()))
+    body = []
+    for variant, name in TEXTS.items():
+        draws = sorted((line for line in lines if line["variant"] == variant), key=lambda line: line["draw"])
+        cells = ("; ".join(form.format(line.get(each, 0)) for line in draws) for each, form in TEXT_FORMS.items())
+        body.append([name, *cells])
+    return ["training text", *TEXT_FORMS], body
 
 
 def curves() -> Iterator[tuple[str, list[float], list[float]]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pages
 import trained
 from support.pictures import alike
@@ -35,3 +37,22 @@ def test_the_default_is_as_good_as_the_best_fixed_rate() -> None:
         for share, points in ((trained.likelihood, 1), (trained.copying, 5)):
             reached = [share(each, "trained") for each in (line, *fixed.values())]
             assert 100 * (max(reached) - reached[0]) <= points, (line["model"], line["minutes"], share.__name__)
+
+
+def test_no_text_is_clearly_better_than_the_default() -> None:
+    lines = map(json.loads, trained.TEXT_DATA.read_text(encoding="utf-8").splitlines())
+    known = {(line["variant"], line["draw"]): line for line in lines}
+    for draw in (0, 1):
+        default, plain, longer = (known[variant, draw] for variant in ("mixed", "plain", "longer"))
+        assert abs(plain["divergence"] - default["divergence"]) < 0.005
+        assert longer["divergence"] > default["divergence"]
+        assert 0.035 < longer["retained"] - default["retained"] < 0.05
+        assert default["copying"] > max(plain["copying"], longer["copying"])
+    default = known["mixed", 0]
+    for written in (known["own", 0], known["chat", 0]):
+        assert written["tokens"] < default["tokens"]
+        assert written["divergence"] > default["divergence"]
+        assert max(written[name] - default[name] for name in ("agreement", "copying", "retained")) < 0
+    _, rows = trained.text_table()
+    assert rows[1][2] == "; ".join(f"{known['mixed', draw]['divergence']:.3f}" for draw in (0, 1))
+    assert len(rows) == len({variant for variant, _ in known})
