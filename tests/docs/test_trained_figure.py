@@ -30,13 +30,13 @@ def test_the_table_sets_the_default_beside_fixed_rates() -> None:
 
 
 def test_the_default_is_as_good_as_the_best_fixed_rate() -> None:
-    """Within one point of likelihood, and five of copying."""
+    """Less than half a point of likelihood is missing, and four of copying."""
     compared = [(line, fixed) for line, fixed in trained.trainings() if fixed]
     assert compared
     for line, fixed in compared:
-        for share, points in ((trained.likelihood, 1), (trained.copying, 5)):
+        for share, points in ((trained.likelihood, 0.5), (trained.copying, 4)):
             reached = [share(each, "trained") for each in (line, *fixed.values())]
-            assert 100 * (max(reached) - reached[0]) <= points, (line["model"], line["minutes"], share.__name__)
+            assert 100 * (max(reached) - reached[0]) < points, (line["model"], line["minutes"], share.__name__)
 
 
 def test_no_text_is_clearly_better_than_the_default() -> None:
