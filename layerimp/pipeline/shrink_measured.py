@@ -39,7 +39,7 @@ def measured(run: Run, model: CutModel) -> tuple[StageResults, dict[str, dict[st
     metrics = run.evaluation.of(quality, "quality")
     model = measure_quality(replace(run, evaluators=quality), {label: model})[label]
     if run.recipe.keep is not None and run.recipe.keep_of == "quality":
-        metrics, own = (DocumentHalves.of(each).confirmation for each in (metrics, model.metrics))
+        metrics, own = (list(DocumentHalves.of(each).confirmation) for each in (metrics, model.metrics))
         model = replace(model, metrics=own)
     if not run.loaded.stack.offloaded:
         model = measure_fidelity(run, {label: model})[label]
