@@ -82,8 +82,9 @@ def _divergence(ours: Head, output: ModelOutput, theirs: Head, expected: ModelOu
         total += lost.detach()
     slope = torch.zeros_like(hidden)
     slope[mask] = torch.cat(slopes)
-    joined: Tensor = (output[ours.field] * slope).sum(dtype=working_dtype(slope.dtype))
-    return joined - joined.detach() + total.to(joined)  # the value of the total, with the gradient that is known
+    joined = (output[ours.field] * slope).sum(dtype=working_dtype(slope.dtype))
+    value: Tensor = joined - joined.detach() + total.to(joined)  # the total, with the gradient that is known
+    return value
 
 
 def _between(logits: Tensor, aim: Tensor) -> Tensor:
