@@ -127,7 +127,7 @@ def test_no_method_leads_everywhere() -> None:
         assert not any(chosen.signs(known, name).get("divergence") for name in chosen.judged_by(model, known))
     assert min(far, key=lambda name: far[name]) == "angular, window"
     assert max(copying, key=lambda name: copying[name]) == "avss-delta"
-    words = "Without 7 of SmolLM2's, `angular` with its window is nearest, and `avss-delta` copies most."
+    words = "On SmolLM2 without 7 blocks, `angular` with its window is nearest, and `avss-delta` copies most."
     assert words in " ".join(PAGE.split())
 
 
