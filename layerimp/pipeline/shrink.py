@@ -75,7 +75,7 @@ def prepare_shrink(
     for label, evaluator in prepared.evaluators.items():
         timed = evaluator.name == FOOTPRINT and "latency" in recipe.targets
         if evaluator.kind == "cost" and not timed and is_requested(recipe, label):
-            raise OptionError(f"shrink measures sizes and speeds in its own way: leave out the evaluator {label!r}")
+            raise OptionError(f"shrink measures sizes and speeds in its own way: leave out {label!r} and its options")
     return prepared
 
 

@@ -79,7 +79,7 @@ def test_the_options_of_the_footprint_matter_where_a_latency_is_the_target(begin
     assert not is_known(begin(**target, evaluators=footprint(8)))
     assert is_known(begin(**target, evaluators=footprint(8)))
     assert not is_known(begin(**target, evaluators=footprint(16)))
-    with pytest.raises(OptionError, match="in its own way: leave out the evaluator 'footprint'"):
+    with pytest.raises(OptionError, match="in its own way: leave out 'footprint' and its options"):
         begin(count=1, evaluators=footprint(8))
 
 
