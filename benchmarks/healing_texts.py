@@ -158,7 +158,7 @@ def main(
             line |= figures(compare(small))
             if known:
                 share = shares(summed_up(counting(known.values()), [by_key(harness.evaluate(small, tokenizer))])).worst
-                line["retained"] = share and share.mean
+                line |= {"retained": share and share.mean, "retained_stderr": share and share.stderr}
             finished.add(wanted | line)
             print(f"draw {draw}, {each}: {line['done']}, divergence {line['divergence']:.4f}", flush=True)
     shown = [line for line in finished.lines if line["variant"] in variant and line["draw"] < draws]

@@ -168,6 +168,8 @@ def test_what_was_to_be_kept_is_measured_on_documents_that_did_not_choose(
         asked = [*options[:place], task, *options[place:], "--keep", keep, "--minutes", 0, "--output", f"out-{keep}"]
         printed, _ = layerimp_command.done(*asked, "--json")
         (measured,) = json.loads(printed)["tasks"]
+        said = " ".join(" ".join(lines_of(ShrinkReport.model_validate_json(printed))).split())
+        assert ("; the tasks are measured on documents that did not choose" in said) == (keep == "0.5")
         counts.append([measured[of]["documents"] for of in ("intact", "small")])
     (confirming, of_small), whole = counts
     assert of_small == confirming < 20

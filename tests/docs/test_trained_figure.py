@@ -39,6 +39,15 @@ def test_the_default_is_as_good_as_the_best_fixed_rate() -> None:
             assert 100 * (max(reached) - reached[0]) < points, (line["model"], line["minutes"], share.__name__)
 
 
+def test_gemma_learns_nothing_in_five_minutes() -> None:
+    ((line, fixed),) = (both for both in trained.trainings() if (both[0]["model"], both[0]["minutes"]) == ("gemma", 5))
+    assert set(fixed) == set(trained.RATES)
+    for training in (line, *fixed.values()):
+        start, *_, end = training["curve"]
+        assert max(end[part] - start[part] for part in ("divergence_now", "repeated_now")) > 0
+        assert training["trained"] == training["healed"]
+
+
 def test_no_text_is_clearly_better_than_the_default() -> None:
     lines = map(json.loads, trained.TEXT_DATA.read_text(encoding="utf-8").splitlines())
     known = {(line["variant"], line["draw"]): line for line in lines}

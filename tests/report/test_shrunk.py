@@ -97,7 +97,7 @@ def test_an_average_says_which_of_its_tasks_do_not_count() -> None:
 
 @pytest.mark.parametrize(("blocks", "named"), [((3,), "block 3"), ((3, 4, 6), "blocks 3-4, 6")])
 def test_what_is_removed_is_counted(blocks: tuple[int, ...], named: str) -> None:
-    report = ShrinkReport.model_construct(plan=PrunePlan(num_blocks=12, blocks=list(blocks)), stages=[])
+    report = ShrinkReport.model_construct(plan=PrunePlan(num_blocks=12, blocks=list(blocks)), stages=[], tasks=[])
     assert list(_done(report)) == [f"removed: {named}"]
 
 
@@ -149,6 +149,7 @@ def test_the_longest_report_fits_a_screen() -> None:
         factor_stderr=0.017,
     )
     report = ShrinkReport.model_construct(
+        recipe={"keep": 0.5, "keep_of": "quality"},
         verdict="poor",
         reasons=reasons,
         advice=["a smaller cut (--count 2 in place of --target)", "more training (--minutes 60)", "text of your own"],

@@ -110,6 +110,8 @@ def _task(task: TaskRetained) -> Iterator[str]:
 def _done(report: ShrinkReport) -> Iterator[str]:
     plan = report.plan
     by = f", chosen by {plan.scorer} with {plan.pruner}" if plan.scorer else ""
+    if report.tasks and report.recipe["keep"] and report.recipe["keep_of"] == "quality":
+        by += "; the tasks are measured on documents that did not choose"
     kind = f"block{'s' * (len(plan.blocks) > 1)} " if whole(plan.blocks) else ""
     yield from _wrapped(f"removed: {kind}{ranges(plan.blocks)}{by}", 2)
     for stage in report.stages:
