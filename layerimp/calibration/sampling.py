@@ -57,6 +57,7 @@ class CalibrationSet:
         source: Where the text came from.
         labels: The correct label of each row, for a classifier; empty if labels are not known.
         documents: A hash of each document that text was taken from; see `document_hash`.
+        among: The number of documents that these were chosen from.
     """
 
     rows: tuple[tuple[int, ...], ...]
@@ -64,6 +65,7 @@ class CalibrationSet:
     source: str
     labels: tuple[int, ...] = ()
     documents: frozenset[str] = field(default=frozenset(), compare=False)
+    among: int = field(default=0, compare=False)
 
     def __len__(self) -> int:
         return sum(1 for _ in groups(self.rows, self.batch_size))
@@ -219,7 +221,8 @@ class Corpus:
 
         rows = tuple(islice(self.form.rows(texts(), most), samples))
         known = tuple(label for label in labels[:samples] if label is not None and self.form.packing == "rows")
-        return CalibrationSet(rows, self.form.batch_size, self.source, known, frozenset(hashes))
+        form, among = self.form, len(self.documents)
+        return CalibrationSet(rows, form.batch_size, self.source, known, frozenset(hashes), among)
 
 
 def read_corpus(source: str, reader: Reader, form: RowFormat, rows: int) -> Corpus:

@@ -22,6 +22,8 @@ class ReservedText(Plain):
     """The text: an absolute path, or a name."""
     documents: tuple[str, ...]
     """The hashes of its documents."""
+    among: int
+    """The number of documents that these were chosen from: the first ones of a data set, and all of a file."""
 
     @field_validator("documents", mode="before")
     @classmethod

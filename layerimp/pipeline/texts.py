@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from layerimp.blocks.modalities import image_token
@@ -155,7 +156,7 @@ class Texts:
         unknown = "its record names no such text"
         if reserved is not None and other in (None, reserved.source):
             try:
-                corpus = self._other(reserved.source)
+                corpus = self._other(reserved.source, reserved.among)
                 return for_fidelity(corpus, rows, without=drawn.documents, only=frozenset(reserved.documents))
             except (CalibrationError, TaskError) as error:
                 unknown = f"the text in its record cannot be read ({error})"
@@ -186,11 +187,12 @@ class Texts:
         if source is None and named:
             source = source_anywhere(str(self.recipe.calibration.source))
         first = next((each.source for each in known.values() if source in (None, each.source)), None)
-        kept = {label: frozenset(each.documents) for label, each in known.items() if each.source == first}
+        kept = {label: each for label, each in known.items() if each.source == first}
         if kept:
+            documents = (frozenset(each.documents) for each in kept.values())
             try:
-                corpus = self._other(str(first))
-                text = for_fidelity(corpus, rows, only=frozenset.intersection(*kept.values()))
+                corpus = self._other(str(first), max(each.among for each in kept.values()))
+                text = for_fidelity(corpus, rows, only=frozenset.intersection(*documents))
             except (CalibrationError, TaskError) as error:
                 if source is not None:
                     raise
@@ -250,12 +252,12 @@ class Texts:
         rows = options.rows_for(classifier=classifies(self.loaded.model))
         return options.text and source_anywhere(options.text), rows
 
-    def _other(self, source: str) -> Corpus:
-        """Read the documents of a text, without labels."""
+    def _other(self, source: str, among: int | None = None) -> Corpus:
+        """Read the documents of a text, without labels; of a data set the first ones, if it is said how many."""
         reader = Reader(self.recipe.calibration.field, images=self.loaded.sees)
-        return self._corpus(source, reader, self._trained_on(source))
+        return self._corpus(source, reader, self._trained_on(source), among)
 
-    def _corpus(self, source: str, reader: Reader, trained_on: Evaluator | None) -> Corpus:
+    def _corpus(self, source: str, reader: Reader, trained_on: Evaluator | None, among: int | None = None) -> Corpus:
         spec = self.recipe.calibration
         assert spec.max_length is not None
         assert spec.packing is not None
@@ -264,6 +266,8 @@ class Texts:
         )
         if trained_on is not None:
             return Corpus(self._training_split(trained_on), source, form)
+        if among is not None and is_dataset(source):
+            return Corpus(list(islice(documents_in(source, reader), among)), source, form)
         return read_corpus(source, reader, form, spec.samples)
 
     @cached_property
@@ -294,4 +298,4 @@ def reserved(text: CalibrationSet) -> ReservedText | None:
     """Return what the record of a checkpoint says of the text for fidelity; None if there is no such text."""
     if not text.rows:
         return None
-    return ReservedText(source=source_anywhere(text.source), documents=tuple(sorted(text.documents)))
+    return ReservedText(source=source_anywhere(text.source), documents=tuple(sorted(text.documents)), among=text.among)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import shutil
 from collections.abc import Callable
 from itertools import pairwise
@@ -23,7 +24,7 @@ from layerimp.calibration.documents import Reader
 from layerimp.calibration.rows import RowFormat
 from layerimp.calibration.sampling import Corpus, read_corpus
 from layerimp.calibration.splits import for_fidelity
-from layerimp.checkpoint.record import FILE
+from layerimp.checkpoint.record import FILE, read_record
 from layerimp.report.results.compared import ModelComparison
 from layerimp.testing import tiny_tokenizer
 
@@ -185,6 +186,29 @@ def test_the_text_is_what_the_run_kept_apart(
     assert unknown.text.fingerprint != comparison.text.fingerprint
     said = "no record says whether depth was made with the text that fidelity is measured on"
     assert unknown.notes == [said]
+
+
+def test_of_a_data_set_as_much_is_read_as_the_run_read(
+    compared: Compare, layerimp_command: Run, model_dir: Path, tmp_path: Path
+) -> None:
+    """`compare` draws no rows, and would read less of it."""
+    (tmp_path / "texts").mkdir()
+    file = tmp_path / "texts" / "train.jsonl"
+    random.seed(0)
+    documents = (" ".join(f"w{random.randrange(40)}" for _ in range(80)) for _ in range(1400))
+    file.write_text("".join(f"{json.dumps({'text': document})}\n" for document in documents))
+    text = ("--calibration", file.parent, "--samples", 128, "--max-length", 48)
+    layerimp_command.done(
+        *("prune", "--model", model_dir, "--scorer", "depth", "--count", 1, *text, "--output", tmp_path / "out")
+    )
+    pruned = tmp_path / "out" / "checkpoints" / "depth"
+    record = read_record(pruned)
+    assert record is not None
+    assert record.fidelity_text is not None
+    expected = for_fidelity(corpus_of(model_dir, file), 4, only=record.fidelity_text.documents)
+    comparison = compared(pruned, text=None)
+    assert comparison.text.fingerprint == expected.fingerprint
+    assert comparison.notes == []
 
 
 def test_a_relative_name_of_the_kept_text_is_that_text(
