@@ -141,7 +141,7 @@ class Screen:
         if model.footprint:
             if not model.metrics:
                 named = results.request["tasks"]
-                why = "no evaluator of quality was chosen" if named else "there are no tasks (--tasks)"
+                why = "no evaluator measures the quality of this model" if named else "there are no tasks (--tasks)"
                 self.out.print(f"quality was not measured: {why}")
             self.print_table(beside.of(COST, title="footprint"))
         self._show_fidelity(results)

@@ -58,9 +58,9 @@ def prune(*, plan: Path | None, label: list[str] | None, dry_run: bool, **given:
     """
     if plan is None and label is not None:
         raise OptionError("--label chooses a plan of a file; name the file with --plan")
-    for name in ("blocks", "ratio", "target", "protect", "scorer", "calibration", "cuts", "pruner", "heal"):
+    for name in ("blocks", "ratio", "target", "protect", "cuts", *_CHOOSING["prune_model"]):
         if plan is not None and given[name] is not None:
-            raise OptionError(f"a plan says what goes: --plan and --{name} contradict each other")
+            raise OptionError(f"a plan says what goes: --plan and {_option(name)} contradict each other")
     from layerimp.recipe.plans import read_plans
 
     plans = {} if plan is None else {"plans": read_plans(plan, label, given.pop("count"))}
@@ -78,8 +78,15 @@ def evaluate(**given: Any) -> int:
     return _carried_out("evaluate", given)
 
 
-_CHOOSING = {"run": ("scorer", "pruner"), "prune_model": ("scorer", "calibration", "pruner", "heal")}
+_CHOOSING = {
+    "run": ("scorer", "pruner"),
+    "prune_model": ("scorer", "calibration", "pruner", "heal", "minutes", "heal_text"),
+}
 """By function of the pipeline, the options that it reads only if blocks are chosen by their scores."""
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _limited(recipe: Recipe, minutes: float | None, settings: list[str]) -> Recipe:
@@ -101,12 +108,13 @@ def _carried_out(name: str, given: Mapping[str, Any], *, forecast: Command | Non
         forecast: The command whose forecast is shown instead; None to carry it out.
         more: Further arguments of the function.
     """
-    recipe = _limited(recipe_from(**given), given.get("minutes"), given.get("set_") or [])
+    recipe = recipe_from(**given)
     for option in _CHOOSING.get(name, ()) if recipe.names_all else ():
         if given[option] is not None:
             raise OptionError(
-                f"--blocks names all that goes: leave out --{option}, or say with --count how many go in all"
+                f"--blocks names all that goes: leave out {_option(option)}, or say with --count how many go in all"
             )
+    recipe = _limited(recipe, given.get("minutes"), given.get("set_") or [])
     allowed = permissions(**given)
     from layerimp.cli.display import Screen
     from layerimp.cli.forecast import of_run

@@ -117,7 +117,9 @@ class Durations:
 
     def _limited(self, effort: Effort, per_token: float) -> float:
         """Return the time of some work within its limits, and of what comes before it."""
-        work = per_token * (effort.blocks + self._head * effort.head)
+        # A classifier's head costs nothing here, however often a limit of time lets it run.
+        head = self._head * effort.head if self._head else 0.0
+        work = per_token * (effort.blocks + head)
         before = 0.0 if effort.before is None else self._limited(effort.before, per_token)
         return before + (work if effort.seconds is None else min(work, effort.seconds))
 

@@ -258,6 +258,8 @@ class _Estimate:
                 again *= min(1.0, rows / recipe.calibration.samples)
         searched = recipe.keep is not None
         healing = durations.healing(healers, gaps=gaps_of(most))
+        # A search for an agreement measures no tasks, but the models at its end do.
+        tried = searched and recipe.keep_of == "quality"
         # Without evaluators of tasks, a search measures on held-out text, which is not known yet.
         known = bool(recipe.tasks) or not searched
         each = durations.evaluation(prepared.evaluators, prepared.permissions) if known else None
@@ -270,7 +272,7 @@ class _Estimate:
             rescoring_s=again,
             healing_s=None if healing is None or (searched and healers) else healing * pruned,
             model_s=each,
-            evaluation_s=None if each is None or searched else each * models,
+            evaluation_s=None if each is None or tried else each * models,
             fidelity_s=None if compared is None or searched else compared * models,
         )
 

@@ -172,8 +172,13 @@ def defaults_note(given: Recipe, resolved: Recipe, reads: Collection[str], *, na
     """
     used: dict[str, str] = {}
     if names_method and "calibration" in reads and resolved.is_recommended:
-        rest = f" with pruner {resolved.pruner.name}, healed by {', '.join(resolved.healers)}"
-        used["--scorer NAME"] = f"scorer {', '.join(resolved.scorers)}{rest if 'amount' in reads else ''}"
+        scorers, healed = f"scorer {', '.join(resolved.scorers)}", f"healed by {', '.join(resolved.healers)}"
+        if "amount" not in reads:
+            used["--scorer NAME"] = scorers
+        elif resolved.names_all:
+            used["--heal NAME"] = healed
+        else:
+            used["--scorer NAME"] = f"{scorers} with pruner {resolved.pruner.name}, {healed}"
     if "model" not in given.model_fields_set:
         used["--model DIR"] = f"model {resolved.model}"
     if "calibration" in reads and given.calibration.source is None:

@@ -41,7 +41,28 @@ def test_healers_beside_named_blocks_are_not_dropped_in_silence(
         assert "nothing is healed where" in layerimp_command.done(*command, *named)[1]
 
 
+def test_no_further_text_is_needed_where_nothing_is_healed(
+    layerimp_command: Run, scoring: list[object], tmp_path: Path
+) -> None:
+    """Nor does what is written name one, which the next command would refuse."""
+    recipe, output = tmp_path / "m.json", tmp_path / "out"
+    training = {"distill": {"name": "distill", "options": {"tokens": 100}}}
+    recipe.write_text(json.dumps({"model": str(scoring[1]), "healers": training, "heal_text": "nowhere.jsonl"}))
+    layerimp_command.done("score", "--recipe", recipe, "--scorer", "depth", "--json")
+    layerimp_command.done("prune", "--recipe", recipe, "--blocks", 3, "--output", output)
+    layerimp_command.done("prune", "--recipe", output / "recipe.json", "--output", tmp_path / "again")
+
+
 def test_options_that_choose_are_refused_beside_named_blocks(layerimp_command: Run, scoring: list[object]) -> None:
     for option, value in (("scorer", "avss"), ("pruner", "greedy")):
         err = layerimp_command.refused("run", *scoring, "--blocks", 3, f"--{option}", value)
         assert f"--blocks names all that goes: leave out --{option}, or say with --count" in err
+
+
+def test_how_to_train_is_refused_where_nothing_is_healed(layerimp_command: Run, scoring: list[object]) -> None:
+    for option, value in (("minutes", 5), ("heal-text", "more.jsonl")):
+        asked = ("prune", *scoring[:2], f"--{option}", value, "--output", "out")
+        err = layerimp_command.refused(*asked, "--blocks", 3)
+        assert f"leave out --{option}, or say with --count" in err
+        err = layerimp_command.refused(*asked, "--plan", "plan.json")
+        assert f"--plan and --{option} contradict each other" in err

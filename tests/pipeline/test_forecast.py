@@ -275,6 +275,8 @@ def test_tasks_are_estimated_for_every_model(foretold: Any, scoring: list[object
     assert healed["evaluation_s"] == pytest.approx((1 + 3 * 2) * times["model_s"])
     searched = foretold(*asked, "--keep", "0.9")["time"]
     assert (searched["model_s"], searched["evaluation_s"]) == (times["model_s"], None)
+    agreeing = foretold(*asked, "--keep", "agreement=0.9")["time"]
+    assert agreeing["evaluation_s"] == times["evaluation_s"], "the search measures no tasks"
 
 
 @pytest.mark.usefixtures("_even")
@@ -326,6 +328,15 @@ def test_the_distance_of_a_classifier_is_foretold_on_whole_rows(name: str, judge
     (tiny(name) if name == "llama" else classifier(name)).save_pretrained(tmp_path)
     recipe = make_recipe({"model": str(tmp_path), "count": 1})
     assert durations.Durations(Outline.of(str(tmp_path)), recipe, 100).scope(1).judged == judged
+
+
+@pytest.mark.usefixtures("_even")
+def test_a_classifier_trains_for_its_minutes(foretold: Any, calibration_file: Path, tmp_path: Path) -> None:
+    """It has no head over a vocabulary, whose time would be added."""
+    model = saved(classifier("bert"), tmp_path / "model")
+    text = ("--calibration", calibration_file, "--packing", "rows", "--max-length", 16)
+    seconds = foretold("shrink", model, *text, "--tasks", "none", "--minutes", 5)["time"]["healing_s"]
+    assert 300 < seconds < 360
 
 
 def test_what_a_component_does_not_say_is_not_known(

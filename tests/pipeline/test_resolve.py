@@ -33,6 +33,10 @@ TASKS = "starter_stories, starter_sentiment, starter_qa"
             "by default: model starter; calibration text starter (your own: --model DIR --calibration FILE)",
         ),
         ({"model": "mine", "scorers": ["fast"], "calibration": {"source": "t.jsonl"}, "tasks": []}, None),
+        (
+            {"model": "mine", "blocks": [1], "calibration": {"source": "t.jsonl"}, "tasks": []},
+            "by default: healed by linear (your own: --heal NAME)",
+        ),
     ],
 )
 def test_what_is_used_by_default_is_said(values: dict[str, Any], said: str | None) -> None:
