@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _STOCK = sys.stdlib_module_names | {"torch", "transformers", "tokenizers"}
 """The standard library, and packages whose versions stand for their code."""
-_REMOTE = "transformers_modules"
+REMOTE = "transformers_modules"
 """The package in which Transformers puts code that comes with a model."""
 
 
@@ -65,7 +65,7 @@ def _own_code(kind: type) -> Iterator[str]:
         except (TypeError, OSError):  # such as a class from a prompt: its source is not known
             yield uuid4().hex
             continue
-        for source in sorted(file.parent.glob("*.py")) if package == _REMOTE else (file,):
+        for source in sorted(file.parent.glob("*.py")) if package == REMOTE else (file,):
             yield hashlib.blake2b(source.read_bytes(), digest_size=20).hexdigest()
 
 

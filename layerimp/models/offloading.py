@@ -24,6 +24,7 @@ from layerimp.models.devices import device_named
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import dtype_named, emulation_note, is_native, note_stored
 from layerimp.models.failures import check_weights, unloadable
+from layerimp.models.safetensors_files import WHOLE, indexed
 from layerimp.models.stored_weights import StoredWeights
 from layerimp.models.unsupported import refuse_config, refuse_non_finite_weights
 from layerimp.progress import SILENT, Progress
@@ -85,7 +86,10 @@ def _directory(source: str) -> Path:
 
     try:
         with quiet():
-            return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"]))
+            directory = Path(snapshot_download(source, allow_patterns=["*.json"]))
+            # A repository may hold the weights once more, in files for other software.
+            snapshot_download(source, allow_patterns=sorted({*indexed(directory).values()}) or [WHOLE])
+            return directory
     except Exception as error:  # the hub can raise anything
         raise unloadable(source, error) from error
 
@@ -139,7 +143,13 @@ def _check_files(model: PreTrainedModel, weights: StoredWeights) -> None:
     weights.refuse_lacking(
         [name for name in missing if partners.get(name, name) in missing and not any(p.search(name) for p in ignored)]
     )
-    strange = [key for key, tensor in weights.tensors.items() if not tensor.targets]
+    # Such as the blocks that predict a token further ahead, which Transformers does not build.
+    unread = [re.compile(pattern) for pattern in getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()]
+    strange = [
+        key
+        for key, tensor in weights.tensors.items()
+        if not tensor.targets and not any(pattern.search(key) for pattern in unread)
+    ]
     check_weights(str(model.name_or_path), model, {"unexpected_keys": strange})
 
 

@@ -23,7 +23,7 @@ from layerimp.registry.assets import located
 if TYPE_CHECKING:
     from torch import Tensor
 
-_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,8 @@ def weight_files(directory: Path) -> list[str]:
     Raises:
         ModelError: the index cannot be read.
     """
-    if (directory / _WHOLE).exists():
-        return [_WHOLE]
+    if (directory / WHOLE).exists():
+        return [WHOLE]
     return sorted(set(indexed(directory).values()) or (file.name for file in directory.glob("*.safetensors")))
 
 
@@ -165,7 +165,7 @@ def indexed(directory: Path) -> dict[str, str]:
     Raises:
         ModelError: the index cannot be read.
     """
-    index = directory / _INDEX
+    index = directory / INDEX
     if not index.exists():
         return {}
     try:

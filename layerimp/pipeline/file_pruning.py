@@ -16,6 +16,7 @@ from layerimp.checkpoint.companions import write_companions
 from layerimp.checkpoint.copying import copy_weights, require_same_bits
 from layerimp.errors import CheckpointError, SurgeryError, one_line
 from layerimp.models.dtypes import HALF, stored_dtype
+from layerimp.models.fingerprint import REMOTE
 from layerimp.models.offloading import OffloadedBlocks, open_offloaded
 from layerimp.models.safetensors_files import Stored
 from layerimp.models.stored_weights import WeightNames
@@ -61,15 +62,22 @@ def write_pruned(loaded: Loaded, removal: Removal, directory: Path, recipe: Reci
         _prove(loaded.stack, removal, pruned, directory)
 
 
+def refuse_own_code(model: PreTrainedModel) -> None:
+    """Refuse a model whose code came with it, since its files would be written without that code.
+
+    Raises:
+        SurgeryError: the model has code of its own.
+    """
+    if type(model).__module__.startswith(f"{REMOTE}."):
+        raise SurgeryError(f"{type(model).__name__} comes with code of its own, and is not pruned in files")
+
+
 def kept_tensors(stack: BlockStack, removal: Removal) -> dict[str, Stored]:
     """The tensors in the files of a model that are kept, by the names that they have in the pruned model's files.
 
     Raises:
-        SurgeryError: the model comes with code of its own, something beside the blocks is cut, or the name of a tensor
-            does not tell its block.
+        SurgeryError: something beside the blocks is cut, or the name of a tensor does not tell its block.
     """
-    if getattr(stack.model.config, "auto_map", None):
-        raise SurgeryError(f"{type(stack.model).__name__} comes with code of its own, and is not pruned in files")
     shortened = removal.shortened
     if shortened is None:
         return dict(offloaded_blocks(stack).tensors)

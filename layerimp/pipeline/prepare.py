@@ -13,7 +13,7 @@ from layerimp.errors import ModelError, OptionError
 from layerimp.evaluation.selection import compares, is_requested, without_comparers
 from layerimp.evaluation.selection import prepared as prepare_evaluators
 from layerimp.fidelity.comparer import Comparer
-from layerimp.models.configuration import auto_class, configuration
+from layerimp.models.configuration import auto_class, configuration, stored_in, without_weights
 from layerimp.models.devices import device_named
 from layerimp.models.dtypes import DTYPES
 from layerimp.models.safetensors_files import read_headers
@@ -142,7 +142,7 @@ def prepare(
     if command == "score" or "calibration" not in reads:
         if command == "prune" and healers and "healers" in given.model_fields_set:
             progress.note("nothing is healed where a plan or named blocks say what goes: layerimp heal repairs it")
-        recipe, healers = recipe.model_copy(update={"healers": {}}), {}
+        recipe, healers = recipe.model_copy(update={"healers": {}, "heal_text": None}), {}
     check_output(recipe, why_not_shrunk if command == "shrink" else why_not_ours)
     trained_on = check_calibration(recipe, permissions, progress) if "calibration" in reads else None
     evaluators = prepare_evaluators(recipe, permissions, progress) if "tasks" in reads else {}
@@ -150,7 +150,7 @@ def prepare(
         evaluators = without_comparers(recipe, evaluators, "layerimp evaluate measures one model", SILENT)
     if command == "run" and compares(recipe, evaluators) and not recipe.names_all:  # they would remove the same
         selection.add_baselines(recipe)
-    offloaded = loaded is None and _offloaded(command, recipe, evaluators, healers, progress)
+    offloaded = loaded is None and _offloaded(command, recipe, evaluators, healers, permissions, progress)
     if offloaded:
         evaluators = without_comparers(recipe, evaluators, OFFLOADED, progress)
     return Prepared(
@@ -203,14 +203,15 @@ def _within_reach(recipe: Recipe, permissions: Permissions, progress: Progress, 
     """Return a recipe with a method in place of the recommended one, if that cannot work on the model."""
     if not (obstacle := obstacle_to_healing(recipe, permissions, loaded)):
         return recipe
-    progress.note(f"scored by {SCORERS[FAST]} alone, in place of the recommended method, since {obstacle}")
+    scored = f"scored by {SCORERS[FAST]} alone, in place of the recommended method"
+    progress.note(f"{'not healed' if recipe.names_all else scored}, since {obstacle}")
     return recipe.in_one_pass
 
 
 def obstacle_to_healing(recipe: Recipe, permissions: Permissions, loaded: Loaded | None = None) -> str:
     """Tell why the recommended method cannot work on a model; empty if it can, as far as this is known ahead."""
     if loaded is None and (
-        recipe.offload or (recipe.offload is None and recipe.device_map is None and _lacking(recipe))
+        recipe.offload or (recipe.offload is None and recipe.device_map is None and _lacking(recipe, permissions))
     ):
         return OFFLOADED
     config = config_of(recipe, permissions, loaded)
@@ -231,6 +232,7 @@ def _offloaded(
     recipe: Recipe,
     evaluators: Mapping[str, Evaluator],
     healers: Mapping[str, Healer],
+    permissions: Permissions,
     progress: Progress,
 ) -> bool:
     """Whether the blocks of the model stay in their files. An evaluator that compares by default prevents nothing."""
@@ -242,16 +244,17 @@ def _offloaded(
         if evaluator.needs_weights and (is_requested(recipe, label) or not isinstance(evaluator, Comparer))
     ]
     whole += ["--heal"] * bool(healers) + ["--keep"] * (recipe.keep is not None)
-    return is_offloaded(recipe, progress, whole)
+    return is_offloaded(recipe, permissions, progress, whole)
 
 
-def is_offloaded(recipe: Recipe, progress: Progress, whole: Sequence[str] = ()) -> bool:
+def is_offloaded(recipe: Recipe, permissions: Permissions, progress: Progress, whole: Sequence[str] = ()) -> bool:
     """Whether the blocks of a recipe's model stay in their files, and scoring reads them one after another.
 
     By default this is so if the model does not fit into the free memory of the device; then a line says so.
 
     Args:
         recipe: The recipe.
+        permissions: Which code that came with data may run.
         progress: Where to report progress.
         whole: What needs the whole model in memory, in words.
 
@@ -268,7 +271,7 @@ def is_offloaded(recipe: Recipe, progress: Progress, whole: Sequence[str] = ()) 
         if recipe.device_map is not None:
             raise OptionError("--offload reads a model block by block, and contradicts --device-map")
         return True
-    if recipe.device_map is not None or not (sizes := _lacking(recipe)):
+    if recipe.device_map is not None or not (sizes := _lacking(recipe, permissions)):
         return False
     if needing or recipe.offload is False:
         why, *_ = (*needing, "--offload reads them block by block")
@@ -277,12 +280,21 @@ def is_offloaded(recipe: Recipe, progress: Progress, whole: Sequence[str] = ()) 
     return True
 
 
-def _lacking(recipe: Recipe) -> str:
+def _lacking(recipe: Recipe, permissions: Permissions) -> str:
     """Describe the needed and the free memory if a model's weights do not fit; empty if they fit, or if not known."""
-    headers = read_headers(recipe.model)
-    if headers is None:
-        return ""
-    needed, free = headers.bytes, free_bytes(device_named(recipe.device))
-    if recipe.dtype in DTYPES:
-        needed = sum(headers.numbers.values()) * DTYPES[recipe.dtype].itemsize
+    needed, free = _needed(recipe, permissions), free_bytes(device_named(recipe.device))
     return f"{needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free" if needed > free else ""
+
+
+def _needed(recipe: Recipe, permissions: Permissions) -> int:
+    """Return the bytes of a model's weights, without reading them; 0 if they are not known."""
+    named = DTYPES.get(recipe.dtype or "")
+    if headers := read_headers(recipe.model):
+        return headers.bytes if named is None else sum(headers.numbers.values()) * named.itemsize
+    try:  # a model on the hub, which need not be here yet
+        config = configuration(recipe.model, trust_remote_code=permissions.trust_remote_code)
+        parts = without_weights(config, trust_remote_code=permissions.trust_remote_code).parameters()
+    except Exception:  # any fault will be reported when it is loaded
+        return 0
+    dtype = named or stored_in(recipe.model, config) or DTYPES["float32"]
+    return sum(part.numel() for part in parts) * dtype.itemsize

@@ -16,6 +16,7 @@ from layerimp.models.configuration import auto_class
 from layerimp.models.discovery import find_blocks
 from layerimp.models.origin import model_name
 from layerimp.models.sizing import shapes_only
+from layerimp.pipeline.file_pruning import refuse_own_code
 from layerimp.pipeline.healing import check_text, leave_out_measured, note_overlap
 from layerimp.pipeline.held_out import with_quality
 from layerimp.pipeline.resolve import settled
@@ -111,12 +112,15 @@ class Run:
             ModelError: the model cannot be loaded or understood.
             CalibrationError: the text cannot be read, or is too short.
             OptionError: an option does not fit the model, such as labels for a language model.
+            SurgeryError: the model would be pruned in files, and comes with code of its own.
         """
         resolved, progress, allowed = prepared.recipe, prepared.progress, prepared.permissions
         drawn = reserved = judging = further = None
         if loaded is None and "calibration" in prepared.reads:
             check_data_sets(resolved)
         loaded = loaded or load_model(resolved, allowed, progress, offloaded=prepared.offloaded)
+        if prepared.offloaded and prepared.command != "score":
+            refuse_own_code(loaded.model)
         recipe = settled(resolved, loaded.model, prepared.reads)
         evaluators, failed = fitting(recipe, prepared.evaluators, loaded.model, progress, lenient=prepared.lenient)
         if "calibration" in prepared.reads:

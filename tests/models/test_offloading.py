@@ -12,9 +12,11 @@ from safetensors.torch import load_file, save_file
 from support.offloaded import TEXT, Busiest, scores
 from support.tiny import ALL, classifier, each_of, saved, tiny
 from torch import nn
+from transformers import LlamaForCausalLM
 
 import layerimp
 from layerimp.errors import ModelError, NonFiniteError
+from layerimp.models import offloading
 from layerimp.models.offloading import open_offloaded
 from layerimp.registry.attribution import create
 from layerimp.scoring.engine import measure
@@ -129,6 +131,34 @@ def test_more_blocks_than_the_configuration_counts(tmp_path: Path) -> None:
     (directory / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     with pytest.raises(ModelError, match=r"weights of a block 3 \(model\.layers\.3\..*but its configuration counts 3"):
         open_offloaded(directory)
+
+
+def test_a_block_that_predicts_further_ahead_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Transformers does; GLM has such a block."""
+    monkeypatch.setattr(LlamaForCausalLM, "_keys_to_ignore_on_load_unexpected", [rf"model\.layers\.{BLOCKS}.*"])
+    directory = saved(tiny("llama"), tmp_path / "model")
+    expected = scores(open_offloaded(directory))
+    tensors = load_file(directory / "model.safetensors")
+    further = {f"model.layers.{BLOCKS}.eh_proj.weight": torch.ones(3)}
+    save_file(tensors | further, directory / "model.safetensors", {"format": "pt"})
+    assert scores(open_offloaded(directory)) == expected
+
+
+def test_of_a_model_on_the_hub_only_the_files_that_load_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+
+    def fetched(_name: str, allow_patterns: list[str]) -> str:
+        asked.append(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetched)
+    offloading._directory("org/model")
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    offloading._directory("org/model")
+    assert asked == [["*.json"], ["model.safetensors"], ["*.json"], sorted(index["weight_map"].values())]
 
 
 def test_a_missing_expert(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from support.mood import Run
 from support.recipes import make_recipe
 from support.tiny import saved, tiny
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, LlamaConfig
+from transformers import AutoModelForImageTextToText, LlamaForCausalLM
 
 import layerimp
 from layerimp.checkpoint import copying
@@ -270,7 +270,15 @@ def test_a_latency_is_not_measured_on_an_offloaded_model(
 
 def test_a_model_with_code_of_its_own_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = saved(tiny("llama"), tmp_path / "model")
-    monkeypatch.setattr(LlamaConfig, "auto_map", {"AutoModelForCausalLM": "mine.Mine"}, raising=False)
+    monkeypatch.setattr(LlamaForCausalLM, "__module__", "transformers_modules.mine")
     with pytest.raises(SurgeryError, match="LlamaForCausalLM comes with code of its own"):
         pruned(model, tmp_path / "out", [1], offload=True)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_stock_model_that_names_code_of_its_own_is_pruned(tmp_path: Path) -> None:
+    """The code does not run unless that is allowed."""
+    model = saved(tiny("llama"), tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModelForCausalLM": "mine.Mine"}}))
+    pruned(model, tmp_path / "out", [1], offload=True)

@@ -15,6 +15,7 @@ from support.tiny import saved, tiny
 from layerimp.cli.display import Screen
 from layerimp.errors import ModelError
 from layerimp.pipeline import prepare
+from layerimp.recipe import Permissions
 
 SIZES = ("parameters", "bytes", "kv_bytes_per_token")
 
@@ -94,13 +95,23 @@ def test_what_needs_whole_models_is_refused(more: list[str], who: str, layerimp_
 def test_a_model_that_does_not_fit_is_offloaded_or_refused(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "free_bytes", lambda _device: 1000)
     recipe, screen = make_recipe({"model": str(model_dir)}), Screen()
-    assert prepare.is_offloaded(recipe, screen)
+    assert prepare.is_offloaded(recipe, Permissions(), screen)
     for needing, asked, remedy in (
         (["--heal"], {}, "--heal needs whole models"),
         ([], {"offload": False}, "--offload"),
     ):
         with pytest.raises(ModelError, match=f"the weights of .* take .* are free; {remedy}"):
-            prepare.is_offloaded(recipe.model_copy(update=asked), screen, needing)
+            prepare.is_offloaded(recipe.model_copy(update=asked), Permissions(), screen, needing)
+
+
+def test_a_model_on_the_hub_is_offloaded_by_its_configuration(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files may not be here yet."""
+    monkeypatch.setattr(prepare, "read_headers", lambda _model: None)
+    recipe, screen = make_recipe({"model": str(model_dir)}), Screen()
+    needed = sum(part.nbytes for part in tiny("llama").parameters())
+    for free, offloaded in ((needed - 1, True), (needed, False)):
+        monkeypatch.setattr(prepare, "free_bytes", lambda _device, free=free: free)
+        assert prepare.is_offloaded(recipe, Permissions(), screen) is offloaded
 
 
 def test_the_forecast_counts_what_is_in_memory_at_a_time(
