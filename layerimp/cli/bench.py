@@ -103,6 +103,8 @@ def report(
     results = pipeline.stored_results(directory)
     screen = Screen(json=format_ == "json")
     if format_ == "html":
+        if not results.cells and not results.model.removals:
+            raise OptionError(f"nothing was removed in {directory}, and the page is about that; --format markdown")
         from layerimp.report.page import write_page
 
         page = write_page(results, directory)

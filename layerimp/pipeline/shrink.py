@@ -82,7 +82,7 @@ def prepare_shrink(
 def _unhealed(recipe: Recipe, obstacle: str, progress: Progress) -> Recipe:
     """Return a recipe that heals nothing, and chooses by what reads the text once; a line says so."""
     best = {spec.name for spec in recipe.scorers.values()} == {SCORERS[BEST]}
-    by = f"chosen by {FAST} ({SCORERS[FAST]}), and " if best else ""
+    by = f"chosen by {FAST} ({SCORERS[FAST]}), and " if best and not recipe.names_all else ""
     progress.note(f"{by}neither healed nor measured: {obstacle}")
     plain = recipe.in_one_pass if best else recipe
     return plain.model_copy(update={"healers": {}, "heal_text": None, "tasks": ()})
@@ -190,7 +190,7 @@ def shrink_by(
         if stage is not None:
             _describe(run, made, results, report)
     if report.output is not None:
-        write_page(results, Path(report.output))
+        write_page(results, Path(report.output), "shrink")
     return Shrunk(None if run.loaded.stack.offloaded else made.model.beside, report)
 
 

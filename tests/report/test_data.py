@@ -223,18 +223,21 @@ def test_only_what_both_measured_has_a_row() -> None:
 
 @pytest.mark.parametrize(("before", "after"), [(INF, 5.0), (INF, INF), (NAN, 5.0), (5.0, NAN), (5.0, INF)])
 @pytest.mark.parametrize("make", [acc, ppl])
-def test_json_has_no_infinity(tmp_path: Path, make: Any, before: float, after: float) -> None:
+def test_json_holds_infinity_as_a_text(tmp_path: Path, make: Any, before: float, after: float) -> None:
     made = report()
     made.metrics = {"original": [make(before)], "paper": [make(after)]}
     made.footprint = {"original": [Metric("model", "seconds", INF)]}
     (model,) = strict(made.results().model_dump(mode="json"))["models"].values()
     metrics = model["removals"][0]["models"][0]["metrics"]
     (value,) = [metric["value"] for task in metrics.values() for metric in task.values()]
-    assert value == (after if math.isfinite(after) else None)
-    assert model["footprint"]["seconds"]["value"] is None
+    assert value == {INF: "Infinity"}.get(after, None if math.isnan(after) else after)
+    assert model["footprint"]["seconds"]["value"] == "Infinity"
     made.write(tmp_path)
     (again,) = read_results(tmp_path).models.values()
-    assert math.isnan(again.footprint["seconds"].value)
+    assert again.footprint["seconds"].value == INF
+    assert [
+        measure.value for measures in again.removals[0].models[0].metrics.values() for measure in measures.values()
+    ] == [pytest.approx(after, nan_ok=True)]
 
 
 def test_an_infinite_error_is_null() -> None:

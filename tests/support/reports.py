@@ -98,7 +98,7 @@ class MadeUpRun:
         return {
             label: CutModel(
                 contender,
-                self.plans[contender.scorer],
+                self.plans.get(label) or self.plans[contender.scorer],
                 cast(Size, self.sizes.get(label)),
                 cast(Any, None),
                 healing=self.healed.get(label),

@@ -28,9 +28,9 @@ from layerimp.report.tables.fidelity_figures import texts_of
 from layerimp.report.words import amounts_asked, number, percent
 
 
-def page(results: Results) -> str:
-    """Return the results of a run or a grid as one HTML document, which shows no local folders."""
-    command = "bench" if results.cells else "run"
+def page(results: Results, command: str | None = None) -> str:
+    """Return results as one HTML document, which shows no local folders; by default of a run or a grid."""
+    command = command or ("bench" if results.cells else "run")
     design = results.design
     styles = looks(list(design.scorers) or [subject(results)], design.baselines, design.healers)
     views = {
@@ -100,14 +100,14 @@ def _environment() -> Environment:
     return environment
 
 
-def write_page(results: Results, directory: Path) -> Path:
-    """Write the page of a run or a grid into a directory, in place of an older one, and return its path.
+def write_page(results: Results, directory: Path, command: str | None = None) -> Path:
+    """Write the page of results into a directory, in place of an older one, and return its path; see `page`.
 
     Raises:
         OutputError: nothing can be written there.
     """
     path = directory / PAGE
-    write_text(path, page(results))
+    write_text(path, page(results, command))
     return path
 
 

@@ -18,7 +18,7 @@ from layerimp.report.results.models import Amount, Removal, Stability
 from layerimp.report.results.rows import Row
 from layerimp.report.retained import LEVELS
 from layerimp.report.words import MINUS, always, amount_name, changed, plus_minus, removable_at, whole
-from layerimp.steps import named, removed_by
+from layerimp.steps import Step, named, removed_by
 
 
 @dataclass(frozen=True)
@@ -78,20 +78,33 @@ class Charts:
     @cached_property
     def pruners(self) -> list[str]:
         """The labels of the pruners of which something is known."""
-        return list(dict.fromkeys(pruner for pruner, _, _ in self._unhealed))
+        return list(dict.fromkeys(pruner for pruner, _, _ in self._choices))
 
     @cached_property
-    def _unhealed(self) -> dict[tuple[str, Amount, str], Removal]:
-        return {key: removal for key, removal in self.model.removed.items() if not removal.healer}
+    def _choices(self) -> dict[tuple[str, Amount, str], Removal]:
+        """What was removed, without healed models that lack the same as the unhealed ones."""
+        every = self.model.removed
+
+        def lacks(removal: Removal | None) -> set[tuple[Step, ...]]:
+            return set() if removal is None else {tuple(model.blocks) for model in removal.models}
+
+        return {
+            (pruner, amount, label): removal
+            for (pruner, amount, label), removal in every.items()
+            if not removal.healer or lacks(removal) != lacks(every.get((pruner, amount, removal.scorer)))
+        }
 
     def of_pruner(self, pruner: str) -> str:
         """Return the label of a pruner where there are several; else empty."""
         return pruner if len(self.pruners) > 1 else ""
 
-    def _amounts(self, pruner: str) -> dict[Amount, int]:
-        """Return how many blocks go at each amount, in order."""
-        counts = {r: len(each.models[0].blocks) for (p, r, _), each in self._unhealed.items() if p == pruner}
-        return dict(sorted(counts.items(), key=lambda item: item[1]))
+    def _amounts(self, pruner: str) -> dict[Amount, list[int]]:
+        """Return how many blocks go at each amount, the fewest first, as it may differ between choices."""
+        counts: dict[Amount, set[int]] = {}
+        for (of, amount, _), removal in self._choices.items():
+            if of == pruner:
+                counts.setdefault(amount, set()).add(len(removal.models[0].blocks))
+        return dict(sorted(((amount, sorted(each)) for amount, each in counts.items()), key=lambda item: item[1][-1]))
 
     @cached_property
     def removable(self) -> list[tuple[Chart, list[int]]]:
@@ -151,7 +164,7 @@ class Charts:
             rows = {
                 scorer: [
                     _stability(removal.stability if removal else None)
-                    for removal in (self._unhealed.get((pruner, amount, scorer)) for amount in amounts)
+                    for removal in (self._choices.get((pruner, amount, scorer)) for amount in amounts)
                 ]
                 for scorer in self.model.scored
             }
@@ -177,25 +190,26 @@ class Charts:
     def removed(self) -> list[Chart]:
         """Which blocks go, for each pruner and amount."""
         return [
-            self._removed_at(pruner, amount, count)
+            self._removed_at(pruner, amount, counts)
             for pruner in self.pruners
-            for amount, count in self._amounts(pruner).items()
+            for amount, counts in self._amounts(pruner).items()
         ]
 
-    def _removed_at(self, pruner: str, amount: Amount, count: int) -> Chart:
+    def _removed_at(self, pruner: str, amount: Amount, counts: Sequence[int]) -> Chart:
         blocks = range(self.model.num_blocks)
         rows, under = {}, {}
-        for scorer in self.model.scored:
-            if removal := self._unhealed.get((pruner, amount, scorer)):
+        for (of, at, label), removal in self._choices.items():
+            if (of, at) == (pruner, amount):
                 models = removal.models
                 halves = Counter(part.block for model in models for part in removed_by(model.blocks))
                 shares = [halves[block] / 2 / len(models) for block in blocks]
-                rows[scorer] = [
-                    Cell(share=share, title=f"{scorer}, block {block}: {share:.0%} removed" if share else "")
+                rows[label] = [
+                    Cell(share=share, title=f"{label}, block {block}: {share:.0%} removed" if share else "")
                     for block, share in enumerate(shares)
                 ]
-                under[scorer] = always([model.blocks for model in models])
-        number = "" if isinstance(amount, int) else f": {counted(count)}"
+                under[label] = always([model.blocks for model in models])
+        least = f"{counts[0]} to " if len(counts) > 1 else ""
+        number = "" if isinstance(amount, int) else f": {least}{counted(counts[-1])}"
         title = f"{amount_name(amount)}{number} of {self.model.num_blocks}"
         title += f", {pruner}" if self.of_pruner(pruner) else ""
         return Chart([str(block) for block in blocks], rows, title, under)
@@ -203,7 +217,7 @@ class Charts:
     @cached_property
     def halves(self) -> bool:
         """Whether halves of blocks go as well."""
-        return not all(whole(model.blocks) for each in self._unhealed.values() for model in each.models)
+        return not all(whole(model.blocks) for each in self._choices.values() for model in each.models)
 
 
 @dataclass(frozen=True)

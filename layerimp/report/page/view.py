@@ -213,8 +213,8 @@ class View:
 
     def _line(self, row: Row, entry: Entry) -> Line:
         chance = Contender(RANDOM, entry.healer).label
-        unhealed, plans = row.entries.get(entry.scorer), self._removed.get((row.pruner, row.amount, entry.scorer))
-        repairs = [model.healing for model in self._removed[row.pruner, row.amount, entry.label].models]
+        unhealed, models = row.entries.get(entry.scorer), self._removed[row.pruner, row.amount, entry.label].models
+        repairs = (model.healing for model in models)
         shares = [each.recovered for each in repairs if each is not None and each.recovered is not None]
         return Line(
             entry=entry,
@@ -223,7 +223,7 @@ class View:
             baseline=row.baselines.get(entry.healer),
             to_random=contrast_of(entry.to_random, row),
             to_baseline=contrast_of(entry.to_baseline, row),
-            removed=always([model.blocks for model in plans.models]) if plans else "",
+            removed=always([model.blocks for model in models]),
             before=None if unhealed is None else unhealed.value.mean,
             gain=contrast_of(entry.to_unhealed, row),
             recovered=interval(shares) if shares else None,

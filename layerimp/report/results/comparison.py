@@ -92,11 +92,17 @@ class ModelResults(Part):
     def plans(self) -> dict[str, PrunePlan]:
         """The plans of a run's pruned models, which `layerimp.prune` applies, by label of the scorer.
 
+        Of a healed model that lacks something else than the unhealed one, the plan is under `SCORER-HEALER`.
+
         Raises:
             InputError: there are several models for a label, as in a grid; each has its plan in `removals`.
         """
-        healed = {removal.label for removal in self.removals if removal.healer}
-        return {label: model.plan for label, model in self.pruned.items() if label not in healed}
+        plans: dict[str, PrunePlan] = {}
+        for removal in sorted(self.removals, key=lambda removal: bool(removal.healer)):
+            plan, unhealed = self.pruned[removal.label].plan, plans.get(removal.scorer)
+            if unhealed is None or unhealed.blocks != plan.blocks:
+                plans[removal.label.replace("+", "-")] = plan
+        return plans
 
     @property
     def removed(self) -> dict[tuple[str, Amount, str], Removal]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, PlainSerializer
 
@@ -20,16 +20,29 @@ class Versioned(Part):
     schema_version: str
 
 
+Infinite = Literal["Infinity", "-Infinity"]
+"""A number that JSON does not have."""
+
+
 def _or_null(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
+
+
+def _in_json(value: float) -> float | Infinite | None:
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return _or_null(value)
 
 
 def _or_nan(value: Any) -> Any:
     return math.nan if value is None else value
 
 
-_as_json = PlainSerializer(_or_null, return_type=float | None, when_used="json")
-Number = Annotated[float, BeforeValidator(_or_nan, json_schema_input_type=float | None), _as_json]
-"""A number; in JSON null if it is not finite, which is read back as NaN."""
-Known = Annotated[float | None, _as_json]
+Number = Annotated[
+    float,
+    BeforeValidator(_or_nan, json_schema_input_type=float | Infinite | None),
+    PlainSerializer(_in_json, return_type=float | Infinite | None, when_used="json"),
+]
+"""A number; in JSON a text if it is infinite, and null if it is NaN."""
+Known = Annotated[float | None, PlainSerializer(_or_null, return_type=float | None, when_used="json")]
 """A number, or None if it is not known; in JSON null also if it is not finite."""

@@ -76,7 +76,7 @@ def _quality(compared: Compared, intact: Sequence[Record], smaller: Sequence[Rec
         lines.get((record.task, record.model, record.metric), {})[ORIGINAL] = record
     columns = list(_naming(compared, firsts))
     naming, repeated = len(columns), compared.design.repeats > 1
-    labels = [label for label in compared.design.contenders if any(label in line for line in lines.values())]
+    labels = _contenders(compared, (label for line in lines.values() for label in line if label != ORIGINAL))
     for label in (ORIGINAL, *labels):
         missing = Cell() if label == ORIGINAL else MISSING
         cells = [line[label].cell(repeated=repeated) if label in line else missing for line in lines.values()]
@@ -92,6 +92,13 @@ def _quality(compared: Compared, intact: Sequence[Record], smaller: Sequence[Rec
     elif reductions[0]:
         title += f" ({reductions[0]})"
     return Table(columns, title, naming=naming, notes=list(notes_on(compared)))
+
+
+def _contenders(compared: Compared, known: Iterable[str]) -> list[str]:
+    """Return labels in the order of the design; those of named blocks, which no scorer chose, come last."""
+    present = dict.fromkeys(known)
+    designed = [label for label in compared.design.contenders if label in present]
+    return [*designed, *(label for label in present if label not in designed)]
 
 
 def _subject(compared: Compared) -> str:
@@ -165,7 +172,7 @@ def summaries(compared: Compared) -> list[Table]:
 def _summary(compared: Compared, known: Sequence[Record]) -> Table:
     """Return what is retained by contender and amount; of several averages, the first, which is the lowest."""
     lines = pivoted(known, lambda each: each.label, lambda each: each.amount)
-    present = [label for label in compared.design.contenders if label in lines]
+    present = _contenders(compared, lines)
     present.sort(key=lambda label: (-len(lines[label]), -sum(record.mean for record in lines[label].values())))
     columns = [Column("scorer", present, "left")]
     for amount in dict.fromkeys(record.amount for record in known):

@@ -18,11 +18,12 @@ from layerimp.evaluator import Metric
 from layerimp.pruner import PrunePlan
 from layerimp.report.document import Results
 from layerimp.report.page import page
-from layerimp.report.page.charts import Contrast, contrast_of
+from layerimp.report.page.charts import Charts, Contrast, contrast_of
 from layerimp.report.results.measures import Difference
 from layerimp.report.results.models import Size
 from layerimp.report.results.search import MostBlocks, QualitySearch
 from layerimp.report.statistics import measured as measured_as
+from layerimp.report.tables import quality
 from layerimp.scorer import Importance
 from layerimp.sizes.targets import Reached, read_targets
 from layerimp.steps import Step
@@ -165,6 +166,55 @@ def test_what_was_asked_for_reads_well(asked: dict[str, Any], said: str, removed
     text = words(findings(only(report(**asked), "avss")))
     assert f"88.9% of what tiny knows is retained {said}. {removed} 20.0% of parameters" in text
     assert f"Removed {removed} (20.0% of parameters)" in text
+
+
+@pytest.mark.parametrize("healers", [[], ["linear"]])
+def test_what_named_blocks_leave_stands_in_the_table_of_quality(healers: list[str]) -> None:
+    """No scorer chose them, so the design names no contender."""
+    made = only(report(count=None, blocks="2-3", healers=healers))
+    made.plans["blocks"], made.sizes["blocks"] = plan([2, 3]), Size(blocks=4, parameters=800, bytes=2400)
+    made.metrics["blocks"] = measured(180)
+    for healer in healers:
+        label = f"blocks+{healer}"
+        made.healed[label], made.sizes[label] = repaired({"intact": 1.0}, 0.5), made.sizes["blocks"]
+        made.metrics[label] = measured(185)
+    results = findings(made)
+    assert not results.design.scorers
+    (table,) = quality(results)
+    assert table.heads[2:] == ["original", "blocks", "blocks+linear" if healers else "retained"]
+    assert "removed: 2-3" in words(results)
+
+
+def test_of_a_search_each_model_is_shown_with_what_it_lacks() -> None:
+    """Healed models may lose more blocks than others."""
+    made = only(report(keep=0.9, healers=["linear"]), "avss", "depth")
+    made.plans["depth"] = plan([4])
+    made.sizes["depth"] = Size(blocks=5, parameters=900, bytes=3000)
+    label = "avss+linear"
+    made.plans[label], made.healed[label] = plan([1, 2, 3]), repaired({"intact": 1.0}, 0.5)
+    made.sizes[label] = Size(blocks=3, parameters=700, bytes=2000)
+    made.metrics[label] = measured(185)
+    results = findings(made)
+    said = words(results)
+    assert "healed by linear retains 94.4% ± 4.7% removed: 1-3" in said
+    assert "keep=0.9: 1 to 3 blocks of 6" in said
+    (chart,) = Charts(results.model).removed
+    assert chart.under == {"avss": "2-3", label: "1-3", "depth": "4"}
+    plans = results.model.plans
+    assert {name: each.blocks for name, each in plans.items()} == {
+        "avss": [2, 3],
+        "avss-linear": [1, 2, 3],
+        "depth": [4],
+    }
+
+
+def test_where_only_a_healed_model_is_left_its_blocks_are_shown() -> None:
+    made = only(report(healers=["linear"]), "avss")
+    made.healed["avss+linear"] = repaired({"intact": 1.0}, 0.5)
+    made.sizes["avss+linear"], made.metrics["avss+linear"] = made.sizes.pop("avss"), made.metrics.pop("avss")
+    made.plans["avss+linear"] = made.plans.pop("avss")
+    (chart,) = Charts(findings(made).model).removed
+    assert chart.under == {"avss+linear": "2-3"}
 
 
 def test_the_only_scorer_is_shown_though_a_baseline_leads() -> None:
