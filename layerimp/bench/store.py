@@ -77,7 +77,7 @@ class Store:
             self._take_lock()
         try:
             with self._answered():
-                mode = "rwc" if write else "ro"
+                mode = "rwc" if write else "rw"  # to read may need to undo what a killed process began
                 self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)
                 self._check_format(write=write)
         except BaseException:
@@ -190,8 +190,9 @@ class Store:
 
 
 def stored_in(directory: Path) -> AbstractContextManager[Store | None]:
-    """Open the store in a directory to read it; None if there is none yet."""
-    return Store(directory, write=False) if (directory / FILE).exists() else nullcontext()
+    """Open the store in a directory to read it; None if there is none yet, or a process was killed as it began one."""
+    file = directory / FILE
+    return Store(directory, write=False) if file.exists() and file.stat().st_size else nullcontext()
 
 
 def check_place(directory: Path, *, write: bool = True) -> None:
@@ -210,6 +211,6 @@ def _why_not(directory: Path, *, write: bool) -> str:
         return "" if write else "does not exist"
     if not directory.is_dir():
         return "is a file"
-    if any(directory.iterdir()):
+    if any(entry.name != LOCK for entry in directory.iterdir()):
         return "holds other files"
     return "" if write else "is empty"

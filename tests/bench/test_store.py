@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from support.mood import Run
 
 from layerimp.bench import commands as pipeline
 from layerimp.bench.cells import Cell, Outcome
-from layerimp.bench.store import FILE, Store
+from layerimp.bench.store import FILE, LOCK, Store, check_place, stored_in
 from layerimp.errors import OutputError
 
 
@@ -32,6 +33,32 @@ def test_what_is_kept_is_read(tmp_path: Path) -> None:
         (record,) = store.records().values()
     assert record.result == computed(scoring)
     assert (record.error, record.seconds) == ("", 2.0)
+
+
+def test_what_a_killed_process_began_is_undone_when_the_store_is_read(tmp_path: Path) -> None:
+    """Copied in the middle of a transaction, a part of which is in the file already."""
+    scoring = cell()
+    with Store(tmp_path / "out") as store:
+        store.put([(scoring, Outcome(scoring.key, computed(scoring)))])
+        store._connection.execute("PRAGMA cache_size = 1")
+        store._connection.execute("UPDATE cells SET name = ?", ("x" * 10**6,))
+        store._connection.execute("INSERT INTO files VALUES ('a', 'b', ?)", ("y" * 10**6,))
+        shutil.copytree(tmp_path / "out", tmp_path / "killed")
+    assert (tmp_path / "killed" / f"{FILE}-journal").stat().st_size > 0
+    with Store(tmp_path / "killed", write=False) as store:
+        assert store.records()[scoring.key].result == computed(scoring)
+        assert store.digests() == {}
+
+
+@pytest.mark.parametrize("left", [[LOCK], [LOCK, FILE]])
+def test_a_store_that_a_killed_process_began_may_be_begun_again(tmp_path: Path, left: list[str]) -> None:
+    for name in left:
+        (tmp_path / name).touch()
+    check_place(tmp_path)
+    with stored_in(tmp_path) as none:
+        assert none is None
+    with Store(tmp_path) as store:
+        assert store.records() == {}
 
 
 def test_infinite_numbers_are_kept(tmp_path: Path) -> None:
