@@ -73,7 +73,7 @@ def save(
         The directory.
 
     Raises:
-        ModelError: the model has quantised weights or unmerged adapters, or reads more than text.
+        ModelError: the model has quantised weights or unmerged adapters, or reads something beside text and images.
         OptionError: `max_shard_size` is not a size.
         OutputError: the directory exists or cannot be written, or there is not enough memory to verify the checkpoint.
         CheckpointError: the checkpoint does not load back as the model in memory.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -81,8 +81,10 @@ class Ablation(Sweep):
         return Work(1 + self.whole + tried / 2, 1 + tried)
 
     def union(self, other: Sweep) -> Sweep | None:
-        """Return an ablation with the probes of both."""
-        return Ablation(self.probes | other.probes) if isinstance(other, Ablation) else None
+        """Return an ablation with the probes of both, if nothing else differs."""
+        if not isinstance(other, Ablation) or replace(other, probes=self.probes) != self:
+            return None
+        return replace(self, probes=self.probes | other.probes)
 
     def drive(self, stack: BlockStack, batches: Iterable[Batch], drive: Drive) -> None:
         """Run every batch through the model, and again from each block on for each probe; see `Sweep.drive`.

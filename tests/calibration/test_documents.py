@@ -106,6 +106,13 @@ def test_a_split_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.
         load_calibration("./texts::tset", tokenizer(), samples=1)
 
 
+def test_a_folder_at_home_is_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "train.jsonl").write_text('{"text": "good"}\n')
+    assert load_calibration("~/texts", tokenizer("neither"), samples=1, packing="rows").rows == ((WORDS.index("good"),),)
+
+
 @pytest.mark.parametrize(
     "source", ["absent.jsonl", "absent.csv", "absent.txt.gz", "./absent", "/absent/text", "~/absent.txt"]
 )

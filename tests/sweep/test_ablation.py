@@ -155,6 +155,12 @@ def test_ablations_share_one_sweep() -> None:
     first, second = Ablation(frozenset({0})), Ablation(frozenset({0.5, "mean"}))
     assert first.union(second) == Ablation(PROBES)
     assert first.union(Forward()) is None
+
+    class Own(Ablation):
+        """Might drive in a way of its own."""
+
+    assert Own().union(first) is first.union(Own()) is None
+    assert Own(first.probes).union(Own(second.probes)) == Own(PROBES)
     assert Ablation.site(0) == Ablation.site(0.0)
     assert Ablation.site(1) == Ablation.INTACT
     model, batches = tiny("llama"), [batch()]
