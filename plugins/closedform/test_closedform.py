@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from layerimp_closedform import Linear, Rescale
 from layerimp_closedform.fits import NormFit, PlainFit, fit_of
-from layerimp_closedform.rescale import AtGap
+from layerimp_closedform.rescale import AtGap, Change
 from support.healing_cases import lstsq
 from support.heard import Heard
 from torch import nn
@@ -59,6 +61,39 @@ class Holder(nn.Module):
 
 def whole(states: list[State], name: str) -> torch.Tensor:
     return torch.cat([getattr(state, name) for state in states])
+
+
+class Tried:
+    """Stands for a gap at which ridges from a least one on help, and the larger the better or the worse."""
+
+    def __init__(self, least: float, best: float) -> None:
+        self._least, self._best = least, best
+        self.best, self.ridges = Change(), list[float]()
+
+    def attempt(self, change: Callable[[], Change]) -> None:
+        made = change()
+        assert made.ridge is not None
+        self.ridges.append(made.ridge)
+        before = math.inf if self.best.ridge is None else abs(self.best.ridge - self._best)
+        if made.ridge >= self._least and abs(made.ridge - self._best) < before:
+            self.best = made
+
+
+@pytest.mark.parametrize(
+    ("least", "best", "tried"),
+    [
+        (0.0, 2.0, [2.0, 1.0, 3.0]),
+        (0.0, 0.0, [2.0, 1.0, 0.0]),
+        (0.0, 9.0, [2.0, 1.0, 3.0, 4.0]),
+        (4.0, 9.0, [2.0, 3.0, 4.0]),
+        (9.0, 9.0, [2.0, 3.0, 4.0]),
+    ],
+)
+def test_larger_ridges_are_tried_where_none_helps(least: float, best: float, tried: list[float]) -> None:
+    at: Any = Tried(least, best)
+    fit = SimpleNamespace(values=lambda _factor, _ridge: {})
+    Linear(Linear.Config(ridges=(0.0, 1.0, 2.0, 3.0, 4.0)))._search(at, fit, [1.0])  # type: ignore[arg-type]
+    assert at.ridges == tried
 
 
 @pytest.mark.parametrize("bias", [False, True])

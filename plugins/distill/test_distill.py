@@ -7,7 +7,8 @@ import random
 import re
 import shutil
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace as replace_field
 from itertools import chain, islice
 from pathlib import Path
@@ -331,6 +332,47 @@ def test_an_interrupted_training_comes_to_the_same(tmp_path: Path, learns: str) 
     assert all(map(torch.equal, whole, done))
     assert same(outcomes[0]) == same(outcomes[1]) == same(outcomes[2])
     assert [note for note in notes.lines if "after 4 steps" in note]
+
+
+def test_reading_again_what_was_trained_on_takes_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of the test's own, on which only reading takes time. A finished training reads nothing."""
+    clock = [0.0]
+    monkeypatch.setattr("layerimp_distill.training.time.monotonic", lambda: clock[0])
+
+    class Slow:
+        """Further text."""
+
+        def __iter__(self) -> Iterator[Any]:
+            clock[0] += 100.0
+            yield batch(4, 16, seed=9)
+
+    def once(case: Case, stop: int | None = None) -> State:
+        steps = 0
+
+        def loss(inputs: Any) -> torch.Tensor:
+            nonlocal steps
+            steps += 1
+            if steps == stop:
+                raise KeyboardInterrupt
+            return teaching.divergence(inputs)[0]
+
+        teaching = Teaching(case)
+        with learning(case, "beside", width=1, rank=2) as learner, suppress(KeyboardInterrupt):
+            trained(case, learner, lowering(case, loss), Always(tmp_path), steps=7, checks=3)
+        state = Always(tmp_path).read()
+        assert state is not None
+        return state
+
+    def look(case: Case) -> None:
+        reading = replace_field(case, further=Slow())
+        interrupted = once(reading, stop=5)
+        assert (interrupted.steps, interrupted.seconds) == (4, 100.0)
+        finished = once(reading)
+        assert (finished.steps, finished.seconds, clock[0]) == (7, 100.0, 200.0)
+        once(reading)
+        assert clock[0] == 200.0
+
+    layerimp.heal(sharp(tiny_model()), [1], TEXT, Seen(look))
 
 
 def test_an_interruption_within_a_step_leaves_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

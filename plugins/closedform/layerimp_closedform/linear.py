@@ -67,10 +67,11 @@ class Linear(GapByGap):
         middle = len(ridges) // 2
         for factor in factors:
             attempt(factor, ridges[middle])
-        for onwards in (ridges[:middle][::-1], ridges[middle + 1 :]):
+        # On little text the middle ridge may be too small to help at all.
+        for onwards, go_on in ((ridges[:middle][::-1], set[float | None]()), (ridges[middle + 1 :], {None})):
             last = ridges[middle]
             for ridge in onwards:
-                if at.best.ridge != last:  # this one fails to improve on the best
+                if at.best.ridge not in {last, *go_on}:  # this one fails to improve on the best
                     break
                 attempt(at.best.factor, last := ridge)
         if isinstance(fit, NormFit):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from layerimp.errors import NonFiniteError
@@ -16,7 +17,9 @@ from layerimp_distill.options import RATE
 from layerimp_distill.text import Text, tokens_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from layerimp.sweep import Batch
 
 PERCENT = 100
 THIRD = 1 / 3
@@ -107,7 +110,7 @@ class Training:
     def _run(self) -> None:
         with self._case.progress.stage("distill", PERCENT, unit="%") as advance:
             reported = 0
-            for rows in self._text.steps(self._steps):
+            for rows in self._steps_left():
                 if self._spent >= 1.0 or self.rate < LOWEST:
                     break
                 try:
@@ -125,6 +128,15 @@ class Training:
                 self._descent.unsettled = False
                 advance(int(self._spent * PERCENT) - reported)
                 reported = int(self._spent * PERCENT)
+
+    def _steps_left(self) -> Iterator[list[Batch]]:
+        """Yield the rows of the steps that are left. To read again what was trained on takes none of the time."""
+        if self._spent >= 1.0:
+            return
+        before, steps = time.monotonic(), self._text.steps(self._steps)
+        first = next(steps)
+        self._began += time.monotonic() - before if self._steps else 0.0
+        yield from chain([first], steps)
 
     def _account(self) -> None:
         """Count what is spent, check the distance if that is due, and save the state from time to time."""

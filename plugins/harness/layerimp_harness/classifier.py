@@ -65,7 +65,7 @@ def answering(task: Any, model: PreTrainedModel, fields: Sequence[str], names: M
     if "acc_mutual_info" in task.aggregation():
         raise TaskError(f"task {name!r} measures acc_mutual_info, which a classifier does not have")
     if task.get_config("num_fewshot"):
-        raise TaskError(f"task {name!r}: a classifier reads no examples; leave --num-fewshot out")
+        raise TaskError(f"task {name!r}: a classifier reads no examples (--num-fewshot 0)")
     choices: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
     for number, document in enumerate(task.eval_docs):

@@ -137,8 +137,8 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Return the log-likelihood of each continuation given its context, and whether the continuation is greedy."""
         self._begin(requests)
-        if any(request.args[0] == "" for request in requests):
-            self._prefix()
+        if alone := [request for request in requests if request.args[0] == ""]:
+            self._prefix(alone)
         answers: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
         return answers
 
@@ -254,11 +254,13 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         self._memory.keep(text, tokens)
         return tokens
 
-    def _prefix(self) -> int:
+    def _prefix(self, requests: Sequence[Any] = ()) -> int:
+        """Return the token that a text without a context is scored after, for lm-eval's requests with such texts."""
         if self.custom_prefix_token_id is None:
+            task = (requests or self._owners)[0].task_name
             raise TaskError(
-                f"task {self._owners[0].task_name!r}: a text without a context is scored after BOS, EOS or "
-                "another special token, and the tokenizer has none"
+                f"task {task!r}: a text without a context is scored after BOS, EOS or another special token, and the "
+                "tokenizer has none"
             )
         return int(self.custom_prefix_token_id)
 
