@@ -110,7 +110,8 @@ def test_a_folder_at_home_is_a_data_set(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "train.jsonl").write_text('{"text": "good"}\n')
-    assert load_calibration("~/texts", tokenizer("neither"), samples=1, packing="rows").rows == ((WORDS.index("good"),),)
+    drawn = load_calibration("~/texts", tokenizer("neither"), samples=1, packing="rows")
+    assert drawn.rows == ((WORDS.index("good"),),)
 
 
 @pytest.mark.parametrize(

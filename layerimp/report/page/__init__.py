@@ -38,8 +38,8 @@ def page(results: Results, command: str | None = None) -> str:
         for n, label in enumerate(design.models)
     }
     downloads = {
-        f"{command}.csv": _data_uri("text/csv", as_csv(results).encode()),
-        f"{command}.json": _json_uri(movable(results)),
+        "results.csv": _data_uri("text/csv", as_csv(results).encode()),
+        "results.json": _json_uri(movable(results)),
     }
     return (
         _environment()

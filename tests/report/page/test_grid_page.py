@@ -73,8 +73,8 @@ def test_nothing_is_fetched(document: str) -> None:
 
 def test_downloads_are_the_tables_and_the_findings(grid: Results, document: str) -> None:
     files = downloads(document)
-    assert files["bench.csv"].decode() == as_csv(grid)
-    content = json.loads(files["bench.json"])
+    assert files["results.csv"].decode() == as_csv(grid)
+    content = json.loads(files["results.json"])
     assert content["models"]["tiny"]["num_blocks"] == 12
     assert content["models"]["tiny"]["scored"]["depth"]["cost"] == 0
     assert content["request"]["repeats"] == 4
@@ -124,7 +124,7 @@ def test_no_folder_of_this_machine_is_shown(grid: Results) -> None:
         assert left in text
     for left in ("mood.yaml and org/name", "score b by x", "file weights.pt"):
         assert left in text
-    data = downloads(document)["bench.json"].decode()  # a page is sent to others, and so are its data
+    data = downloads(document)["results.json"].decode()  # a page is sent to others, and so are its data
     assert "x.bin" in data
     assert "/home/ann" not in data
 
@@ -140,7 +140,7 @@ def test_what_models_write_stays_whole(grid: Results) -> None:
     models = [first.models[0].model_copy(update={"fidelity": fidelity}), *first.models[1:]]
     tiny = tiny.model_copy(update={"removals": [first.model_copy(update={"models": models}), *others]})
     document = page(grid.model_copy(update={"models": grid.models | {"tiny": tiny}}))
-    stored = json.loads(downloads(document)["bench.json"])["models"]["tiny"]["removals"][0]["models"][0]["fidelity"]
+    stored = json.loads(downloads(document)["results.json"])["models"]["tiny"]["removals"][0]["models"][0]["fidelity"]
     assert stored["generation"]["samples"] == [written]
     assert stored["missing"] == {"copying": "no text.jsonl"}
 

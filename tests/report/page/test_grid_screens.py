@@ -85,8 +85,8 @@ def test_a_browser_shows_it(browser: Any, document: str, tmp_path: Path, width: 
     ink = shown.evaluate(f"getComputedStyle({SHOWN}[0].querySelector('text')).fill")
     assert (sum(map(int, re.findall(r"\d+", ink))) > 380) == (scheme == "dark")
     with shown.expect_download() as download:
-        shown.click("a[download='bench.csv']")
-    assert download.value.suggested_filename == "bench.csv"
+        shown.click("a[download='results.csv']")
+    assert download.value.suggested_filename == "results.csv"
     context.close()
     assert troubles == []
     assert [url for url in asked if not url.startswith("data:")] == [address]

@@ -75,8 +75,8 @@ def findings(made: MadeUpRun) -> Results:
     return made.results()
 
 
-def words(results: Results) -> str:
-    text = re.sub(r"<style.*?</style>|<[^>]*>", " ", page(results), flags=re.S)
+def words(results: Results, command: str | None = None) -> str:
+    text = re.sub(r"<style.*?</style>|<[^>]*>", " ", page(results, command), flags=re.S)
     return " ".join(html.unescape(text).split())
 
 
@@ -213,8 +213,12 @@ def test_where_only_a_healed_model_is_left_its_blocks_are_shown() -> None:
     made.healed["avss+linear"] = repaired({"intact": 1.0}, 0.5)
     made.sizes["avss+linear"], made.metrics["avss+linear"] = made.sizes.pop("avss"), made.metrics.pop("avss")
     made.plans["avss+linear"] = made.plans.pop("avss")
-    (chart,) = Charts(findings(made).model).removed
+    results = findings(made)
+    (chart,) = Charts(results.model).removed
     assert chart.under == {"avss+linear": "2-3"}
+    said = words(results, "shrink")
+    assert "layerimp shrink" in said
+    assert "are removed, what is left is healed by linear, and the result is measured." in said
 
 
 def test_the_only_scorer_is_shown_though_a_baseline_leads() -> None:
