@@ -41,11 +41,13 @@ TEXTS = {
     "linear": "*without training*",
     "mixed": "documents, in a quarter of the rows the first half twice (by default)",
     "plain": "documents as they are",
-    "longer": "the same, in rows of 512 tokens, for `linear` too",
+    "longer": "documents in rows of 512 tokens, for `linear` too",
     "own": "continuations by the intact model",
     "chat": "its answers, in the chat template",
 }
 """What each variant is called."""
+DOCUMENTS = {"b66dcb01fc74a296": 100, "21fa52aa3efe17ed": 300}
+"""The documents that each task measures, by the setting."""
 Line = dict[str, Any]
 
 
@@ -86,14 +88,23 @@ def _row(line: Line, fixed: dict[float, Line]) -> list[str]:
 
 
 def text_table() -> tuple[list[str], list[list[str]]]:
-    """Return the head, and a row for each training text, with a figure for each draw."""
-    lines = list(map(json.loads, TEXT_DATA.read_text(encoding="utf-8").splitlines()))
+    """Return the head, and a row for each training text and number of documents, with a figure for each draw."""
     body = []
-    for variant, name in TEXTS.items():
-        draws = sorted((line for line in lines if line["variant"] == variant), key=lambda line: line["draw"])
-        cells = ("; ".join(form.format(line.get(each, 0)) for line in draws) for each, form in TEXT_FORMS.items())
-        body.append([name, *cells])
-    return ["training text", *TEXT_FORMS], body
+    for number, known in texts().items():
+        for variant, name in TEXTS.items():
+            if draws := known.get(variant):
+                forms = TEXT_FORMS.items()
+                cells = ("; ".join(form.format(line.get(each, 0)) for line in draws) for each, form in forms)
+                body.append([name, str(number), *cells])
+    return ["training text", "documents a task", *TEXT_FORMS], body
+
+
+def texts() -> dict[int, dict[str, list[Line]]]:
+    """Return the trainings on each text, draw by draw, by the number of documents that each task measures."""
+    known: dict[int, dict[str, list[Line]]] = {}
+    for line in map(json.loads, TEXT_DATA.read_text(encoding="utf-8").splitlines()):
+        known.setdefault(DOCUMENTS[line["setting"]], {}).setdefault(line["variant"], []).append(line)
+    return known
 
 
 def curves() -> Iterator[tuple[str, list[float], list[float]]]:
