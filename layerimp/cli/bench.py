@@ -11,7 +11,7 @@ from layerimp.bench.grid import Grid
 from layerimp.cli import options as o
 from layerimp.cli.requests import grid_from, permissions
 from layerimp.cli.streams import after_writing
-from layerimp.defaults import ALL, BEST, FAST, PAPER_SCORERS, PRUNER, SCORERS, STARTER
+from layerimp.defaults import ALL, BEST, FAST, HEALER, PAPER_SCORERS, PRUNER, SCORERS, STARTER
 from layerimp.errors import OptionError
 
 Format = Literal["terminal", "markdown", "csv", "latex", "json", "html"]
@@ -27,6 +27,13 @@ _OWN: dict[str, Any] = {
         *(ALL, BEST, FAST),
     ),
     "pruner": o.labelled("pruner", f"Pruner, or LABEL=PRUNER; repeatable. Default: {PRUNER}."),
+    "heal": o.labelled(
+        "healer",
+        "Healer, or LABEL=HEALER, that repairs every pruned model; repeatable; or none. Default: "
+        f"{HEALER} if no scorer is named, else none.",
+        "none",
+    ),
+    "device": o.option(o.Text, "Device: cpu, cuda, cuda:1 and so on. Default: all GPUs, else the CPU."),
     "output": o.option(o.File, "Directory of the results; finished cells in it are not computed again."),
     "engine": o.option(
         Literal["local", "ray"] | None,

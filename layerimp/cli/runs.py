@@ -10,6 +10,7 @@ from layerimp.cli import options as o
 from layerimp.cli.requests import permissions, recipe_from
 from layerimp.cli.set_options import refuse_minutes_twice
 from layerimp.cli.streams import after_writing
+from layerimp.defaults import FOOTPRINT, HARNESS
 from layerimp.errors import OptionError
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ def prune(*, plan: Path | None, label: list[str] | None, dry_run: bool, **given:
 
 
 @o.taking(
-    f"model tasks output evaluator set_ {o.TASKS} batch_size seed {o.MODEL} overwrite recipe json", argument="model"
+    f"model tasks output evaluator set_ {o.TASKS} batch_size seed {o.MODEL} overwrite recipe json",
+    argument="model",
+    evaluator=o.labelled("evaluator", f"Evaluator, or LABEL=EVALUATOR; repeatable. Default: {HARNESS}, {FOOTPRINT}."),
 )
 def evaluate(**given: Any) -> int:
     """Evaluate a model as it is.

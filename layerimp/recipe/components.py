@@ -81,7 +81,7 @@ Healers = Annotated[
     AfterValidator(check_labels),
     Field(description="Healers, by label; each heals every pruned model, and the result is named SCORER+HEALER."),
 ]
-Evaluators = Annotated[Components, Field(description="Evaluators, by label; a grid takes only those of quality.")]
+Evaluators = Annotated[Components, Field(description="Evaluators, by label; a grid takes none of costs.")]
 
 
 def named(*names: str) -> dict[str, ComponentSpec]:
