@@ -12,7 +12,7 @@ from layerimp.checkpoint.saving import write
 from layerimp.models.origin import CARD, origin_of
 from layerimp.pipeline.file_pruning import offloaded_blocks, write_pruned
 from layerimp.pipeline.resolve import model_anywhere
-from layerimp.pipeline.texts import reserved
+from layerimp.pipeline.texts import publishable, reserved
 from layerimp.report.card import model_card
 from layerimp.steps import simplest
 
@@ -107,7 +107,8 @@ def describe_checkpoint(
     assert run.stage is not None
     directory, origin = run.stage / place, origin_of(run.resolved.model)
     origin.copy_license(directory)
-    card = model_card(results, removal.label, origin, command=run.command, shrunk=shrunk)
+    samples = shrunk.samples if shrunk else publishable(removal.models[0].fidelity, run.reserved)
+    card = model_card(results, removal.label, origin, command=run.command, shrunk=shrunk, samples=samples)
     (directory / CARD).write_text(card, encoding="utf-8")
     _record(run, removal.models[0].plan, healers).write(directory)
 

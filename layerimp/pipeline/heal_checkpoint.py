@@ -24,7 +24,7 @@ from layerimp.pipeline.healing import check_heal_text, configured, repaired
 from layerimp.pipeline.output import check_output, output_directory, why_not_healed
 from layerimp.pipeline.resolve import check_ahead, check_own_text, defaults_note, resolve, settled
 from layerimp.pipeline.stages import load_model, tell_unmeasured
-from layerimp.pipeline.texts import Texts, check_calibration
+from layerimp.pipeline.texts import Texts, check_calibration, publishable
 from layerimp.registry.assets import absolute, assets
 from layerimp.report.card import HealedCheckpoint, healed_card
 from layerimp.report.results.healing import HealingReport
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from layerimp.calibration.sampling import Calibration, CalibrationSet
     from layerimp.evaluator import Evaluator
-    from layerimp.fidelity.record import Fidelity
+    from layerimp.fidelity.record import Fidelity, Sample
     from layerimp.pipeline.stages import Loaded
     from layerimp.progress import Progress
     from layerimp.recipe import ComponentSpec, Permissions, Recipe
@@ -155,7 +155,8 @@ def heal_checkpoint(prepared: PreparedHealing) -> HealingReport:
         fidelity |= {"healed": compare(healed.model, "the healed model")}
         document = _document(prepared, record, healed, drawn.description, fidelity)
         with progress.stage("save"):
-            _save(prepared, healed, ours, record, document, stage)
+            samples = publishable(fidelity["healed"], measured)
+            _save(prepared, healed, ours, record, document, samples, stage)
     return document
 
 
@@ -177,7 +178,13 @@ def _comparison(
 
 
 def _save(
-    prepared: PreparedHealing, healed: Healed, ours: Loaded, record: Record, document: HealingReport, stage: Path
+    prepared: PreparedHealing,
+    healed: Healed,
+    ours: Loaded,
+    record: Record,
+    document: HealingReport,
+    samples: Sequence[Sample],
+    stage: Path,
 ) -> None:
     """Write the healed model, with a card and a record that name the healer, and the intact model's licence."""
     recipe, healer = prepared.recipe, prepared.healer
@@ -199,6 +206,7 @@ def _save(
                 recovered=recovery(healed.loss, healed.accuracy, healed.recovered),
                 text=document.calibration,
                 fidelity=document.fidelity.get("healed"),
+                samples=samples,
                 named=prepared.named,
             ),
         ),

@@ -19,6 +19,7 @@ from layerimp.pipeline.prepare import OFFLOADED, obstacle_to_healing
 from layerimp.pipeline.reporting import recorded
 from layerimp.pipeline.shrink_measured import CACHE
 from layerimp.pipeline.shrink_recipe import shipped_text, trains
+from layerimp.pipeline.texts import publishable
 from layerimp.recipe import Permissions
 from layerimp.registry.assets import assets
 from layerimp.report.results.shrunk import BothSpeeds, ShrinkReport, TaskRetained, Verdict
@@ -205,10 +206,9 @@ def _samples(run: Run, made: Made) -> list[Sample]:
     fidelity = made.model.fidelity
     if fidelity is None or fidelity.generation is None:
         return []
-    shipped = assets().texts
-    if run.reserved is not None and run.reserved.source in shipped:
-        return fidelity.generation.samples
-    if PROSE not in shipped:
+    if known := publishable(fidelity, run.reserved):
+        return list(known)
+    if PROSE not in assets().texts:
         return []
     model, tokenizer = made.model.beside, run.loaded.tokenizer
     assert model is not None

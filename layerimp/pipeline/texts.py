@@ -20,12 +20,15 @@ from layerimp.evaluation.selection import comparer_options, for_training
 from layerimp.models.loading import load_processor
 from layerimp.models.traits import classifies
 from layerimp.pipeline.resolve import source_anywhere
+from layerimp.registry.assets import assets
 from layerimp.registry.attribution import attributing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from layerimp.evaluator import Document, Evaluator
+    from layerimp.fidelity import Fidelity
+    from layerimp.fidelity.record import Sample
     from layerimp.pipeline.stages import Loaded
     from layerimp.progress import Progress
     from layerimp.recipe import Permissions, Recipe
@@ -292,6 +295,13 @@ class Texts:
     def _training_split(self, evaluator: Evaluator) -> Sequence[Document]:
         with attributing("evaluator", evaluator.name, type(evaluator)):
             return evaluator.training_documents(self.loaded.model, self.loaded.tokenizer)
+
+
+def publishable(fidelity: Fidelity | None, text: CalibrationSet | None) -> Sequence[Sample]:
+    """Return continuations of a text, if the text is one that ships: prompts of the user's own are not published."""
+    if fidelity is None or fidelity.generation is None or text is None or text.source not in assets().texts:
+        return ()
+    return fidelity.generation.samples
 
 
 def reserved(text: CalibrationSet) -> ReservedText | None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
     from layerimp.calibration.sampling import Calibration
-    from layerimp.fidelity.record import Fidelity
+    from layerimp.fidelity.record import Fidelity, Sample
     from layerimp.healer import Healer, Repair
     from layerimp.report.document import Results
     from layerimp.report.results.comparison import Design, ModelResults
@@ -113,6 +113,7 @@ def model_card(
     *,
     command: str = "run",
     shrunk: ShrinkReport | None = None,
+    samples: Sequence[Sample] = (),
 ) -> str:
     """Return the card of a checkpoint: metadata for the Hub, and Markdown. No local folder is named.
 
@@ -121,7 +122,8 @@ def model_card(
         label: The label of the pruned model.
         origin: The source of the checkpoint; by default only its name is known.
         command: The command that made the checkpoint: `run`, `prune` or `shrink`.
-        shrunk: The report of `shrink`, which knows the text of the training, and whose samples may be published.
+        shrunk: The report of `shrink`, which knows the text of the training.
+        samples: Continuations that may be published.
     """
     checkpoint, healers = _Pruned(results, label), results.design.healers
     origin = origin or Origin(name=last_part(results.request["model"]))
@@ -137,7 +139,7 @@ def model_card(
     if plan.scorer is not None and checkpoint.model.scored:
         recipe = as_json(_asked(Recipe.model_validate(results.request), command) | {"model": origin.name})
     document = as_json(tree_without_folders(plan.model_dump(mode="json")) | {"model": origin.name})
-    return front_matter(data) + str(_template().pruned(checkpoint, origin, document, recipe, command, shrunk))
+    return front_matter(data) + str(_template().pruned(checkpoint, origin, document, recipe, command, shrunk, samples))
 
 
 def _for_the_hub(checkpoint: _Pruned) -> list[EvalResult]:
@@ -203,6 +205,7 @@ class HealedCheckpoint:
         recovered: What came back, as `recovery` says it.
         text: The text that was drawn.
         fidelity: How far the checkpoint is from the intact model; None if that was not measured.
+        samples: Continuations that may be published.
         named: What was named in place of what the record of the pruned model says: `teacher` and `removed`.
     """
 
@@ -214,6 +217,7 @@ class HealedCheckpoint:
     recovered: str
     text: Calibration
     fidelity: Fidelity | None = None
+    samples: Sequence[Sample] = ()
     named: Mapping[str, str] = field(default_factory=dict)
 
 

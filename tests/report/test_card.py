@@ -172,7 +172,8 @@ def test_a_continuation_stays_text() -> None:
     generation = Generation(same_tokens=1, empty=0, loops=0, intact_empty=0, intact_loops=0, samples=[sample])
     made = report()
     made.fidelity["paper"] = Fidelity(generation=generation)
-    section = model_card(made.results(), "paper").partition("## How far from the source")[2].partition("\n## Use\n")[0]
+    card = model_card(made.results(), "paper", samples=[sample])
+    section = card.partition("## How far from the source")[2].partition("\n## Use\n")[0]
     parsed = MarkdownIt("commonmark", {"html": True}).enable("table").parse(section)
     assert [token.content.split() for token in parsed if token.type == "fence"] == [evil.split()] * 3
     assert not any(token.type == "heading_open" for token in parsed)
