@@ -260,7 +260,8 @@ def is_offloaded(recipe: Recipe, permissions: Permissions, progress: Progress, w
 
     Raises:
         OptionError: the recipe asks for reading block by block, and for something that contradicts it.
-        ModelError: the recipe, or what it asks for, needs the whole model, which does not fit into memory.
+        ModelError: the recipe, or what it asks for, needs the whole model, which does not fit into memory; or the
+            configuration cannot be read.
     """
     needing = [
         f"{name} needs whole models in memory; an offloaded run takes --tasks none and no healer" for name in whole
@@ -291,10 +292,11 @@ def _needed(recipe: Recipe, permissions: Permissions) -> int:
     named = DTYPES.get(recipe.dtype or "")
     if headers := read_headers(recipe.model):
         return headers.bytes if named is None else sum(headers.numbers.values()) * named.itemsize
-    try:  # a model on the hub, which need not be here yet
-        config = configuration(recipe.model, trust_remote_code=permissions.trust_remote_code)
+    # A model on the hub, whose files need not be here yet.
+    config = configuration(recipe.model, trust_remote_code=permissions.trust_remote_code)
+    try:
         parts = without_weights(config, trust_remote_code=permissions.trust_remote_code).parameters()
-    except Exception:  # any fault will be reported when it is loaded
+    except Exception:  # it cannot be built without weights; any fault will be reported when it is loaded
         return 0
     dtype = named or stored_in(recipe.model, config) or DTYPES["float32"]
     return sum(part.numel() for part in parts) * dtype.itemsize
