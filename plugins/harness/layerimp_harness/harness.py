@@ -11,7 +11,6 @@ from layerimp_harness.attribution import attribute_to_task
 from layerimp_harness.config import HarnessConfig
 from layerimp_harness.isolation import contained, contained_by
 from layerimp_harness.stage import LazyStage
-from layerimp_harness.tokens import TokenMemory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,7 +44,6 @@ class Harness(Evaluator):
     def __init__(self, config: HarnessConfig | None = None) -> None:
         super().__init__(config)
         self._loaded: TaskSet | None = None
-        self._memory = TokenMemory()  # shared by all models of a run
 
     def known_tasks(self, containing: str = "") -> Mapping[str, str]:
         """Return the names and descriptions of tasks.
@@ -91,7 +89,7 @@ class Harness(Evaluator):
             TaskError: a task cannot be read or is not allowed, or its data set cannot be loaded.
         """
         some = type(self)(self.config.model_copy(update={"tasks": tasks}))
-        some.progress, some._memory = self.progress, self._memory
+        some.progress = self.progress
         some._loaded = None if self._loaded is None else self._loaded.only(tasks)
         some._tasks()
         return some
@@ -154,7 +152,7 @@ class Harness(Evaluator):
             limits = {"batch_size": config.batch_size, "max_length": config.max_length}
             lm: ModelInMemory | ClassifierInMemory
             if model.can_generate():
-                lm = ModelInMemory(model, tokenizer, **limits, advance=stage.advance, memory=self._memory)
+                lm = ModelInMemory(model, tokenizer, **limits, advance=stage.advance)
             else:
                 answers = self._answering(model)
                 lm = ClassifierInMemory(model, tokenizer, tasks=answers, **limits, advance=stage.advance)

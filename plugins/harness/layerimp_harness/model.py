@@ -11,7 +11,6 @@ from layerimp.errors import NonFiniteError, TaskError
 from layerimp_harness.batches import Batches, logits_bytes
 from layerimp_harness.likelihood import Likelihoods
 from layerimp_harness.lm_eval_names import HFLM, get_rolling_token_windows, make_disjoint_window, resolve_max_length
-from layerimp_harness.tokens import TokenMemory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +56,6 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         batch_size: The maximum number of sequences per forward.
         max_length: The maximum number of tokens per sequence; less if the model supports less.
         advance: Called with the number of newly finished requests, and with 0 at the start of a type of requests.
-        memory: The tokens of texts that were encoded for earlier models.
     """
 
     def __init__(
@@ -68,7 +66,6 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         batch_size: int,
         max_length: int,
         advance: Advance,
-        memory: TokenMemory | None = None,
     ) -> None:
         embeddings: Any = model.get_input_embeddings()
         self.vocabulary = int(embeddings.weight.shape[0])
@@ -97,8 +94,6 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         )
         self._batches = Batches(batch_size, self.device)
         self._advance = advance
-        self._memory = memory or TokenMemory()
-        self._memory.open(tokenizer, self.vocabulary, self.custom_prefix_token_id, self.backend)
         self._windows: Counter[int] = Counter()
         self._finished, self._reported = 0.0, 0
         self._owners: Sequence[Any] = ()
@@ -110,8 +105,6 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         Raises:
             TaskError: a token is not in the model's vocabulary.
         """
-        if add_special_tokens is None and not options and (known := self._memory.get(string)) is not None:
-            return known
         if self.custom_prefix_token_id is None and add_special_tokens is None:
             add_special_tokens = True  # the default; if it is explicit, lm-eval does not decode the missing prefix
         tokens: list[int] = super().tok_encode(string, add_special_tokens=add_special_tokens, **options)
@@ -185,7 +178,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
 
         def alike(i: int) -> tuple[str, int]:
             context, settings = requests[i].args
-            return repr(settings), -len(self._tokens(context))
+            return repr(settings), -len(self.tok_encode(context))
 
         self._batches.run(sorted(range(len(requests)), key=alike), generate, lambda _i: 0)
         return texts
@@ -232,27 +225,16 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         self._batches.run(order, score, lambda number: logits_bytes(len(requests[number][2]), self.vocabulary))
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        before, after = self._memory.get((context,)), self._memory.get((context, continuation))
-        if before is None or after is None:
-            before, after = super()._encode_pair(context, continuation)
-            before = before or [self._prefix()]  # the context was only spaces, which moved to the continuation
-            self._memory.keep((context,), before)
-            self._memory.keep((context, continuation), after)
-        return before, after
+        before, after = super()._encode_pair(context, continuation)
+        return before or [self._prefix()], after  # the context may be only spaces, which moved to the continuation
 
     def predicted(self, arguments: Sequence[str]) -> list[int]:
         """Return the tokens that count in the log-likelihood of a request: those of a text, or of a continuation."""
         if len(arguments) == 2:
             return self._encode_pair(*arguments)[1]
-        tokens = self._tokens(arguments[0])
+        tokens = self.tok_encode(arguments[0])
         # The tokenizer's own BOS is the context, and is not predicted.
         return tokens[1:] if tokens[:1] == [self._prefix()] else tokens
-
-    def _tokens(self, text: str) -> list[int]:
-        """Return the tokens of a whole text, and keep them in the memory."""
-        tokens = self.tok_encode(text)
-        self._memory.keep(text, tokens)
-        return tokens
 
     def _prefix(self, requests: Sequence[Any] = ()) -> int:
         """Return the token that a text without a context is scored after, for lm-eval's requests with such texts."""
