@@ -155,8 +155,8 @@ def heal_checkpoint(prepared: PreparedHealing) -> HealingReport:
         fidelity |= {"healed": compare(healed.model, "the healed model")}
         document = _document(prepared, record, healed, drawn.description, fidelity)
         with progress.stage("save"):
-            samples = publishable(fidelity["healed"], measured)
-            _save(prepared, healed, ours, record, document, samples, stage)
+            card = _card(prepared, healed, record, document, publishable(fidelity["healed"], measured))
+            _save(prepared, healed, ours, record, card, stage)
     return document
 
 
@@ -177,42 +177,37 @@ def _comparison(
     return lambda model, who: comparing.of(model, text, who)
 
 
-def _save(
-    prepared: PreparedHealing,
-    healed: Healed,
-    ours: Loaded,
-    record: Record,
-    document: HealingReport,
-    samples: Sequence[Sample],
-    stage: Path,
-) -> None:
-    """Write the healed model, with a card and a record that name the healer, and the intact model's licence."""
-    recipe, healer = prepared.recipe, prepared.healer
-    before, origin = expanded(recipe.model) / CARD, origin_of(record.source)
-    origin.copy_license(stage)
+def _card(
+    prepared: PreparedHealing, healed: Healed, record: Record, document: HealingReport, samples: Sequence[Sample]
+) -> str:
+    """Return the card of the healed model: that of the pruned one, with what the healer did."""
+    before = expanded(prepared.recipe.model) / CARD
+    checkpoint = HealedCheckpoint(
+        origin=origin_of(record.source),
+        loader=auto_class(healed.model.config),
+        recipe=prepared.recipe,
+        healer=prepared.healer,
+        repairs=healed.repairs,
+        recovered=recovery(healed.loss, healed.accuracy, healed.recovered),
+        text=document.calibration,
+        fidelity=document.fidelity.get("healed"),
+        samples=samples,
+        named=prepared.named,
+    )
+    return healed_card(before.read_text(encoding="utf-8", errors="replace") if before.exists() else "", checkpoint)
+
+
+def _save(prepared: PreparedHealing, healed: Healed, ours: Loaded, record: Record, card: str, stage: Path) -> None:
+    """Write the healed model, with its card, a record that names the healer, and the intact model's licence."""
+    recipe = prepared.recipe
+    origin_of(record.source).copy_license(stage)
     write(
-        healed.model,
-        ours.tokenizer,
-        stage,
+        *(healed.model, ours.tokenizer, stage),
         verify=recipe.verify,
-        card=healed_card(
-            before.read_text(encoding="utf-8", errors="replace") if before.exists() else "",
-            HealedCheckpoint(
-                origin=origin,
-                loader=auto_class(healed.model.config),
-                recipe=recipe,
-                healer=healer,
-                repairs=healed.repairs,
-                recovered=recovery(healed.loss, healed.accuracy, healed.recovered),
-                text=document.calibration,
-                fidelity=document.fidelity.get("healed"),
-                samples=samples,
-                named=prepared.named,
-            ),
-        ),
+        card=card,
         max_shard_size=recipe.max_shard_size,
     )
-    record.model_copy(update={"healers": (*record.healers, healer.name)}).write(stage)
+    record.model_copy(update={"healers": (*record.healers, prepared.healer.name)}).write(stage)
 
 
 def _record_of(model: str, teacher: str | None, removed: Sequence[Step] | None) -> Record:

@@ -249,9 +249,10 @@ def test_every_output_shows_the_same_figures_and_texts(
     page = (out / "report.html").read_text()
     for text in (printed, card, page, results._repr_html_(), FORMATS["markdown"](results)):
         assert shown in text
-    for text in (printed, card, html.unescape(page)):
-        for words in (sample.prompt, sample.intact, sample.text):
+    for words in (sample.prompt, sample.intact, sample.text):
+        for text in (printed, html.unescape(page)):
             assert " ".join(words.split()) in " ".join(text.split())
+    assert " ".join(sample.prompt.split()) not in " ".join(card.split()), "the text is the user's own"
 
 
 def test_texts_of_baselines_that_nobody_named_are_not_shown(recipe: dict[str, Any]) -> None:
