@@ -286,3 +286,11 @@ def test_names_from_outside_are_shown_as_they_are(
     card = (tmp_path / "[bold]out" / "checkpoints" / "block-influence" / "README.md").read_text()
     assert r"\[red\]x\|\<b\>" in card
     assert "<b>" not in re.sub(r"^```.*?^```$", "", card, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_there_is_no_page_of_what_removes_nothing(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
+    layerimp_command.done("score", *scoring, "--output", tmp_path / "scores")
+    err = layerimp_command.refused("report", tmp_path / "scores", "--format", "html")
+    assert "nothing was removed in" in err
+    assert "importance of 4 blocks" in layerimp_command.done("report", tmp_path / "scores")[0]
+    assert not (tmp_path / "scores" / "report.html").exists()
