@@ -155,7 +155,7 @@ def main(
         if not any(wanted.items() <= line.items() for line in finished.lines):
             with tempfile.TemporaryDirectory() as place:
                 line, small = trial.healed(each, draw, folder or Path(place))
-            line |= figures(compare(small))
+            line |= {"limit": limit} | figures(compare(small))
             if known:
                 share = shares(summed_up(counting(known.values()), [by_key(harness.evaluate(small, tokenizer))])).worst
                 line |= {"retained": share and share.mean, "retained_stderr": share and share.stderr}

@@ -46,8 +46,6 @@ TEXTS = {
     "chat": "its answers, in the chat template",
 }
 """What each variant is called."""
-DOCUMENTS = {"b66dcb01fc74a296": 100, "21fa52aa3efe17ed": 300}
-"""The documents that each task measures, by the setting."""
 Line = dict[str, Any]
 
 
@@ -103,7 +101,7 @@ def texts() -> dict[int, dict[str, list[Line]]]:
     """Return the trainings on each text, draw by draw, by the number of documents that each task measures."""
     known: dict[int, dict[str, list[Line]]] = {}
     for line in map(json.loads, TEXT_DATA.read_text(encoding="utf-8").splitlines()):
-        known.setdefault(DOCUMENTS[line["setting"]], {}).setdefault(line["variant"], []).append(line)
+        known.setdefault(int(line["limit"][0]), {}).setdefault(line["variant"], []).append(line)
     return known
 
 
