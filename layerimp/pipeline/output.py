@@ -37,7 +37,9 @@ def write_output(results: Results, recipe: Recipe, directory: Path) -> None:
     write_json(directory / RECIPE, recipe.model_dump(mode="json", exclude={"overwrite"}))
     write_results(results, directory)
     if plans := results.model.plans:
-        write_json(directory / PLANS, PlanFile.of(plans, results.design.added).model_dump(mode="json"))
+        added, healers = results.design.added, results.design.healers
+        baselines = [*added, *(f"{label}-{healer}" for label in added for healer in healers)]
+        write_json(directory / PLANS, PlanFile.of(plans, baselines).model_dump(mode="json"))
 
 
 def why_not_ours(directory: Path) -> str | None:

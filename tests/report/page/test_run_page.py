@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from support.reports import MadeUpRun, measured, repaired
 from layerimp.calibration.sampling import Calibration
 from layerimp.evaluator import Metric
 from layerimp.pruner import PrunePlan
+from layerimp.recipe.plans import read_plans
 from layerimp.report.document import Results
 from layerimp.report.page import page
 from layerimp.report.page.charts import Charts, Contrast, contrast_of
@@ -185,7 +187,7 @@ def test_what_named_blocks_leave_stands_in_the_table_of_quality(healers: list[st
     assert "removed: 2-3" in words(results)
 
 
-def test_of_a_search_each_model_is_shown_with_what_it_lacks() -> None:
+def test_of_a_search_each_model_is_shown_with_what_it_lacks(tmp_path: Path) -> None:
     """Healed models may lose more blocks than others."""
     made = only(report(keep=0.9, healers=["linear"]), "avss", "depth")
     made.plans["depth"] = plan([4])
@@ -200,6 +202,10 @@ def test_of_a_search_each_model_is_shown_with_what_it_lacks() -> None:
     assert "keep=0.9: 1 to 3 blocks of 6" in said
     (chart,) = Charts(results.model).removed
     assert chart.under == {"avss": "2-3", label: "1-3", "depth": "4"}
+    healed, beside = "depth+linear", Size(blocks=4, parameters=800, bytes=2400)
+    made.plans[healed], made.healed[healed], made.sizes[healed] = plan([4, 5]), made.healed[label], beside
+    made.write(tmp_path)
+    assert list(read_plans(tmp_path / "plan.json")) == ["avss", "avss-linear"], "no plan of a baseline, healed or not"
     plans = results.model.plans
     assert {name: each.blocks for name, each in plans.items()} == {
         "avss": [2, 3],
