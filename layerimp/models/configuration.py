@@ -121,6 +121,14 @@ def count_blocks(model: str | Path, *, trust_remote_code: bool = False) -> int |
         return None
 
 
+def count_parameters(config: PretrainedConfig, *, trust_remote_code: bool = False) -> int | None:
+    """Return the number of parameters of a model, by its configuration; None if it cannot be built without weights."""
+    try:
+        return sum(part.numel() for part in without_weights(config, trust_remote_code=trust_remote_code).parameters())
+    except Exception:  # any fault will be reported when the model is loaded
+        return None
+
+
 def without_weights(
     config: PretrainedConfig, *, trust_remote_code: bool = False, dtype: torch.dtype | None = None
 ) -> PreTrainedModel:

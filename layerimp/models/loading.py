@@ -16,7 +16,14 @@ from layerimp.blocks.memory import free_bytes
 from layerimp.blocks.modes import quiet
 from layerimp.defaults import STARTER
 from layerimp.errors import LayerimpError, ModelError, OptionError, listing
-from layerimp.models.configuration import auto_class, configuration, source_of, stored_in, without_weights
+from layerimp.models.configuration import (
+    auto_class,
+    configuration,
+    count_parameters,
+    source_of,
+    stored_in,
+    without_weights,
+)
 from layerimp.models.devices import device_named
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import (
@@ -182,13 +189,10 @@ def float32_stands_in(
     stored = emulated(model, config, device)
     if stored is None:
         return False
-    try:
-        parts = without_weights(config, trust_remote_code=trust_remote_code).parameters()
-        needs = sum(part.numel() for part in parts) * torch.float32.itemsize
-    except Exception:  # the model cannot be built without weights; any fault will be reported when it is loaded
+    if (parameters := count_parameters(config, trust_remote_code=trust_remote_code)) is None:
         return False
     kind, free = name_of(stored), free_bytes(device)
-    needs = round(2.2 * needs * copies)  # a checkpoint is verified beside the model
+    needs = round(2.2 * parameters * torch.float32.itemsize * copies)  # a checkpoint is verified beside the model
     if needs > free:
         sizes = f"{needs / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
         progress.note(f"{model} computes slowly, in {kind}, which this CPU only emulates: float32 needs {sizes}")

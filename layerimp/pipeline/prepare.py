@@ -13,7 +13,7 @@ from layerimp.errors import ModelError, OptionError
 from layerimp.evaluation.selection import compares, is_requested, without_comparers
 from layerimp.evaluation.selection import prepared as prepare_evaluators
 from layerimp.fidelity.comparer import Comparer
-from layerimp.models.configuration import auto_class, configuration, stored_in, without_weights
+from layerimp.models.configuration import auto_class, configuration, count_parameters, stored_in
 from layerimp.models.devices import device_named
 from layerimp.models.dtypes import DTYPES
 from layerimp.models.safetensors_files import read_headers
@@ -293,10 +293,7 @@ def _needed(recipe: Recipe, permissions: Permissions) -> int:
     if headers := read_headers(recipe.model):
         return headers.bytes if named is None else sum(headers.numbers.values()) * named.itemsize
     # A model on the hub, whose files need not be here yet.
-    config = configuration(recipe.model, trust_remote_code=permissions.trust_remote_code)
-    try:
-        parts = without_weights(config, trust_remote_code=permissions.trust_remote_code).parameters()
-    except Exception:  # it cannot be built without weights; any fault will be reported when it is loaded
-        return 0
+    trusted = permissions.trust_remote_code
+    config = configuration(recipe.model, trust_remote_code=trusted)
     dtype = named or stored_in(recipe.model, config) or DTYPES["float32"]
-    return sum(part.numel() for part in parts) * dtype.itemsize
+    return (count_parameters(config, trust_remote_code=trusted) or 0) * dtype.itemsize
