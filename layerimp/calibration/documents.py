@@ -286,9 +286,8 @@ def _dataset(source: str, reader: Reader) -> Iterator[Document]:
     import datasets
 
     name, config, split, *_ = (*(HUB_TEXT if source == HUB else source).split(":"), "", "", "")
-    if _file(name).is_dir():
-        name = str(_file(name))
-    name, _, revision = name.partition("@")
+    place = _file(name)
+    name, _, revision = (str(place), "", "") if place.is_dir() else name.partition("@")
     any_text = False
     try:
         pinned = {"revision": revision} if revision else {}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from layerimp.calibration.images import IllustratedRow, IllustratedText
 from layerimp.defaults import STARTER
@@ -47,12 +48,9 @@ def padded(rows: Iterable[tuple[int, ...]]) -> Batch:
     rows = list(rows)
     if isinstance(rows[0], IllustratedRow):
         return rows[0].inputs()
-    shape = (len(rows), max(map(len, rows)))
-    ids, mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)] = tensor(row)
-        mask[index, : len(row)] = 1
-    return {"input_ids": ids, "attention_mask": mask}
+    ids = list(map(tensor, rows))
+    columns = {"input_ids": ids, "attention_mask": list(map(torch.ones_like, ids))}
+    return {name: pad_sequence(values, batch_first=True) for name, values in columns.items()}
 
 
 def tensor(row: tuple[int, ...]) -> Tensor:

@@ -76,6 +76,20 @@ def lowering(case: Case, minimized: Callable[[Any], torch.Tensor]) -> Teaching:
     return teaching
 
 
+def interrupted(case: Case, stop: int | None) -> Teaching:
+    """A teaching that is interrupted at a step; None for at none."""
+    teaching, steps = Teaching(case), 0
+
+    def loss(inputs: Any) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        if steps == stop:
+            raise KeyboardInterrupt
+        return teaching.divergence(inputs)[0]
+
+    return lowering(case, loss)
+
+
 def trained(
     case: Case, learner: Any, teaching: Teaching | None = None, memory: Memory | None = None, **options: Any
 ) -> Outcome:
@@ -305,17 +319,8 @@ def test_an_interrupted_training_comes_to_the_same(tmp_path: Path, learns: str) 
     outcomes, notes = [], Heard()
 
     def once(case: Case, memory: Memory, stop: int | None = None) -> None:
-        teaching, steps = Teaching(case), 0
-
-        def loss(inputs: Any) -> torch.Tensor:
-            nonlocal steps
-            steps += 1
-            if steps == stop:
-                raise KeyboardInterrupt
-            return teaching.divergence(inputs)[0]
-
         with learning(case, learns, width=1, rank=2) as learner:
-            outcomes.append(trained(case, learner, lowering(case, loss), memory, steps=7, checks=3))
+            outcomes.append(trained(case, learner, interrupted(case, stop), memory, steps=7, checks=3))
             weights.append([parameter.detach().clone() for parameter in learner.parameters])
 
     def look(case: Case) -> None:
@@ -347,26 +352,16 @@ def test_reading_again_what_was_trained_on_takes_no_time(tmp_path: Path, monkeyp
             yield batch(4, 16, seed=9)
 
     def once(case: Case, stop: int | None = None) -> State:
-        steps = 0
-
-        def loss(inputs: Any) -> torch.Tensor:
-            nonlocal steps
-            steps += 1
-            if steps == stop:
-                raise KeyboardInterrupt
-            return teaching.divergence(inputs)[0]
-
-        teaching = Teaching(case)
         with learning(case, "beside", width=1, rank=2) as learner, suppress(KeyboardInterrupt):
-            trained(case, learner, lowering(case, loss), Always(tmp_path), steps=7, checks=3)
+            trained(case, learner, interrupted(case, stop), Always(tmp_path), steps=7, checks=3)
         state = Always(tmp_path).read()
         assert state is not None
         return state
 
     def look(case: Case) -> None:
         reading = replace_field(case, further=Slow())
-        interrupted = once(reading, stop=5)
-        assert (interrupted.steps, interrupted.seconds) == (4, 100.0)
+        halfway = once(reading, stop=5)
+        assert (halfway.steps, halfway.seconds) == (4, 100.0)
         finished = once(reading)
         assert (finished.steps, finished.seconds, clock[0]) == (7, 100.0, 200.0)
         once(reading)
