@@ -10,7 +10,7 @@ from layerimp.calibration.further_text import FurtherText
 from layerimp.calibration.sampling import document_hash
 from layerimp.calibration.splits import split
 from layerimp.defaults import HEALER
-from layerimp.errors import OptionError
+from layerimp.errors import CalibrationError, OptionError
 from layerimp.healer import Healer
 from layerimp.healing.engine import Healed, heal_beside
 from layerimp.models.discovery import find_blocks
@@ -70,7 +70,7 @@ def heal(
         SurgeryError: the blocks cannot be removed exactly.
         ModelError: the two models do not belong together, or the healer cannot heal such a model.
         CalibrationError: a batch is malformed or holds ids that the model does not know, or there are fewer than
-            `HEALING_ROWS` rows.
+            `HEALING_ROWS` rows, or the further text has none.
         NonFiniteError: a value in the healed model is a NaN or an infinity.
     """
     stack = find_blocks(model)
@@ -81,6 +81,10 @@ def heal(
     elif options:
         raise OptionError(f"options are for a healer given by its name; this instance of {healer.name!r} has its own")
     rest = find_blocks(prepare(stack, removed).beside() if pruned is None else pruned)
+    if further is not None:
+        further = list(further) if iter(further) is further else further  # it is read again and again
+        if next(iter(further), None) is None:
+            raise CalibrationError("the further text has no rows; leave it out, or give batches of text")
     judging = list(judging or ())
     if progress is not None and not judging:
         progress.note(

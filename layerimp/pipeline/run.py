@@ -170,10 +170,12 @@ class Run:
         assert self.drawn is not None
         return self.drawn
 
-    def heal(self, healer: str, removal: Removal, pruned: PreTrainedModel | None = None) -> Healed:
+    def heal(
+        self, healer: str, removal: Removal, pruned: PreTrainedModel | None = None, *, earlier: float = 0.0
+    ) -> Healed:
         """Repair the pruned model of a removal, beside the intact model, by the healer with a label.
 
-        Without the pruned model, a new one is made.
+        Without the pruned model, a new one is made. Interrupted runs have taken so many seconds for it.
         """
         return heal_beside(
             self.loaded.stack,
@@ -184,6 +186,7 @@ class Run:
             further=self.further,
             judging=self.judging,
             unfinished=self.unfinished,
+            earlier=earlier,
             progress=self.progress,
         )
 

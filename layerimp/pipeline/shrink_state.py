@@ -165,7 +165,8 @@ class State:
         if run.further is not None:
             run.further.read = Read()  # what only this stage reads
         try:
-            healed = replace(run, progress=_Watched(run.progress, spent)).heal(label, removal, pruned)
+            watched = replace(run, progress=_Watched(run.progress, spent))
+            healed = watched.heal(label, removal, pruned, earlier=spent.seconds)
         except (ModelError, PluginError, NonFiniteError) as error:
             why = str(error)
             run.progress.note(f"{label} is left out: {error}")

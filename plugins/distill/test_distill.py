@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from layerimp_distill.course import AFTER, Limits, Outcome
-from layerimp_distill.descent import Task, schedule
+from layerimp_distill.descent import Descent, Task, schedule
 from layerimp_distill.distill import Distill
 from layerimp_distill.learning import learning
 from layerimp_distill.memory import Memory, State
@@ -29,6 +29,7 @@ from layerimp_distill.text import Text
 from layerimp_distill.training import Training
 from rich.filesize import decimal
 from support.heard import Heard
+from support.tiny import tiny
 from transformers import (
     DeepseekV3Config,
     DeepseekV3ForCausalLM,
@@ -43,7 +44,7 @@ import layerimp
 import layerimp.blocks.memory
 from layerimp.cache.directory import CACHE_VARIABLE, entries
 from layerimp.cache.unfinished import in_use
-from layerimp.errors import InputError, ModelError
+from layerimp.errors import CalibrationError, InputError, ModelError
 from layerimp.fidelity import Distance, Loss
 from layerimp.healer import Case, Healer, Repair, Room, Scope
 from layerimp.healing import Healed, Teaching, replace
@@ -91,14 +92,19 @@ def interrupted(case: Case, stop: int | None) -> Teaching:
 
 
 def trained(
-    case: Case, learner: Any, teaching: Teaching | None = None, memory: Memory | None = None, **options: Any
+    case: Case,
+    learner: Any,
+    teaching: Teaching | None = None,
+    memory: Memory | None = None,
+    given: Distance | None = None,
+    **options: Any,
 ) -> Outcome:
     """What comes of a training of four rows a step."""
     config = DistillConfig(**options)
     task = Task(case, learner, teaching or Teaching(case), config, Plan("all", 4, 4))
     with learner.settled():
         start = case.distance()
-    training = Training(task, memory or Memory(None), start, 0.0)
+    training = Training(task, memory or Memory(None), Outcome(start, given or start), 0.0)
     if memory and (state := memory.read()):
         training.resume(state)
     training.run()
@@ -192,6 +198,15 @@ def test_the_best_step_is_kept() -> None:
     assert [check.distance for check in outcome.checks] == distances[1:]
     assert torch.equal(left, history[4])
     assert not torch.equal(history[4], history[6])
+
+
+def test_no_step_is_kept_that_is_worse_than_before_the_first_healer() -> None:
+    """What the first healer and the training each may lose is not lost twice."""
+    distances = [at(4, 1), at(3, 0.99), at(2, 1.0)]
+    for given, best in ((at(5, 1), 2), (at(5, 0.995), 1)):
+        outcome, *_ = course(distances, given=given, steps=2, checks=2, rate=1e-3)
+        assert outcome.best is not None
+        assert outcome.best.steps == best
 
 
 def test_where_the_model_gets_worse_training_goes_back_and_on_at_a_third() -> None:
@@ -340,7 +355,7 @@ def test_an_interrupted_training_comes_to_the_same(tmp_path: Path, learns: str) 
 
 
 def test_reading_again_what_was_trained_on_takes_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock of the test's own, on which only reading takes time. A finished training reads nothing."""
+    """By a clock of the test's own, on which only reading takes time. A finished training reads its text alone."""
     clock = [0.0]
     monkeypatch.setattr("layerimp_distill.training.time.monotonic", lambda: clock[0])
 
@@ -364,8 +379,8 @@ def test_reading_again_what_was_trained_on_takes_no_time(tmp_path: Path, monkeyp
         assert (halfway.steps, halfway.seconds) == (4, 100.0)
         finished = once(reading)
         assert (finished.steps, finished.seconds, clock[0]) == (7, 100.0, 200.0)
-        once(reading)
-        assert clock[0] == 200.0
+        again = once(reading)
+        assert (again.steps, again.seconds, clock[0]) == (7, 100.0, 300.0)
 
     layerimp.heal(sharp(tiny_model()), [1], TEXT, Seen(look))
 
@@ -406,6 +421,15 @@ def test_too_little_memory_names_what_takes_less(monkeypatch: pytest.MonkeyPatch
         healed(sharp(tiny_model()), steps=2)
 
 
+def test_too_little_memory_for_what_learns_is_told_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(_: Descent) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Descent, "keep", short)
+    with pytest.raises(ModelError, match="distill needs more memory"):
+        healed(sharp(tiny_model()), steps=2)
+
+
 def test_what_learns_is_decided_by_the_longest_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     scopes: list[Scope] = []
 
@@ -428,6 +452,14 @@ def test_a_classifier_with_labels_trains_on_further_text_without_them() -> None:
     labelled = [each | {"labels": torch.zeros(len(each["input_ids"]), dtype=torch.long)} for each in TEXT]
     options = {"first": None, "steps": 3, "checks": 1, "rows": 5}
     layerimp.heal(tiny_classifier(), [1], labelled, "distill", further=[batch(8, 16, seed=9)], **options)
+
+
+def test_further_text_is_read_again_and_again() -> None:
+    options = {"first": None, "steps": 40, "checks": 1}
+    once = iter([batch(8, 16, seed=9)])
+    layerimp.heal(sharp(tiny_model()), [1], TEXT, "distill", further=once, **options)
+    with pytest.raises(CalibrationError, match="the further text has no rows"):
+        layerimp.heal(sharp(tiny_model()), [1], TEXT, "distill", further=[], **options)
 
 
 def test_a_state_that_cannot_be_read_starts_anew(tmp_path: Path) -> None:
@@ -671,6 +703,11 @@ def test_what_learns_follows_from_the_memory(model: Any, config: Any, size: floa
     assert planned(stack, DistillConfig(), scope, Room("cpu", 0)) == Plan("lora-beside", 4, 1)
 
 
+def test_blocks_without_linear_maps_have_no_low_rank_changes() -> None:
+    stack, scope = layerimp.find_blocks(tiny("falcon")), Scope(gaps=1, rows=8, batches=1, held_out=1, length=16)
+    assert planned(stack, DistillConfig(), scope, Room("cpu", 0)) == Plan("beside", 4, 1)
+
+
 def test_what_may_not_fit_is_told_before_the_training() -> None:
     stack = layerimp.find_blocks(tiny_model())
     scope = Scope(gaps=1, rows=8, batches=1, held_out=1, length=16)
@@ -765,7 +802,7 @@ def test_rows_that_run_one_after_another_take_the_same_step(make: Callable[[], P
         for at_once in (4, 2, 1):
             with learning(case, "all", width=1, rank=1) as learner:
                 task = Task(nearer, learner, teaching, config, Plan("all", 4, at_once))
-                run = Training(task, Memory(None), at(2), 0)
+                run = Training(task, Memory(None), Outcome(at(2), at(2)), 0)
                 run.run()
                 kept = [run._descent.optimizer.state[parameter]["exp_avg"] for parameter in learner.parameters]
                 gradients.append(torch.cat([value.flatten() for value in kept]))
@@ -829,6 +866,23 @@ def test_limits() -> None:
 def test_a_time_limit_holds_the_measurements_before_and_after(seconds: float, before: float, left: float) -> None:
     assert Limits.of(DistillConfig(minutes=5), seconds, before).minutes == left
     assert Limits.of(DistillConfig(steps=7), seconds, before) == Limits(7, None, None)
+
+
+def test_the_time_of_interrupted_runs_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that stands still: what they took is spent, whether or not they left a state."""
+    monkeypatch.setattr("layerimp_distill.training.time.monotonic", lambda: 0.0)
+    spent: list[float] = []
+
+    def look(case: Case) -> None:
+        for earlier, options in ((150.0, {"minutes": 5}), (400.0, {"minutes": 5}), (400.0, {"steps": 4})):
+            case = replace_field(case, earlier=earlier)
+            with learning(case, "beside", width=1, rank=1) as learner:
+                task = Task(case, learner, Teaching(case), DistillConfig(**options), Plan("all", 4, 4))
+                training = Training(task, Memory(None), Outcome(at(1), at(1)), 0.0)
+                spent.append(training._spent)
+
+    layerimp.heal(tiny_model(), [1], TEXT, Seen(look))
+    assert spent == [0.5, 1.0, 0.0]
 
 
 def test_all_but_the_first_healer_counts_for_the_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,16 +196,16 @@ class GapByGap(Healer):
                 return repairs
         return self._repaired(case, start)
 
-    def _repaired(self, case: Case, distance: Distance | None = None) -> list[Repair]:
-        """Repair each gap; from a distance on, a repair is kept only if it clearly makes that less."""
-        total, loss, repairs = 1.0, case.loss(), []
+    def _repaired(self, case: Case, start: Distance | None = None) -> list[Repair]:
+        """Repair each gap; with the distance at the start, a repair is kept only if it clearly makes that less."""
+        total, loss, distance, repairs = 1.0, case.loss(), start, []
         with case.progress.stage(self.name, len(case.gaps), unit="gaps") as advance:
             for gap in case.gaps:
                 with trying(case.pruned.model) as keep:
                     repair, after = self.repair(AtGap(case, gap, total, loss))
-                    if distance is not None and repair.done != "nothing":
+                    if start is not None and distance is not None and repair.done != "nothing":
                         before, distance = distance, case.distance()
-                        if not distance.is_better_than(before):
+                        if not distance.is_better_than(before) or distance.is_worse_than(start):
                             why = f"{repair.done} was taken back: {distance.words(before)}"
                             repair, after, distance = Repair(gap, "nothing", why), loss, before
                     if repair.done != "nothing":

@@ -77,17 +77,23 @@ class Outcome:
 
     Attributes:
         start: How far the model was from the intact one before the training.
+        given: The same before the healer that went first; nothing may become worse than it was then either.
         checks: The measurements, in their order.
     """
 
     start: Distance
+    given: Distance
     checks: tuple[Check, ...] = ()
 
     @property
     def best(self) -> Check | None:
         """The check nearest to the intact model; None if none is nearer than the start and worse in nothing."""
-        nearer = [check for check in self.checks if _advances(check.distance, self.start)]
+        nearer = [check for check in self.checks if self._advances(check.distance)]
         return min(nearer, key=lambda check: check.distance.relative_to(self.start), default=None)
+
+    def _advances(self, distance: Distance) -> bool:
+        """Whether a step may be kept: it is nearer than the start, and worse in nothing."""
+        return distance.relative_to(self.start) < 1 and not any(map(distance.is_worse_than, (self.start, self.given)))
 
     def is_lost(self, left: int) -> bool:
         """Whether the last check is worse than the start, and too slow to come back to it before the training ends.
@@ -109,8 +115,3 @@ class Outcome:
     def peak(self) -> float:
         """The largest distance at a check, relative to the start."""
         return max((check.distance.relative_to(self.start) for check in self.checks), default=1.0)
-
-
-def _advances(distance: Distance, start: Distance) -> bool:
-    """Whether a step may be kept: it is nearer than the start, and worse in nothing."""
-    return distance.relative_to(start) < 1 and not distance.is_worse_than(start)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from layerimp.registry.catalog import registry
 from layerimp_distill.options import DistillConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from layerimp.blocks import BlockStack
     from layerimp_distill.course import Check, Outcome
     from layerimp_distill.learning import Learner
@@ -96,6 +99,7 @@ class Distill(Healer):
         model = case.pruned.model
         if model.dtype is torch.float16 and model.device.type == "cpu":
             raise ModelError("distill cannot train in float16 on a CPU: use --dtype float32 or bfloat16")
+        from layerimp_distill.course import Outcome
         from layerimp_distill.descent import Task
         from layerimp_distill.learning import learning
         from layerimp_distill.memory import Memory
@@ -106,31 +110,27 @@ class Distill(Healer):
         teaching = Teaching(case)
         state = memory.read()
         began = time.monotonic()
-        start = case.distance()
+        given = case.distance()
         seconds = time.monotonic() - began
         first = time.monotonic()
-        done, start = self._before(case, start)
+        done, start = self._before(case, given)
         began = case.began + time.monotonic() - first  # the first healer does not count
         plan = self._plan(case, state)  # from here on: what earlier healing holds in memory is not free
-        with learning(case, plan.learns, width=config.width, rank=config.rank, seed=config.seed) as learner:
-            task, watch = Task(case, learner, teaching, config, plan), partial(self.watch, case, learner)
-            training = Training(task, memory, start, seconds, watch, time.monotonic() - began)
-            if state is not None:
-                training.resume(state)
-            del state  # its values have taken their places, and would stay beside them
-            try:
+        with _telling_what_takes_less():
+            with learning(case, plan.learns, width=config.width, rank=config.rank, seed=config.seed) as learner:
+                task, watch = Task(case, learner, teaching, config, plan), partial(self.watch, case, learner)
+                training = Training(task, memory, Outcome(start, given), seconds, watch, time.monotonic() - began)
+                if state is not None:
+                    training.resume(state)
+                del state  # its values have taken their places, and would stay beside them
                 training.run()
-            except torch.OutOfMemoryError as error:
-                raise ModelError(
-                    "distill needs more memory than is free: --set distill.rows=1 or distill.learns=lora-beside takes "
-                    "less"
-                ) from error
-        self.outcome = outcome = training.outcome
-        del training  # and what its optimizer keeps: the healed weights take its place
-        best = outcome.best
-        if best is not None and best.distance.is_better_than(start):
-            for path, value in learner.values.items():
-                replace(model, path, value())
+            self.outcome = outcome = training.outcome
+            del training  # and what its optimizer keeps: the healed weights take its place
+            best = outcome.best
+            if nearer := best is not None and best.distance.is_better_than(start):
+                for path, value in learner.values.items():
+                    replace(model, path, value())
+        if best is not None and nearer:
             numbers = start.numbers("before") | best.distance.numbers("after")
             numbers |= {"steps": float(best.steps), "tokens": float(best.tokens)}
             numbers |= {"rate": best.rate, "rows": float(plan.rows)}
@@ -176,6 +176,17 @@ class Distill(Healer):
         room = Room(case.pruned.device.type, free_bytes(case.pruned.device))
         case.progress.note(f"distill: {self.decide(case.pruned, scope, room).words}")
         return planned(case.pruned, self.config, scope, room)
+
+
+@contextmanager
+def _telling_what_takes_less() -> Iterator[None]:
+    """A context in which too little memory is an error of the model that says what helps."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            "distill needs more memory than is free: --set distill.rows=1 or distill.learns=lora-beside takes less"
+        ) from error
 
 
 def _taught(earlier: Repair, plan: Plan, numbers: dict[str, float]) -> Repair:

@@ -73,7 +73,8 @@ class Plan:
 def planned(stack: BlockStack, config: DistillConfig, scope: Scope, room: Room) -> Plan:
     """Decide on the first of `WORDS` that the memory has room for.
 
-    Where memory is short, fewer rows run at once before less learns. If nothing fits, the least is planned.
+    Where memory is short, fewer rows run at once before less learns. If nothing fits, the least is planned. Blocks
+    without plain linear maps, as Falcon's, have no low-rank changes.
 
     Args:
         stack: The blocks of the pruned model; its parameters may be on the meta device.
@@ -83,7 +84,8 @@ def planned(stack: BlockStack, config: DistillConfig, scope: Scope, room: Room) 
     """
     many = (ON_GPU if room.device == "cuda" else 1) * (LABELLED if classifies(stack.model) else 1)
     rows = config.rows or ROWS * many
-    ways: tuple[Learns, ...] = (config.learns,) if config.learns else tuple(WORDS)
+    adapted = any(map(linear_maps, stack))
+    ways: list[Learns] = [config.learns] if config.learns else [way for way in WORDS if adapted or not way.startswith("lora")]
     plan = Plan(ways[-1], rows, 1)
     for learns in ways:
         for at_once in _halved(rows):

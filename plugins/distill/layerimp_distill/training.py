@@ -40,8 +40,8 @@ class Training:
     Args:
         task: What is trained, and how.
         memory: Where the state is saved.
-        start: The distance from the intact model before the training.
-        seconds: How long it took to measure that.
+        outcome: The distances before the training.
+        seconds: How long it takes to measure one.
         watch: Is shown each check, in time that does not count.
         before: How long everything before the training took that counts for its limit, in seconds.
 
@@ -54,7 +54,7 @@ class Training:
         self,
         task: Task,
         memory: Memory,
-        start: Distance,
+        outcome: Outcome,
         seconds: float,
         watch: Callable[[Check], None] | None = None,
         before: float = 0.0,
@@ -65,31 +65,31 @@ class Training:
         self._memory, self._watch = memory, watch
         self._limits, self._fixed = Limits.of(config, seconds, before), config.rate is not None
         self._text = Text(task.case.batches, task.case.further, task.plan.rows, config.seed)
-        if start.repeated is not None:  # a language model
+        if outcome.start.repeated is not None:  # a language model
             special = special_ids(task.case.pruned.model)
             self._text = replace(self._text, repeated=config.repeated, special=special)
-        self.outcome, self.rate = Outcome(start), config.rate or RATE
+        self.outcome, self.rate = outcome, config.rate or RATE
         self._steps = self._tokens = self._checked = 0
-        self._spent = self._since = 0.0
+        self._spent = self._since = min(self._limits.spent(0, 0, task.case.earlier), 1.0)
         self._unsaved = ""  # why the last state was not saved
         self._planned = config.checks
         if config.minutes is not None:
             self._planned = min(config.checks, max(2, int(CHECKING * 60 * config.minutes / max(seconds, 1e-9))))
-        self._began = time.monotonic()
+        self._began = time.monotonic() - task.case.earlier
 
     def resume(self, state: State) -> None:
         """Go on from the saved state of an interrupted training."""
         self.rate, self._since, self._spent = state.rate, state.since, state.spent
         self._steps, self._tokens = state.steps, state.tokens
         self._planned, self._checked = state.planned, state.checked
-        self._began = time.monotonic() - state.seconds
+        self._began = min(self._began, time.monotonic() - state.seconds)
         start = self.outcome.start
         checks = []
         for steps, tokens, seconds, rate, plain, repeated in state.checks:
             again = start.repeated and Loss(repeated, start.repeated.counts)
             distance = Distance(Loss(plain, start.plain.counts), again)
             checks.append(Check(steps, tokens, seconds, rate, distance))
-        self.outcome = Outcome(start, tuple(checks))
+        self.outcome = replace(self.outcome, checks=tuple(checks))
         self._descent.resume(state)
         counted = f"{state.steps} step" + "s" * (state.steps != 1)
         self._case.progress.note(f"goes on with the training that was interrupted after {counted}")
@@ -130,12 +130,15 @@ class Training:
                 reported = int(self._spent * PERCENT)
 
     def _steps_left(self) -> Iterator[list[Batch]]:
-        """Yield the rows of the steps that are left. To read again what was trained on takes none of the time."""
-        if self._spent >= 1.0:
-            return
+        """Yield the rows of the steps that are left. To read again what was trained on takes none of the time.
+
+        A finished training reads it too: a further text notes what was read of it.
+        """
         before, steps = time.monotonic(), self._text.steps(self._steps)
-        first = next(steps)
-        self._began += time.monotonic() - before if self._steps else 0.0
+        try:
+            first = next(steps)
+        finally:
+            self._began += time.monotonic() - before if self._steps else 0.0
         yield from chain([first], steps)
 
     def _account(self) -> None:
@@ -165,7 +168,7 @@ class Training:
                 self._go_back(str(error))
             return
         check = Check(self._steps, self._tokens, seconds, self.rate, distance)
-        self.outcome = Outcome(self.outcome.start, (*self.outcome.checks, check))
+        self.outcome = replace(self.outcome, checks=(*self.outcome.checks, check))
         if self._watch is not None:
             before = time.monotonic()
             self._watch(check)
