@@ -37,7 +37,6 @@ LIMITS = {
     "blimp": 1,
 }
 """How many documents are measured of each task; of BLiMP, of each of its 67 files."""
-PANEL = dict.fromkeys(LIMITS, 200) | {"blimp": 670}
 BLIMP_FILES = 67
 FEW = 8
 """How many documents are enough for the memory, which depends on a batch."""
@@ -90,21 +89,16 @@ def main(
 
 
 def report(lines: list[dict[str, Any]]) -> None:
-    """Print each task and the panel."""
-    panel = {"lm_eval": 0.0, "layerimp": 0.0}
+    """Print each task."""
     for line in lines:
         name, count = line["task"], line["documents"] * (BLIMP_FILES if line["task"] == "blimp" else 1)
-        middle = {side: statistics.median(line[side]) for side in panel}
-        for side, taken in middle.items():
-            panel[side] += taken / count * PANEL[name]
+        middle = {side: statistics.median(line[side]) for side in ("lm_eval", "layerimp")}
         mib = line["mib"]
         print(
             f"{line['model']} {line['dtype']} {name}, {count} documents: lm_eval {middle['lm_eval']:.2f} s (batch size "
             f"{line['fastest']}), layerimp {middle['layerimp']:.2f} s, ratio "
             f"{middle['layerimp'] / middle['lm_eval']:.2f}; memory {mib['lm_eval']:.0f} and {mib['layerimp']:.0f} MiB"
         )
-    if {line["task"] for line in lines} >= LIMITS.keys():
-        print(f"the panel: {panel['layerimp'] / panel['lm_eval']:.2f}")
 
 
 if __name__ == "__main__":

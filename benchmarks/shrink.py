@@ -10,14 +10,13 @@ alone. --beside (LABEL=DIR) measures small models of other tools in the same way
 are compared with the first --model.
 
 Finished rows are kept in --results, a JSON line for each, so that the same command continues; an interrupted shrinking
-goes on as well. The last thing printed is the table in Markdown.
+goes on as well. `docs/tools/shrunk.py` makes tables of them.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,8 +43,6 @@ from layerimp.recipe import Permissions, Recipe, validated
 from layerimp.report.retained import counting, shares, summed_up
 
 INT8 = "int8 weights"
-PREFILL, DECODING = "prefill", "decoding"
-HEADS = "model", "by", "blocks", "parameters", "prefill", "decoding", "retained", "divergence", "agreement", "copying"
 
 
 def main(
@@ -92,7 +89,6 @@ def main(
             finished.add(
                 {"model": first, "by": label, "seed": 0, **measured(recipe_of(name, fields, None, 0), directory)}
             )
-    print("\n".join(table(finished.lines)))
 
 
 def recipe_of(model: str, fields: dict[str, Any], heal_text: str | None, minutes: float) -> Recipe:
@@ -135,25 +131,6 @@ def in_int8(model: PreTrainedModel) -> PreTrainedModel:
     whole = copy.deepcopy(model).float()
     small: PreTrainedModel = torch.ao.quantization.quantize_dynamic(whole, {nn.Linear}, torch.qint8)
     return small
-
-
-def table(lines: list[Line]) -> Iterator[str]:
-    """Yield the lines of a table in Markdown."""
-    yield "| " + " | ".join(HEADS) + " |"
-    yield "|" + "---|" * len(HEADS)
-    for line in lines:
-        cells = [line["model"], line["by"], f"{line['blocks']:.0%}", f"{line['parameters']:.1%}"]
-        cells += [_cell(line.get(name), "×{:.2f}") for name in (PREFILL, DECODING)]
-        cells += [_cell(line.get(name), "{:.3f}" if name == "divergence" else "{:.1%}") for name in HEADS[6:]]
-        yield "| " + " | ".join(cells) + " |"
-
-
-def _cell(value: list[float | None] | None, form: str) -> str:
-    """Show a value with its error."""
-    if value is None or value[0] is None:
-        return ""
-    shown = form.format(value[0])
-    return shown if value[1] is None else f"{shown} ± {form.format(value[1]).removeprefix('×')}"
 
 
 if __name__ == "__main__":

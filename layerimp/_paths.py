@@ -37,6 +37,12 @@ def last_name(path: str | Path) -> str:
     return Path(path).resolve().name if name in ("", "..") else name
 
 
+def from_here(path: str) -> str:
+    """A path as it is named from the current folder, if it lies in there."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
+
+
 def real(path: str | Path) -> Path:
     """Where a path leads when all links are followed; links that lead to each other stay as they are."""
     return Path(os.path.realpath(path))

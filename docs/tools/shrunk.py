@@ -29,7 +29,7 @@ from titles import TITLES
 sys.path.append(str(pages.ROOT / "benchmarks"))
 from shrunk_figures import of_report
 
-from layerimp._paths import last_name
+from layerimp._paths import last_name, tree_without_folders
 from layerimp.defaults import STARTER, TRAINER
 from layerimp.report.results.shrunk import ShrinkReport
 from layerimp.report.tables.shrunk import lines_of
@@ -311,19 +311,15 @@ def keep(lines: Iterable[Line]) -> None:
     Raises:
         ValueError: a row is kept in another setting; nothing is written.
     """
-    new = map(without_folders, lines)
+    new = (tree_without_folders(line, _without_folder) for line in lines)
     known = {tuple(line[key] for key in ("model", "by", "setting", "seed")): line for line in (*stored(), *new)}
     draws_of(known.values())
     STORE.write_text("".join(json.dumps(line) + "\n" for line in known.values()), encoding="utf-8")
 
 
-def without_folders(value: Any) -> Any:
-    """Return a value of JSON with the last part alone of each absolute path."""
-    if isinstance(value, dict):
-        return {name: without_folders(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return list(map(without_folders, value))
-    return Path(value).name if isinstance(value, str) and _PATH.fullmatch(value) else value
+def _without_folder(text: str) -> str:
+    """Return the last part of an absolute path, and any other text as it is."""
+    return Path(text).name if _PATH.fullmatch(text) else text
 
 
 def main() -> None:

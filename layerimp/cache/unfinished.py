@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,12 +36,13 @@ class Unfinished:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        kept = set[Path]()
-        for directory, lock in self._held.items():
-            if kind is None or {entry.name for entry in directory.iterdir()} <= {ABOUT, _LOCK}:
-                shutil.rmtree(directory, ignore_errors=True)
-            else:
-                kept.add(directory)
+        self.remove(
+            directory
+            for directory in self.held
+            if kind is None or {entry.name for entry in directory.iterdir()} <= {ABOUT, _LOCK}
+        )
+        kept = self.held
+        for lock in self._held.values():
             lock.release()
         self._held.clear()
         if kept and isinstance(error, KeyboardInterrupt):
@@ -50,6 +51,17 @@ class Unfinished:
                 f"the same command goes on from the last saved state, which takes {decimal(size)} in the cache "
                 "(layerimp cache --clear unfinished removes it)"
             )
+
+    @property
+    def held(self) -> frozenset[Path]:
+        """The directories that are in use."""
+        return frozenset(self._held)
+
+    def remove(self, directories: Iterable[Path]) -> None:
+        """Remove some of the directories, whose state is no longer needed."""
+        for directory in directories:
+            shutil.rmtree(directory, ignore_errors=True)
+            self._held.pop(directory).release()
 
     def directory(self, content: Mapping[str, Any], about: str) -> Path | None:
         """Return the directory for some work, which may hold the state of an earlier run.

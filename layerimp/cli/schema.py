@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from json import dumps
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from layerimp.cli import options as o
@@ -73,8 +73,7 @@ def schema(*, name: str | None, json: bool) -> int:
 
 def model_of(name: str) -> type[BaseModel]:
     """Return the model of what has a schema: a recipe, a grid, or a document of any version."""
-    module, _, kind = DESCRIBED[name].partition(":")
-    model: type[BaseModel] = getattr(import_module(f"layerimp.{module}"), kind)
+    model: type[BaseModel] = resolve_name(f"layerimp.{DESCRIBED[name]}")
     return model
 
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import GenerationConfig
 
 from layerimp.blocks.modes import in_eval_mode, quiet
 from layerimp.blocks.stack import probe_ids
 from layerimp.blocks.timing import error_of_median, seconds_of
 from layerimp.errors import LayerimpError
+from layerimp.fidelity.generation import greedily
 from layerimp.models.traits import longest_row
 from layerimp.progress import SILENT, Progress
 
@@ -125,12 +125,7 @@ def _decoding(stack: BlockStack, length: int) -> tuple[int, float]:
     ids = probe_ids(stack, BEFORE)
     clock = _Clock()
     new = min(WRITTEN, length - BEFORE)
-    settings = GenerationConfig(do_sample=False, min_new_tokens=new, max_new_tokens=new, pad_token_id=0)
-    own, model.generation_config = model.generation_config, settings
-    try:
-        with torch.inference_mode(), in_eval_mode(model), quiet():
-            model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), streamer=clock)
-    finally:
-        model.generation_config = own
+    with greedily(model, (), new), torch.inference_mode(), in_eval_mode(model), quiet():
+        model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), streamer=clock)
     _prompt, first, *_, last = clock.times
     return len(clock.times) - 2, last - first

@@ -147,7 +147,7 @@ def continuations(
     with torch.inference_mode(), in_eval_mode(stack.model), quiet():
         if len(set(lengths)) > 1 and _reads_padding(stack):
             lengths = [max(lengths)] * len(prompts)
-        with _greedily(stack.model, ends, new_tokens):
+        with greedily(stack.model, ends, new_tokens):
             for length in sorted(set(lengths)):
                 chosen = [number for number, own in enumerate(lengths) if own == length]
                 new = _generated(stack, [prompts[number].ids for number in chosen])[:, length:].tolist()
@@ -159,7 +159,7 @@ def continuations(
 def _reads_padding(stack: BlockStack) -> bool:
     """Whether a model that generates gives the same logits for a row alone and padded on the left, on a few tokens."""
     row = probe_ids(stack)[0].tolist()
-    with _greedily(stack.model, (), 2):
+    with greedily(stack.model, (), 2):
         kept = {"output_logits": True, "return_dict_in_generate": True}
         alone, padded = (_generated(stack, rows, **kept).logits for rows in ([row[3:]], [row, row[3:]]))
     dtype, pairs = stack.model.dtype, zip(alone, padded, strict=True)
@@ -182,7 +182,7 @@ def _generated(stack: BlockStack, rows: Sequence[Sequence[int]], **options: bool
 
 
 @contextmanager
-def _greedily(model: PreTrainedModel, ends: Collection[int], new_tokens: int) -> Iterator[None]:
+def greedily(model: PreTrainedModel, ends: Collection[int], new_tokens: int) -> Iterator[None]:
     """A context in which a model generates greedily, whatever its own settings of generation are."""
     own = model.generation_config
     padding = min(ends, default=0)

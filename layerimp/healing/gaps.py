@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -53,7 +54,7 @@ class Writers:
     def __init__(self, stack: BlockStack) -> None:
         self.stack = stack
         self._taps = find_taps(stack)
-        self._norms: dict[Sublayer, str | None] = {}
+        self._ending_norm = cache(partial(_ending_norm, stack))  # the model runs once for each sublayer
 
     def after(self, last: Sublayer, known_as: Sublayer) -> tuple[Writer | None, str]:
         """Return the writer of a sublayer, or None and the reason why there is none.
@@ -83,12 +84,6 @@ class Writers:
         if norm is not None and offset is None:
             return None, f"what {norm} puts out does not scale with its weight"
         return Writer(path, norm, taps[f"{part}_out"].scale, joined, offset or 0.0), ""
-
-    def _ending_norm(self, last: Sublayer) -> str | None:
-        """Return what the function `_ending_norm` finds; the model runs once for each sublayer."""
-        if last not in self._norms:
-            self._norms[last] = _ending_norm(self.stack, last)
-        return self._norms[last]
 
     def gaps(self, removed: Sequence[Step]) -> list[Gap]:
         """Find the gaps of an intact model, in depth order, as if the sublayers of some steps were bypassed.

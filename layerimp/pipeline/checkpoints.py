@@ -11,6 +11,7 @@ from layerimp.checkpoint.record import Record
 from layerimp.checkpoint.saving import write
 from layerimp.models.origin import CARD, origin_of
 from layerimp.pipeline.file_pruning import offloaded_blocks, write_pruned
+from layerimp.pipeline.healing import read_of
 from layerimp.pipeline.resolve import model_anywhere
 from layerimp.pipeline.texts import publishable, reserved
 from layerimp.report.card import model_card
@@ -108,7 +109,9 @@ def describe_checkpoint(
     directory, origin = run.stage / place, origin_of(run.resolved.model)
     origin.copy_license(directory)
     samples = shrunk.samples if shrunk else publishable(removal.models[0].fidelity, run.reserved)
-    card = model_card(results, removal.label, origin, command=run.command, shrunk=shrunk, samples=samples)
+    trained = removal.healer and run.healers[removal.healer].reads_further
+    read = shrunk.training_text if shrunk else read_of(run.further) if trained else None
+    card = model_card(results, removal.label, origin, command=run.command, training_text=read, samples=samples)
     (directory / CARD).write_text(card, encoding="utf-8")
     _record(run, removal.models[0].plan, healers).write(directory)
 

@@ -20,7 +20,7 @@ from layerimp.healing.engine import Healed, heal_beside
 from layerimp.healing.origin import check_shapes, share
 from layerimp.models.configuration import auto_class, configuration, source_of
 from layerimp.models.origin import CARD, origin_of
-from layerimp.pipeline.healing import check_heal_text, configured, repaired
+from layerimp.pipeline.healing import check_heal_text, configured, read_of, repaired
 from layerimp.pipeline.output import check_output, output_directory, why_not_healed
 from layerimp.pipeline.resolve import check_ahead, check_own_text, defaults_note, resolve, settled
 from layerimp.pipeline.stages import load_model, tell_unmeasured
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from layerimp.pipeline.stages import Loaded
     from layerimp.progress import Progress
     from layerimp.recipe import ComponentSpec, Permissions, Recipe
+    from layerimp.report.results.shrunk import TrainingText
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,8 @@ def heal_checkpoint(prepared: PreparedHealing) -> HealingReport:
         fidelity |= {"healed": compare(healed.model, "the healed model")}
         document = _document(prepared, record, healed, drawn.description, fidelity)
         with progress.stage("save"):
-            card = _card(prepared, healed, record, document, publishable(fidelity["healed"], measured))
+            samples = publishable(fidelity["healed"], measured)
+            card = _card(prepared, healed, record, document, samples, read_of(further))
             _save(prepared, healed, ours, record, card, stage)
     return document
 
@@ -178,7 +180,12 @@ def _comparison(
 
 
 def _card(
-    prepared: PreparedHealing, healed: Healed, record: Record, document: HealingReport, samples: Sequence[Sample]
+    prepared: PreparedHealing,
+    healed: Healed,
+    record: Record,
+    document: HealingReport,
+    samples: Sequence[Sample],
+    training_text: TrainingText | None,
 ) -> str:
     """Return the card of the healed model: that of the pruned one, with what the healer did."""
     before = expanded(prepared.recipe.model) / CARD
@@ -190,6 +197,7 @@ def _card(
         repairs=healed.repairs,
         recovered=recovery(healed.loss, healed.accuracy, healed.recovered),
         text=document.calibration,
+        training_text=training_text,
         fidelity=document.fidelity.get("healed"),
         samples=samples,
         named=prepared.named,

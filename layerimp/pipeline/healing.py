@@ -9,7 +9,7 @@ from layerimp.cache.unfinished import Unfinished
 from layerimp.calibration.further_text import FurtherText
 from layerimp.calibration.sampling import document_hash
 from layerimp.calibration.splits import split
-from layerimp.defaults import HEALER
+from layerimp.defaults import HEALER, HUB, HUB_TEXT
 from layerimp.errors import CalibrationError, OptionError
 from layerimp.healer import Healer
 from layerimp.healing.engine import Healed, heal_beside
@@ -18,6 +18,7 @@ from layerimp.progress import SILENT, Progress
 from layerimp.pruner import PrunePlan
 from layerimp.registry.attribution import attributing, create
 from layerimp.report.results.models import Repaired, RepairedGap
+from layerimp.report.results.shrunk import TrainingText
 from layerimp.steps import Step, checked_steps
 from layerimp.surgery.removal import prepare
 
@@ -119,6 +120,14 @@ def repaired(healed: Healed) -> Repaired:
         distance=dict(healed.distance),
         recovered=healed.recovered,
     )
+
+
+def read_of(further: FurtherText | None) -> TrainingText | None:
+    """Describe what was read of a further text; None if that is nothing."""
+    if further is None or not further.read.count:
+        return None
+    source, read = HUB_TEXT if further.source == HUB else further.source, further.read
+    return TrainingText(source=source, licence=further.licence, rows=read.count, hash=read.hexdigest)
 
 
 def check_text(

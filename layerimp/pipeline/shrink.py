@@ -111,7 +111,8 @@ class Shrunk:
     """A smaller model.
 
     Attributes:
-        model: The model; None if it was only written, since it does not fit into memory.
+        model: The model, which shares what no healing has changed with the intact one; None if it was only written,
+            since it does not fit into memory.
         report: What it is worth, what was done, and what that cost.
     """
 
@@ -151,7 +152,7 @@ def shrink(
         if tokenizer is None:
             raise OptionError("a model that is given itself needs its tokenizer: shrink(model, tokenizer)")
         loaded = Loaded(model, tokenizer, find_blocks(model))
-        model = str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
+        model = str(getattr(model.config, "_name_or_path", "") or f"{type(model).__name__} in memory")
     elif tokenizer is not None:
         raise OptionError("a tokenizer is for a model that is given itself; that of a model by name is loaded with it")
     recipe = validated(Recipe, {"model": model, **fields})
@@ -189,8 +190,6 @@ def shrink_by(
         report = report_of(run, made, results)
         if stage is not None:
             _describe(run, made, results, report)
-    if report.output is not None:
-        write_page(results, Path(report.output), "shrink")
     return Shrunk(None if run.loaded.stack.offloaded else made.model.beside, report)
 
 
@@ -282,3 +281,4 @@ def _describe(run: Run, made: Made, results: Results, report: ShrinkReport) -> N
     plans = PlanFile.of({removal.scorer: made.model.plan})
     write_json(run.stage / PLANS, plans.model_dump(mode="json"))
     write_json(run.stage / SHRUNK, report.model_copy(update={"output": None}).model_dump(mode="json"))
+    write_page(results, run.stage, "shrink")

@@ -20,6 +20,7 @@ from layerimp.pipeline.run import StageResults
 if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
     from layerimp.evaluation.speed import Speed
+    from layerimp.evaluator import Evaluator
     from layerimp.pipeline.run import CutModel, Run
     from layerimp.report.results.models import Size
 
@@ -30,12 +31,14 @@ CACHE = "kv_bytes_per_token"
 def measured(run: Run, model: CutModel) -> tuple[StageResults, dict[str, dict[str, Speed]]]:
     """Measure both models; return their figures, and the speeds of the `intact` and the `small` model.
 
-    If a quality was to be kept, it is measured on the documents that did not choose. An agreement that was to be kept
-    is left out: fidelity measures it on other text.
+    If a quality was to be kept, it is measured on the documents that did not choose, and its evaluator must not fail.
+    An agreement that was to be kept is left out: fidelity measures it on other text.
     """
     label, (chose, others) = model.contender.label, searched(run)
-    quality = chose if run.recipe.keep_of == "quality" else others
+    quality: Mapping[str, Evaluator] = chose if run.recipe.keep_of == "quality" else others
     run.evaluation.announce(quality, run.loaded.stack, 1)
+    if run.recipe.keep is None:  # what measures something else is left if these fail
+        quality = run.evaluators
     metrics = run.evaluation.of(quality, "quality")
     model = measure_quality(replace(run, evaluators=quality), {label: model})[label]
     if run.recipe.keep is not None and run.recipe.keep_of == "quality":

@@ -15,23 +15,21 @@ import torch
 
 from layerimp._paths import whole, write_whole
 from layerimp.calibration.further_text import Read
-from layerimp.defaults import HUB, HUB_TEXT
 from layerimp.errors import LayerimpError, ModelError, NonFiniteError, PluginError
 from layerimp.healing import parameters
 from layerimp.models.fingerprint import model_fingerprint
 from layerimp.pipeline.blocks_for_size import LATENCY
-from layerimp.pipeline.healing import repaired
+from layerimp.pipeline.healing import read_of, repaired
 from layerimp.pipeline.keeping import searched
 from layerimp.pipeline.pruning import Choice
 from layerimp.pipeline.shrink_recipe import repairing
 from layerimp.registry.attribution import attributing
 from layerimp.registry.source_code import code_of
-from layerimp.report.results.shrunk import HealingStage, TrainingText
+from layerimp.report.results.shrunk import HealingStage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from layerimp.calibration.further_text import FurtherText
     from layerimp.evaluator import Evaluator
     from layerimp.pipeline.run import Run
     from layerimp.progress import Advance, Progress
@@ -160,6 +158,7 @@ class State:
     def _stage(self, label: str, removal: Removal, pruned: PreTrainedModel, directory: Path | None) -> HealingStage:
         """Let a healer heal the model, and keep the result."""
         run, spent = self.run, _Spent(directory)
+        held = frozenset() if run.unfinished is None else run.unfinished.held
         healing, kept = None, False
         changed: tuple[str, ...] = ()
         if run.further is not None:
@@ -185,19 +184,13 @@ class State:
             why=why,
             healing=healing,
             minutes=minutes,
-            text=_read_of(run.further),
+            text=read_of(run.further),
         )
-        if directory is not None and healing is not None:
-            _keep(directory, stage, {path: pruned.get_parameter(path).detach() for path in changed})
+        if directory is not None and run.unfinished is not None and healing is not None:
+            values = {path: pruned.get_parameter(path).detach() for path in changed}
+            if _keep(directory, stage, values):  # the healer's own state is no longer needed
+                run.unfinished.remove(run.unfinished.held - held)
         return stage
-
-
-def _read_of(further: FurtherText | None) -> TrainingText | None:
-    """Describe what was read of a further text; None if that is nothing."""
-    if further is None or not further.read.count:
-        return None
-    source, read = HUB_TEXT if further.source == HUB else further.source, further.read
-    return TrainingText(source=source, licence=further.licence, rows=read.count, hash=read.hexdigest)
 
 
 class _Spent:
@@ -258,14 +251,19 @@ class _Watched:
             yield advanced
 
 
-def _keep(directory: Path, stage: HealingStage, values: Mapping[str, torch.Tensor]) -> None:
-    """Write a finished stage; its description comes last, and says that the values are whole."""
+def _keep(directory: Path, stage: HealingStage, values: Mapping[str, torch.Tensor]) -> bool:
+    """Write a finished stage, and return whether there was room for it.
+
+    Its description comes last, and says that the values are whole.
+    """
     try:
         with whole(directory / _VALUES) as new:
             torch.save(dict(values), new)
         write_whole(directory / _DONE, stage.model_dump_json())
-    except (OSError, RuntimeError):  # without room the stage is repeated after an interruption
+    except (OSError, RuntimeError):  # the stage is repeated after an interruption
         (directory / _VALUES).unlink(missing_ok=True)
+        return False
+    return True
 
 
 def _read(directory: Path, pruned: PreTrainedModel) -> HealingStage | None:

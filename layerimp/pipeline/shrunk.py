@@ -82,6 +82,7 @@ def report_of(run: Run, made: Made, results: Results) -> ShrinkReport:
         samples=_samples(run, made),
         calibration=run.text.description,
         training_text=_training_text(made.stages),
+        failures=dict(run.evaluation.failed),
         minutes=dict(made.minutes),
         memory=_memory(run),
         recipe=recorded(run).model_dump(mode="json", exclude={"overwrite", "output"}),
@@ -103,6 +104,8 @@ def _unmeasured(run: Run) -> str:
     """Say why nothing was measured."""
     if run.loaded.stack.offloaded:
         return OFFLOADED
+    if failed := run.evaluation.failed:
+        return f"{' and '.join(failed)} failed"
     return obstacle_to_healing(run.resolved, Permissions(), run.loaded) or "there was neither a task nor text for it"
 
 
@@ -197,7 +200,7 @@ def _memory(run: Run) -> dict[str, int]:
     unit = 1 if sys.platform == "darwin" else 1024
     used = {"cpu": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     if run.loaded.stack.device.type == "cuda":
-        used["cuda"] = int(torch.cuda.max_memory_allocated(run.loaded.stack.device))
+        used["cuda"] = sum(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count())))
     return used
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from layerimp.blocks.modalities import image_token
 from layerimp.calibration.documents import Reader, check_beginning, check_source, documents_in, is_dataset, task_of
-from layerimp.calibration.further_text import FurtherText
+from layerimp.calibration.further_text import FurtherText, Read
 from layerimp.calibration.images import ImageReader
 from layerimp.calibration.rows import RowFormat
 from layerimp.calibration.sampling import CalibrationSet, Corpus, read_corpus
@@ -247,6 +247,7 @@ class Texts:
                 f"the further text {self.recipe.heal_text} fills no row of {spec.max_length} tokens beyond the "
                 "documents already drawn; name other text (--heal-text)"
             )
+        further.read = Read()  # that look served no training
         return further
 
     def _compared_on(self) -> tuple[str | None, int]:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from layerimp.report.document import Results
     from layerimp.report.results.comparison import Design, ModelResults
     from layerimp.report.results.models import PrunedModel, Removal, RepairedGap
-    from layerimp.report.results.shrunk import ShrinkReport
+    from layerimp.report.results.shrunk import TrainingText
 
 _OF_BEFORE = ("## Results", "## How far from the source")
 """The headings in a card of what does not hold any more once the checkpoint is healed."""
@@ -112,7 +112,7 @@ def model_card(
     origin: Origin | None = None,
     *,
     command: str = "run",
-    shrunk: ShrinkReport | None = None,
+    training_text: TrainingText | None = None,
     samples: Sequence[Sample] = (),
 ) -> str:
     """Return the card of a checkpoint: metadata for the Hub, and Markdown. No local folder is named.
@@ -122,7 +122,7 @@ def model_card(
         label: The label of the pruned model.
         origin: The source of the checkpoint; by default only its name is known.
         command: The command that made the checkpoint: `run`, `prune` or `shrink`.
-        shrunk: The report of `shrink`, which knows the text of the training.
+        training_text: What healing has read of a further text; None if that is nothing.
         samples: Continuations that may be published.
     """
     checkpoint, healers = _Pruned(results, label), results.design.healers
@@ -139,7 +139,8 @@ def model_card(
     if plan.scorer is not None and checkpoint.model.scored:
         recipe = as_json(_asked(Recipe.model_validate(results.request), command) | {"model": origin.name})
     document = as_json(tree_without_folders(plan.model_dump(mode="json")) | {"model": origin.name})
-    return front_matter(data) + str(_template().pruned(checkpoint, origin, document, recipe, command, shrunk, samples))
+    card = _template().pruned(checkpoint, origin, document, recipe, command, training_text, samples)
+    return front_matter(data) + str(card)
 
 
 def _for_the_hub(checkpoint: _Pruned) -> list[EvalResult]:
@@ -204,6 +205,7 @@ class HealedCheckpoint:
         repairs: The repairs, one for each gap.
         recovered: What came back, as `recovery` says it.
         text: The text that was drawn.
+        training_text: What the healer has read of a further text; None if that is nothing.
         fidelity: How far the checkpoint is from the intact model; None if that was not measured.
         samples: Continuations that may be published.
         named: What was named in place of what the record of the pruned model says: `teacher` and `removed`.
@@ -216,6 +218,7 @@ class HealedCheckpoint:
     repairs: Sequence[Repair]
     recovered: str
     text: Calibration
+    training_text: TrainingText | None = None
     fidelity: Fidelity | None = None
     samples: Sequence[Sample] = ()
     named: Mapping[str, str] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
@@ -219,6 +220,19 @@ def test_without_a_record_the_blocks_are_named(
         healers=("rescale",),
         files=tuple(sorted(path.name for path in (tmp_path / "healed").iterdir())),
     )
+
+
+def test_the_card_names_what_was_trained_on(
+    layerimp_command: Run, pruned: Path, text: tuple[Any, ...], tmp_path: Path
+) -> None:
+    more = tmp_path / "more.jsonl"
+    more.write_text("".join(json.dumps({"text": f"{number} the cat was big and it ran"}) + "\n" for number in range(9)))
+    options = ("--healer", "distill", "--heal-text", more, "--set", "distill.steps=40", "--set", "distill.first=null")
+    layerimp_command.done("heal", pruned, *text, *options, "--output", tmp_path / "healed")
+    card = (tmp_path / "healed" / "README.md").read_text()
+    names = "".join(document_hash(json.loads(line)["text"]) for line in more.read_text().splitlines())
+    read = hashlib.sha256(names.encode()).hexdigest()
+    assert f"- **Training text:** 9 documents of more.jsonl (SHA-256 of their hashes `{read}`)" in card
 
 
 def test_what_a_run_kept_for_fidelity_is_never_healed_on(

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from layerimp_harness import Harness
 from support.mood import Run, done_once
 from support.tiny import saved, tiny
 from transformers import AutoModelForCausalLM, BertForMaskedLM
@@ -105,10 +106,10 @@ def test_the_summary_fits_a_screen(made: tuple[Path, str]) -> None:
     small, printed = made
     lines = printed.rstrip("\n").split("\n")
     assert len(lines) <= LINES
-    assert all(len(line) <= WIDTH for line in lines[:-3])
-    assert lines[-1] == f"    model = AutoModelForCausalLM.from_pretrained({str(small)!r})"
+    assert all(len(line) <= WIDTH for line in lines)
+    assert lines[-1] == f"    model = AutoModelForCausalLM.from_pretrained({small.name!r})"
     report = ShrinkReport.model_validate_json((small / "shrink.json").read_text())
-    assert lines_of(report.model_copy(update={"output": str(small)})) == lines
+    assert lines_of(report.model_copy(update={"output": small.name})) == lines
 
 
 def test_a_poor_model_says_so_first(
@@ -151,6 +152,24 @@ def test_a_failed_stage_and_a_task_at_chance_stand_in_the_summary(
     assert re.search("^mood .* at chance$", printed, re.MULTILINE)
     (measured,) = json.loads((tmp_path / "small" / "shrink.json").read_text())["tasks"]
     assert measured["retained"] is None
+
+
+def test_a_task_that_fails_costs_no_model(
+    layerimp_command: Run, command: list[Any], task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is measured after hours of training."""
+
+    def fail(*_: Any) -> None:
+        raise ValueError("no labels")
+
+    monkeypatch.setattr(Harness, "evaluate", fail)
+    command[command.index("none")] = task
+    code, printed, _ = layerimp_command(*command[:-2], "--minutes", 0, "--output", "small")
+    assert code == 1
+    assert re.match("(poor: )?harness failed: ", printed)
+    assert re.search("harness: failed: .*no labels", " ".join(printed.split()))
+    report = ShrinkReport.model_validate_json((tmp_path / "small" / "shrink.json").read_text())
+    assert (report.tasks, list(report.failures)) == ([], ["harness"])
 
 
 def test_what_was_to_be_kept_is_measured_on_documents_that_did_not_choose(

@@ -22,7 +22,7 @@ from layerimp.pipeline import run
 from layerimp.pipeline.held_out import HeldOut, HeldOutAgreement
 from layerimp.pipeline.pruning import Choice
 from layerimp.pipeline.shrink import _chosen, prepare_shrink
-from layerimp.pipeline.shrink_state import State
+from layerimp.pipeline.shrink_state import State, _keep
 from layerimp.pipeline.stages import Loaded
 from layerimp.progress import SILENT, Progress
 from layerimp.recipe import Permissions
@@ -143,6 +143,25 @@ def test_a_stage_is_repeated_by_other_code(begin: Begin, tmp_path: Path, monkeyp
     assert (stages(), stages()) == (1, 1)
     edit("layerimp_closedform", tmp_path, monkeypatch)
     assert stages() == 2
+
+
+def test_the_state_of_a_training_goes_once_the_stage_is_kept(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is several times as large as the stage."""
+    monkeypatch.setattr("layerimp_distill.training.RARELY", 0.0)
+    states = list[set[str]]()
+
+    def keep(*given: Any) -> bool:
+        states.append({file.name for entry in entries("unfinished") for file in entry.path.iterdir()})
+        return _keep(*given)
+
+    monkeypatch.setattr("layerimp.pipeline.shrink_state._keep", keep)
+    training = {"name": "distill", "options": {"first": None, "steps": 2, "checks": 1}}
+    state = begin(count=1, healers={"distill": training})
+    removal = prepare(state.run.loaded.stack, GONE)
+    state.healed(removal, removal.beside())
+    assert "training.pt" in states[0]
+    (kept,) = entries("unfinished")
+    assert {"stage.json", "values.pt"} <= {path.name for path in kept.path.iterdir()}
 
 
 def test_time_before_a_kill_counts(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:

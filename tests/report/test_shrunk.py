@@ -16,7 +16,7 @@ from layerimp.fidelity import Copying, Fidelity, Generation, Sample, Spread, Wit
 from layerimp.pipeline.shrunk import _advice, _training_text, judged
 from layerimp.pruner import PrunePlan
 from layerimp.report.results.measures import Retained, Share
-from layerimp.report.results.models import Size
+from layerimp.report.results.models import ReachedTarget, Size, Target
 from layerimp.report.results.shrunk import BothSpeeds, HealingStage, ShrinkReport, TaskRetained, TrainingText
 from layerimp.report.statistics import measured
 from layerimp.report.tables.fidelity_figures import FIGURES
@@ -97,7 +97,8 @@ def test_an_average_says_which_of_its_tasks_do_not_count() -> None:
 
 @pytest.mark.parametrize(("blocks", "named"), [((3,), "block 3"), ((3, 4, 6), "blocks 3-4, 6")])
 def test_what_is_removed_is_counted(blocks: tuple[int, ...], named: str) -> None:
-    report = ShrinkReport.model_construct(plan=PrunePlan(num_blocks=12, blocks=list(blocks)), stages=[], tasks=[])
+    plan = PrunePlan(num_blocks=12, blocks=list(blocks))
+    report = ShrinkReport.model_construct(plan=plan, stages=[], tasks=[], failures={})
     assert list(_done(report)) == [f"removed: {named}"]
 
 
@@ -106,6 +107,8 @@ def test_a_stage_says_what_it_was_kept_by() -> None:
     healing = repaired({}).model_copy(update={"distance": distance})
     stage = HealingStage(label="linear", healer="linear", kept=True, why="", healing=healing, minutes=1.0)
     assert _outcome(stage) == "kept; divergence 0.31 to 0.12, on repeated rows 1 to 0.25"
+    other = stage.model_copy(update={"why": "no single linear map ends the MLP"})
+    assert _outcome(other) == f"{_outcome(stage)}; no single linear map ends the MLP"
 
 
 def test_only_kept_stages_have_trained_on_text() -> None:
@@ -166,10 +169,25 @@ def test_the_longest_report_fits_a_screen() -> None:
         stages=stages,
         tasks=tasks,
         fidelity=fidelity,
+        failures={},
         samples=[Sample(prompt="p" * 99, chat=False, intact="i" * 99, text="t" * 99)] * 2,
         minutes={"choose": 90.5, "linear": 30.4, "distill": 310.7, "measure": 150.0, "write": 10.1},
         memory={"cpu": 2**36, "cuda": 2**36},
     )
+    quantities = {"parameters": 405_853_069_312.0, "latency": 0.75}
+    many = {
+        "targets": {
+            name: Target(asked="0.75", factor=True, unit="parameters", limit=limit, original=limit)
+            for name, limit in quantities.items()
+        },
+        "reached": {
+            name: ReachedTarget(value=limit, stderr=None, one_less=limit, one_more=limit)
+            for name, limit in quantities.items()
+        },
+    }
+    full = lines_of(report.model_copy(update=many))
+    assert len(full) == LINES
+    assert sum(line.startswith(("target ", "it copies", "what would help")) for line in full) >= 3
     lines = lines_of(report)
     assert len(lines) <= LINES
     assert max(map(len, lines)) <= WIDTH

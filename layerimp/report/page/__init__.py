@@ -25,7 +25,7 @@ from layerimp.report.results.compared import ModelComparison
 from layerimp.report.results.data import by_folder, documents_asked
 from layerimp.report.tables.data_frame import as_csv
 from layerimp.report.tables.fidelity_figures import texts_of
-from layerimp.report.words import amounts_asked, number, percent
+from layerimp.report.words import amounts_asked, measured_on, number, percent
 
 
 def page(results: Results, command: str | None = None) -> str:
@@ -88,6 +88,7 @@ def _environment() -> Environment:
         "duration": span,
         "last_part": last_part,
         "listed": _listed,
+        "measured_on": measured_on,
         "number": number,
         "percent": percent,
         "share": "{:.1%}".format,

@@ -21,7 +21,7 @@ from layerimp.report.statistics import interval, times_stderr
 from layerimp.report.tables import fidelity, quality
 from layerimp.report.tables.fidelity_figures import Continued, continued
 from layerimp.report.tables.models import remarks
-from layerimp.report.words import always, amount_asked, amount_name, measured_on, parameters, percent, without
+from layerimp.report.words import always, amount_asked, amount_name, parameters, percent, without
 
 
 @dataclass(frozen=True)
@@ -160,11 +160,6 @@ class View:
     def subject(self) -> str:
         """The only scorer that was asked for; empty if several are compared."""
         return subject(self.results)
-
-    @cached_property
-    def measured_on(self) -> str:
-        """The tasks, with their numbers of documents; empty if nothing was measured."""
-        return measured_on(self.model)
 
     @cached_property
     def places(self) -> list[Measure]:

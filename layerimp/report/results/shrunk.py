@@ -128,6 +128,8 @@ class ShrinkReport(Versioned):
     """The text by which blocks were chosen and repaired."""
     training_text: TrainingText | None
     """Further text that the stages which were kept have read; null if there is none."""
+    failures: dict[str, str] = Field(default_factory=dict, exclude_if=lambda failures: not failures)
+    """Why an evaluator failed, by label; what it measures is then not known."""
     minutes: dict[str, Number]
     """How long each part took: `choose`, a part for each stage of healing, `measure` and `write`."""
     memory: dict[str, int]
@@ -142,5 +144,5 @@ class ShrinkReport(Versioned):
 
     @property
     def failed(self) -> list[str]:
-        """The labels of the stages of healing that failed."""
-        return [stage.label for stage in self.stages if stage.healing is None]
+        """The labels of the stages of healing and of the evaluators that failed."""
+        return [*(stage.label for stage in self.stages if stage.healing is None), *self.failures]

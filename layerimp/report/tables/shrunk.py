@@ -6,7 +6,9 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from layerimp._paths import last_name
+from rich.cells import cell_len, set_cell_size
+
+from layerimp._paths import from_here, last_name
 from layerimp.pruner import counted
 from layerimp.report.tables.fidelity_figures import FIGURES
 from layerimp.report.words import beside, measured, number, ranges, share_cell, two_digits, whole
@@ -16,8 +18,12 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 LINES = 40
+REASONS = 5
+"""So many lines of reasons are shown at most."""
 TASKS = 6
 """So many tasks are shown at most, and the others counted."""
+OF_A_TEXT = 4
+"""The lines of a prompt and its continuations, with an empty one."""
 SHORT = 10
 """So many minutes, or more, are shown in minutes."""
 _NAMES, _COLUMN = 24, 18
@@ -25,16 +31,20 @@ _FIGURES = ("divergence", "agreement", "divergence with images", "agreement with
 
 
 def lines_of(report: ShrinkReport) -> list[str]:
-    """Return the lines on a smaller model, of which only paths and code may be wider than `WIDTH`.
+    """Return the lines on a smaller model, of which only those with its place may be wider than `WIDTH`.
 
-    Tasks and texts take the room that the rest leaves.
+    Reasons, tasks and texts take the room that the rest leaves.
     """
-    lines = [*_wrapped(headline(report)), *_help(report), ""]
-    lines += [_row("", "intact", "small", ""), *_sizes(report), *_speeds(report), *_fidelity(report)]
+    first, advice = _wrapped(headline(report)), _wrapped(_advice(report))
+    table = [_row("", "intact", "small", ""), *_sizes(report), *_speeds(report), *_fidelity(report)]
     done, where = ["", *_done(report)], list(_where(report))
+    room = LINES - sum(map(len, (first, advice, [""], table, done, where))) - bool(report.tasks)
+    reasons = _wrapped("; ".join(report.reasons), min(REASONS, max(1, room)))
+    lines = [*first, *reasons, *advice, "", *table]
     lines += [*_tasks(report, LINES - len(lines) - len(done) - len(where)), *done]
     texts = list(_texts(report))
-    return [*lines, *texts[: max(0, LINES - len(lines) - len(where))], *where]
+    room = max(0, LINES - len(lines) - len(where))
+    return [*lines, *texts[: room - room % OF_A_TEXT], *where]
 
 
 def headline(report: ShrinkReport) -> str:
@@ -49,11 +59,8 @@ def headline(report: ShrinkReport) -> str:
     return f"{verdict}{name} with {left}: {', '.join(gained)}"
 
 
-def _help(report: ShrinkReport) -> Iterator[str]:
-    if report.reasons:
-        yield from _wrapped("; ".join(report.reasons))
-    if report.advice:
-        yield from _wrapped(f"what would help: {', '.join(report.advice)}")
+def _advice(report: ShrinkReport) -> str:
+    return f"what would help: {', '.join(report.advice)}" if report.advice else ""
 
 
 def _sizes(report: ShrinkReport) -> Iterator[str]:
@@ -116,6 +123,8 @@ def _done(report: ShrinkReport) -> Iterator[str]:
     yield from _wrapped(f"removed: {kind}{ranges(plan.blocks)}{by}", 2)
     for stage in report.stages:
         yield from _wrapped(f"{stage.label}: {_outcome(stage)}", 2)
+    for label, why in report.failures.items():
+        yield from _wrapped(f"{label}: failed: {why}", 2)
 
 
 def _outcome(stage: HealingStage) -> str:
@@ -130,7 +139,7 @@ def _outcome(stage: HealingStage) -> str:
         for kind, words in kinds.items()
         if f"{kind}_before" in distance
     )
-    return f"kept; {', '.join(changes)}"
+    return "; ".join(filter(None, ("kept", ", ".join(changes), stage.why)))
 
 
 def _texts(report: ShrinkReport) -> Iterator[str]:
@@ -148,9 +157,10 @@ def _where(report: ShrinkReport) -> Iterator[str]:
     yield ""
     yield from _wrapped(f"took {_times(report.minutes)}; at most {peak}")
     if report.output is not None:
-        yield f"checkpoint, card, plan.json and report.html: {report.output}"
+        place = from_here(report.output)
+        yield f"checkpoint, card, plan.json and report.html: {place}"
         yield f"    from transformers import {report.loader}"
-        yield f"    model = {report.loader}.from_pretrained({report.output!r})"
+        yield f"    model = {report.loader}.from_pretrained({place!r})"
 
 
 def _times(minutes: Mapping[str, float]) -> str:
@@ -175,4 +185,4 @@ def _wrapped(text: str, lines: int = 5) -> list[str]:
 
 def _cut(text: str) -> str:
     plain = " ".join(text.split())
-    return plain if len(plain) <= WIDTH else f"{plain[: WIDTH - 3].rstrip()}..."
+    return plain if cell_len(plain) <= WIDTH else f"{set_cell_size(plain, WIDTH - 3).rstrip()}..."

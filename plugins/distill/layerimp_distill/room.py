@@ -85,7 +85,9 @@ def planned(stack: BlockStack, config: DistillConfig, scope: Scope, room: Room) 
     many = (ON_GPU if room.device == "cuda" else 1) * (LABELLED if classifies(stack.model) else 1)
     rows = config.rows or ROWS * many
     adapted = any(map(linear_maps, stack))
-    ways: list[Learns] = [config.learns] if config.learns else [way for way in WORDS if adapted or not way.startswith("lora")]
+    ways: list[Learns] = (
+        [config.learns] if config.learns else [way for way in WORDS if adapted or not way.startswith("lora")]
+    )
     plan = Plan(ways[-1], rows, 1)
     for learns in ways:
         for at_once in _halved(rows):

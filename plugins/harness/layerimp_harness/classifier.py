@@ -191,21 +191,15 @@ class ClassifierInMemory(LM):  # type: ignore[misc]
             self._batches.run(lengths[length], score, lambda _row: self._row_bytes)
         return answers
 
-    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-        """Refuse the requests: a classifier does not predict tokens.
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
+        """Refuse the requests: a classifier neither predicts tokens nor generates text.
 
         Raises:
             TaskError: always.
         """
         raise TaskError(f"task {requests[0].task_name!r} needs a model that predicts the next token")
 
-    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Refuse the requests: a classifier does not generate text.
-
-        Raises:
-            TaskError: always.
-        """
-        raise TaskError(f"task {requests[0].task_name!r} needs a model that predicts the next token")
+    generate_until = loglikelihood_rolling
 
     def _encode(self, request: Any) -> dict[str, list[int]]:
         texts = [request.doc[field] for field in self._tasks[request.task_name].fields]
