@@ -275,6 +275,16 @@ def test_a_repair_that_harms_does_not_take_the_others_along() -> None:
         assert torch.equal(healing.model.get_parameter(path), alone.model.get_parameter(path)), path
 
 
+def test_repairs_made_one_by_one_are_never_worse_than_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may be a little worse than the one before, within its error."""
+    together = iter([False])
+    monkeypatch.setattr(Distance, "is_better_than", lambda _self, _start: next(together, True))
+    monkeypatch.setattr(Distance, "is_worse_than", lambda _self, _start: True)
+    model = tiny_model(num_hidden_layers=6)
+    healing = layerimp.heal(model, [1, 4], predictable(model), "linear")
+    assert {repair.done for repair in healing.repairs} == {"nothing"}
+
+
 class FirstAlone(Linear):
     """Repairs the first gap alone, as `linear` does."""
 

@@ -395,6 +395,21 @@ def test_only_a_smaller_model_is_replaced(layerimp_command: Run, command: list[A
     assert "does not replace" in err
 
 
+@pytest.mark.parametrize(
+    ("architecture", "fields", "said"),
+    [
+        ("mixtral", {}, "no single linear map ends the MLP"),
+        ("llama", {"cuts": "all", "blocks": ["1/2"]}, "removed: 1/2"),
+    ],
+)
+def test_experts_and_seams(architecture: str, fields: dict[str, Any], said: str, calibration_file: Path) -> None:
+    text = {"source": str(calibration_file), "samples": 16, "max_length": 16}
+    amount = fields or {"count": 2}
+    small = layerimp.shrink(tiny(architecture), tiny_tokenizer(), minutes=0, calibration=text, tasks=[], **amount)
+    assert said in " ".join(" ".join(lines_of(small.report)).split())
+    assert [stage.label for stage in small.report.stages] == ["linear"]
+
+
 def test_a_model_in_memory_shrinks(calibration_file: Path) -> None:
     model, tokenizer = tiny("llama"), tiny_tokenizer()
     before = {name: value.clone() for name, value in model.state_dict().items()}
