@@ -4,9 +4,8 @@
 
 Times are those of lm-eval's `evaluate` with either model class (see `harness_sides.py`), in CPU seconds of the process,
 so that other work on the machine matters little. In the first round lm_eval runs at each batch size, and in later
-rounds at its fastest, in turn with layerimp. The panel is `--limit 200 --limit blimp=670`: the time of a task counts by
-its number of documents there. A memory is the greatest resident memory of a run above that before it, at equal batch
-size (Linux only).
+rounds at its fastest, in turn with layerimp. A memory is the greatest resident memory of a run above that before it, at
+equal batch size (Linux only).
 
 Finished tasks are kept in --results, a JSON line for each, so that the same command continues.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,9 +38,10 @@ def last_name(path: str | Path) -> str:
 
 
 def from_here(path: str) -> str:
-    """A path as it is named from the current folder, if it lies in there."""
-    here = Path.cwd()
-    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
+    """A path from the current folder on, if it lies in there; with `./`, since without it may be an id on the hub."""
+    with suppress(OSError, ValueError):  # the folder is gone, or another one
+        return f"./{Path(path).relative_to(Path.cwd())}"
+    return path
 
 
 def real(path: str | Path) -> Path:
@@ -86,11 +87,11 @@ def without_folders(text: str) -> str:
 def tree_without_folders(
     data: Any, cut: Callable[[str], str] = without_folders, whole: Collection[str] | None = None
 ) -> Any:
-    """Return plain data with every text in it cut by a function of this module.
+    """Return plain data with every text in it cut by a function.
 
     Args:
         data: The data.
-        cut: The function.
+        cut: The function, of this module or like them.
         whole: The keys of those mappings in it that stay as they are.
     """
     if isinstance(data, str):

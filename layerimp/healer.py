@@ -133,7 +133,7 @@ class Case:
         rerun: Gives a context in which a model runs a batch of the case from the first block that has changed since the
             model last ran this batch; used by `loss` and `layerimp.healing.states`.
         workspace: Gives a directory for the state of long work. It holds what an interrupted run of the same healing
-            has left there, and is removed once the command has succeeded. None if there is no such directory.
+            has left there, and is removed once it is no longer needed. None if there is no such directory.
         began: When the healing began, by `time.monotonic`: before the first measurement of the models.
         earlier: How long interrupted runs of the same healing have taken, in seconds, as far as that is known.
     """

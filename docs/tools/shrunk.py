@@ -44,7 +44,7 @@ UNHEALED = STORE.with_name("unhealed_texts.jsonl")
 README = pages.ROOT / "README.md"
 SHOWN_ON = (README, pages.ROOT / "docs" / "shrink" / "index.md")
 TITLE = "Recorded"
-OUTPUT = "starter-small"
+OUTPUT = "./starter-small"
 DRAWS = 5
 """How many draws of text the starter's row is the mean of; its record is of the first."""
 DEFAULT = "default"

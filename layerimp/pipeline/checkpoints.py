@@ -11,7 +11,6 @@ from layerimp.checkpoint.record import Record
 from layerimp.checkpoint.saving import write
 from layerimp.models.origin import CARD, origin_of
 from layerimp.pipeline.file_pruning import offloaded_blocks, write_pruned
-from layerimp.pipeline.healing import read_of
 from layerimp.pipeline.resolve import model_anywhere
 from layerimp.pipeline.texts import publishable, reserved
 from layerimp.report.card import model_card
@@ -109,9 +108,8 @@ def describe_checkpoint(
     directory, origin = run.stage / place, origin_of(run.resolved.model)
     origin.copy_license(directory)
     samples = shrunk.samples if shrunk else publishable(removal.models[0].fidelity, run.reserved)
-    trained = removal.healer and run.healers[removal.healer].reads_further
-    read = shrunk.training_text if shrunk else read_of(run.further) if trained else None
-    card = model_card(results, removal.label, origin, command=run.command, training_text=read, samples=samples)
+    text = shrunk.training_text if shrunk else None
+    card = model_card(results, removal.label, origin, command=run.command, training_text=text, samples=samples)
     (directory / CARD).write_text(card, encoding="utf-8")
     _record(run, removal.models[0].plan, healers).write(directory)
 

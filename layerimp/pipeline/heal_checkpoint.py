@@ -157,7 +157,8 @@ def heal_checkpoint(prepared: PreparedHealing) -> HealingReport:
         document = _document(prepared, record, healed, drawn.description, fidelity)
         with progress.stage("save"):
             samples = publishable(fidelity["healed"], measured)
-            card = _card(prepared, healed, record, document, samples, read_of(further))
+            text = read_of(further) if healed.changed else None
+            card = _card(prepared, healed, record, document, samples, text)
             _save(prepared, healed, ours, record, card, stage)
     return document
 

@@ -55,7 +55,8 @@ def heal(
         pruned: The model without the blocks, which gets new parameters. By default one is made, which shares every
             tensor that is not healed with the intact model. If it was healed before, what has come back still counts
             from the model without the blocks.
-        further: More text to heal on, for healers that train, such as a `layerimp.calibration.FurtherText`.
+        further: More text to heal on, for healers that train, such as a `layerimp.calibration.FurtherText`. It is read
+            again and again.
         judging: Rows to decide by whether the result is kept, and which step of a training, such as 32 of other
             documents; used for nothing else. By default the rows of the calibration text that are held out for choices.
         progress: Where to report progress.
@@ -71,7 +72,7 @@ def heal(
         SurgeryError: the blocks cannot be removed exactly.
         ModelError: the two models do not belong together, or the healer cannot heal such a model.
         CalibrationError: a batch is malformed or holds ids that the model does not know, or there are fewer than
-            `HEALING_ROWS` rows, or the further text has none.
+            `HEALING_ROWS` rows, or the further text has none or can be read only once.
         NonFiniteError: a value in the healed model is a NaN or an infinity.
     """
     stack = find_blocks(model)
@@ -83,9 +84,10 @@ def heal(
         raise OptionError(f"options are for a healer given by its name; this instance of {healer.name!r} has its own")
     rest = find_blocks(prepare(stack, removed).beside() if pruned is None else pruned)
     if further is not None:
-        further = list(further) if iter(further) is further else further  # it is read again and again
+        if iter(further) is further:
+            raise CalibrationError("the further text can be read only once: give a list, or what can be iterated again")
         if next(iter(further), None) is None:
-            raise CalibrationError("the further text has no rows; leave it out, or give batches of text")
+            raise CalibrationError("the further text has no rows: leave it out, or give batches of text")
     judging = list(judging or ())
     if progress is not None and not judging:
         progress.note(

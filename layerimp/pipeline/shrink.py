@@ -190,6 +190,8 @@ def shrink_by(
         report = report_of(run, made, results)
         if stage is not None:
             _describe(run, made, results, report)
+    if report.output is not None:
+        write_page(results, Path(report.output), "shrink")
     return Shrunk(None if run.loaded.stack.offloaded else made.model.beside, report)
 
 
@@ -281,4 +283,3 @@ def _describe(run: Run, made: Made, results: Results, report: ShrinkReport) -> N
     plans = PlanFile.of({removal.scorer: made.model.plan})
     write_json(run.stage / PLANS, plans.model_dump(mode="json"))
     write_json(run.stage / SHRUNK, report.model_copy(update={"output": None}).model_dump(mode="json"))
-    write_page(results, run.stage, "shrink")

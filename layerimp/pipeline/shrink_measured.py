@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from layerimp.defaults import FOOTPRINT
+from layerimp.errors import LayerimpError
 from layerimp.evaluation.speed import speeds
 from layerimp.metric import Metric
 from layerimp.models.discovery import find_blocks
@@ -20,7 +21,6 @@ from layerimp.pipeline.run import StageResults
 if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
     from layerimp.evaluation.speed import Speed
-    from layerimp.evaluator import Evaluator
     from layerimp.pipeline.run import CutModel, Run
     from layerimp.report.results.models import Size
 
@@ -35,15 +35,25 @@ def measured(run: Run, model: CutModel) -> tuple[StageResults, dict[str, dict[st
     An agreement that was to be kept is left out: fidelity measures it on other text.
     """
     label, (chose, others) = model.contender.label, searched(run)
-    quality: Mapping[str, Evaluator] = chose if run.recipe.keep_of == "quality" else others
+    quality = chose if run.recipe.keep_of == "quality" else others
     run.evaluation.announce(quality, run.loaded.stack, 1)
-    if run.recipe.keep is None:  # what measures something else is left if these fail
-        quality = run.evaluators
-    metrics = run.evaluation.of(quality, "quality")
-    model = measure_quality(replace(run, evaluators=quality), {label: model})[label]
-    if run.recipe.keep is not None and run.recipe.keep_of == "quality":
-        metrics, own = (list(DocumentHalves.of(each).confirmation) for each in (metrics, model.metrics))
-        model = replace(model, metrics=own)
+    keeps = run.recipe.keep is not None and run.recipe.keep_of == "quality"
+    metrics, own = list[Metric](), list[Metric]()
+    for name, evaluator in quality.items():
+        only = replace(run, evaluators={name: evaluator})
+        try:
+            theirs = run.evaluation.of(only.evaluators, "quality")
+            ours = measure_quality(only, {label: model})[label].metrics
+        except LayerimpError as error:
+            if keeps:
+                raise
+            run.evaluation.failed[name] = str(error)  # the training before it is not lost
+            run.progress.note(f"the evaluator {name} is left out: {error}")
+        else:
+            metrics, own = [*metrics, *theirs], [*own, *ours]
+    if keeps:
+        metrics, own = (list(DocumentHalves.of(each).confirmation) for each in (metrics, own))
+    model = replace(model, metrics=own)
     if not run.loaded.stack.offloaded:
         model = measure_fidelity(run, {label: model})[label]
     assert model.beside is not None

@@ -15,7 +15,7 @@ import torch
 
 from layerimp._paths import whole, write_whole
 from layerimp.calibration.further_text import Read
-from layerimp.errors import LayerimpError, ModelError, NonFiniteError, PluginError
+from layerimp.errors import LayerimpError, ModelError, NonFiniteError, PluginError, one_line
 from layerimp.healing import parameters
 from layerimp.models.fingerprint import model_fingerprint
 from layerimp.pipeline.blocks_for_size import LATENCY
@@ -157,8 +157,8 @@ class State:
 
     def _stage(self, label: str, removal: Removal, pruned: PreTrainedModel, directory: Path | None) -> HealingStage:
         """Let a healer heal the model, and keep the result."""
-        run, spent = self.run, _Spent(directory)
-        held = frozenset() if run.unfinished is None else run.unfinished.held
+        run, spent, unfinished = self.run, _Spent(directory), self.run.unfinished
+        held = unfinished.held if unfinished else frozenset()
         healing, kept = None, False
         changed: tuple[str, ...] = ()
         if run.further is not None:
@@ -166,9 +166,9 @@ class State:
         try:
             watched = replace(run, progress=_Watched(run.progress, spent))
             healed = watched.heal(label, removal, pruned, earlier=spent.seconds)
-        except (ModelError, PluginError, NonFiniteError) as error:
-            why = str(error)
-            run.progress.note(f"{label} is left out: {error}")
+        except (ModelError, PluginError, NonFiniteError, torch.OutOfMemoryError) as error:
+            why = str(error) if isinstance(error, LayerimpError) else one_line(error)
+            run.progress.note(f"{label} is left out: {why}")
         except KeyboardInterrupt:
             spent.keep()
             raise
@@ -186,10 +186,10 @@ class State:
             minutes=minutes,
             text=read_of(run.further),
         )
-        if directory is not None and run.unfinished is not None and healing is not None:
+        if directory and unfinished and healing is not None:
             values = {path: pruned.get_parameter(path).detach() for path in changed}
             if _keep(directory, stage, values):  # the healer's own state is no longer needed
-                run.unfinished.remove(run.unfinished.held - held)
+                unfinished.remove(unfinished.held - held)
         return stage
 
 
@@ -252,7 +252,7 @@ class _Watched:
 
 
 def _keep(directory: Path, stage: HealingStage, values: Mapping[str, torch.Tensor]) -> bool:
-    """Write a finished stage, and return whether there was room for it.
+    """Write a finished stage, and return whether that succeeded.
 
     Its description comes last, and says that the values are whole.
     """
@@ -260,8 +260,9 @@ def _keep(directory: Path, stage: HealingStage, values: Mapping[str, torch.Tenso
         with whole(directory / _VALUES) as new:
             torch.save(dict(values), new)
         write_whole(directory / _DONE, stage.model_dump_json())
-    except (OSError, RuntimeError):  # the stage is repeated after an interruption
-        (directory / _VALUES).unlink(missing_ok=True)
+    except (OSError, RuntimeError):  # the stage is repeated after an interruption, and its time counts anew
+        for name in (_VALUES, _SECONDS):
+            (directory / name).unlink(missing_ok=True)
         return False
     return True
 
@@ -277,4 +278,5 @@ def _read(directory: Path, pruned: PreTrainedModel) -> HealingStage | None:
             parameters.replace(pruned, path, value)
         return stage
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError, LayerimpError):
+        (directory / _SECONDS).unlink(missing_ok=True)  # the stage is repeated, and its time counts anew
         return None

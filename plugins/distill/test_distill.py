@@ -428,6 +428,8 @@ def test_too_little_memory_for_what_learns_is_told_alike(monkeypatch: pytest.Mon
     monkeypatch.setattr(Descent, "keep", short)
     with pytest.raises(ModelError, match="distill needs more memory"):
         healed(sharp(tiny_model()), steps=2)
+    with pytest.raises(ModelError, match=r"shorter rows \(--max-length\) take less"):
+        healed(sharp(tiny_model()), steps=2, rows=1, learns="lora-beside")
 
 
 def test_what_learns_is_decided_by_the_longest_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -455,11 +457,9 @@ def test_a_classifier_with_labels_trains_on_further_text_without_them() -> None:
 
 
 def test_further_text_is_read_again_and_again() -> None:
-    options = {"first": None, "steps": 40, "checks": 1}
-    once = iter([batch(8, 16, seed=9)])
-    layerimp.heal(sharp(tiny_model()), [1], TEXT, "distill", further=once, **options)
-    with pytest.raises(CalibrationError, match="the further text has no rows"):
-        layerimp.heal(sharp(tiny_model()), [1], TEXT, "distill", further=[], **options)
+    for further, why in ((iter([batch(8, 16, seed=9)]), "can be read only once"), ([], "has no rows")):
+        with pytest.raises(CalibrationError, match=why):
+            layerimp.heal(sharp(tiny_model()), [1], TEXT, "distill", further=further)
 
 
 def test_a_state_that_cannot_be_read_starts_anew(tmp_path: Path) -> None:
@@ -868,21 +868,26 @@ def test_a_time_limit_holds_the_measurements_before_and_after(seconds: float, be
     assert Limits.of(DistillConfig(steps=7), seconds, before) == Limits(7, None, None)
 
 
-def test_the_time_of_interrupted_runs_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock that stands still: what they took is spent, whether or not they left a state."""
+def test_the_time_of_interrupted_runs_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that stands still. Without a state that was left, half of the time stays."""
     monkeypatch.setattr("layerimp_distill.training.time.monotonic", lambda: 0.0)
     spent: list[float] = []
 
     def look(case: Case) -> None:
-        for earlier, options in ((150.0, {"minutes": 5}), (400.0, {"minutes": 5}), (400.0, {"steps": 4})):
-            case = replace_field(case, earlier=earlier)
-            with learning(case, "beside", width=1, rank=1) as learner:
-                task = Task(case, learner, Teaching(case), DistillConfig(**options), Plan("all", 4, 4))
-                training = Training(task, Memory(None), Outcome(at(1), at(1)), 0.0)
+        with learning(case, "beside", width=1, rank=1) as learner:
+            trained(case, learner, memory=Always(tmp_path), steps=1, checks=1)
+            state = Always(tmp_path).read()
+            assert state is not None
+            for earlier, options in ((60.0, {"minutes": 5}), (400.0, {"minutes": 5}), (400.0, {"steps": 4})):
+                known = replace_field(case, earlier=earlier)
+                task = Task(known, learner, Teaching(case), DistillConfig(**options), Plan("all", 4, 4))
+                training = Training(task, Memory(None), Outcome(at(1, 1), at(1, 1)), 0.0)
                 spent.append(training._spent)
+                training.resume(state)
+                assert training._began == -earlier
 
     layerimp.heal(tiny_model(), [1], TEXT, Seen(look))
-    assert spent == [0.5, 1.0, 0.0]
+    assert spent == [0.2, 0.5, 0.0]
 
 
 def test_all_but_the_first_healer_counts_for_the_time(monkeypatch: pytest.MonkeyPatch) -> None:

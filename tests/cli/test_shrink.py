@@ -22,7 +22,7 @@ import layerimp
 from layerimp.calibration.sampling import document_hash
 from layerimp.checkpoint.record import read_record
 from layerimp.defaults import PROSE
-from layerimp.errors import ModelError
+from layerimp.errors import ModelError, TaskError
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline import run
 from layerimp.pipeline import shrink as shrinking
@@ -107,9 +107,9 @@ def test_the_summary_fits_a_screen(made: tuple[Path, str]) -> None:
     lines = printed.rstrip("\n").split("\n")
     assert len(lines) <= LINES
     assert all(len(line) <= WIDTH for line in lines)
-    assert lines[-1] == f"    model = AutoModelForCausalLM.from_pretrained({small.name!r})"
+    assert lines[-1] == f"    model = AutoModelForCausalLM.from_pretrained('./{small.name}')"
     report = ShrinkReport.model_validate_json((small / "shrink.json").read_text())
-    assert lines_of(report.model_copy(update={"output": small.name})) == lines
+    assert lines_of(report.model_copy(update={"output": f"./{small.name}"})) == lines
 
 
 def test_a_poor_model_says_so_first(
@@ -160,7 +160,7 @@ def test_a_task_that_fails_costs_no_model(
     """It is measured after hours of training."""
 
     def fail(*_: Any) -> None:
-        raise ValueError("no labels")
+        raise TaskError("no labels")
 
     monkeypatch.setattr(Harness, "evaluate", fail)
     command[command.index("none")] = task
@@ -398,14 +398,13 @@ def test_only_a_smaller_model_is_replaced(layerimp_command: Run, command: list[A
 @pytest.mark.parametrize(
     ("architecture", "fields", "said"),
     [
-        ("mixtral", {}, "no single linear map ends the MLP"),
+        ("mixtral", {"count": 2}, "no single linear map ends the MLP"),
         ("llama", {"cuts": "all", "blocks": ["1/2"]}, "removed: 1/2"),
     ],
 )
 def test_experts_and_seams(architecture: str, fields: dict[str, Any], said: str, calibration_file: Path) -> None:
     text = {"source": str(calibration_file), "samples": 16, "max_length": 16}
-    amount = fields or {"count": 2}
-    small = layerimp.shrink(tiny(architecture), tiny_tokenizer(), minutes=0, calibration=text, tasks=[], **amount)
+    small = layerimp.shrink(tiny(architecture), tiny_tokenizer(), minutes=0, calibration=text, tasks=[], **fields)
     assert said in " ".join(" ".join(lines_of(small.report)).split())
     assert [stage.label for stage in small.report.stages] == ["linear"]
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from rich.cells import cell_len
 from support.recipes import make_recipe
 from support.reports import repaired
 
@@ -20,7 +21,7 @@ from layerimp.report.results.models import ReachedTarget, Size, Target
 from layerimp.report.results.shrunk import BothSpeeds, HealingStage, ShrinkReport, TaskRetained, TrainingText
 from layerimp.report.statistics import measured
 from layerimp.report.tables.fidelity_figures import FIGURES
-from layerimp.report.tables.shrunk import LINES, WIDTH, _done, _outcome, _row, _task, _times, lines_of
+from layerimp.report.tables.shrunk import LINES, WIDTH, _done, _outcome, _row, _task, _texts, _times, lines_of
 
 if TYPE_CHECKING:
     from layerimp.pipeline.run import Run
@@ -99,7 +100,7 @@ def test_an_average_says_which_of_its_tasks_do_not_count() -> None:
 def test_what_is_removed_is_counted(blocks: tuple[int, ...], named: str) -> None:
     plan = PrunePlan(num_blocks=12, blocks=list(blocks))
     report = ShrinkReport.model_construct(plan=plan, stages=[], tasks=[], failures={})
-    assert list(_done(report)) == [f"removed: {named}"]
+    assert list(_done(report, 2)) == [f"removed: {named}"]
 
 
 def test_a_stage_says_what_it_was_kept_by() -> None:
@@ -127,7 +128,9 @@ def test_the_longest_report_fits_a_screen() -> None:
     spread = Spread(mean=1.34, stderr=0.1, median=1.0, p90=1.0, p99=1.0, max=1.0)
     copying = Copying(accuracy=0.4, intact=0.96, divergence=1.0, agreement=0.5)
     fidelity = Fidelity(divergence=spread, agreement=0.3, copying=copying, with_images=seen(1.3, 0.3))
-    fidelity = fidelity.model_copy(update={"generation": generation(0.9)})
+    texts = [Sample(prompt="p" * 99, chat=False, intact="\N{CJK UNIFIED IDEOGRAPH-4E00}" * 99, text="t" * 99)] * 2
+    written = generation(0.9).model_copy(update={"samples": texts})
+    fidelity = fidelity.model_copy(update={"generation": written})
     _, reasons = judged(fidelity, retained(0.4))
     strata = tuple(Stratum(4, 0.5, f"a part with a long name {number}", 0.5) for number in range(8))
     value = measured(Metric("t", "accuracy", 0.5, 0.1, documents=(1.0, 0.0) * 16, strata=strata))
@@ -170,11 +173,11 @@ def test_the_longest_report_fits_a_screen() -> None:
         tasks=tasks,
         fidelity=fidelity,
         failures={},
-        samples=[Sample(prompt="p" * 99, chat=False, intact="i" * 99, text="t" * 99)] * 2,
+        samples=[],
         minutes={"choose": 90.5, "linear": 30.4, "distill": 310.7, "measure": 150.0, "write": 10.1},
         memory={"cpu": 2**36, "cuda": 2**36},
     )
-    quantities = {"parameters": 405_853_069_312.0, "latency": 0.75}
+    quantities = {"parameters": 405_853_069_312.0, "bytes": 811_706_138_624.0, "kv-cache": 516_096.0, "latency": 0.75}
     many = {
         "targets": {
             name: Target(asked="0.75", factor=True, unit="parameters", limit=limit, original=limit)
@@ -185,15 +188,31 @@ def test_the_longest_report_fits_a_screen() -> None:
             for name, limit in quantities.items()
         },
     }
+    many["failures"] = {"harness": "the evaluator 'harness' failed on divergence+distill: " + "a long reason " * 9}
     full = lines_of(report.model_copy(update=many))
-    assert len(full) == LINES
-    assert sum(line.startswith(("target ", "it copies", "what would help")) for line in full) >= 3
+    assert len(full) <= LINES
+    assert max(map(len, full)) <= WIDTH
+    assert sum(line.startswith("target ") for line in full) == 4
+    assert [line.partition(":")[0] for line in full if ": failed: " in line] == ["harness"]
+    assert any(line.startswith("what would help") for line in full)
     lines = lines_of(report)
     assert len(lines) <= LINES
     assert max(map(len, lines)) <= WIDTH
+    assert not [line for line in lines if line.startswith("prompt")], "there is no room for a whole text"
     (counted,) = (line for line in lines if line.endswith("tasks more (see the report)"))
     shown = sum(line.startswith("task ") for line in lines)
     assert shown == 9 - int(counted.split()[1])
+
+
+def test_texts_are_whole_and_as_wide_as_the_screen() -> None:
+    """Signs that take two columns count as two."""
+    sample = Sample(prompt="p" * 99, chat=True, intact="\N{CJK UNIFIED IDEOGRAPH-4E00}" * 99, text="")
+    fidelity = Fidelity(generation=generation(0.5).model_copy(update={"samples": [sample]}))
+    empty, *lines = _texts(ShrinkReport.model_construct(fidelity=fidelity))
+    assert empty == ""
+    assert [line.partition(":")[0] for line in lines] == ["message", "intact", "small"]
+    assert [cell_len(line) for line in lines[:2]] == [WIDTH, WIDTH - 1]
+    assert lines[2] == "small: (nothing)"
 
 
 def test_wide_figures_take_room_from_the_name() -> None:

@@ -33,11 +33,18 @@ _FIGURES = ("divergence", "agreement", "divergence with images", "agreement with
 def lines_of(report: ShrinkReport) -> list[str]:
     """Return the lines on a smaller model, of which only those with its place may be wider than `WIDTH`.
 
-    Reasons, tasks and texts take the room that the rest leaves.
+    Reasons, tasks and texts take the room that the rest leaves. If there is too little, targets, stages and failures
+    are cut to a line each.
     """
+    lines = _lines(report, 2)
+    return lines if len(lines) <= LINES else _lines(report, 1)
+
+
+def _lines(report: ShrinkReport, each: int) -> list[str]:
+    """Return the lines, of which a target, a stage or a failure takes so many at most."""
     first, advice = _wrapped(headline(report)), _wrapped(_advice(report))
-    table = [_row("", "intact", "small", ""), *_sizes(report), *_speeds(report), *_fidelity(report)]
-    done, where = ["", *_done(report)], list(_where(report))
+    table = [_row("", "intact", "small", ""), *_sizes(report, each), *_speeds(report), *_fidelity(report)]
+    done, where = ["", *_done(report, each)], list(_where(report))
     room = LINES - sum(map(len, (first, advice, [""], table, done, where))) - bool(report.tasks)
     reasons = _wrapped("; ".join(report.reasons), min(REASONS, max(1, room)))
     lines = [*first, *reasons, *advice, "", *table]
@@ -63,7 +70,7 @@ def _advice(report: ShrinkReport) -> str:
     return f"what would help: {', '.join(report.advice)}" if report.advice else ""
 
 
-def _sizes(report: ShrinkReport) -> Iterator[str]:
+def _sizes(report: ShrinkReport, each: int) -> Iterator[str]:
     share = report.removed_share
     for name in ("blocks", "parameters", "bytes"):
         intact, small = getattr(report.intact, name), getattr(report.small, name)
@@ -73,7 +80,7 @@ def _sizes(report: ShrinkReport) -> Iterator[str]:
         change = f"-{1 - small / intact:.1%}" if intact else ""
         yield _row("cache, bytes per token", f"{intact:,.0f}", f"{small:,.0f}", change)
     for quantity, reached in report.reached.items():
-        yield from _wrapped(f"target {beside(quantity, report.targets[quantity], reached)}")
+        yield from _wrapped(f"target {beside(quantity, report.targets[quantity], reached)}", each)
 
 
 def _speeds(report: ShrinkReport) -> Iterator[str]:
@@ -114,17 +121,17 @@ def _task(task: TaskRetained) -> Iterator[str]:
         yield from _wrapped(f"(left: without {', '.join(unknown)}, where the intact model is at chance)")
 
 
-def _done(report: ShrinkReport) -> Iterator[str]:
+def _done(report: ShrinkReport, each: int) -> Iterator[str]:
     plan = report.plan
     by = f", chosen by {plan.scorer} with {plan.pruner}" if plan.scorer else ""
     if report.tasks and report.recipe["keep"] and report.recipe["keep_of"] == "quality":
         by += "; the tasks are measured on documents that did not choose"
     kind = f"block{'s' * (len(plan.blocks) > 1)} " if whole(plan.blocks) else ""
-    yield from _wrapped(f"removed: {kind}{ranges(plan.blocks)}{by}", 2)
+    yield from _wrapped(f"removed: {kind}{ranges(plan.blocks)}{by}", each)
     for stage in report.stages:
-        yield from _wrapped(f"{stage.label}: {_outcome(stage)}", 2)
+        yield from _wrapped(f"{stage.label}: {_outcome(stage)}", each)
     for label, why in report.failures.items():
-        yield from _wrapped(f"{label}: failed: {why}", 2)
+        yield from _wrapped(f"{label}: failed: {why}", each)
 
 
 def _outcome(stage: HealingStage) -> str:
@@ -149,7 +156,7 @@ def _texts(report: ShrinkReport) -> Iterator[str]:
         yield ""
         yield _cut(f"{'message' if sample.chat else 'prompt'}: {sample.prompt}")
         yield _cut(f"intact: {sample.intact or '(nothing)'}")
-        yield _cut(f"small:  {sample.text or '(nothing)'}")
+        yield _cut(f"small: {sample.text or '(nothing)'}")
 
 
 def _where(report: ShrinkReport) -> Iterator[str]:

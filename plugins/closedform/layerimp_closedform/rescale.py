@@ -198,16 +198,18 @@ class GapByGap(Healer):
 
     def _repaired(self, case: Case, start: Distance | None = None) -> list[Repair]:
         """Repair each gap; with the distance at the start, a repair is kept only if it clearly makes that less."""
-        total, loss, distance, repairs = 1.0, case.loss(), start, []
+        total, loss, before, repairs = 1.0, case.loss(), start, []
         with case.progress.stage(self.name, len(case.gaps), unit="gaps") as advance:
             for gap in case.gaps:
                 with trying(case.pruned.model) as keep:
                     repair, after = self.repair(AtGap(case, gap, total, loss))
-                    if start is not None and distance is not None and repair.done != "nothing":
-                        before, distance = distance, case.distance()
-                        if not distance.is_better_than(before) or distance.is_worse_than(start):
+                    if start and before and repair.done != "nothing":
+                        distance = case.distance()
+                        if distance.is_better_than(before) and not distance.is_worse_than(start):
+                            before = distance
+                        else:
                             why = f"{repair.done} was taken back: {distance.words(before)}"
-                            repair, after, distance = Repair(gap, "nothing", why), loss, before
+                            repair, after = Repair(gap, "nothing", why), loss
                     if repair.done != "nothing":
                         keep()
                 loss = after

@@ -116,7 +116,7 @@ class Distill(Healer):
         done, start = self._before(case, given)
         began = case.began + time.monotonic() - first  # the first healer does not count
         plan = self._plan(case, state)  # from here on: what earlier healing holds in memory is not free
-        with _telling_what_takes_less():
+        with _telling_what_takes_less(plan, case.pruned):
             with learning(case, plan.learns, width=config.width, rank=config.rank, seed=config.seed) as learner:
                 task, watch = Task(case, learner, teaching, config, plan), partial(self.watch, case, learner)
                 training = Training(task, memory, Outcome(start, given), seconds, watch, time.monotonic() - began)
@@ -126,11 +126,10 @@ class Distill(Healer):
                 training.run()
             self.outcome = outcome = training.outcome
             del training  # and what its optimizer keeps: the healed weights take its place
-            best = outcome.best
-            if nearer := best is not None and best.distance.is_better_than(start):
-                for path, value in learner.values.items():
-                    replace(model, path, value())
-        if best is not None and nearer:
+            best = outcome.best if outcome.best and outcome.best.distance.is_better_than(start) else None
+            for path, value in learner.values.items() if best else ():
+                replace(model, path, value())
+        if best:
             numbers = start.numbers("before") | best.distance.numbers("after")
             numbers |= {"steps": float(best.steps), "tokens": float(best.tokens)}
             numbers |= {"rate": best.rate, "rows": float(plan.rows)}
@@ -179,14 +178,17 @@ class Distill(Healer):
 
 
 @contextmanager
-def _telling_what_takes_less() -> Iterator[None]:
+def _telling_what_takes_less(plan: Plan, pruned: BlockStack) -> Iterator[None]:
     """A context in which too little memory is an error of the model that says what helps."""
+    from layerimp_distill.room import linear_maps
+
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise ModelError(
-            "distill needs more memory than is free: --set distill.rows=1 or distill.learns=lora-beside takes less"
-        ) from error
+        ways = ["distill.rows=1"] if plan.rows > 1 else []
+        ways += ["distill.learns=lora-beside"] if plan.learns != "lora-beside" and any(map(linear_maps, pruned)) else []
+        less = f"--set {' or '.join(ways)} takes less" if ways else "shorter rows (--max-length) take less"
+        raise ModelError(f"distill needs more memory than is free: {less}") from error
 
 
 def _taught(earlier: Repair, plan: Plan, numbers: dict[str, float]) -> Repair:

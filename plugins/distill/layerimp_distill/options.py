@@ -40,7 +40,7 @@ class DistillConfig(Options):
         None,
         gt=0,
         description="The peak learning rate, reached after a twentieth of the training, before a decay. One that is "
-        f"given stays. By default training begins at {RATE:.0e}, and lowers it where that is too high.",
+        "given stays. By default it is 1e-4 at first, and lower where that is too high.",
     )
     rows: int | None = Field(
         None,

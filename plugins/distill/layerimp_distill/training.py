@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 PERCENT = 100
 THIRD = 1 / 3
+LOSABLE = 0.5
+"""The largest share of a time limit that interrupted runs may have used up without leaving a state."""
 LOWEST = 1e-7
 """A rate at which a model still gets worse, and below which training ends."""
 
@@ -70,19 +72,19 @@ class Training:
             self._text = replace(self._text, repeated=config.repeated, special=special)
         self.outcome, self.rate = outcome, config.rate or RATE
         self._steps = self._tokens = self._checked = 0
-        self._spent = self._since = min(self._limits.spent(0, 0, task.case.earlier), 1.0)
+        self._spent = self._since = min(self._limits.spent(0, 0, task.case.earlier), LOSABLE)
         self._unsaved = ""  # why the last state was not saved
         self._planned = config.checks
         if config.minutes is not None:
             self._planned = min(config.checks, max(2, int(CHECKING * 60 * config.minutes / max(seconds, 1e-9))))
-        self._began = time.monotonic() - task.case.earlier
+        self._began = time.monotonic() - self._spent * 60 * (self._limits.minutes or 0.0)
 
     def resume(self, state: State) -> None:
         """Go on from the saved state of an interrupted training."""
         self.rate, self._since, self._spent = state.rate, state.since, state.spent
         self._steps, self._tokens = state.steps, state.tokens
         self._planned, self._checked = state.planned, state.checked
-        self._began = min(self._began, time.monotonic() - state.seconds)
+        self._began = time.monotonic() - max(state.seconds, self._case.earlier)
         start = self.outcome.start
         checks = []
         for steps, tokens, seconds, rate, plain, repeated in state.checks:
@@ -130,7 +132,7 @@ class Training:
                 reported = int(self._spent * PERCENT)
 
     def _steps_left(self) -> Iterator[list[Batch]]:
-        """Yield the rows of the steps that are left. To read again what was trained on takes none of the time.
+        """Yield the rows of the steps that are left. To read again what was trained on takes none of this run's time.
 
         A finished training reads it too: a further text notes what was read of it.
         """
