@@ -103,15 +103,24 @@ def draws_of(lines: Iterable[Line]) -> list[list[Line]]:
 
 
 def _mean(draws: list[Line]) -> Line:
-    """Return a row of all its draws: the means of the figures that each has, and None for others."""
+    """Return a row of all its draws: the means of the figures that each has, and None for others.
+
+    An error over the draws holds that of the rows measured on, which are others in each draw. The documents of tasks
+    are the same in all draws, so that what is retained has their error too.
+    """
     whole = draws[0] | {"draws": draws}
     if len(draws) == 1:
         return whole
     whole |= {name: _average(line[name] for line in draws) for name in ("blocks", "parameters")}
     for name in FIGURE_NAMES:
         values = [(line.get(name) or [None])[0] for line in draws]
-        mean = _average(values)
-        whole[name] = None if mean is None else [mean, statistics.stdev(values) / math.sqrt(len(values))]
+        if (mean := _average(values)) is None:
+            whole[name] = None
+            continue
+        error = statistics.stdev(values) / math.sqrt(len(values))
+        if name == "retained":
+            error = math.hypot(error, statistics.fmean(line[name][1] for line in draws))
+        whole[name] = [mean, error]
     return whole
 
 

@@ -50,10 +50,14 @@ Line = dict[str, Any]
 
 
 def trainings() -> Iterator[tuple[Line, dict[float, Line]]]:
-    """Yield each training by default, from the shortest of the first model on, and those at fixed rates beside it."""
+    """Yield each training by default and those at fixed rates beside it, by model, what is removed, and time."""
     order = list(TITLES)
     lines = list(map(json.loads, DATA.read_text(encoding="utf-8").splitlines()))
-    for line in sorted(lines, key=lambda line: (order.index(name_of(line["model"])), line["minutes"])):
+
+    def place(line: Line) -> tuple[int, int, float]:
+        return order.index(name_of(line["model"])), len(read_steps(line["blocks"])), line["minutes"]
+
+    for line in sorted(lines, key=place):
         if line["rate"] is None:
             same = "setting", "model", "blocks", "minutes"
             beside = [other for other in lines if all(other[name] == line[name] for name in same)]

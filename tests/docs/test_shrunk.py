@@ -110,13 +110,13 @@ def test_the_starters_row_is_that_of_its_document() -> None:
 STEPS = (("5 minutes", "0 minutes"), ("30 minutes", "5 minutes"))
 
 
-def test_gemma_reads_half_as_much_text_and_is_poor() -> None:
+def test_gemma_reads_a_quarter_as_much_text_and_is_poor() -> None:
     trained = {
         line["model"]: line["report"] for line in shrunk.rows() if line["by"] == "30 minutes" and line["seed"] == 0
     }
     gemma, smollm2 = (trained[name] for name in ("gemma-3-270m", "smollm2-135m"))
     numbers = [report["stages"][-1]["healing"]["gaps"][0]["numbers"] for report in (gemma, smollm2)]
-    assert numbers[0]["tokens"] == pytest.approx(numbers[1]["tokens"] / 2, rel=0.05)
+    assert numbers[0]["tokens"] == pytest.approx(numbers[1]["tokens"] / 4, rel=0.05)
     assert gemma["verdict"] == "poor"
     page = (pages.ROOT / "docs" / "shrink" / "smaller-or-quantised.md").read_text("utf-8")
     assert f"as with SmolLM2, in {numbers[0]['steps']:.0f} steps." in " ".join(page.split())
@@ -129,21 +129,22 @@ def test_the_page_sets_what_is_retained_beside_other_tools_with_both_errors() ->
     assert "(ReplaceMe, which does not train)" in page
     rival = max(line["retained"] for line in others.values())
     assert rival == others["replaceme"]["retained"]
-    assert lines["0 minutes"]["retained"] < min(line["retained"] for line in others.values())
     for by in ("30 minutes", "0 minutes"):
         own = lines[by]["retained"]
         for mean, error in (own, rival):
             assert f"{100 * mean:.1f} ± {100 * error:.1f} %" in page
-        assert abs(own[0] - rival[0]) < 2 * math.hypot(own[1], rival[1])
+        assert (own[0] - rival[0] > 2 * math.hypot(own[1], rival[1])) is (by == "30 minutes")
         assert lines[by]["copying"][0] > 1.4 * max(line["copying"][0] for line in others.values())
     verdicts = {by: line["report"]["verdict"] for by, line in lines.items() if shrunk.ours(line)}
-    assert verdicts == {"0 minutes": "poor", "5 minutes": "poor", "30 minutes": "good"}
+    assert verdicts == {"0 minutes": "poor", "5 minutes": "good", "30 minutes": "good"}
     first, last = (lines[by]["retained"][0] - lines[since]["retained"][0] for by, since in STEPS)
     assert first > last > 0, "the page on shrinking says that the first minutes gain most"
     gaps = lines["5 minutes"]["report"]["stages"][-1]["healing"]["gaps"]
     guide = " ".join((pages.ROOT / "docs" / "shrink" / "index.md").read_text("utf-8").split())
     assert f"in its first {round(gaps[0]['numbers']['tokens'], -3):,.0f} tokens." in guide
     assert f"(on a CPU, ×{lines['int8 weights']['decoding'][0]:.2f} was measured)" in page
+    agreement, error = lines["5 minutes"]["agreement"]
+    assert f"After 5 minutes {100 * agreement:.1f} ± {100 * error:.1f} % do." in page
     agreement, error = lines["30 minutes"]["agreement"]
     assert all(
         agreement - line["agreement"][0] > 2 * math.hypot(error, line["agreement"][1]) for line in others.values()
@@ -194,7 +195,7 @@ def test_draws_of_a_row_are_one_with_their_means(store: Path) -> None:
     shares = (0.8, 0.7, 0.9)
     shrunk.keep(line("other", "30 minutes", seed=seed, retained=[share, 0.5]) for seed, share in enumerate(shares))
     (shown,) = named(shrunk.table())
-    error = statistics.stdev(shares) / 3**0.5
+    error = math.hypot(statistics.stdev(shares) / 3**0.5, 0.5)
     assert (shown["made by"], shown["retained"]) == ("`shrink`, 30 min, 3 draws", f"80.0% ± {100 * error:.1f}%")
 
 
