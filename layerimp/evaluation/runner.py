@@ -61,7 +61,9 @@ class Evaluation:
         beside.failed = self.failed
         return beside
 
-    def of(self, evaluators: Mapping[str, Evaluator], kind: str, who: str = ORIGINAL) -> list[Metric]:
+    def of(
+        self, evaluators: Mapping[str, Evaluator], kind: str, who: str = ORIGINAL, *, lenient: bool = False
+    ) -> list[Metric]:
         """Run the evaluators of a kind on the model in its current state. The intact model's quality is stored.
 
         An evaluator that fails is not run again, and the others go on.
@@ -70,10 +72,12 @@ class Evaluation:
             evaluators: The evaluators, by label.
             kind: The kind of evaluators to run: quality or cost.
             who: The label of the model in its current state.
+            lenient: Whether the only evaluator may fail too, and for any reason.
 
         Raises:
             PluginError: the only evaluator failed, or an evaluator changed the model.
             NonFiniteError: the only evaluator returned a NaN.
+            LayerimpError: an evaluator cannot measure the model.
         """
         by_key: dict[tuple[str, str], Metric] = {}
         for label, evaluator in evaluators.items():
@@ -86,8 +90,9 @@ class Evaluation:
                     with attributing("evaluator", label, type(evaluator), f"on {shown}"):
                         metrics = self._metrics(label, evaluator, who)
                         by_key |= _by_task(metrics, "" if label == evaluator.name else f" ({label})", by_key)
-                except (PluginError, NonFiniteError) as error:
-                    if not error.names_plugin or evaluators.keys() <= {label, *self.failed}:
+                except LayerimpError as error:
+                    faulty = isinstance(error, PluginError | NonFiniteError) and error.names_plugin
+                    if not lenient and (not faulty or evaluators.keys() <= {label, *self.failed}):
                         raise
                     self.failed[label] = str(error)
                     self._progress.note(f"the evaluator {label} is left out: {error}")

@@ -8,14 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from layerimp.defaults import FOOTPRINT
-from layerimp.errors import LayerimpError
 from layerimp.evaluation.speed import speeds
 from layerimp.metric import Metric
 from layerimp.models.discovery import find_blocks
 from layerimp.models.sizing import ledger_of
 from layerimp.pipeline.document_halves import DocumentHalves
 from layerimp.pipeline.keeping import searched
-from layerimp.pipeline.pruning import measure_fidelity, measure_quality
+from layerimp.pipeline.pruning import measure_fidelity
 from layerimp.pipeline.run import StageResults
 
 if TYPE_CHECKING:
@@ -38,19 +37,10 @@ def measured(run: Run, model: CutModel) -> tuple[StageResults, dict[str, dict[st
     quality = chose if run.recipe.keep_of == "quality" else others
     run.evaluation.announce(quality, run.loaded.stack, 1)
     keeps = run.recipe.keep is not None and run.recipe.keep_of == "quality"
-    metrics, own = list[Metric](), list[Metric]()
-    for name, evaluator in quality.items():
-        only = replace(run, evaluators={name: evaluator})
-        try:
-            theirs = run.evaluation.of(only.evaluators, "quality")
-            ours = measure_quality(only, {label: model})[label].metrics
-        except LayerimpError as error:
-            if keeps:
-                raise
-            run.evaluation.failed[name] = str(error)  # the training before it is not lost
-            run.progress.note(f"the evaluator {name} is left out: {error}")
-        else:
-            metrics, own = [*metrics, *theirs], [*own, *ours]
+    # Otherwise an evaluator that fails does not cost the model, which may have been trained for hours.
+    metrics = run.evaluation.of(quality, "quality", lenient=not keeps)
+    with model.in_place() as weights:
+        own = run.evaluation.beside(weights).of(quality, "quality", label, lenient=not keeps)
     if keeps:
         metrics, own = (list(DocumentHalves.of(each).confirmation) for each in (metrics, own))
     model = replace(model, metrics=own)

@@ -144,9 +144,7 @@ def test_a_failed_stage_and_a_task_at_chance_stand_in_the_summary(
         raise ModelError("it has no map")
 
     monkeypatch.setattr(run, "heal_beside", fail)
-    command[command.index("none")] = task
-    code, printed, _ = layerimp_command(*command[:-2], "--minutes", 0, "--output", "small")
-    assert code == 1
+    printed = failed(layerimp_command, command, task)
     assert re.match("(poor: )?linear failed: ", printed)
     assert "\nlinear: failed: it has no map\n" in printed
     assert re.search("^mood .* at chance$", printed, re.MULTILINE)
@@ -154,22 +152,48 @@ def test_a_failed_stage_and_a_task_at_chance_stand_in_the_summary(
     assert measured["retained"] is None
 
 
-def test_a_task_that_fails_costs_no_model(
-    layerimp_command: Run, command: list[Any], task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is measured after hours of training."""
-
-    def fail(*_: Any) -> None:
-        raise TaskError("no labels")
-
-    monkeypatch.setattr(Harness, "evaluate", fail)
+def failed(layerimp_command: Run, command: list[Any], task: Path) -> str:
+    """What the command prints where something has failed."""
     command[command.index("none")] = task
     code, printed, _ = layerimp_command(*command[:-2], "--minutes", 0, "--output", "small")
     assert code == 1
+    return printed
+
+
+@pytest.mark.parametrize("works", [0, 1], ids=["on the intact model", "on the small model"])
+def test_a_task_that_fails_costs_no_model(
+    layerimp_command: Run, command: list[Any], task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, works: int
+) -> None:
+    """It is measured after hours of training."""
+    evaluate, calls = Harness.evaluate, count()
+
+    def fail(*given: Any) -> Any:
+        if next(calls) >= works:
+            raise TaskError("no labels")
+        return evaluate(*given)
+
+    monkeypatch.setattr(Harness, "evaluate", fail)
+    printed = failed(layerimp_command, command, task)
     assert re.match("(poor: )?harness failed: ", printed)
     assert re.search("harness: failed: .*no labels", " ".join(printed.split()))
     report = ShrinkReport.model_validate_json((tmp_path / "small" / "shrink.json").read_text())
     assert (report.tasks, list(report.failures)) == ([], ["harness"])
+
+
+def test_a_model_that_an_evaluator_has_changed_is_not_written(
+    layerimp_command: Run, command: list[Any], task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(_self: Harness, model: Any, _tokenizer: Any) -> None:
+        with torch.no_grad():
+            model.lm_head.weight.add_(1.0)
+        raise TaskError("no labels")
+
+    monkeypatch.setattr(Harness, "evaluate", spoil)
+    command[command.index("none")] = task
+    code, printed, err = layerimp_command(*command[:-2], "--minutes", 0, "--output", "small")
+    assert (code, printed) == (2, "")
+    assert "changed the weight lm_head.weight; no number after that could be trusted" in err
+    assert not (tmp_path / "small").exists()
 
 
 def test_what_was_to_be_kept_is_measured_on_documents_that_did_not_choose(

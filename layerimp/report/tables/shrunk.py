@@ -22,7 +22,7 @@ REASONS = 5
 """So many lines of reasons are shown at most."""
 TASKS = 6
 """So many tasks are shown at most, and the others counted."""
-OF_A_TEXT = 4
+TEXT_LINES = 4
 """The lines of a prompt and its continuations, with an empty one."""
 SHORT = 10
 """So many minutes, or more, are shown in minutes."""
@@ -51,7 +51,7 @@ def _lines(report: ShrinkReport, each: int) -> list[str]:
     lines += [*_tasks(report, LINES - len(lines) - len(done) - len(where)), *done]
     texts = list(_texts(report))
     room = max(0, LINES - len(lines) - len(where))
-    return [*lines, *texts[: room - room % OF_A_TEXT], *where]
+    return [*lines, *texts[: room - room % TEXT_LINES], *where]
 
 
 def headline(report: ShrinkReport) -> str:
