@@ -152,9 +152,11 @@ def maker(line: Line) -> str:
     by: str = line["by"]
     if not ours(line):
         return OTHERS.get(by, by)
-    named = "`shrink`" if by == DEFAULT else f"`shrink`, {by.replace('minutes', 'min')}"
-    draws = len(line["draws"])
-    return named if draws == 1 else f"{named}, {draws} draws"
+    return "`shrink`" if by == DEFAULT else f"`shrink`, {by.replace('minutes', 'min')}"
+
+
+def _draws(line: Line) -> str:
+    return f", {count} draws" if (count := len(line["draws"])) > 1 else ""
 
 
 def table() -> Table:
@@ -163,7 +165,7 @@ def table() -> Table:
     return HEADS, [
         [
             "" if n and names[n - 1] == names[n] else names[n],
-            maker(line),
+            f"{maker(line)}{_draws(line)}",
             *_removed(line),
             *(_shown(line.get(name), "×{:.2f}") for name in ("prefill", "decoding")),
             *(_shown(line.get(name), "{:.1%}") for name in SHARES),
