@@ -48,7 +48,7 @@ class Task:
     Attributes:
         intact: The model.
         calibration: Text to choose by, in batches.
-        training: Text to train on, in batches of 8 rows.
+        training: Text to train on, in batches.
         count: How many blocks to remove.
         minutes: How long to train.
     """
@@ -133,6 +133,8 @@ def replaceme(task: Task) -> PreTrainedModel:
     """Fold a least-squares map of the MLP's output into the block before the window."""
     states, window = [], nearest_window(task, task.count, at_last_token)
     before = list(layerimp.find_blocks(task.intact))[window.start - 1]
+    if hasattr(before, "post_feedforward_layernorm"):  # as in Gemma
+        raise typer.BadParameter("replaceme has no form for a model with a norm after the projection that it changes")
     mlp: Any = before.mlp
     for batch in task.calibration:
         written: list[Tensor] = []
@@ -231,6 +233,7 @@ def main(
     samples: Annotated[int, typer.Option(help="Rows to choose by.")] = 64,
     training_rows: Annotated[int, typer.Option(help="Rows to train on.")] = 512,
     max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
+    batch_size: Annotated[int, typer.Option(help="Rows of a batch, such as fewer for a large vocabulary.")] = 8,
     mixed: Annotated[bool, typer.Option(help="Compute in bfloat16; the parameters are float32.")] = False,
 ) -> None:
     """Make a checkpoint by each recipe that has none in the folder yet."""
@@ -240,7 +243,7 @@ def main(
         intact, tokenizer = layerimp.load(model, dtype="float32")
         assert tokenizer is not None
         chosen_by, trained_on = (
-            list(load_calibration(source, tokenizer, samples=rows, max_length=max_length))
+            list(load_calibration(source, tokenizer, samples=rows, max_length=max_length, batch_size=batch_size))
             for source, rows in ((calibration, samples), (heal_text or calibration, training_rows))
         )
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
