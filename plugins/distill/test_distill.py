@@ -213,7 +213,8 @@ def test_where_the_model_gets_worse_training_goes_back_and_on_at_a_third() -> No
     """To the start, and later to the best step; a third of the rate is right there, and what was kept stays."""
     distances = [at(4, 1), at(4, 2.5), at(2, 0.8), at(6, 2), at(3, 0.9), at(3, 0.9), at(3, 0.9)]
     outcome, history, left, notes = course(distances, steps=6, checks=6)
-    assert [check.rate for check in outcome.checks] == pytest.approx([1e-4, 1e-4 / 3, 1e-4 / 3, *[1e-4 / 9] * 3])
+    first = outcome.checks[0].rate
+    assert [first / check.rate for check in outcome.checks] == pytest.approx([1, 3, 3, 9, 9, 9])
     assert torch.equal(left, history[2])
     assert [note.partition(": back to ")[2] for note in notes.lines] == [
         "the start, and on at a third",
@@ -221,7 +222,7 @@ def test_where_the_model_gets_worse_training_goes_back_and_on_at_a_third() -> No
     ]
     assert "from 1 to 2.5" in notes.lines[0]
     moved = [float((values - start).abs().max()) for values, start in ((history[2], history[0]), (history[4], left))]
-    rates = [1e-4 / 3 * schedule(1 / 6, 1 / 6), 1e-4 / 9 * schedule(3 / 6, 3 / 6)]
+    rates = [first / 3 * schedule(1 / 6, 1 / 6), first / 9 * schedule(3 / 6, 3 / 6)]
     assert moved == pytest.approx(rates, rel=0.01), "it went on from the start, and from the best step"
 
 
@@ -237,7 +238,26 @@ def test_where_the_model_gets_worse_training_goes_back_and_on_at_a_third() -> No
 def test_a_rate_has_half_of_its_checks_before_its_pace_counts(repeated: list[float], taken_back: int | None) -> None:
     outcome, _, _, notes = course([at(4, 1), *(at(4, far) for far in repeated)], steps=6, checks=6)
     assert len([note for note in notes.lines if "back to" in note]) == (taken_back is not None)
-    assert sum(check.rate == 1e-4 for check in outcome.checks) == (taken_back or 6)
+    assert sum(check.rate == outcome.checks[0].rate for check in outcome.checks) == (taken_back or 6)
+
+
+@pytest.mark.parametrize(("size", "rate"), [(0.02, 2e-5), (0.5, 1e-4)])
+@pytest.mark.parametrize("learns", ["beside", "lora"])
+def test_a_training_begins_at_a_thousandth_of_the_size_of_the_weights(learns: str, size: float, rate: float) -> None:
+    """Whatever the sizes of a few other matrices are; but at no more than 1e-4."""
+    model, rates = tiny_model(), list[float]()
+    with torch.no_grad():
+        for block in model.model.layers:
+            for value in block.parameters():
+                value.copy_(torch.randn(value.shape).sign() * size if value.ndim > 1 else value)
+            block.mlp.down_proj.weight.mul_(100)
+
+    def look(case: Case) -> None:
+        with learning(case, learns, width=1, rank=2) as learner:
+            rates.append(trained(case, learner, steps=1, checks=1).checks[0].rate)
+
+    layerimp.heal(model, [1], TEXT, Seen(look))
+    assert rates == pytest.approx([rate])
 
 
 def test_the_rows_of_a_step_are_of_about_the_same_length() -> None:

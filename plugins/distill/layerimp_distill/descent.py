@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from torch.optim import AdamW
 
 from layerimp.blocks import join_rows
 from layerimp.errors import NonFiniteError
+from layerimp_distill.options import MOVED, RATE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from layerimp.healer import Case
     from layerimp.healing import Teaching
     from layerimp.sweep import Batch
-    from layerimp_distill.learning import Learner
+    from layerimp_distill.learning import Learner, Values
     from layerimp_distill.memory import State
     from layerimp_distill.options import DistillConfig
     from layerimp_distill.room import Plan
@@ -140,6 +142,18 @@ class Descent:
         self.optimizer.load_state_dict(state.optimizer)
         self.scaler.load_state_dict(state.scaler)
         self.unsettled = False
+
+
+def first_rate(values: Values) -> float:
+    """Return the peak rate at which a training begins: `RATE`, or `MOVED` times the median rms of the matrices.
+
+    A step of Adam moves each value by about the rate, so that where the values are small, a rate moves them far.
+
+    Args:
+        values: Returns each of the parameters that learn.
+    """
+    sizes = [float(made.square().mean().sqrt()) for value in values.values() if (made := value()).ndim > 1]
+    return min(RATE, MOVED * statistics.median(sizes)) if sizes else RATE
 
 
 def schedule(spent: float, since: float = 0.0) -> float:

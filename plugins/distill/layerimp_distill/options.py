@@ -12,7 +12,9 @@ from layerimp.component import Options
 STEPS = 200
 """The number of training steps if the user names no limit."""
 RATE = 1e-4
-"""The peak learning rate at which a training begins if the user names none."""
+"""The highest peak learning rate at which a training begins if the user names none."""
+MOVED = 1e-3
+"""The share of the typical size of weights by which a step at that rate moves each, at most."""
 
 
 class DistillConfig(Options):
@@ -40,7 +42,8 @@ class DistillConfig(Options):
         None,
         gt=0,
         description="The peak learning rate, reached after a twentieth of the training, before a decay. One that is "
-        "given stays. By default it is 1e-4 at first, and lower where that is too high.",
+        "given stays. By default it is at first 1e-4, or a thousandth of the size of the weights where that is less; "
+        "where it is too high, training goes on at a third.",
     )
     rows: int | None = Field(
         None,

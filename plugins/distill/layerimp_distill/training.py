@@ -11,9 +11,8 @@ from layerimp.errors import NonFiniteError
 from layerimp.fidelity import Distance, Loss
 from layerimp.models import special_ids
 from layerimp_distill.course import CHECKING, Check, Limits, Outcome
-from layerimp_distill.descent import Descent, Task, schedule
+from layerimp_distill.descent import Descent, Task, first_rate, schedule
 from layerimp_distill.memory import RARELY, Memory, State
-from layerimp_distill.options import RATE
 from layerimp_distill.text import Text, tokens_in
 
 if TYPE_CHECKING:
@@ -32,9 +31,9 @@ LOWEST = 1e-7
 class Training:
     """A training, which goes from step to step, and back where the model gets worse.
 
-    The rate is `RATE` at first, and a third of it each time that training goes back. A loss or a distance that is NaN
-    or infinite counts as worse. A rate that the user names stays; then only the best step is kept, and a loss that is
-    not finite ends the training.
+    The rate is `first_rate` at first, and a third of it each time that training goes back. A loss or a distance that is
+    NaN or infinite counts as worse. A rate that the user names stays; then only the best step is kept, and a loss that
+    is not finite ends the training.
 
     An interrupted training resumes from its last saved state. If only steps or tokens are limited, the result is the
     same as without the interruption.
@@ -70,7 +69,7 @@ class Training:
         if outcome.start.repeated is not None:  # a language model
             special = special_ids(task.case.pruned.model)
             self._text = replace(self._text, repeated=config.repeated, special=special)
-        self.outcome, self.rate = outcome, config.rate or RATE
+        self.outcome, self.rate = outcome, config.rate or first_rate(task.learner.values)
         self._steps = self._tokens = self._checked = 0
         self._spent = self._since = min(self._limits.spent(0, 0, task.case.earlier), LOSABLE)
         self._unsaved = ""  # why the last state was not saved
