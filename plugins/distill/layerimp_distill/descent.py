@@ -147,7 +147,8 @@ class Descent:
 def first_rate(values: Values) -> float:
     """Return the peak rate at which a training begins: `RATE`, or `MOVED` times the median rms of the matrices.
 
-    A step of Adam moves each value by about the rate, so that where the values are small, a rate moves them far.
+    A step of Adam moves each value by about the rate, however small it is. Adafactor scales its steps by the rms of the
+    values too (Shazeer and Stern 2018, arXiv:1804.04235).
 
     Args:
         values: Returns each of the parameters that learn.
