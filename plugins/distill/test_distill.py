@@ -241,16 +241,19 @@ def test_a_rate_has_half_of_its_checks_before_its_pace_counts(repeated: list[flo
     assert sum(check.rate == outcome.checks[0].rate for check in outcome.checks) == (taken_back or 6)
 
 
-@pytest.mark.parametrize(("size", "rate"), [(0.02, 2e-5), (0.5, 1e-4)])
+@pytest.mark.parametrize(("size", "rate"), [(0.02, 4e-5), (0.5, 1e-4)])
 @pytest.mark.parametrize("learns", ["beside", "lora"])
-def test_a_training_begins_at_a_thousandth_of_the_size_of_the_weights(learns: str, size: float, rate: float) -> None:
-    """Whatever the sizes of a few other matrices are; but at no more than 1e-4."""
+def test_a_training_begins_at_a_five_hundredth_of_the_size_of_the_weights(
+    learns: str, size: float, rate: float
+) -> None:
+    """A matrix that is smaller than all others does not decide; and the rate is at most 1e-4."""
     model, rates = tiny_model(), list[float]()
     with torch.no_grad():
         for block in model.model.layers:
             for value in block.parameters():
                 value.copy_(torch.randn(value.shape).sign() * size if value.ndim > 1 else value)
-            block.mlp.down_proj.weight.mul_(100)
+            block.mlp.up_proj.weight.mul_(100)
+        model.model.layers[2].mlp.down_proj.weight.mul_(0.01)
 
     def look(case: Case) -> None:
         with learning(case, learns, width=1, rank=2) as learner:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -145,16 +144,16 @@ class Descent:
 
 
 def first_rate(values: Values) -> float:
-    """Return the peak rate at which a training begins: `RATE`, or `MOVED` times the median rms of the matrices.
+    """Return the peak rate at which a training begins: `RATE`, or `MOVED` times the rms of small matrices if less.
 
     A step of Adam moves each value by about the rate, however small it is. Adafactor scales its steps by the rms of the
-    values too (Shazeer and Stern 2018, arXiv:1804.04235).
+    values too (Shazeer and Stern 2018, arXiv:1804.04235). Nine of ten matrices are larger than the one that decides.
 
     Args:
         values: Returns each of the parameters that learn.
     """
-    sizes = [float(made.square().mean().sqrt()) for value in values.values() if (made := value()).ndim > 1]
-    return min(RATE, MOVED * statistics.median(sizes)) if sizes else RATE
+    sizes = sorted(float(made.square().mean().sqrt()) for value in values.values() if (made := value()).ndim > 1)
+    return min(RATE, MOVED * sizes[len(sizes) // 10]) if sizes else RATE
 
 
 def schedule(spent: float, since: float = 0.0) -> float:

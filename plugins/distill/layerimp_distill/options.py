@@ -13,8 +13,8 @@ STEPS = 200
 """The number of training steps if the user names no limit."""
 RATE = 1e-4
 """The highest peak learning rate at which a training begins if the user names none."""
-MOVED = 1e-3
-"""The share of the typical size of weights by which a step at that rate moves each, at most."""
+MOVED = 2e-3
+"""The share of its size by which a step at that rate moves a matrix at most, but for the smallest tenth of them."""
 
 
 class DistillConfig(Options):
@@ -42,8 +42,8 @@ class DistillConfig(Options):
         None,
         gt=0,
         description="The peak learning rate, reached after a twentieth of the training, before a decay. One that is "
-        "given stays. By default it is at first 1e-4, or a thousandth of the size of the weights where that is less; "
-        "where it is too high, training goes on at a third.",
+        "given stays. By default it is at first 1e-4, or less where the weights are small: a five-hundredth of their "
+        "size. Where it is too high, training goes on at a third.",
     )
     rows: int | None = Field(
         None,
