@@ -152,7 +152,8 @@ def first_rate(values: Values) -> float:
     Args:
         values: Returns each of the parameters that learn.
     """
-    sizes = sorted(float(made.square().mean().sqrt()) for value in values.values() if (made := value()).ndim > 1)
+    matrices = (made for value in values.values() if (made := value()).ndim > 1)
+    sizes = sorted(filter(None, (float(matrix.square().mean().sqrt()) for matrix in matrices)))
     return min(RATE, MOVED * sizes[len(sizes) // 10]) if sizes else RATE
 
 
