@@ -233,7 +233,7 @@ def main(
     samples: Annotated[int, typer.Option(help="Rows to choose by.")] = 64,
     training_rows: Annotated[int, typer.Option(help="Rows to train on.")] = 512,
     max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
-    batch_size: Annotated[int, typer.Option(help="Rows of a batch, such as fewer for a large vocabulary.")] = 8,
+    batch_size: Annotated[int, typer.Option(help="Rows of a batch; fewer where a large vocabulary needs memory.")] = 8,
     mixed: Annotated[bool, typer.Option(help="Compute in bfloat16; the parameters are float32.")] = False,
 ) -> None:
     """Make a checkpoint by each recipe that has none in the folder yet."""

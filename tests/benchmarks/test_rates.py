@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import rates
 from finished import lines_in
+from layerimp_distill.options import RATE
 from rate_figures import copying, likelihood
 
 
@@ -39,10 +40,11 @@ def test_trainings_at_the_default_and_fixed_rates_are_kept(
     rates.main(str(model_dir), "1", **options)
     default, fixed = lines_in(options["results"])
     assert (default["rate"], fixed["rate"]) == (None, 3e-4)
+    assert 0 < default["curve"][1]["rate"] <= RATE
+    assert fixed["curve"][1]["rate"] == 3e-4
     for each in (default, fixed):
         assert each["curve"][0]["steps"] == 0
         assert each["curve"][1]["steps"] > 0
-        assert each["curve"][1]["rate"] == each["rate"] or each is default
         assert each["speed"] is None or each["speed"] > 0
         assert each["healed"] == default["healed"]  # before a step at any rate
         assert likelihood(each, "intact") == 1

@@ -122,6 +122,8 @@ class Distill(Healer):
                 training = Training(task, memory, Outcome(start, given), seconds, watch, time.monotonic() - began)
                 if state is not None:
                     training.resume(state)
+                else:
+                    case.progress.note(f"distill: begins at the rate {training.rate:.1e}")
                 del state  # its values have taken their places, and would stay beside them
                 training.run()
             self.outcome = outcome = training.outcome
