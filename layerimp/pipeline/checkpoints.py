@@ -108,8 +108,7 @@ def describe_checkpoint(
     directory, origin = run.stage / place, origin_of(run.resolved.model)
     origin.copy_license(directory)
     samples = shrunk.samples if shrunk else publishable(removal.models[0].fidelity, run.reserved)
-    text = shrunk.training_text if shrunk else None
-    card = model_card(results, removal.label, origin, command=run.command, training_text=text, samples=samples)
+    card = model_card(results, removal.label, origin, command=run.command, samples=samples)
     (directory / CARD).write_text(card, encoding="utf-8")
     _record(run, removal.models[0].plan, healers).write(directory)
 

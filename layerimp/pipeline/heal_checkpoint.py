@@ -20,7 +20,7 @@ from layerimp.healing.engine import Healed, heal_beside
 from layerimp.healing.origin import check_shapes, share
 from layerimp.models.configuration import auto_class, configuration, source_of
 from layerimp.models.origin import CARD, origin_of
-from layerimp.pipeline.healing import check_heal_text, configured, read_of, repaired
+from layerimp.pipeline.healing import check_heal_text, configured, repaired
 from layerimp.pipeline.output import check_output, output_directory, why_not_healed
 from layerimp.pipeline.resolve import check_ahead, check_own_text, defaults_note, resolve, settled
 from layerimp.pipeline.stages import load_model, tell_unmeasured
@@ -28,19 +28,18 @@ from layerimp.pipeline.texts import Texts, check_calibration, publishable
 from layerimp.registry.assets import absolute, assets
 from layerimp.report.card import HealedCheckpoint, healed_card
 from layerimp.report.results.healing import HealingReport
-from layerimp.report.words import recovery
 from layerimp.steps import Step, checked_steps, simplest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from layerimp.calibration.further_text import FurtherText
     from layerimp.calibration.sampling import Calibration, CalibrationSet
     from layerimp.evaluator import Evaluator
     from layerimp.fidelity.record import Fidelity, Sample
     from layerimp.pipeline.stages import Loaded
     from layerimp.progress import Progress
     from layerimp.recipe import ComponentSpec, Permissions, Recipe
-    from layerimp.report.results.shrunk import TrainingText
 
 
 @dataclass(frozen=True)
@@ -154,11 +153,10 @@ def heal_checkpoint(prepared: PreparedHealing) -> HealingReport:
             progress=progress,
         )
         fidelity |= {"healed": compare(healed.model, "the healed model")}
-        document = _document(prepared, record, healed, drawn.description, fidelity)
+        document = _document(prepared, record, healed, drawn.description, further, fidelity)
         with progress.stage("save"):
             samples = publishable(fidelity["healed"], measured)
-            text = read_of(further) if healed.changed else None
-            card = _card(prepared, healed, record, document, samples, text)
+            card = _card(prepared, healed, record, document, samples)
             _save(prepared, healed, ours, record, card, stage)
     return document
 
@@ -186,7 +184,6 @@ def _card(
     record: Record,
     document: HealingReport,
     samples: Sequence[Sample],
-    training_text: TrainingText | None,
 ) -> str:
     """Return the card of the healed model: that of the pruned one, with what the healer did."""
     before = expanded(prepared.recipe.model) / CARD
@@ -195,11 +192,7 @@ def _card(
         loader=auto_class(healed.model.config),
         recipe=prepared.recipe,
         healer=prepared.healer,
-        repairs=healed.repairs,
-        recovered=recovery(healed.loss, healed.accuracy, healed.recovered),
-        text=document.calibration,
-        training_text=training_text,
-        fidelity=document.fidelity.get("healed"),
+        report=document,
         samples=samples,
         named=prepared.named,
     )
@@ -245,10 +238,11 @@ def _document(
     record: Record,
     healed: Healed,
     text: Calibration,
+    further: FurtherText | None,
     fidelity: Mapping[str, Fidelity | None],
 ) -> HealingReport:
     """Return the document that says what was done."""
-    done = repaired(healed)
+    done = repaired(healed, further)
     return HealingReport(
         model=prepared.recipe.model,
         teacher=record.source,

@@ -17,8 +17,7 @@ from layerimp.models.discovery import find_blocks
 from layerimp.progress import SILENT, Progress
 from layerimp.pruner import PrunePlan
 from layerimp.registry.attribution import attributing, create
-from layerimp.report.results.models import Repaired, RepairedGap
-from layerimp.report.results.shrunk import TrainingText
+from layerimp.report.results.models import Repaired, RepairedGap, TrainingText
 from layerimp.steps import Step, checked_steps
 from layerimp.surgery.removal import prepare
 
@@ -104,8 +103,8 @@ def heal(
         )
 
 
-def repaired(healed: Healed) -> Repaired:
-    """Describe what a healer did, and the effect of healing, as a part of the results."""
+def repaired(healed: Healed, further: FurtherText | None) -> Repaired:
+    """Describe what a healer did, what it read of a further text, and the effect, as a part of the results."""
     return Repaired(
         gaps=[
             RepairedGap(
@@ -121,10 +120,11 @@ def repaired(healed: Healed) -> Repaired:
         accuracy=dict(healed.accuracy) or None,
         distance=dict(healed.distance),
         recovered=healed.recovered,
+        training_text=_read_of(further) if healed.changed else None,
     )
 
 
-def read_of(further: FurtherText | None) -> TrainingText | None:
+def _read_of(further: FurtherText | None) -> TrainingText | None:
     """Describe what was read of a further text; None if that is nothing."""
     if further is None or not further.read.count:
         return None

@@ -85,7 +85,7 @@ class _Trials:
         model = self._pruned[removed]
         if contender.healer:
             healed = run.heal(contender.healer, model.removal)
-            model = replace(model, beside=healed.model, healing=repaired(healed))
+            model = replace(model, beside=healed.model, healing=repaired(healed, run.further))
         with model.in_place() as weights:
             name = f"{contender.label}, {counted(len(plan.blocks))} gone"
             halves = DocumentHalves.of(run.evaluation.beside(weights).of(self.evaluators, "quality", name))

@@ -242,5 +242,6 @@ def heal_pruned(run: Run, models: Mapping[str, CutModel]) -> tuple[dict[str, Cut
                 failed[label] = str(error)
                 run.progress.note(f"{label} is left out: {error}")
             else:
-                healed[label] = replace(model, contender=contender, beside=done.model, healing=repaired(done))
+                what = repaired(done, run.further)
+                healed[label] = replace(model, contender=contender, beside=done.model, healing=what)
     return healed, failed

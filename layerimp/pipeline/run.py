@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from layerimp.calibration.further_text import Read
 from layerimp.defaults import ORIGINAL
 from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting, with_text
@@ -177,6 +178,8 @@ class Run:
 
         Without the pruned model, a new one is made. Interrupted runs have taken so many seconds for it.
         """
+        if self.further is not None:
+            self.further.read = Read()  # what only this healing reads
         return heal_beside(
             self.loaded.stack,
             find_blocks(pruned or removal.beside()),

@@ -271,7 +271,10 @@ def _with_stages(model: CutModel, stages: Sequence[HealingStage]) -> CutModel:
         gaps.append(RepairedGap(gap=at_gap[0].gap, removed=at_gap[0].removed, done=done, why=why, numbers=numbers))
     label = [stage.label for stage in stages if stage.kept][-1]
     contender = Contender(model.contender.scorer, label)
-    return replace(model, contender=contender, healing=last.model_copy(update={"gaps": gaps}))
+    texts = [healing.training_text for healing in kept if healing.training_text is not None]
+    longest = max(texts, key=lambda text: text.rows, default=None)  # each stage reads the text from its beginning
+    together = last.model_copy(update={"gaps": gaps, "training_text": longest})
+    return replace(model, contender=contender, healing=together)
 
 
 def _describe(run: Run, made: Made, results: Results, report: ShrinkReport) -> None:

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from layerimp._paths import whole, write_whole
-from layerimp.calibration.further_text import Read
 from layerimp.errors import LayerimpError, ModelError, NonFiniteError, PluginError, one_line
 from layerimp.healing import parameters
 from layerimp.models.fingerprint import model_fingerprint
 from layerimp.pipeline.blocks_for_size import LATENCY
-from layerimp.pipeline.healing import read_of, repaired
+from layerimp.pipeline.healing import repaired
 from layerimp.pipeline.keeping import searched
 from layerimp.pipeline.pruning import Choice
 from layerimp.pipeline.shrink_recipe import repairing
@@ -161,8 +160,6 @@ class State:
         held = unfinished.held if unfinished else frozenset()
         healing, kept = None, False
         changed: tuple[str, ...] = ()
-        if run.further is not None:
-            run.further.read = Read()  # what only this stage reads
         try:
             watched = replace(run, progress=_Watched(run.progress, spent))
             healed = watched.heal(label, removal, pruned, earlier=spent.seconds)
@@ -173,7 +170,7 @@ class State:
             spent.keep()
             raise
         else:
-            healing, changed = repaired(healed), tuple(healed.changed)
+            healing, changed = repaired(healed, run.further), tuple(healed.changed)
             kept = any(gap.done != "nothing" for gap in healing.gaps)
             why = "; ".join(dict.fromkeys(gap.why for gap in healing.gaps if gap.why))
         name, minutes = run.recipe.healers[label].name, spent.seconds / 60
@@ -184,7 +181,6 @@ class State:
             why=why,
             healing=healing,
             minutes=minutes,
-            text=read_of(run.further),
         )
         if directory and unfinished and healing is not None:
             values = {path: pruned.get_parameter(path).detach() for path in changed}

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from layerimp.pipeline.run import CutModel, Run
     from layerimp.report.document import Results
     from layerimp.report.results.measures import Retained
-    from layerimp.report.results.shrunk import HealingStage, TrainingText
+    from layerimp.report.results.shrunk import HealingStage
 
 CARD_PROMPTS, CARD_LENGTH = 2, 64
 """The prompts of a card, and the length of the rows that they are cut from."""
@@ -81,7 +81,7 @@ def report_of(run: Run, made: Made, results: Results) -> ShrinkReport:
         fidelity=small.fidelity,
         samples=_samples(run, made),
         calibration=run.text.description,
-        training_text=_training_text(made.stages),
+        training_text=small.healing.training_text if small.healing else None,
         failures=dict(run.evaluation.failed),
         minutes=dict(made.minutes),
         memory=_memory(run),
@@ -187,12 +187,6 @@ def _tasks(results: Results) -> Iterator[TaskRetained]:
         if names:
             intact, small = model.metrics[task][names[0]], metrics[task][names[0]]
             yield TaskRetained(task=task, metric=names[0], intact=intact, small=small, retained=kept)
-
-
-def _training_text(stages: Sequence[HealingStage]) -> TrainingText | None:
-    """Return what the kept stages have read of the further text: each reads it from its beginning."""
-    texts = [stage.text for stage in stages if stage.kept and stage.text is not None]
-    return max(texts, key=lambda text: text.rows, default=None)
 
 
 def _memory(run: Run) -> dict[str, int]:

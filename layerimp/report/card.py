@@ -31,13 +31,12 @@ if TYPE_CHECKING:
 
     from huggingface_hub import EvalResult
 
-    from layerimp.calibration.sampling import Calibration
-    from layerimp.fidelity.record import Fidelity, Sample
-    from layerimp.healer import Healer, Repair
+    from layerimp.fidelity.record import Sample
+    from layerimp.healer import Healer
     from layerimp.report.document import Results
     from layerimp.report.results.comparison import Design, ModelResults
+    from layerimp.report.results.healing import HealingReport
     from layerimp.report.results.models import PrunedModel, Removal, RepairedGap
-    from layerimp.report.results.shrunk import TrainingText
 
 _OF_BEFORE = ("## Results", "## How far from the source")
 """The headings in a card of what does not hold any more once the checkpoint is healed."""
@@ -112,7 +111,6 @@ def model_card(
     origin: Origin | None = None,
     *,
     command: str = "run",
-    training_text: TrainingText | None = None,
     samples: Sequence[Sample] = (),
 ) -> str:
     """Return the card of a checkpoint: metadata for the Hub, and Markdown. No local folder is named.
@@ -122,7 +120,6 @@ def model_card(
         label: The label of the pruned model.
         origin: The source of the checkpoint; by default only its name is known.
         command: The command that made the checkpoint: `run`, `prune` or `shrink`.
-        training_text: What healing has read of a further text; None if that is nothing.
         samples: Continuations that may be published.
     """
     checkpoint, healers = _Pruned(results, label), results.design.healers
@@ -139,7 +136,7 @@ def model_card(
     if plan.scorer is not None and checkpoint.model.scored:
         recipe = as_json(_asked(Recipe.model_validate(results.request), command) | {"model": origin.name})
     document = as_json(tree_without_folders(plan.model_dump(mode="json")) | {"model": origin.name})
-    card = _template().pruned(checkpoint, origin, document, recipe, command, training_text, samples)
+    card = _template().pruned(checkpoint, origin, document, recipe, command, samples)
     return front_matter(data) + str(card)
 
 
@@ -202,11 +199,7 @@ class HealedCheckpoint:
         loader: The stock `Auto` class that loads the checkpoint.
         recipe: The recipe, with the pruned model and the calibration text.
         healer: The healer.
-        repairs: The repairs, one for each gap.
-        recovered: What came back, as `recovery` says it.
-        text: The text that was drawn.
-        training_text: What the healer has read of a further text; None if that is nothing.
-        fidelity: How far the checkpoint is from the intact model; None if that was not measured.
+        report: What was done, and its effect.
         samples: Continuations that may be published.
         named: What was named in place of what the record of the pruned model says: `teacher` and `removed`.
     """
@@ -215,11 +208,7 @@ class HealedCheckpoint:
     loader: str
     recipe: Recipe
     healer: Healer
-    repairs: Sequence[Repair]
-    recovered: str
-    text: Calibration
-    training_text: TrainingText | None = None
-    fidelity: Fidelity | None = None
+    report: HealingReport
     samples: Sequence[Sample] = ()
     named: Mapping[str, str] = field(default_factory=dict)
 
@@ -303,7 +292,7 @@ def _template() -> Any:
     return environment.from_string(files(__package__).joinpath("card.md.jinja").read_text("utf-8")).module
 
 
-def _done(gaps: Iterable[RepairedGap | Repair]) -> str:
+def _done(gaps: Iterable[RepairedGap]) -> str:
     """List what was done at each gap."""
     return escaped("; ".join(f"{gap.gap}: {gap.done}" for gap in gaps))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from support.tiny import saved, tiny
 from transformers import AutoModelForCausalLM
 
 from layerimp import Healer
+from layerimp.calibration.sampling import document_hash
 from layerimp.checkpoint.record import read_record
 from layerimp.healer import Case, Repair
 from layerimp.testing import tiny_tokenizer
@@ -199,6 +201,28 @@ def test_healers_that_train_get_further_text(
     written(tmp_path / "data_set" / "train.jsonl", *words, "the cat was big and it")
     layerimp_command.done(*command, *asked[:-1], tmp_path / "data_set")
     assert seen[4] == everything, "what a task measures on is no part of a data set"
+
+
+def test_the_card_of_a_trained_model_names_what_was_trained_on(
+    layerimp_command: Run, command: tuple[Any, ...], tmp_path: Path
+) -> None:
+    """That of a model which another healer repaired afterwards does not."""
+    words = [f"{number} the cat was big and it ran" for number in range(9)]
+    more, out = written(tmp_path / "more.jsonl", *words), tmp_path / "out"
+    training = ("--heal", "distill", "--heal-text", more, "--set", "distill.steps=40", "--set", "distill.first=null")
+    printed, _ = layerimp_command.done(
+        *command, "--blocks", "1,2", *training, "--heal", "linear", "--no-baselines", "--output", out, "--json"
+    )
+    healed = by_label(printed)["scorers"]["block-influence"]["healed"]
+    assert all(model["gaps"][0]["done"] != "nothing" for model in healed.values())
+    read = hashlib.sha256("".join(map(document_hash, words)).encode()).hexdigest()
+    assert healed["distill"]["training_text"] == {"source": str(more), "licence": "", "rows": 9, "hash": read}
+    assert "training_text" not in healed["linear"]
+    trained, repaired = (
+        (out / "checkpoints" / f"block-influence+{healer}" / "README.md").read_text() for healer in healed
+    )
+    assert f"- **Training text:** 9 documents of more.jsonl (SHA-256 of their hashes `{read}`)" in trained
+    assert "Training text" not in repaired
 
 
 def test_the_training_split_of_a_task_is_further_text(

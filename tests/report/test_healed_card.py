@@ -27,6 +27,7 @@ from layerimp.models.origin import Origin
 from layerimp.pruner import PrunePlan
 from layerimp.registry.attribution import create
 from layerimp.report.card import HealedCheckpoint, escaped, healed_card, model_card
+from layerimp.report.results.healing import HealingReport
 from layerimp.report.results.models import Size
 from layerimp.report.words import recovery
 from layerimp.scorer import Importance
@@ -245,11 +246,20 @@ def test_a_healed_model_of_a_run_says_so(tmp_path: Path) -> None:
 def healed(before: str, origin: Origin, **recipe: Any) -> str:
     """The card of a checkpoint that was healed with a changed option."""
     healer: Any = create("healer", "linear", {"ridges": [0.5]})
-    text = Calibration(source="/home/me/t.jsonl", rows=10, tokens=1234, fingerprint="abc")
-    asked = make_recipe({"model": "/home/me/out/avss", "calibration": {"source": "/home/me/t.jsonl"}, **recipe})
-    return healed_card(
-        before, HealedCheckpoint(origin, "AutoModelForCausalLM", asked, healer, [], "50% came back", text)
+    done = repaired({"intact": 1.0, "pruned": 2.0, "healed": 1.5}, 0.5)
+    report = HealingReport(
+        **dict(done),
+        model="/home/me/out/avss",
+        teacher="whole",
+        removed=[0, 2],
+        healer="linear",
+        options={},
+        calibration=Calibration(source="/home/me/t.jsonl", rows=10, tokens=1234, fingerprint="abc"),
+        changed=[],
+        output="/home/me/healed",
     )
+    asked = make_recipe({"model": "/home/me/out/avss", "calibration": {"source": "/home/me/t.jsonl"}, **recipe})
+    return healed_card(before, HealedCheckpoint(origin, "AutoModelForCausalLM", asked, healer, report))
 
 
 def test_the_card_of_a_healed_checkpoint_goes_on_from_the_pruned_one(tmp_path: Path) -> None:
@@ -263,7 +273,8 @@ def test_the_card_of_a_healed_checkpoint_goes_on_from_the_pruned_one(tmp_path: P
     summary, _, rest = body(before).partition("## Results\n")
     assert body(card).startswith(summary)
     assert body(card).endswith(f"## Results before healing by linear\n{rest}"), "and nothing else has changed"
-    assert "- **Recovered:** 50% came back\n" in card
+    came_back = recovery({"intact": 1.0, "pruned": 2.0, "healed": 1.5}, None, 0.5)
+    assert f"- **Recovered:** {escaped(came_back)}\n" in card
     (_, command) = FENCE.findall(card)[0]
     assert shlex.split(command) == [
         *"layerimp heal --model avss --healer linear --calibration t.jsonl --seed 7".split(),

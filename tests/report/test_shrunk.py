@@ -14,11 +14,14 @@ from support.reports import repaired
 from layerimp.defaults import POOR
 from layerimp.evaluator import Metric, Stratum
 from layerimp.fidelity import Copying, Fidelity, Generation, Sample, Spread, WithImages
-from layerimp.pipeline.shrunk import _advice, _training_text, judged
+from layerimp.pipeline.run import CutModel
+from layerimp.pipeline.shrink import _with_stages
+from layerimp.pipeline.shrunk import _advice, judged
 from layerimp.pruner import PrunePlan
+from layerimp.report.results.contenders import Contender
 from layerimp.report.results.measures import Retained, Share
-from layerimp.report.results.models import ReachedTarget, Size, Target
-from layerimp.report.results.shrunk import BothSpeeds, HealingStage, ShrinkReport, TaskRetained, TrainingText
+from layerimp.report.results.models import ReachedTarget, Size, Target, TrainingText
+from layerimp.report.results.shrunk import BothSpeeds, HealingStage, ShrinkReport, TaskRetained
 from layerimp.report.statistics import measured
 from layerimp.report.tables.fidelity_figures import FIGURES
 from layerimp.report.tables.shrunk import LINES, WIDTH, _done, _outcome, _row, _task, _texts, _times, lines_of
@@ -115,13 +118,23 @@ def test_a_stage_says_what_it_was_kept_by() -> None:
 def test_only_kept_stages_have_trained_on_text() -> None:
     """Each stage reads the text from its beginning, so that the longest reading holds the others."""
 
-    def stage(rows: int, *, kept: bool) -> HealingStage:
-        text = TrainingText(source="more.jsonl", licence="", rows=rows, hash=f"{rows}")
-        return HealingStage(label="d", healer="d", kept=kept, why="", healing=None, minutes=1.0, text=text)
+    def stage(rows: int) -> HealingStage:
+        text = TrainingText(source="more.jsonl", licence="", rows=rows, hash=f"{rows}") if rows else None
+        healing = repaired({}).model_copy(update={"training_text": text})
+        return HealingStage(label="d", healer="d", kept=True, why="", healing=healing, minutes=1.0)
 
-    kept = stage(2, kept=True)
-    assert _training_text([stage(1, kept=True), kept, stage(3, kept=False)]) == kept.text
-    assert _training_text([stage(3, kept=False)]) is None
+    def read(*stages: HealingStage) -> TrainingText | None:
+        size = Size(blocks=3, parameters=1, bytes=1)
+        unknown: Any = None
+        model = CutModel(Contender("s"), PrunePlan(num_blocks=4, blocks=[3]), size, unknown)
+        healing = _with_stages(model, stages).healing
+        return healing.training_text if healing else None
+
+    longest = stage(2)
+    assert longest.healing is not None
+    assert read(stage(1), longest, stage(0)) == longest.healing.training_text
+    assert read(stage(0)) is None
+    assert read(longest.model_copy(update={"kept": False})) is None
 
 
 def test_the_longest_report_fits_a_screen() -> None:

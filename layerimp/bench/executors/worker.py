@@ -267,7 +267,7 @@ class Worker:
                 judging=self._reserved_texts(assignment)[1],
                 unfinished=unfinished,
             )
-            done = repaired(healed)
+            done = repaired(healed, further)
             yield pruned, {"size": Size.of(pruned).model_dump(), "healing": done.model_dump(mode="json")}
 
     def _prepared(self, assignment: Assignment, measure: Measure) -> dict[str, Evaluator]:

@@ -67,6 +67,19 @@ class RepairedGap(Part):
     """Numbers that describe it, such as a factor or a ridge."""
 
 
+class TrainingText(Part):
+    """The text that training read beside the calibration text."""
+
+    source: str
+    """The file or data set."""
+    licence: str
+    """The licence; empty if it is not known."""
+    rows: int
+    """The number of documents that were read, at least once."""
+    hash: str
+    """A hash of these documents, in their order."""
+
+
 class Repaired(Part):
     """What a healer did, and the effect of healing."""
 
@@ -85,6 +98,8 @@ class Repaired(Part):
     recovered: Known
     """The share of the lost quality that came back (loss, or a classifier's accuracy), from the `pruned` to the
     `healed` model; null if nothing was lost."""
+    training_text: TrainingText | None = Field(default=None, exclude_if=lambda text: text is None)
+    """What was read of a further text by a training that was kept; left out if that is nothing."""
 
 
 class Target(Part):

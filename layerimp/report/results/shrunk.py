@@ -11,7 +11,7 @@ from layerimp.component import versioned
 from layerimp.fidelity.record import Fidelity, Sample
 from layerimp.pruner import PrunePlan
 from layerimp.report.results.measures import Measured, Retained, Share
-from layerimp.report.results.models import ReachedTarget, Repaired, Size, Target
+from layerimp.report.results.models import ReachedTarget, Repaired, Size, Target, TrainingText
 from layerimp.report.results.part import Number, Part, Versioned
 
 Verdict = Literal["good", "poor", "not measured"]
@@ -52,19 +52,6 @@ class TaskRetained(Part):
     """What is retained of the task; null if the intact model does not know enough."""
 
 
-class TrainingText(Part):
-    """The text that training read beside the calibration text."""
-
-    source: str
-    """The file or data set."""
-    licence: str
-    """The licence; empty if it is not known."""
-    rows: int
-    """The number of documents that were read, at least once."""
-    hash: str
-    """A hash of these documents, in their order."""
-
-
 class HealingStage(Part):
     """A stage of healing, each of which goes on from the one before."""
 
@@ -80,8 +67,6 @@ class HealingStage(Part):
     """What it did; null if it failed."""
     minutes: Number
     """How long it took."""
-    text: TrainingText | None = Field(default=None, exclude_if=lambda text: text is None)
-    """The further text that it read; left out if there is none."""
 
 
 class ShrinkReport(Versioned):
