@@ -8,9 +8,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from layerimp._paths import last_part
 from layerimp.bench.cell_graph import Layout
 from layerimp.bench.cells import Cell, Result, blocks_in, score_by_step
 from layerimp.bench.store import StoredCell
+from layerimp.calibration.splits import few_judges
 from layerimp.evaluation.packing import unpacked
 from layerimp.fidelity.record import Fidelity
 from layerimp.metric import Key, Metric, by_key
@@ -55,6 +57,7 @@ def grid_results(layout: Layout, records: Mapping[str, StoredCell], directory: P
             *([ONE_DRAW] if layout.grid.repeats == 1 else []),
             *(f"{label} has a pruner of its own: {own.spec.name}" for label, own in layout.own_pruners.items()),
             *filter(None, (model.same_text() for model in models)),
+            *_few_judges(layout, known),
             *dict.fromkeys(
                 f"{cell.model}: {cell.content['evaluator']} is left out: {results[key]['left_out']}"
                 for key, cell in cells.items()
@@ -64,6 +67,16 @@ def grid_results(layout: Layout, records: Mapping[str, StoredCell], directory: P
         data_files=distinct(file for subject in layout.models.values() for file in subject.data_files),
         output=None if directory is None else str(directory.absolute()),
     )
+
+
+def _few_judges(layout: Layout, known: Mapping[str, Measurements | None]) -> Iterator[str]:
+    """Yield a note about each model for which fewer rows decided what healing keeps than there should be."""
+    for label, measurements in known.items():
+        left = measurements.left.values() if measurements else ()
+        done = next((healed for models in left for pruned in models if (healed := pruned.model.healing)), None)
+        source = last_part(str(layout.models[label].recipe.calibration.source))
+        if done and (line := few_judges(done.judging_rows, source, classifies=done.accuracy is not None)):
+            yield f"{label}: {line}"
 
 
 def _design(layout: Layout) -> Design:

@@ -168,6 +168,21 @@ def for_judging(corpus: Corpus, without: Collection[str], *, classifies: bool = 
     return for_fidelity(replace(corpus, form=form), rows, without=without, half=True)
 
 
+def few_judges(rows: int, source: str, *, classifies: bool) -> str:
+    """Return a line that says that fewer rows decide what healing keeps than there should be; empty if that is not so.
+
+    Args:
+        rows: How many rows there are; 0 if rows of the healing text decide.
+        source: The source of the calibration text.
+        classifies: Whether the model predicts labels.
+    """
+    most, _ = judging_size(0, classifies=classifies)
+    if rows >= most:
+        return ""
+    few = f"{rows} rows" if rows else "rows of the calibration text"
+    return f"what healing keeps is decided by {few}, not by {most} of other documents: {source} has too few"
+
+
 def judging_size(length: int, *, classifies: bool) -> tuple[int, int]:
     """Return how many rows decide what healing keeps, and the most tokens in each; a classifier reads whole rows.
 

@@ -56,6 +56,7 @@ class Healed:
         distance: The mean divergences from the intact model in nats, on the rows that decide whether the result is
             kept: `divergence_before` and `divergence_after`; `repeated_before` and `repeated_after` in rows that hold
             the same tokens twice.
+        judging_rows: How many rows of documents that nothing else reads decided; 0 if rows of the text did.
         changed: The paths of the parameters that were replaced; for tied parameters the first path.
     """
 
@@ -64,6 +65,7 @@ class Healed:
     loss: dict[str, float] = field(default_factory=dict)
     accuracy: dict[str, float] = field(default_factory=dict)
     distance: dict[str, float] = field(default_factory=dict)
+    judging_rows: int = 0
     changed: Sequence[str] = ()
 
     @property
@@ -123,8 +125,8 @@ def heal_beside(
     text = split(Checked(calibration, intact))
     choosing, measuring = HeldOutLoss(intact, text.choosing), HeldOutLoss(intact, text.measuring)
     losses = _before(intact, pruned, [] if unhealed else removed, measuring)
-    rows = list(judging or ())
-    rows = list(Checked(rows, intact)) if rows else text.choosing
+    apart = list(judging or ())
+    rows = list(Checked(apart, intact)) if apart else text.choosing
     judge = Judge(intact, rows)
     ours, theirs = Reruns(pruned, [*text.choosing, *text.healing]), Reruns(intact, text.healing)
     case = Case(
@@ -159,7 +161,8 @@ def heal_beside(
     loss = {name: value.mean for name, value in losses.items()}
     accuracy = {name: value.accuracy for name, value in losses.items() if value.accuracy is not None}
     distance = start.numbers("before") | end.numbers("after")
-    return Healed(pruned.model, repairs, loss, accuracy, distance, list(changed(before, pruned.model)))
+    decided = sum(len(batch["input_ids"]) for batch in apart)
+    return Healed(pruned.model, repairs, loss, accuracy, distance, decided, list(changed(before, pruned.model)))
 
 
 def _before(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step], held_out: HeldOutLoss) -> dict[str, Loss]:

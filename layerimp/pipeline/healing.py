@@ -119,6 +119,7 @@ def repaired(healed: Healed, further: FurtherText | None) -> Repaired:
         loss=dict(healed.loss),
         accuracy=dict(healed.accuracy) or None,
         distance=dict(healed.distance),
+        judging_rows=healed.judging_rows,
         recovered=healed.recovered,
         training_text=_read_of(further) if healed.changed else None,
     )

@@ -13,7 +13,7 @@ from layerimp.calibration.further_text import FurtherText, Read
 from layerimp.calibration.images import ImageReader
 from layerimp.calibration.rows import RowFormat
 from layerimp.calibration.sampling import CalibrationSet, Corpus, read_corpus
-from layerimp.calibration.splits import for_fidelity, for_judging, judging_size
+from layerimp.calibration.splits import few_judges, for_fidelity, for_judging
 from layerimp.checkpoint.record import ReservedText
 from layerimp.errors import CalibrationError, OptionError, TaskError
 from layerimp.evaluation.selection import comparer_options, for_training
@@ -137,12 +137,8 @@ class Texts:
         """
         labels = classifies(self.loaded.model)
         text = for_judging(calibration, without, classifies=labels)
-        most, _ = judging_size(calibration.form.max_length, classifies=labels)
-        if len(text.rows) < most:
-            rows = f"{len(text.rows)} rows" if text.rows else "rows of the calibration text"
-            self.progress.note(
-                f"what healing keeps is decided by {rows}, not by {most} of other documents: {text.source} has too few"
-            )
+        if line := few_judges(len(text.rows), text.source, classifies=labels):
+            self.progress.note(line)
         return text
 
     def for_fidelity_again(self, reserved: ReservedText | None, drawn: CalibrationSet) -> CalibrationSet:

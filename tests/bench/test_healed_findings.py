@@ -46,6 +46,18 @@ def test_a_task_that_fails_leaves_the_others_of_its_model(tmp_path: Path) -> Non
     assert row(results).entries.keys() > row(results, "prose").entries.keys()
 
 
+@pytest.mark.parametrize(("rows", "few"), [(32, ""), (5, "5 rows"), (0, "rows of the calibration text")])
+def test_too_few_rows_to_judge_by_are_told_once_for_each_model(rows: int, few: str, tmp_path: Path) -> None:
+    def judged_by(cell: Cell) -> Result:
+        result = computed(cell)
+        return result | {"healing": result["healing"] | {"judging_rows": rows}} if "healing" in result else result
+
+    results, _ = findings(tmp_path, judged_by)
+    told = [note for note in results.notes if "what healing keeps" in note]
+    line = f"one: what healing keeps is decided by {few}, not by 32 of other documents: prose has too few"
+    assert told == ([line] if few else [])
+
+
 def test_healed_rows_by_hand(tmp_path: Path) -> None:
     results, made_layout = findings(tmp_path, repeats=3)
     removed, entries = results.models["one"].removed, row(results).entries

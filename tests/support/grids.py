@@ -86,7 +86,7 @@ def repaired(blocks: Sequence[int]) -> dict[str, Any]:
     """The report of a healer, with a single gap."""
     gap = {"gap": "a gap", "removed": list(blocks), "done": "half", "why": "", "numbers": {"factor": 0.5}}
     loss = {"intact": 1.0, "pruned": 3.0, "healed": 2.0}
-    return {"gaps": [gap], "loss": loss, "accuracy": None, "recovered": 0.5}
+    return {"gaps": [gap], "loss": loss, "accuracy": None, "judging_rows": 32, "recovered": 0.5}
 
 
 def computed(cell: Cell) -> Result:

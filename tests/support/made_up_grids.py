@@ -84,7 +84,7 @@ class World:
         if "healing" in cell.content:
             left += (1 - left) * draw.uniform(0.2, 0.5)
             gap = {"gap": "a gap", "removed": blocks, "done": "half", "why": "", "numbers": {}}
-            healing = {"healing": {"gaps": [gap], "loss": {}, "accuracy": None, "recovered": 0.3}}
+            healing = {"healing": {"gaps": [gap], "loss": {}, "accuracy": None, "judging_rows": 32, "recovered": 0.3}}
         task = cell.content["task"]
         right = round(0.8 * DOCUMENTS * left**2)
         documents = (1.0,) * right + (0.0,) * (DOCUMENTS - right)

@@ -44,7 +44,7 @@ def measured(right: int) -> list[Metric]:
 
 def repaired(loss: Mapping[str, float], recovered: float | None = None) -> Repaired:
     """A model that a healer repaired."""
-    return Repaired(gaps=[], loss=dict(loss), accuracy=None, recovered=recovered)
+    return Repaired(gaps=[], loss=dict(loss), accuracy=None, judging_rows=32, recovered=recovered)
 
 
 @dataclass

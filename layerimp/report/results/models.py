@@ -95,6 +95,8 @@ class Repaired(Part):
     """The mean divergences from the intact model in nats, on the rows that decide whether the result is kept:
     `divergence_before` and `divergence_after`; `repeated_before` and `repeated_after` in rows that hold the same tokens
     twice."""
+    judging_rows: int
+    """How many rows of documents that nothing else reads decided; 0 if rows of the healing text did."""
     recovered: Known
     """The share of the lost quality that came back (loss, or a classifier's accuracy), from the `pruned` to the
     `healed` model; null if nothing was lost."""
