@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 __all__ = [
-    "CHUNK_LOGITS",
     "PROMPT_TOKENS",
     "Compared",
     "Comparer",
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
         end_tokens,
         prompts,
     )
-    from layerimp.fidelity.intact import CHUNK_LOGITS, Intact
+    from layerimp.fidelity.intact import Intact
     from layerimp.fidelity.record import Copying, Fidelity, Generation, Sample, Spread, WithImages
 
 

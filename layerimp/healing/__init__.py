@@ -5,9 +5,10 @@ from layerimp.healing.gaps import Writers
 from layerimp.healing.parameters import replace, rounded, trying
 from layerimp.healing.scaling import scale_stream, stream_scaled
 from layerimp.healing.states import State, intact_states, states
-from layerimp.healing.teaching import Teaching
+from layerimp.healing.teaching import CHUNK_LOGITS, Teaching
 
 __all__ = [
+    "CHUNK_LOGITS",
     "Healed",
     "State",
     "Teaching",

@@ -12,13 +12,16 @@ from transformers.utils.generic import ModelOutput
 from layerimp.blocks.forward import run
 from layerimp.blocks.head import Head
 from layerimp.blocks.modes import in_eval_mode
-from layerimp.fidelity.intact import CHUNK_LOGITS
-from layerimp.stats import working_dtype
+from layerimp.stats import chunks, working_dtype
 
 if TYPE_CHECKING:
     from layerimp.blocks.head import Targets
     from layerimp.blocks.stack import Batch
     from layerimp.healer import Case
+
+CHUNK_LOGITS = 1 << 25
+"""The number of logits of each model that exist at once, and of their gradients: 128 MiB in float32. With fewer, the
+head's matrix would be read more often."""
 
 
 class Teaching:
@@ -77,14 +80,38 @@ def _divergence(ours: Head, output: ModelOutput, theirs: Head, expected: ModelOu
         with torch.no_grad():
             expecting = theirs.token_logits(expected, aim)
         with torch.enable_grad():
-            lost = _between(ours.token_logits(output, leaf), expecting)
-        slopes += torch.autograd.grad(lost, leaf)
-        total += lost.detach()
+            logits = ours.token_logits(output, leaf)
+        lost, to_logits = _sloping(logits.detach(), expecting.to(logits.device))
+        slopes += torch.autograd.grad(logits, leaf, to_logits)
+        total += lost
+        del logits, expecting, to_logits  # so that they do not exist together with the next ones
     slope = torch.zeros_like(hidden)
     slope[mask] = torch.cat(slopes)
     joined = (output[ours.field] * slope).sum(dtype=working_dtype(slope.dtype))
     value: Tensor = joined - joined.detach() + total.to(joined)  # the total, with the gradient that is known
     return value
+
+
+def _sloping(logits: Tensor, aim: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the divergence as `_between` does, and its gradient [row, class]: a difference of probabilities.
+
+    A graph would keep several tensors of this size, each too large for the processor's cache. On a CPU, `softmax` takes
+    half the time of `exp`.
+    """
+    dtype = working_dtype(logits.dtype)
+    total, slope = logits.new_zeros((), dtype=dtype), torch.empty_like(logits)
+    for own, expected, part in zip(chunks(logits), chunks(aim), chunks(slope), strict=True):
+        own, expected = own.to(dtype), expected.to(dtype)
+        own_shares, shares = own.softmax(dim=-1), expected.softmax(dim=-1)
+        total += _normaliser(own, own_shares) - _normaliser(expected, shares)
+        total += torch.dot(shares.flatten(), (expected - own).flatten())
+        part.copy_(own_shares.sub_(shares))
+    return total, slope
+
+
+def _normaliser(scores: Tensor, shares: Tensor) -> Tensor:
+    """Return the logarithms of the sums of exponentials of scores [row, class], summed over rows, by their softmax."""
+    return (scores.amax(dim=-1) - shares.amax(dim=-1).log()).sum()
 
 
 def _between(logits: Tensor, aim: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from rich.filesize import decimal
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from layerimp.fidelity import CHUNK_LOGITS
+from layerimp.healing import CHUNK_LOGITS
 from layerimp.models import classifies
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ ROWS, ON_GPU, LABELLED = 4, 4, 8
 predicts once a row."""
 FLOAT = 4
 """The bytes of a learned value, of its gradient, and of each of the two moments that the optimizer keeps of it."""
-LOGITS = 6
-"""So many values exist at once for each logit: of both models, their logarithms, and the gradients."""
+LOGITS = 3
+"""So many values exist at once for each logit: of both models, and the gradients."""
 ACTIVATIONS = {False: 8.0, True: 5.0}
 """The bytes kept for the backward pass, at most, for each feature that a matrix reads or writes for a token; by
 whether the model computes in 16 bits, which fused experts may not do."""
