@@ -33,14 +33,11 @@ class Workspace:
     def __init__(self) -> None:
         self._memory: Tensor | None = None
 
-    def like(self, chunk: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """Return a tensor like `chunk` in shape, device and dtype, unless another dtype is given.
-
-        It has any values; the next call overwrites it.
-        """
-        kept, dtype = self._memory, dtype or chunk.dtype
-        if kept is None or kept.numel() < chunk.numel() or (kept.dtype, kept.device) != (dtype, chunk.device):
-            kept = self._memory = torch.empty(chunk.numel(), dtype=dtype, device=chunk.device)
+    def like(self, chunk: Tensor) -> Tensor:
+        """Return a tensor like `chunk` in shape, dtype and device, with any values; the next call overwrites it."""
+        kept = self._memory
+        if kept is None or kept.numel() < chunk.numel() or (kept.dtype, kept.device) != (chunk.dtype, chunk.device):
+            kept = self._memory = torch.empty(chunk.numel(), dtype=chunk.dtype, device=chunk.device)
         return kept[: chunk.numel()].view(chunk.shape)
 
     def release(self) -> None:

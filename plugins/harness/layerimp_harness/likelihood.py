@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 
 from layerimp.errors import ModelError
-from layerimp.stats import Workspace, working_dtype
+from layerimp.stats import working_dtype
 from layerimp_harness.batches import logits_bytes
 from layerimp_harness.forest import Forest
 from layerimp_harness.rows import rows_of
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _PLACES, _LOGITS = 128, 2**24
 """So many places, or more if they have no more logits than this, have their logits at once. With fewer places, reading
 the matrix of the head would take longer than multiplying by it."""
-_AT_ONCE = 2**20  # the number of logits normalised at the same time, few enough to stay in the processor's cache
+_AT_ONCE = 2**22  # the number of logits normalised at the same time, few enough to stay in the processor's cache
 
 _TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-3}
 _SIXTEEN_BITS = 0.25  # two neighbouring logits between 16 and 32 differ by an eighth in bfloat16
@@ -206,19 +206,16 @@ class Likelihoods:
         log_probs, best = torch.zeros(len(tokens), dtype=dtype), torch.zeros(len(tokens), dtype=torch.bool)
         first = 0
         most = max(_PLACES, _LOGITS // self._vocabulary)
-        wide, normalised = Workspace(), Workspace()
         for some in places.tensor_split(-(-len(places) // most)):
             logits = logits_of(some)
             for part in logits.split(max(1, _AT_ONCE // logits.shape[-1])):
                 here = (first <= rows) & (rows < first + len(part))
-                scores = wide.like(part, dtype).copy_(part)
-                every = torch.log_softmax(scores, -1, out=normalised.like(scores))
-                given = every, rows[here] - first, tokens[here]
+                given = part.log_softmax(-1, dtype=dtype), rows[here] - first, tokens[here]
                 log_probs[here] = _chosen(*given)
                 if greedy:
                     best[here] = _most_probable(*given, log_probs[here])
                 first += len(part)
-            del logits, part  # so that they do not exist together with the next ones
+            del logits, part, given  # so that they do not exist together with the next ones
         lengths = [len(reader.continuation) for reader, _ in asked]
         each = zip(asked, log_probs.split(lengths), best.split(lengths), strict=True)
         return {reader.request: Answer(own, bool(top.all())) for (reader, _), own, top in each}
