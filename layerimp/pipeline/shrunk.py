@@ -95,8 +95,8 @@ def judged(fidelity: Fidelity | None, retained: Retained | None) -> tuple[Verdic
     if fidelity is None and share is None:
         return "not measured", []
     reasons = [] if fidelity is None else list(_far(fidelity))
-    if share is not None and share.mean < POOR["retained"]:
-        reasons.append(f"it retains {share.mean:.0%} of what the intact model knows in the tasks")
+    if share is not None and share.mean < (least := POOR["retained"]):
+        reasons.append(f"it retains {share.mean:.1%} of what the intact model knows in the tasks, below {least:.0%}")
     return ("poor" if reasons else "good"), reasons
 
 
@@ -119,19 +119,21 @@ def _far(fidelity: Fidelity) -> Iterator[str]:
                 "gave the most frequent one"
             )
         return
-    if divergence is not None and divergence.mean > POOR["divergence"]:
-        yield f"its predictions are {divergence.mean:.2f} nats from the intact model's"
-    if fidelity.agreement is not None and fidelity.agreement < POOR["agreement"]:
-        yield f"{fidelity.agreement:.0%} of its top choices are the intact model's"
+    yield from _apart(None if divergence is None else divergence.mean, fidelity.agreement)
     if (seeing := fidelity.with_images) is not None:
-        if seeing.divergence.mean > POOR["divergence"]:
-            yield f"with images its predictions are {seeing.divergence.mean:.2f} nats from the intact model's"
-        if seeing.agreement < POOR["agreement"]:
-            yield f"with images {seeing.agreement:.0%} of its top choices are the intact model's"
+        yield from _apart(seeing.divergence.mean, seeing.agreement, "with images ")
     if copying is not None and copying.intact > COPIES and copying.accuracy < POOR["copying"] * copying.intact:
         yield f"it copies {copying.accuracy:.0%} of a repeated text, and the intact model {copying.intact:.0%}"
     if fidelity.generation is not None and (collapse := fidelity.generation.collapse):
         yield collapse
+
+
+def _apart(divergence: float | None, agreement: float | None, where: str = "") -> Iterator[str]:
+    """Yield which of two measures are beyond their limits, with digits that tell them from these."""
+    if divergence is not None and divergence > (most := POOR["divergence"]):
+        yield f"{where}its predictions are {divergence:.3f} nats from the intact model's, above {most:g}"
+    if agreement is not None and agreement < (least := POOR["agreement"]):
+        yield f"{where}{agreement:.1%} of its top choices are the intact model's, below {least:.0%}"
 
 
 def _advice(run: Run, removed: Sequence[object], stages: Sequence[HealingStage]) -> Iterator[str]:

@@ -50,7 +50,7 @@ def retained(mean: float) -> Retained:
     ("fidelity", "kept", "why"),
     [
         (Fidelity(agreement=POOR["agreement"]), None, ""),
-        (Fidelity(agreement=POOR["agreement"] - 0.01), None, "59% of its top choices"),
+        (Fidelity(agreement=0.598), None, "59.8% of its top choices are the intact model's, below 60%"),
         (Fidelity(copying=Copying(accuracy=0.61, intact=0.8, divergence=1.0, agreement=0.5)), None, ""),
         (Fidelity(copying=Copying(accuracy=0.59, intact=0.8, divergence=1.0, agreement=0.5)), None, "it copies 59%"),
         (Fidelity(copying=Copying(accuracy=0.01, intact=0.1, divergence=1.0, agreement=0.5)), None, ""),
@@ -63,9 +63,13 @@ def retained(mean: float) -> Retained:
         (Fidelity(generation=generation(0.49)), None, ""),
         (Fidelity(generation=generation(0.5)), None, "50% end in a loop"),
         (Fidelity(with_images=seen(0.99, 0.6)), None, ""),
-        (Fidelity(with_images=seen(1.01, 0.6)), None, "with images its predictions are 1.01 nats"),
-        (Fidelity(with_images=seen(0.99, 0.59)), None, "with images 59% of its top choices"),
-        (None, retained(0.49), "it retains 49%"),
+        (
+            Fidelity(with_images=seen(1.01, 0.6)),
+            None,
+            "with images its predictions are 1.010 nats from the intact model's, above 1",
+        ),
+        (Fidelity(with_images=seen(0.99, 0.59)), None, "with images 59.0% of its top choices"),
+        (None, retained(0.498), "it retains 49.8% of what the intact model knows in the tasks, below 50%"),
         (Fidelity(agreement=0.9), retained(0.5), ""),
     ],
 )
