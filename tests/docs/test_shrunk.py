@@ -111,15 +111,22 @@ STEPS = (("5 minutes", "0 minutes"), ("30 minutes", "5 minutes"))
 
 
 def test_gemma_reads_a_quarter_as_much_text_and_is_poor() -> None:
-    trained = {
-        line["model"]: line["report"] for line in shrunk.rows() if line["by"] == "30 minutes" and line["seed"] == 0
-    }
-    gemma, smollm2 = (trained[name] for name in ("gemma-3-270m", "smollm2-135m"))
-    numbers = [report["stages"][-1]["healing"]["gaps"][0]["numbers"] for report in (gemma, smollm2)]
-    assert numbers[0]["tokens"] == pytest.approx(numbers[1]["tokens"] / 4, rel=0.05)
-    assert gemma["verdict"] == "poor"
-    page = (pages.ROOT / "docs" / "shrink" / "smaller-or-quantised.md").read_text("utf-8")
-    assert f"as with SmolLM2, in {numbers[0]['steps']:.0f} steps." in " ".join(page.split())
+    lines = {line["model"]: line for line in shrunk.rows() if line["by"] == "30 minutes"}
+    gemma, smollm2 = (lines[name]["draws"] for name in ("gemma-3-270m", "smollm2-135m"))
+
+    def mean(draws: list[shrunk.Line], name: str) -> float:
+        healings = (draw["report"]["stages"][-1]["healing"] for draw in draws)
+        return statistics.fmean(healing["gaps"][0]["numbers"][name] for healing in healings)
+
+    assert mean(gemma, "tokens") == pytest.approx(mean(smollm2, "tokens") / 4, rel=0.05)
+    assert {draw["report"]["verdict"] for draw in gemma} == {"poor"}
+    texts = [draw["report"]["fidelity"]["generation"] for draw in gemma]
+    intact, loops = (statistics.fmean(text[name] for text in texts) for name in ("intact_loops", "loops"))
+    agreement, error = lines["gemma-3-270m"]["agreement"]
+    page = " ".join((pages.ROOT / "docs" / "shrink" / "smaller-or-quantised.md").read_text("utf-8").split())
+    assert f": {100 * agreement:.1f} ± {100 * error:.1f} % of tokens agree, and {100 * loops:.0f} % of its" in page
+    assert f"loop ({100 * intact:.0f} % of the intact model's)" in page
+    assert f"as with SmolLM2, in {mean(gemma, 'steps'):.0f} steps." in page
 
 
 def test_the_page_sets_what_is_retained_beside_other_tools_with_both_errors() -> None:
