@@ -219,16 +219,19 @@ def _spread(draws: Array, documents: int) -> float:
 def _mcnemar(one: Array, other: Array) -> Difference:
     """Return how much more often `one` is correct, by McNemar's exact test on documents that only one gets right.
 
-    The interval is that of Clopper and Pearson for the share of these documents, so that interval and test always
-    agree.
+    The interval is that of Wald with two more documents, one for either side (Bonett and Price 2012, recommended by
+    Fagerland et al. 2014, doi:10.1002/sim.6148). It also counts the chance in how many documents tell the models apart.
+    The test is the stricter: what is significant has an interval without 0.
     """
-    won, lost = int((one > other).sum()), int((one < other).sum())
-    if not won + lost:
-        return Difference(mean=0.0, low=0.0, high=0.0, p=1.0)
-    test = stats.binomtest(won, won + lost)
-    ends = test.proportion_ci(LEVEL)
-    low, high = ((2 * end - 1) * (won + lost) / len(one) for end in (ends.low, ends.high))
-    return Difference(mean=(won - lost) / len(one), low=low, high=high, p=float(test.pvalue))
+    won, lost, count = int((one > other).sum()), int((one < other).sum()), len(one) + 2
+    centre = (won - lost) / count
+    half = stats.norm.isf((1 - LEVEL) / 2) * math.sqrt(((won + lost + 2) / count - centre**2) / count)
+    return Difference(
+        mean=(won - lost) / len(one),
+        low=max(centre - half, -1.0),
+        high=min(centre + half, 1.0),
+        p=float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0,
+    )
 
 
 def unbeaten(

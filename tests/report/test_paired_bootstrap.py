@@ -123,7 +123,21 @@ def test_right_and_wrong_are_compared_by_mcnemars_exact_test(pairs: list[tuple[i
     assert comparison.low is not None
     assert comparison.high is not None
     assert comparison.low - 1e-12 <= comparison.mean <= comparison.high + 1e-12
-    assert comparison.tells == (not comparison.low <= 0 <= comparison.high)
+    assert not (comparison.tells and comparison.low <= 0 <= comparison.high)
+
+
+@pytest.mark.parametrize("shares", [(0.0, 0.05), (0.02, 0.02), (0.05, 0.1)])
+def test_intervals_of_right_and_wrong_hold_the_difference_as_often_as_they_say(shares: tuple[float, float]) -> None:
+    """`shares` of the documents are those that only the first model has right, and only the second."""
+    rng, held, documents = np.random.default_rng(5), 0, 200
+    for _ in range(100):
+        kinds = rng.choice(3, documents, p=[*shares, 1 - sum(shares)])
+        models = (accuracy([*(kinds == only).astype(int)]) for only in (0, 1))
+        comparison = difference(*(Estimate.of([model]) for model in models), paired=True)
+        assert comparison.low is not None
+        assert comparison.high is not None
+        held += comparison.low <= shares[0] - shares[1] <= comparison.high
+    assert held / 100 > 0.9
 
 
 @pytest.mark.parametrize("counts", [(5, 1), (1, 5), (5, 3)])
