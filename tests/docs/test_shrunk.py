@@ -129,6 +129,13 @@ def test_gemma_reads_a_quarter_as_much_text_and_is_poor() -> None:
     assert f"as with SmolLM2, in {mean(gemma, 'steps'):.0f} steps." in page
 
 
+def test_the_guide_says_what_a_classifier_retains() -> None:
+    guide = " ".join((pages.ROOT / "docs" / "shrink" / "index.md").read_text("utf-8").split())
+    (trained,) = (line for line in shrunk.rows() if (line["model"], line["by"]) == ("minilm-sst2", "30 minutes"))
+    link = "(smaller-or-quantised.md#measured)"
+    assert f"[{100 * trained['retained'][0]:.1f} %]{link} after 30 minutes of training." in guide
+
+
 def test_the_page_sets_what_is_retained_beside_other_tools_with_both_errors() -> None:
     page = " ".join((pages.ROOT / "docs" / "shrink" / "smaller-or-quantised.md").read_text("utf-8").split())
     lines = {line["by"]: line for line in shrunk.rows() if line["model"] == "smollm2-135m"}
