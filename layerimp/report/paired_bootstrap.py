@@ -219,9 +219,9 @@ def _spread(draws: Array, documents: int) -> float:
 def _mcnemar(one: Array, other: Array) -> Difference:
     """Return how much more often `one` is correct, by McNemar's exact test on documents that only one gets right.
 
-    The interval is that of Wald with two more documents, one for either side (Bonett and Price 2012, recommended by
-    Fagerland et al. 2014, doi:10.1002/sim.6148). It also counts the chance in how many documents tell the models apart.
-    The test is the stricter: what is significant has an interval without 0.
+    The interval is Wald's, with one more document for either side (Bonett and Price 2012, doi:10.3102/1076998611411915;
+    recommended by Fagerland et al. 2014, doi:10.1002/sim.6148). It also holds the chance in how many documents tell the
+    models apart. The test is the stricter: what is significant has an interval without 0.
     """
     won, lost, count = int((one > other).sum()), int((one < other).sum()), len(one) + 2
     centre = (won - lost) / count

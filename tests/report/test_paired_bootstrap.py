@@ -126,6 +126,14 @@ def test_right_and_wrong_are_compared_by_mcnemars_exact_test(pairs: list[tuple[i
     assert not (comparison.tells and comparison.low <= 0 <= comparison.high)
 
 
+def test_the_interval_of_right_and_wrong_is_that_of_a_published_example() -> None:
+    """The example of `ci.prop.ps` in the R package statpsych, by the authors of the interval."""
+    both, first, second = [1] * 6 + [0] * 12, [1] * 26 + [0] * 4, [0] * 26 + [1] * 4
+    models = (accuracy(both + own) for own in (first, second))
+    comparison = difference(*(Estimate.of([model]) for model in models), paired=True)
+    assert (comparison.low, comparison.high) == pytest.approx((0.2548067, 0.6251933))
+
+
 @pytest.mark.parametrize("shares", [(0.0, 0.05), (0.02, 0.02), (0.05, 0.1)])
 def test_intervals_of_right_and_wrong_hold_the_difference_as_often_as_they_say(shares: tuple[float, float]) -> None:
     """`shares` of the documents are those that only the first model has right, and only the second."""
