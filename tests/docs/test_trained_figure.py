@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pages
-import pytest
 import shrunk
 import trained
 from layerimp_distill.options import RATE
@@ -45,17 +44,15 @@ def test_the_default_is_as_good_as_the_best_fixed_rate() -> None:
                 assert missing < points, (line["model"], line["minutes"], share.__name__)
 
 
-def test_gemma_learns_little_in_five_minutes() -> None:
+def test_gemma_learns_nothing_in_five_minutes() -> None:
     fewer, more = (both for both in trained.trainings() if (both[0]["model"], both[0]["minutes"]) == ("gemma", 5))
     assert set(more[1]) == set(trained.RATES)
     for training in (fewer[0], more[0], *more[1].values()):
         start, *_, end = training["curve"]
         assert max(end[part] - start[part] for part in ("divergence_now", "repeated_now")) > 0
         assert training["trained"] == training["healed"]
-    (shrunk_gemma,) = (line for line in shrunk.rows() if (line["model"], line["by"]) == ("gemma-3-270m", "5 minutes"))
-    numbers = shrunk_gemma["report"]["stages"][-1]["healing"]["gaps"][0]["numbers"]
-    assert numbers["rate"] == pytest.approx(RATE / 3)
-    assert numbers["divergence_after"] < numbers["divergence_before"]
+    (by_shrink,) = (line for line in shrunk.rows() if (line["model"], line["by"]) == ("gemma-3-270m", "5 minutes"))
+    assert [stage["kept"] for stage in by_shrink["report"]["stages"]] == [True, False]
 
 
 def test_no_text_is_clearly_better_than_the_default() -> None:
