@@ -46,7 +46,7 @@ class Task:
     """What a recipe is given.
 
     Attributes:
-        intact: The model.
+        intact: The model, which a recipe leaves as it is.
         calibration: Text to choose by, in batches.
         training: Text to train on, in batches.
         count: How many blocks to remove.
@@ -106,6 +106,11 @@ def nearest_window(task: Task, length: int, distance: Callable[[Tensor, Tensor, 
     return range(start, start + length)
 
 
+def without(model: PreTrainedModel, blocks: range) -> PreTrainedModel:
+    """Return a copy of a model without a window of blocks."""
+    return layerimp.prune(copy.deepcopy(model), list(blocks))
+
+
 def optipfair(task: Task) -> PreTrainedModel:
     """Prune and distil with the package, by its defaults."""
     from optipfair import distill_model, prune_model
@@ -126,7 +131,7 @@ def optipfair(task: Task) -> PreTrainedModel:
 
 def short_transformers(task: Task) -> PreTrainedModel:
     """Remove the window with the least angular distance at the last token."""
-    return layerimp.prune(task.intact, list(nearest_window(task, task.count, at_last_token)))
+    return without(task.intact, nearest_window(task, task.count, at_last_token))
 
 
 def replaceme(task: Task) -> PreTrainedModel:
@@ -146,7 +151,7 @@ def replaceme(task: Task) -> PreTrainedModel:
         states.append((own, end + own - start))  # what the MLP writes, and what it would have to write
     inputs, wanted = (torch.cat(part) for part in zip(*states, strict=True))
     fitted = torch.linalg.lstsq(inputs, wanted).solution
-    small = layerimp.prune(task.intact, list(window))
+    small = without(task.intact, window)
     block: Any = layerimp.find_blocks(small)[window.start - 1]
     weight = block.mlp.down_proj.weight
     with torch.no_grad():
@@ -187,7 +192,7 @@ def after(model: PreTrainedModel, block: int, batch: Batch) -> Tensor:
 def llm_streamline(task: Task) -> PreTrainedModel:
     """Train the first block of the window, as the published script does, to do the work of the window."""
     window = nearest_window(task, task.count + 1, at_all_tokens)
-    small = layerimp.prune(task.intact, list(window[1:]))
+    small = without(task.intact, window[1:])
     for parameter in small.parameters():
         parameter.requires_grad = False
     light = layerimp.find_blocks(small)[window.start]
