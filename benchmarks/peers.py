@@ -21,9 +21,9 @@ import copy
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +35,7 @@ from transformers import PreTrainedModel
 
 import layerimp
 from layerimp.blocks import run
+from layerimp.blocks.stack import BlockStack
 from layerimp.calibration import load_calibration
 from layerimp.errors import LayerimpError
 
@@ -69,7 +70,7 @@ def boundaries(model: PreTrainedModel, batch: Batch) -> list[Tensor]:
         states.append(arguments[0].detach())
 
     def leaves(_block: nn.Module, _arguments: tuple[Any, ...], output: Any) -> None:
-        states.append((output[0] if isinstance(output, tuple) else output).detach())
+        states.append(hidden(output).detach())
 
     hooks = [block.register_forward_pre_hook(enters) for block in blocks]
     hooks.append(blocks[-1].register_forward_hook(leaves))
@@ -163,57 +164,68 @@ class _ReachedError(LayerimpError):
     """A forward has come to the block that it was to come to."""
 
 
-@contextmanager
-def ending_at(block: nn.Module, states: list[Tensor]) -> Iterator[None]:
-    """Keep what a block puts out, and end the forward there."""
+@dataclass
+class Work:
+    """What the blocks of a window do to a batch.
 
-    def keep(_block: nn.Module, _given: tuple[Any, ...], output: Any) -> None:
-        states.append(output[0] if isinstance(output, tuple) else output)
+    Attributes:
+        given: The arguments of the first block.
+        named: Its named arguments.
+        output: What the last block puts out [batch, position, hidden].
+    """
+
+    given: tuple[Any, ...] = ()
+    named: dict[str, Any] = field(default_factory=dict)
+    output: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+def hidden(output: Any) -> Tensor:
+    """Return the hidden states of a block's output, which is a tuple in some models."""
+    states: Tensor = output[0] if isinstance(output, tuple) else output
+    return states
+
+
+def work_of(stack: BlockStack, window: range, batch: Batch) -> Work:
+    """Run a model as far as the end of a window."""
+    work = Work()
+
+    def enters(_block: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        work.given, work.named = given, named
+
+    def leaves(_block: nn.Module, _given: tuple[Any, ...], output: Any) -> None:
+        work.output = hidden(output)
         raise _ReachedError
 
-    hook = block.register_forward_hook(keep)
+    hooks = [stack[window.start].register_forward_pre_hook(enters, with_kwargs=True)]
+    hooks.append(stack[window.stop - 1].register_forward_hook(leaves))
     try:
-        yield
-    except _ReachedError:
-        pass
+        with suppress(_ReachedError), torch.no_grad():
+            run(stack.backbone, batch)
     finally:
-        hook.remove()
-
-
-def after(model: PreTrainedModel, block: int, batch: Batch) -> Tensor:
-    """Return what a block of a model puts out [batch, position, hidden]; later blocks do not run."""
-    states: list[Tensor] = []
-    stack = layerimp.find_blocks(model)
-    with ending_at(stack[block], states):
-        run(stack.backbone, batch)
-    return states[0]
+        for hook in hooks:
+            hook.remove()
+    return work
 
 
 def llm_streamline(task: Task) -> PreTrainedModel:
     """Train the first block of the window, as the published script does, to do the work of the window."""
     window = nearest_window(task, task.count + 1, at_all_tokens)
-    small = without(task.intact, window[1:])
-    for parameter in small.parameters():
-        parameter.requires_grad = False
+    small, intact = without(task.intact, window[1:]), layerimp.find_blocks(task.intact)
     light = layerimp.find_blocks(small)[window.start]
-    learned = list(light.parameters())
-    for parameter in learned:
-        parameter.requires_grad = True
-    optimizer = torch.optim.AdamW(learned, lr=2e-4, weight_decay=1e-3)
+    optimizer = torch.optim.AdamW(light.parameters(), lr=2e-4, weight_decay=1e-3)
     accumulated, lowest, start = 16, 5e-5 / 2e-4, time.monotonic()
     for number, batch in enumerate(itertools.cycle(task.training)):
         done = (time.monotonic() - start) / max(60 * task.minutes, 1e-9)
         if done >= 1:
             break
-        kept = batch["attention_mask"].bool()
-        with torch.no_grad():
-            wanted = after(task.intact, window.stop - 1, batch)[kept]
-        loss = mse_loss(after(small, window.start, batch)[kept], wanted) / accumulated
-        loss.backward()
+        kept, work = batch["attention_mask"].bool(), work_of(intact, window, batch)
+        own = hidden(light(*work.given, **work.named))
+        (mse_loss(own[kept], work.output[kept]) / accumulated).backward()
         if number % accumulated == accumulated - 1:
             rate = lowest + (1 - lowest) * (1 + math.cos(math.pi * done)) / 2
             for group in optimizer.param_groups:
                 group["lr"] = 2e-4 * rate
+            nn.utils.clip_grad_norm_(light.parameters(), 5)
             optimizer.step()
             optimizer.zero_grad()
     return small
@@ -236,7 +248,7 @@ def main(
     minutes: Annotated[float, typer.Option(help="How long to train.")] = 30,
     recipe: Annotated[list[str] | None, typer.Option(help="Only this recipe; repeatable.")] = None,
     samples: Annotated[int, typer.Option(help="Rows to choose by.")] = 64,
-    training_rows: Annotated[int, typer.Option(help="Rows to train on.")] = 512,
+    training_rows: Annotated[int, typer.Option(help="Rows to train on, again and again.")] = 2400,
     max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
     batch_size: Annotated[int, typer.Option(help="Rows of a batch; fewer where a large vocabulary needs memory.")] = 8,
     mixed: Annotated[bool, typer.Option(help="Compute in bfloat16; the parameters are float32.")] = False,

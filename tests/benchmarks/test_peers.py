@@ -11,7 +11,6 @@ import peers
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import mse_loss
 from transformers import PreTrainedModel
 
 import layerimp
@@ -34,6 +33,19 @@ def _a_second_passes_at_each_look(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "time", SimpleNamespace(monotonic=partial(next, count())))
 
 
+def error(task: peers.Task, small: PreTrainedModel, window: range, left: int) -> float:
+    """The squared difference of the states after a window from those of a model that has `left` blocks of it."""
+    total = 0.0
+    for batch in task.calibration:
+        kept = batch["attention_mask"].bool()
+        aim, own = (
+            peers.boundaries(task.intact, batch)[window.stop],
+            peers.boundaries(small, batch)[window.start + left],
+        )
+        total += float((own[kept] - aim[kept]).square().sum())
+    return total
+
+
 def values(model: PreTrainedModel) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.named_parameters()}
 
@@ -52,29 +64,11 @@ def test_a_recipe_leaves_the_intact_model_as_it_is(task: peers.Task, name: str) 
 def test_llm_streamline_trains_a_block_to_do_the_work_of_the_window(task: peers.Task) -> None:
     window = peers.nearest_window(task, COUNT + 1, peers.at_all_tokens)
     untrained = layerimp.prune(copy.deepcopy(task.intact), list(window[1:]))
-    aims = [peers.after(task.intact, window.stop - 1, batch) for batch in task.calibration]
-
-    def error(small: PreTrainedModel) -> float:
-        with torch.no_grad():
-            return sum(
-                float(mse_loss(peers.after(small, window.start, batch), aim))
-                for batch, aim in zip(task.calibration, aims, strict=True)
-            )
-
-    assert error(peers.llm_streamline(task)) < error(untrained)
+    assert error(task, peers.llm_streamline(task), window, 1) < error(task, untrained, window, 1)
 
 
 def test_replaceme_fits_the_state_after_the_window(task: peers.Task) -> None:
     window = peers.nearest_window(task, COUNT, peers.at_last_token)
     removed = layerimp.prune(copy.deepcopy(task.intact), list(window))
     folded = peers.replaceme(task)
-
-    def error(small: PreTrainedModel) -> float:
-        total = 0.0
-        for batch in task.calibration:
-            kept = batch["attention_mask"].bool()
-            aim = peers.boundaries(task.intact, batch)[window.stop]
-            total += float((peers.boundaries(small, batch)[window.start][kept] - aim[kept]).square().sum())
-        return total
-
-    assert error(folded) < error(removed)
+    assert error(task, folded, window, 0) < error(task, removed, window, 0)
