@@ -122,9 +122,12 @@ def optipfair(task: Task) -> PreTrainedModel:
     small = prune_model(copy.deepcopy(task.intact), pruning_type="DEPTH", layer_indices=lowest, show_progress=False)
     assert isinstance(small, PreTrainedModel)
     if task.minutes:
-        few, start = task.training[:4], time.monotonic()  # one step of its accumulation
-        distill_model(copy.deepcopy(small), task.intact, few, epochs=1, show_progress=False)
-        batches = 4 * max(1, int(60 * task.minutes / (time.monotonic() - start)))
+        trial, few, seconds = copy.deepcopy(small), task.training[:4], 0.0  # one step of its accumulation
+        for _ in range(2):  # the first warms up
+            start = time.monotonic()
+            distill_model(trial, task.intact, few, epochs=1, show_progress=False)
+            seconds = time.monotonic() - start
+        batches = 4 * max(1, int(60 * task.minutes / seconds))
         rows = list(itertools.islice(itertools.cycle(task.training), batches))
         distill_model(small, task.intact, rows, epochs=1, show_progress=False)
     return small
