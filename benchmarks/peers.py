@@ -3,8 +3,8 @@
     python benchmarks/peers.py --model DIR --calibration FILE --heal-text FILE --count 7 --minutes 30 --output FOLDER
 
 FOLDER gets a checkpoint for each recipe, which `benchmarks/shrink.py --beside NAME=FOLDER/NAME` measures. A recipe that
-trains has the same minutes as layerimp, its own default options, and the same text. Only the schedules are fitted to
-the minutes: a few steps are timed first.
+trains has the same minutes as layerimp, its own default options, and as much of the same text. Only the schedules are
+fitted to the minutes: a few steps are timed first.
 
 - `optipfair` needs the package of that name: it removes the blocks with the lowest cosine distance, and distils.
 - `short-transformers` removes the window with the least angular distance at the last token. The package reads the
@@ -140,21 +140,21 @@ def short_transformers(task: Task) -> PreTrainedModel:
 
 def replaceme(task: Task) -> PreTrainedModel:
     """Fold a least-squares map of the MLP's output into the block before the window."""
-    states, window = [], nearest_window(task, task.count, at_last_token)
+    window, gram, cross = nearest_window(task, task.count, at_last_token), 0.0, 0.0
     before = list(layerimp.find_blocks(task.intact))[window.start - 1]
     if hasattr(before, "post_feedforward_layernorm"):  # as in Gemma
         raise typer.BadParameter("replaceme has no form for a model with a norm after the projection that it changes")
     mlp: Any = before.mlp
-    for batch in task.calibration:
+    for batch in task.training:
         written: list[Tensor] = []
         hook = mlp.register_forward_hook(lambda _mlp, _given, output, into=written: into.append(output.detach()))
         around = boundaries(task.intact, batch)
         hook.remove()
         kept = batch["attention_mask"].bool()
         start, end, own = (each[kept].double() for each in (around[window.start], around[window.stop], written[0]))
-        states.append((own, end + own - start))  # what the MLP writes, and what it would have to write
-    inputs, wanted = (torch.cat(part) for part in zip(*states, strict=True))
-    fitted = torch.linalg.lstsq(inputs, wanted).solution
+        gram += own.T @ own
+        cross += own.T @ (end + own - start)  # what the MLP writes, and what it would have to write
+    fitted = torch.linalg.solve(gram, cross)
     small = without(task.intact, window)
     block: Any = layerimp.find_blocks(small)[window.start - 1]
     weight = block.mlp.down_proj.weight
@@ -242,6 +242,11 @@ RECIPES: dict[str, Callable[[Task], PreTrainedModel]] = {
 }
 
 
+def precision(*, mixed: bool) -> torch.autocast:
+    """Compute in bfloat16, each time with the weights of now: a cache would keep those from before the training."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=mixed, cache_enabled=False)
+
+
 def main(
     model: Annotated[Path, typer.Option(help="A model directory, of Llama's layout.")],
     calibration: Annotated[str, typer.Option(help="Text to choose by.")],
@@ -266,7 +271,7 @@ def main(
             list(load_calibration(source, tokenizer, samples=rows, max_length=max_length, batch_size=batch_size))
             for source, rows in ((calibration, samples), (heal_text or calibration, training_rows))
         )
-        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        with precision(mixed=mixed):
             small = RECIPES[name](Task(intact, chosen_by, trained_on, count, minutes))
         small.save_pretrained(output / name)
         tokenizer.save_pretrained(output / name)

@@ -72,3 +72,13 @@ def test_replaceme_fits_the_state_after_the_window(task: peers.Task) -> None:
     removed = layerimp.prune(copy.deepcopy(task.intact), list(window))
     folded = peers.replaceme(task)
     assert error(task, folded, window, 0) < error(task, removed, window, 0)
+
+
+def test_what_is_learned_counts_at_once() -> None:
+    layer, inputs = torch.nn.Linear(4, 4), torch.ones(1, 4)
+    with peers.precision(mixed=True):
+        before = layer(inputs).detach()
+        with torch.no_grad():
+            layer.weight.add_(1)
+        assert before.dtype is torch.bfloat16
+        assert (layer(inputs) > before).all()
