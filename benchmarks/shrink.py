@@ -139,9 +139,17 @@ class Measuring:
 
 
 def in_int8(model: PreTrainedModel) -> PreTrainedModel:
-    """Return a copy whose linear maps have weights of 8 bits, by torch's dynamic quantisation, which takes float32."""
-    whole = copy.deepcopy(model).float()
-    small: PreTrainedModel = torch.ao.quantization.quantize_dynamic(whole, {nn.Linear}, torch.qint8)
+    """Return a copy whose linear maps but the head have weights of 8 bits, a scale for each row, as `rounded` does.
+
+    The maps are those of torch's dynamic quantisation, which takes float32.
+    """
+    whole, head = copy.deepcopy(model).float(), model.get_output_embeddings()
+    maps = {
+        name: torch.ao.quantization.per_channel_dynamic_qconfig
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    }
+    small: PreTrainedModel = torch.ao.quantization.quantize_dynamic(whole, maps)
     return small
 
 

@@ -54,9 +54,10 @@ NAMES = TITLES | {STARTER: STARTER}
 OTHERS = {"llm-streamline": "LLM-Streamline", "replaceme": "ReplaceMe"}
 """What other tools call themselves, by their names in the results."""
 SHARES = "retained", "agreement", "copying"
-FIGURE_NAMES = ("prefill", "decoding", "divergence", *SHARES)
-SHORT = ["model", "blocks", "parameters", "prefill", "decoding", "retained", "agreement", "looping texts", "minutes"]
-HEADS = ["model", "made by", "blocks", "parameters", "prefill", "decoding", *SHARES, "divergence"]
+SPEEDS = "prefill", "decoding"
+FIGURE_NAMES = (*SPEEDS, "divergence", *SHARES)
+SHORT = ["model", "blocks", "parameters", *SPEEDS, "retained", "agreement", "looping texts", "minutes"]
+HEADS = ["model", "made by", "blocks", "parameters", *SPEEDS, *SHARES, "divergence"]
 TRAININGS = ["model", "blocks", "minutes", "tokens", "rate", "divergence", "repeated", *SHARES]
 TEXTS = ["model", "prompt", "the intact model goes on", "without the blocks", "the small model goes on"]
 _MARKDOWN = re.compile(r"([\\`*_\[\]$])")
@@ -105,8 +106,8 @@ def draws_of(lines: Iterable[Line]) -> list[list[Line]]:
 def _mean(draws: list[Line]) -> Line:
     """Return a row of all its draws: the means of the figures that each has, and None for others.
 
-    An error over the draws holds that of the rows measured on, which are others in each draw. The documents of tasks
-    are the same in all draws, so that what is retained has their error too.
+    What is measured on documents or rows has their error too: all draws are measured on the same. A speed is timed
+    anew for each draw.
     """
     whole = draws[0] | {"draws": draws}
     if len(draws) == 1:
@@ -118,8 +119,8 @@ def _mean(draws: list[Line]) -> Line:
             whole[name] = None
             continue
         error = statistics.stdev(values) / math.sqrt(len(values))
-        if name == "retained":
-            error = math.hypot(error, statistics.fmean(line[name][1] for line in draws))
+        if name not in SPEEDS and (shared := _average(line[name][1] for line in draws)) is not None:
+            error = math.hypot(error, shared)
         whole[name] = [mean, error]
     return whole
 
@@ -167,7 +168,7 @@ def table() -> Table:
             "" if n and names[n - 1] == names[n] else names[n],
             f"{maker(line)}{_draws(line)}",
             *_removed(line),
-            *(_shown(line.get(name), "×{:.2f}") for name in ("prefill", "decoding")),
+            *(_shown(line.get(name), "×{:.2f}") for name in SPEEDS),
             *(_shown(line.get(name), "{:.1%}") for name in SHARES),
             _shown(line.get("divergence"), "{:.3g}"),
         ]
@@ -181,7 +182,7 @@ def short() -> Table:
         [
             name_of(line),
             *_removed(line),
-            *(_shown(line.get(name), "×{:.2f}", error=False) for name in ("prefill", "decoding")),
+            *(_shown(line.get(name), "×{:.2f}", error=False) for name in SPEEDS),
             *(_shown(line.get(name), "{:.1%}") for name in ("retained", "agreement")),
             _loops(line),
             f"{minutes(line):.2g}",

@@ -203,10 +203,18 @@ def test_rows_are_in_order_and_show_their_figures(store: Path) -> None:
 
 def test_draws_of_a_row_are_one_with_their_means(store: Path) -> None:
     shares = (0.8, 0.7, 0.9)
-    shrunk.keep(line("other", "30 minutes", seed=seed, retained=[share, 0.5]) for seed, share in enumerate(shares))
+    figures = {name: [(share, 0.5) for share in shares] for name in ("retained", "agreement", "divergence", "prefill")}
+    shrunk.keep(
+        line("other", "30 minutes", seed=seed, **{name: drawn[seed] for name, drawn in figures.items()})
+        for seed in range(3)
+    )
     (shown,) = named(shrunk.table())
-    error = math.hypot(statistics.stdev(shares) / 3**0.5, 0.5)
-    assert (shown["made by"], shown["retained"]) == ("`shrink`, 30 min, 3 draws", f"80.0% ± {100 * error:.1f}%")
+    own = statistics.stdev(shares) / 3**0.5
+    error = math.hypot(own, 0.5)  # all draws are measured on the same documents and rows
+    assert shown["made by"] == "`shrink`, 30 min, 3 draws"
+    assert shown["retained"] == shown["agreement"] == f"80.0% ± {100 * error:.1f}%"
+    assert shown["divergence"] == f"0.8 ± {error:.2f}"
+    assert shown["prefill"] == f"×0.80 ± {own:.3f}"
 
 
 def test_what_only_some_draws_have_is_not_shown(store: Path) -> None:
