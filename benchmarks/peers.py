@@ -145,7 +145,7 @@ def replaceme(task: Task) -> PreTrainedModel:
     if hasattr(before, "post_feedforward_layernorm"):  # as in Gemma
         raise typer.BadParameter("replaceme has no form for a model with a norm after the projection that it changes")
     mlp: Any = before.mlp
-    for batch in task.training:
+    for batch in task.calibration:
         written: list[Tensor] = []
         hook = mlp.register_forward_hook(lambda _mlp, _given, output, into=written: into.append(output.detach()))
         around = boundaries(task.intact, batch)
