@@ -23,7 +23,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -167,36 +167,26 @@ class _ReachedError(LayerimpError):
     """A forward has come to the block that it was to come to."""
 
 
-@dataclass
-class Work:
-    """What the blocks of a window do to a batch.
-
-    Attributes:
-        given: The arguments of the first block.
-        named: Its named arguments.
-        output: What the last block puts out [batch, position, hidden].
-    """
-
-    given: tuple[Any, ...] = ()
-    named: dict[str, Any] = field(default_factory=dict)
-    output: Tensor = field(default_factory=lambda: torch.empty(0))
-
-
 def hidden(output: Any) -> Tensor:
     """Return the hidden states of a block's output, which is a tuple in some models."""
     states: Tensor = output[0] if isinstance(output, tuple) else output
     return states
 
 
-def work_of(stack: BlockStack, window: range, batch: Batch) -> Work:
-    """Run a model as far as the end of a window."""
-    work = Work()
+def work_of(stack: BlockStack, window: range, batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any], Tensor]:
+    """Run a model as far as the end of a window of blocks.
+
+    Returns:
+        The arguments of the first block, its named arguments, and what the last one puts out [batch, position, hidden].
+    """
+    arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    outputs: list[Tensor] = []
 
     def enters(_block: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        work.given, work.named = given, named
+        arguments.append((given, named))
 
     def leaves(_block: nn.Module, _given: tuple[Any, ...], output: Any) -> None:
-        work.output = hidden(output)
+        outputs.append(hidden(output))
         raise _ReachedError
 
     hooks = [stack[window.start].register_forward_pre_hook(enters, with_kwargs=True)]
@@ -207,7 +197,7 @@ def work_of(stack: BlockStack, window: range, batch: Batch) -> Work:
     finally:
         for hook in hooks:
             hook.remove()
-    return work
+    return *arguments[0], outputs[0]
 
 
 def llm_streamline(task: Task) -> PreTrainedModel:
@@ -221,9 +211,9 @@ def llm_streamline(task: Task) -> PreTrainedModel:
         done = (time.monotonic() - start) / max(60 * task.minutes, 1e-9)
         if done >= 1:
             break
-        kept, work = batch["attention_mask"].bool(), work_of(intact, window, batch)
-        own = hidden(light(*work.given, **work.named))
-        (mse_loss(own[kept], work.output[kept]) / accumulated).backward()
+        given, named, aim = work_of(intact, window, batch)
+        kept, own = batch["attention_mask"].bool(), hidden(light(*given, **named))
+        (mse_loss(own[kept], aim[kept]) / accumulated).backward()
         if number % accumulated == accumulated - 1:
             rate = lowest + (1 - lowest) * (1 + math.cos(math.pi * done)) / 2
             for group in optimizer.param_groups:

@@ -16,7 +16,7 @@ goes on as well. `docs/tools/shrunk.py` makes tables of them.
 from __future__ import annotations
 
 import copy
-from functools import cached_property
+import time
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,7 +34,7 @@ import layerimp
 from layerimp.cli.display import Screen
 from layerimp.evaluation.comparing import Comparing, comparer_of
 from layerimp.evaluation.speed import speeds
-from layerimp.metric import Key, Metric, by_key
+from layerimp.metric import by_key
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline.run import Run
 from layerimp.pipeline.shrink import prepare_shrink, shrink_by
@@ -81,15 +81,14 @@ def main(
                 row = {"model": label, "by": by, "seed": draw, **of_report(report)}
                 finished.add(row | {"report": report.model_dump(mode="json")})
                 print(f"{label}, {by}: {report.verdict}", flush=True)
-    for label, name in models.items():
-        measuring = Measuring(recipe_of(name, fields, None, 0))
-        others = {INT8: INT8} if int8 else {}
-        if label == next(iter(models)):
-            others |= dict(each.split("=", 1) for each in beside or ())
-        for by, which in others.items():
-            if not known(label, by):
-                finished.add({"model": label, "by": by, "seed": 0, **measuring.of(which)})
-                print(f"{label}, {by}", flush=True)
+        if int8 and not known(label, INT8):
+            finished.add({"model": label, "by": INT8, "seed": 0, **measured(recipe_of(name, fields, None, 0), INT8)})
+    first, name = next(iter(models.items()))
+    for label, directory in (each.split("=", 1) for each in beside or ()):
+        if not known(first, label):
+            finished.add(
+                {"model": first, "by": label, "seed": 0, **measured(recipe_of(name, fields, None, 0), directory)}
+            )
 
 
 def recipe_of(model: str, fields: dict[str, Any], heal_text: str | None, minutes: float) -> Recipe:
@@ -98,44 +97,33 @@ def recipe_of(model: str, fields: dict[str, Any], heal_text: str | None, minutes
     return completed(with_training(recipe), minutes)
 
 
-class Measuring:
-    """Measures other small models beside an intact one, on the documents and rows that `layerimp shrink` would use.
+def measured(recipe: Recipe, which: str) -> Line:
+    """Measure another small model beside the intact one: with weights of 8 bits, or the checkpoint in a directory.
 
-    The intact model is measured once.
+    The documents, and the rows for fidelity, are those of `layerimp shrink` with the same recipe.
     """
-
-    def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
-
-    @cached_property
-    def _run(self) -> Run:
-        return Run.of(prepare_shrink(self._recipe, Permissions(), Screen()), None)
-
-    @cached_property
-    def _of_intact(self) -> dict[Key, Metric]:
-        return by_key(self._run.evaluation.of(self._run.evaluators, "quality"))
-
-    def of(self, which: str) -> Line:
-        """Measure the intact model with weights of 8 bits, or the checkpoint in a directory."""
-        run = self._run
-        intact = run.loaded.model
-        small = rounded(copy.deepcopy(intact)) if which == INT8 else layerimp.load(which, dtype=self._recipe.dtype)[0]
-        measured = by_key(run.evaluation.beside(small).of(run.evaluators, "quality", Path(which).name))
-        fidelity = None
-        if (comparer := comparer_of(run.evaluators)) is not None and run.reserved is not None:
-            comparing = Comparing(*comparer, intact, run.loaded.tokenizer, run.progress)
-            fidelity = comparing.of(small, run.reserved, which)
-        own = find_blocks(in_int8(intact) if which == INT8 else small, quantised=True)
-        fast = speeds({"intact": run.loaded.stack, "small": own})
-        share = shares(summed_up(counting(self._of_intact.values()), [measured])).worst if self._of_intact else None
-        parameters = sum(value.numel() for value in intact.parameters())
-        return {
-            "blocks": 1 - len(own) / len(run.loaded.stack),
-            "parameters": 0.0 if which == INT8 else 1 - sum(value.numel() for value in small.parameters()) / parameters,
-            **{name: list(fast["small"][name].times(fast["intact"][name])) for name in fast["small"]},
-            "retained": share and [share.mean, share.stderr],
-            **of_fidelity(fidelity),
-        }
+    began = time.monotonic()
+    run = Run.of(prepare_shrink(recipe, Permissions(), Screen()), None)
+    intact = run.loaded.model
+    small = rounded(copy.deepcopy(intact)) if which == INT8 else layerimp.load(which, dtype=recipe.dtype)[0]
+    theirs = by_key(run.evaluation.of(run.evaluators, "quality"))
+    ours = by_key(run.evaluation.beside(small).of(run.evaluators, "quality", Path(which).name))
+    fidelity = None
+    if (comparer := comparer_of(run.evaluators)) is not None and run.reserved is not None:
+        comparing = Comparing(*comparer, intact, run.loaded.tokenizer, run.progress)
+        fidelity = comparing.of(small, run.reserved, which)
+    own = find_blocks(in_int8(intact) if which == INT8 else small, quantised=True)
+    fast = speeds({"intact": run.loaded.stack, "small": own})
+    share = shares(summed_up(counting(theirs.values()), [ours])).worst if theirs else None
+    parameters = sum(value.numel() for value in intact.parameters())
+    return {
+        "blocks": 1 - len(own) / len(run.loaded.stack),
+        "parameters": 0.0 if which == INT8 else 1 - sum(value.numel() for value in small.parameters()) / parameters,
+        **{name: list(fast["small"][name].times(fast["intact"][name])) for name in fast["small"]},
+        "retained": share and [share.mean, share.stderr],
+        **of_fidelity(fidelity),
+        "seconds": time.monotonic() - began,
+    }
 
 
 def in_int8(model: PreTrainedModel) -> PreTrainedModel:

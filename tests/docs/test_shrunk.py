@@ -170,7 +170,7 @@ def test_the_page_sets_gemma_beside_other_tools() -> None:
     assert rival["retained"] == max(line["retained"] for line in others)
     assert abs(own["retained"][0] - rival["retained"][0]) < math.hypot(own["retained"][1], rival["retained"][1])
     first, second = (f"{100 * mean:.1f} ± {100 * error:.1f} %" for mean, error in (own["retained"], rival["retained"]))
-    assert f"it retains {first}, and short-transformers {second}, which agrees on only" in page
+    assert f"`shrink` ({first} retained) is not ahead of short-transformers ({second}), which agrees on only" in page
     assert f"on only {100 * rival['agreement'][0]:.0f} % of tokens" in page
     assert f"agrees on more than {100 * max(line['agreement'][0] for line in others):.1f} %" in page
     for line in others:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from rich.cells import cell_len
+from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 from support.recipes import make_recipe
 from support.reports import repaired
 
@@ -84,10 +85,13 @@ def test_what_nothing_measured_has_no_verdict() -> None:
     assert judged(None, None) == ("not measured", [])
 
 
-def test_the_error_of_loops_is_that_of_a_share() -> None:
-    fidelity = Fidelity(agreement=0.5, agreement_stderr=0.03, generation=generation(0.25))
+@pytest.mark.parametrize("looping", [0, 6, 24])
+def test_the_error_of_loops_is_that_of_a_share_and_never_0(looping: int) -> None:
+    fidelity = Fidelity(agreement=0.5, agreement_stderr=0.03, generation=generation(looping / 24))
     errors = {name: figure.stderr(fidelity) for name, figure in FIGURES.items()}
-    assert errors.pop("loops") == pytest.approx(math.sqrt(0.25 * 0.75 / 24))
+    low, high = proportion_confint(looping, 24, alpha=2 * stats.norm.sf(2), method="agresti_coull")
+    end, centre = high if looping < 24 else low, (looping + 2) / 28
+    assert errors.pop("loops") == pytest.approx(abs(end - centre) / 2)
     assert errors.pop("agreement") == 0.03
     assert set(errors.values()) == {None}
     fidelity = Fidelity(with_images=seen(1.0, 0.5))

@@ -52,11 +52,16 @@ def _of(path: str) -> Number:
 
 
 def _loops_stderr(fidelity: Fidelity) -> float | None:
-    """Return the standard error of the share of loops, which is binomial."""
+    """Return the standard error of the share of loops, with two more texts of either kind.
+
+    So it is not 0 where no text loops (Agresti and Coull 1998, doi:10.1080/00031305.1998.10480550).
+    """
     generation = fidelity.generation
     if generation is None or generation.loops is None or not generation.prompts:
         return None
-    return math.sqrt(generation.loops * (1 - generation.loops) / generation.prompts)
+    count = generation.prompts + 4
+    share = (generation.loops * generation.prompts + 2) / count
+    return math.sqrt(share * (1 - share) / count)
 
 
 FIGURES: Mapping[str, Figure] = {
