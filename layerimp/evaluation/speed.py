@@ -54,9 +54,12 @@ class Speed:
         return self.mean * error_of_median(self.seconds) / statistics.median(self.seconds)
 
     def times(self, other: Speed) -> tuple[float, float]:
-        """Return how many times as fast this is as another speed, and the error, by the ratios within the rounds."""
+        """Return how many times as fast this is as another speed, by the median ratio within a round, and the error.
+
+        What slows a whole round cancels in its ratio.
+        """
         ratios = [theirs / own for own, theirs in zip(self.seconds, other.seconds, strict=True)]
-        return self.mean / other.mean, error_of_median(ratios)
+        return statistics.median(ratios), error_of_median(ratios)
 
 
 def speeds(models: Mapping[str, BlockStack], progress: Progress = SILENT) -> dict[str, dict[str, Speed]]:

@@ -116,7 +116,7 @@ def retained(intact: Metric, pruned: Sequence[Metric]) -> Estimate:
         values = np.array([metric.documents for metric in (intact, *pruned)], dtype=np.float64).T
         gains = ((values - floors[:, None]) * scales(intact))[counts]
         strata = [stratum for stratum in intact.strata if stratum.part not in unknown]
-        return _share(intact.task, gains[:, 1:], gains[:, :1], strata)
+        return _share(intact.task, gains[:, 1:], gains[:, :1], strata, counted=bool(np.isin(values, (0, 1)).all()))
     floor = intact.floor or 0.0
     gain = intact.value - floor
     points = np.array([(metric.value - floor) / gain for metric in pruned])
@@ -128,22 +128,27 @@ def retained(intact: Metric, pruned: Sequence[Metric]) -> Estimate:
     return Estimate(points, stderr=sum(errors) / len(errors) if len(errors) == len(points) else None)
 
 
-def _share(task: str, left: Array, best: Array, strata: Sequence[Stratum] = ()) -> Estimate:
+def _share(task: str, left: Array, best: Array, strata: Sequence[Stratum] = (), *, counted: bool = False) -> Estimate:
     """Return the sum over `left` divided by the sum over `best`, with resamples.
 
     The denominator of a resample may come close to 0, so that its ratio would be far off. The draws are therefore those
-    of the ratio to first order (Cochran 1977, 6.3).
+    of the ratio to first order (Cochran 1977, 6.3). Where answers are right or wrong, few may change, or none, and the
+    spread of those that do would be too small: one more document changes either way, as in `difference`.
 
     Args:
         task: The task.
         left: What is left of each document's value [document, repeat].
         best: The intact model's value of each document [document, 1].
         strata: The parts of the documents within which they are drawn.
+        counted: Whether each answer is right or wrong.
     """
     points = left.sum(axis=0) / best.sum()
     known = np.isfinite(points)
     draws = np.full((DRAWS, len(points)), -math.inf)  # a model that gives a document the probability 0
-    draws[:, known] = points[known] + resampled(task, left[:, known] - points[known] * best, strata) / best.sum()
+    moved = resampled(task, left[:, known] - points[known] * best, strata)
+    if counted:
+        moved = moved + resampled(f"{task}, two more", np.array([[1.0], [-1.0]]))
+    draws[:, known] = points[known] + moved / best.sum()
     return Estimate(points, draws, len(best), strata=len(strata) or 1)
 
 

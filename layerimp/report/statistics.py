@@ -168,9 +168,23 @@ def parts_at_floor(metric: Metric) -> list[str]:
     return [part.task for part in parts if at_floor(part, noise(len(parts)))]
 
 
+def _ends(metric: Metric) -> tuple[float, float] | None:
+    """Return the ends of a 95 % interval: Wilson's where each answer is right or wrong, else Student's t.
+
+    Source: Wilson 1927, doi:10.1080/01621459.1927.10502953. The share ± its error is too narrow near 0 and 1.
+    """
+    count, right = metric.count or 0, {*(metric.documents or ())}
+    if metric.likelihood or metric.strata or count < 2 or not right or right - {0.0, 1.0}:
+        return metric.ends(times_stderr(metric.count, len(metric.strata) or 1))
+    wider = times_stderr(None) ** 2 / count
+    centre = (metric.value + wider / 2) / (1 + wider)
+    half = math.sqrt(wider * (metric.value * (1 - metric.value) + wider / 4)) / (1 + wider)
+    return centre - half, centre + half
+
+
 def measured(metric: Metric, intact: Metric | None = None) -> Measured:
     """Return a metric without the values of documents, but with the flips if the intact model's is given."""
-    low, high = metric.ends(times_stderr(metric.count, len(metric.strata) or 1)) or (None, None)
+    low, high = _ends(metric) or (None, None)
     chance = parts_at_floor(metric)
     return Measured(
         value=metric.value,

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
 from layerimp.metric import Metric, Stratum
 from layerimp.pipeline.document_halves import DocumentHalves
@@ -58,10 +59,18 @@ def test_equal_values_leave_nothing_open(value: float, count: int) -> None:
 
 
 def test_an_average_over_strata_has_the_degrees_of_freedom_of_its_documents_in_them() -> None:
-    metric = Metric("t", "acc", 0.5, 0.1, documents=(1.0, 0.0) * 3, strata=(Stratum(2, 1 / 3),) * 3)
+    metric = Metric("t", "f1", 0.5, 0.1, documents=(0.9, 0.1) * 3, strata=(Stratum(2, 1 / 3),) * 3)
     shown = measured(metric)
     assert shown.high == pytest.approx(0.5 + 0.1 * stats.t.ppf(0.975, 3))
     assert measured(replace(metric, strata=())).high == pytest.approx(0.5 + 0.1 * stats.t.ppf(0.975, 5))
+
+
+@given(st.integers(2, 40).flatmap(lambda count: st.tuples(st.integers(0, count), st.just(count))))
+def test_a_share_of_right_answers_has_wilsons_interval(answers: tuple[int, int]) -> None:
+    right, count = answers
+    shown = measured(Metric("t", "acc", right / count, 0.1, documents=(1.0,) * right + (0.0,) * (count - right)))
+    expected = proportion_confint(right, count, method="wilson")
+    assert (shown.low, shown.high) == pytest.approx(expected, abs=1e-12)
 
 
 def test_stability_by_hand() -> None:
