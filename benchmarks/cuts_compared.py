@@ -14,7 +14,7 @@ from rich.table import Table
 
 from layerimp.evaluator import Likelihood, Metric
 from layerimp.report.paired_bootstrap import Estimate, difference
-from layerimp.report.statistics import LEVEL, Difference, holm
+from layerimp.report.statistics import Difference, corrected
 from layerimp.report.words import ranges
 from layerimp.steps import Cuts, Step
 
@@ -90,15 +90,14 @@ def rows(
     known = {(line["method"], line["count"], line["healer"]) for line in lines}
     places = [place for place in itertools.product(methods, counts, healers) if place in known]
     pairs = {place: Pair.of(lines, *place) for place in places}
-    p_values = {place: pair.apart.p for place, pair in pairs.items() if pair and pair.apart.p is not None}
-    corrected = holm({place: p for place, p in p_values.items() if p is not None})
+    among_all = corrected({place: pair.apart for place, pair in pairs.items() if pair})
     for (method, count, healer), pair in pairs.items():
         if pair is None:
             yield None, (method, count, healer or "none", "failed")
             continue
         apart = pair.apart
         ends = "" if apart.low is None or apart.high is None else f" ({apart.low:+.3f} to {apart.high:+.3f})"
-        verdict = _verdict(apart, corrected.get((method, count, healer)))
+        verdict = _verdict(apart, among_all[method, count, healer])
         losses = f"{pair.perplexity(0):.2f}", f"{pair.perplexity(1):.2f}", f"{apart.mean:+.3f}{ends}"
         yield pair, (method, count, healer or "none", *losses, verdict)
 
@@ -112,9 +111,9 @@ def show(methods: Sequence[str], counts: Sequence[str], healers: Sequence[str], 
     Console(width=210).print(table)
 
 
-def _verdict(apart: Difference, corrected: float | None) -> str:
+def _verdict(apart: Difference, among_all: Difference) -> str:
     """Tell whether seams are significantly better or worse, with a star if this holds among all comparisons."""
     if not apart.tells or not apart.mean:
         return "the same" if apart.mean == 0 and apart.p == 1 else "not told apart"
-    star = "*" if corrected is not None and corrected < 1 - LEVEL else ""
+    star = "*" if among_all.tells else ""
     return ("better" if apart.mean < 0 else "worse") + star

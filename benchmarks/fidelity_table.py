@@ -15,13 +15,13 @@ weight-only int8 computes with.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
+from finished import replace
 
 import layerimp
 from layerimp.cli.display import Screen
@@ -102,9 +102,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         fidelity = measured(recipe, scorer, count, Path(folder))
     line = {"model": Path(model).name, "blocks": len(layerimp.find_blocks(layerimp.load(model)[0])), "rows": fidelity}
-    lines = [json.loads(each) for each in results.read_text().splitlines()] if results.exists() else []
-    lines = [each for each in lines if each["model"] != line["model"]] + [line]
-    results.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    replace(results, line)
     for row in fidelity:
         print(f"{row['removed']}, {row['by']}: {figures(Fidelity.model_validate(row['fidelity']))}")
 

@@ -21,6 +21,12 @@ def lines_in(path: Path | None) -> Iterator[Line]:
             yield json.loads(text)
 
 
+def replace(path: Path, line: Line) -> None:
+    """Write a line into a file with one line for each model, in place of the older one of its model."""
+    others = [other for other in lines_in(path) if other["model"] != line["model"]]
+    path.write_text("".join(json.dumps(each) + "\n" for each in (*others, line)), encoding="utf-8")
+
+
 class Finished:
     """The finished lines of a file that belong to one setting; other settings may share the file.
 

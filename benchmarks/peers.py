@@ -22,7 +22,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +35,7 @@ from transformers import PreTrainedModel
 
 import layerimp
 from layerimp.blocks import run
+from layerimp.blocks.forward import hidden_states
 from layerimp.blocks.stack import BlockStack
 from layerimp.calibration import load_calibration
 from layerimp.errors import LayerimpError
@@ -70,16 +71,13 @@ def boundaries(model: PreTrainedModel, batch: Batch) -> list[Tensor]:
         states.append(arguments[0].detach())
 
     def leaves(_block: nn.Module, _arguments: tuple[Any, ...], output: Any) -> None:
-        states.append(hidden(output).detach())
+        states.append(hidden_states(output).detach())
 
-    hooks = [block.register_forward_pre_hook(enters) for block in blocks]
-    hooks.append(blocks[-1].register_forward_hook(leaves))
-    try:
-        with torch.no_grad():
-            run(layerimp.find_blocks(model).backbone, batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for block in blocks:
+            hooks.enter_context(block.register_forward_pre_hook(enters))
+        hooks.enter_context(blocks[-1].register_forward_hook(leaves))
+        run(layerimp.find_blocks(model).backbone, batch)
     return states
 
 
@@ -147,9 +145,8 @@ def replaceme(task: Task) -> PreTrainedModel:
     mlp: Any = before.mlp
     for batch in task.calibration:
         written: list[Tensor] = []
-        hook = mlp.register_forward_hook(lambda _mlp, _given, output, into=written: into.append(output.detach()))
-        around = boundaries(task.intact, batch)
-        hook.remove()
+        with mlp.register_forward_hook(lambda _mlp, _given, output, into=written: into.append(output.detach())):
+            around = boundaries(task.intact, batch)
         kept = batch["attention_mask"].bool()
         start, end, own = (each[kept].double() for each in (around[window.start], around[window.stop], written[0]))
         gram += own.T @ own
@@ -167,12 +164,6 @@ class _ReachedError(LayerimpError):
     """A forward has come to the block that it was to come to."""
 
 
-def hidden(output: Any) -> Tensor:
-    """Return the hidden states of a block's output, which is a tuple in some models."""
-    states: Tensor = output[0] if isinstance(output, tuple) else output
-    return states
-
-
 def work_of(stack: BlockStack, window: range, batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any], Tensor]:
     """Run a model as far as the end of a window of blocks.
 
@@ -186,17 +177,12 @@ def work_of(stack: BlockStack, window: range, batch: Batch) -> tuple[tuple[Any, 
         arguments.append((given, named))
 
     def leaves(_block: nn.Module, _given: tuple[Any, ...], output: Any) -> None:
-        outputs.append(hidden(output))
+        outputs.append(hidden_states(output))
         raise _ReachedError
 
-    hooks = [stack[window.start].register_forward_pre_hook(enters, with_kwargs=True)]
-    hooks.append(stack[window.stop - 1].register_forward_hook(leaves))
-    try:
-        with suppress(_ReachedError), torch.no_grad():
-            run(stack.backbone, batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    into = stack[window.start].register_forward_pre_hook(enters, with_kwargs=True)
+    with into, stack[window.stop - 1].register_forward_hook(leaves), suppress(_ReachedError), torch.no_grad():
+        run(stack.backbone, batch)
     return *arguments[0], outputs[0]
 
 
@@ -212,7 +198,7 @@ def llm_streamline(task: Task) -> PreTrainedModel:
         if done >= 1:
             break
         given, named, aim = work_of(intact, window, batch)
-        kept, own = batch["attention_mask"].bool(), hidden(light(*given, **named))
+        kept, own = batch["attention_mask"].bool(), hidden_states(light(*given, **named))
         (mse_loss(own[kept], aim[kept]) / accumulated).backward()
         if number % accumulated == accumulated - 1:
             rate = lowest + (1 - lowest) * (1 + math.cos(math.pi * done)) / 2

@@ -8,7 +8,6 @@ search scores several times, and costs more (`search_cost.py`). The line of a mo
 
 from __future__ import annotations
 
-import json
 import statistics
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +16,7 @@ import options as o
 import torch
 import typer
 from choices import METHODS
-from finished import lines_in
+from finished import replace
 
 import layerimp
 from layerimp.blocks import BlockStack, run
@@ -57,8 +56,7 @@ def main(
     batch = next(iter(load_calibration(calibration, tokenizer, samples=8, max_length=max_length)))
     names = dict.fromkeys(name for parts in METHODS.values() for name in parts["scorers"])
     line = {"model": Path(model).name, "costs": {name: round(passes(stack, batch, name), 1) for name in names}}
-    others = [other for other in lines_in(results) if other["model"] != line["model"]]
-    results.write_text("".join(json.dumps(each) + "\n" for each in (*others, line)), encoding="utf-8")
+    replace(results, line)
     print(line["costs"])
 
 

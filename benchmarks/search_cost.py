@@ -10,7 +10,6 @@ Times are of one process on a quiet machine. The line of a model takes the place
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Collection, Sequence
@@ -20,7 +19,7 @@ from typing import Annotated, Any
 import options as o
 import torch
 import typer
-from finished import lines_in
+from finished import replace
 
 import layerimp
 from layerimp.blocks import run
@@ -90,8 +89,7 @@ def main(
     seconds = time.perf_counter() - start
     passes = seconds / statistics.median([*before, bare(text), bare(text)])
     line["linear"] = {"passes": passes, "gaps": len(healed.repairs)}
-    others = [other for other in lines_in(results) if other["model"] != line["model"]]
-    results.write_text("".join(json.dumps(each) + "\n" for each in (*others, line)), encoding="utf-8")
+    replace(results, line)
     print(line)
 
 

@@ -6,7 +6,6 @@ The results are those of `benchmarks/fidelity_table.py`, and lie in `benchmarks/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import Any
 
 import pages
@@ -36,21 +35,14 @@ def table() -> tuple[list[str], list[list[str]]]:
     head, rows = ["model", "without", *SHOWN], []
     for line in results():
         intact = Fidelity.model_validate(line["rows"][0]["fidelity"])
-        rows.append([_name(line), "", *(_shown(figure, figure.intact(intact)) for figure in SHOWN.values())])
+        name = NAMES.get(line["model"], line["model"])
+        rows.append([name, "", *(_shown(figure, figure.intact(intact)) for figure in SHOWN.values())])
         for row in line["rows"]:
             removed = f"{row['removed']} of {line['blocks']}" if row["removed"] else ""
-            rows.append(["", ", ".join(filter(None, (removed, row["by"]))), *_measured(row, SHOWN.values())])
+            fidelity = Fidelity.model_validate(row["fidelity"])
+            shown = [_shown(figure, figure.of(fidelity)) for figure in SHOWN.values()]
+            rows.append(["", ", ".join(filter(None, (removed, row["by"]))), *shown])
     return head, rows
-
-
-def _name(line: dict[str, Any]) -> str:
-    return str(NAMES.get(line["model"], line["model"]))
-
-
-def _measured(row: dict[str, Any], figures: Iterable[Figure]) -> list[str]:
-    """Show figures of a model that was measured."""
-    fidelity = Fidelity.model_validate(row["fidelity"])
-    return [_shown(figure, figure.of(fidelity)) for figure in figures]
 
 
 def _shown(figure: Figure, value: float | None) -> str:

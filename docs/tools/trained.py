@@ -35,6 +35,7 @@ TEXT_FORMS = {
     "tokens": "{:,.0f}",
     "divergence": "{:.3f}",
     **dict.fromkeys(("agreement", "copying", "retained"), "{:.1%}"),
+    "empty": "{:.0%}",
 }
 """The figures of a training text, and how they are shown."""
 TEXTS = {

@@ -41,7 +41,7 @@ ROUNDINGS = 16
 """The largest difference in half precision, in roundings, if that is more."""
 
 
-Writers = dict[str, float]
+Scales = dict[str, float]
 """The paths of parameters that scale what is written into the stream, and the constant that is added to each when it is
 used: 1 in norms that multiply by 1 + weight, else 0."""
 
@@ -60,7 +60,7 @@ def scale_stream(stack: BlockStack, gap: Gap, factor: float) -> None:
     _scale(stack, later_writers(stack, gap), 1 / factor)
 
 
-def _scale(stack: BlockStack, writers: Writers, factor: float) -> None:
+def _scale(stack: BlockStack, writers: Scales, factor: float) -> None:
     """Let parameters write `factor` times as much; the values are computed in float64."""
     for path, offset in writers.items():
         value = stack.model.get_parameter(path).detach().double()
@@ -72,7 +72,7 @@ def stream_scaled(stack: BlockStack, gap: Gap, factor: float) -> AbstractContext
     return Place(stack, gap.position).changing(lambda stream: stream * factor)
 
 
-def later_writers(stack: BlockStack, gap: Gap) -> Writers:
+def later_writers(stack: BlockStack, gap: Gap) -> Scales:
     """Find the parameters that together scale everything written into the stream after a gap.
 
     Raises:
@@ -81,7 +81,7 @@ def later_writers(stack: BlockStack, gap: Gap) -> Writers:
     name = type(stack.model).__name__
     if gap.after is None:
         raise ModelError(f"{gap}: nothing but the final norm comes after, which cancels any factor")
-    writers: Writers = {}
+    writers: Scales = {}
     for path, call in _additions(stack, gap.position).items():
         factors = _factors(stack.model.get_submodule(path), call)
         if not factors:

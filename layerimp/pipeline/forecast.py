@@ -13,8 +13,8 @@ from layerimp.errors import SurgeryError
 from layerimp.models.traits import classifies
 from layerimp.pipeline.blocks_for_size import LATENCY, Goal
 from layerimp.pipeline.durations import Durations
-from layerimp.pipeline.forecast_parts import ROUGHLY, MemoryForecast, PassForecast, Range, gaps_of, most_gaps
-from layerimp.pipeline.healing import settled
+from layerimp.pipeline.forecast_parts import ROUGHLY, MemoryForecast, PassForecast, Range, most_gaps
+from layerimp.pipeline.healing import with_decisions
 from layerimp.pipeline.keeping import longest_plan
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.resolve import budget_for, budget_of, row_length
@@ -158,7 +158,7 @@ class _Estimate:
             passes=passes,
             rescorings=len(rescorings) * len(selection.specs),
             memory=memory,
-            time=self._time(passes, rescorings, int(count.most), settled(prepared.healers, decided)),
+            time=self._time(passes, rescorings, int(count.most), with_decisions(prepared.healers, decided)),
             notes=self._notes(decided, fewest, gaps),
         )
 
@@ -257,7 +257,7 @@ class _Estimate:
             if (rows := prepared.pruner.rescored_rows) is not None:
                 again *= min(1.0, rows / recipe.calibration.samples)
         searched = recipe.keep is not None
-        healing = durations.healing(healers, gaps=gaps_of(most))
+        healing = durations.healing(healers, gaps=-(-most // 2))  # about: blocks are often removed as neighbours
         # A search for an agreement measures no tasks, but the models at its end do.
         tried = searched and recipe.keep_of == "quality"
         # Without evaluators of tasks, a search measures on held-out text, which is not known yet.

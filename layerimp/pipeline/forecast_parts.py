@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 ROUGHLY = "the times are estimates from one block with random weights, on the CPU; reality may be twice or half that"
 
 
-def gaps_of(most: int) -> int:
-    """Return at how many places so many blocks are removed, about: they are often neighbours."""
-    return -(-most // 2)
-
-
 def most_gaps(counts: Iterable[int], num_blocks: int, cuts: Cuts) -> int:
     """Return the most places at which some number of blocks or seams can be removed: none is beside another.
 

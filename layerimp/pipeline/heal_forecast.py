@@ -8,7 +8,7 @@ from layerimp.component import versioned
 from layerimp.healing.origin import check_shapes
 from layerimp.pipeline.durations import Durations
 from layerimp.pipeline.forecast_parts import ROUGHLY, MemoryForecast
-from layerimp.pipeline.healing import settled
+from layerimp.pipeline.healing import with_decisions
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.resolve import row_length
 from layerimp.report.results.models import Size
@@ -108,7 +108,7 @@ def healing_forecast_of(prepared: PreparedHealing) -> HealingForecast:
         time=HealingTime(
             block_ms=durations.block_ms,
             pass_s=durations.passes(1 + len(pruned.stack) / len(teacher.stack)),
-            healing_s=durations.healing(settled({healer.name: healer}, decided), len(gaps)),
+            healing_s=durations.healing(with_decisions({healer.name: healer}, decided), len(gaps)),
         ),
         notes=[*(f"{healer.name}: {decision.words}" for decision in decided.values()), ROUGHLY],
     )

@@ -226,7 +226,7 @@ def check_heal_text(heal_text: str | None, healers: Iterable[Healer]) -> None:
         raise OptionError("heal_text is read only by a healer that trains: name one as well, such as distill")
 
 
-def settled(healers: Mapping[str, Healer], decisions: Mapping[str, Decision]) -> list[Healer]:
+def with_decisions(healers: Mapping[str, Healer], decisions: Mapping[str, Decision]) -> list[Healer]:
     """Return healers, each with what it decided by the memory among its options."""
     return [
         type(healer)(healer.config.model_copy(update=dict(decisions[label].options))) if label in decisions else healer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,21 +197,22 @@ def shrink_by(
 
 def _made(run: Run) -> tuple[Made, Results]:
     """Make the smaller model, measure it, and write its weights if there is an output."""
-    clock, state = _Clock(), State(run)
+    minutes: dict[str, float] = {}
+    state = State(run)
     choice, seconds = state.choice(lambda: _chosen(run))
-    clock.minutes["choose"] = seconds / 60
+    minutes["choose"] = seconds / 60
     (model,) = prepare_removals(replace(run, healers={}), choice).values()
     stages: list[HealingStage] = []
     if not run.loaded.stack.offloaded:
         beside = model.removal.beside()
         stages = state.healed(model.removal, beside)
-        clock.minutes |= {stage.label: stage.minutes for stage in stages}
+        minutes |= {stage.label: stage.minutes for stage in stages}
         model = _with_stages(replace(model, beside=beside), stages)
-    with clock.measuring("measure"):
+    with _timing(minutes, "measure"):
         figures, speeds = measured(run, model)
     (model,) = figures.models.values()
     if run.stage is not None:
-        with clock.measuring("write"):
+        with _timing(minutes, "write"):
             check_unread(run)
             model = write_checkpoint(run, model, Path())
     results = replace(
@@ -221,21 +222,15 @@ def _made(run: Run) -> tuple[Made, Results]:
         search=choice.search,
         failed={stage.label: stage.why for stage in stages if stage.healing is None},
     )
-    return Made(model, stages, speeds, clock.minutes), results_of(run, results)
+    return Made(model, stages, speeds, minutes), results_of(run, results)
 
 
-@dataclass
-class _Clock:
-    """How many minutes each part has taken."""
-
-    minutes: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def measuring(self, part: str) -> Iterator[None]:
-        """A context whose time counts for a part."""
-        start = time.monotonic()
-        yield
-        self.minutes[part] = (time.monotonic() - start) / 60
+@contextmanager
+def _timing(minutes: dict[str, float], part: str) -> Iterator[None]:
+    """A context whose minutes count for a part."""
+    start = time.monotonic()
+    yield
+    minutes[part] = (time.monotonic() - start) / 60
 
 
 def _chosen(run: Run) -> Choice:

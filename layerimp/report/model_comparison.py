@@ -8,8 +8,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from layerimp._table import Cell, Column, Table
 from layerimp._version import versions
 from layerimp.fidelity import Fidelity
@@ -141,7 +139,7 @@ def why_not_compared(directory: Path) -> str | None:
         return f"it holds {strange[0]}, which layerimp compare does not write"
     try:
         ModelComparison.model_validate_json((directory / COMPARISON).read_text(encoding="utf-8"))
-    except (OSError, ValidationError, ValueError):
+    except (OSError, ValueError):
         return f"it has no {COMPARISON} of layerimp compare"
     return None
 
@@ -167,7 +165,7 @@ def fidelity_table(comparison: ModelComparison) -> Table:
     """Return a row for each model with its size and its distance from the intact model, which comes first."""
     text, name = comparison.text, model_name(comparison.intact.model)
     sizes = [comparison.intact.size, *(model.size for model in comparison.models.values())]
-    measured = [fidelity for fidelity in comparison.fidelity.values() if fidelity is not None]
+    measured = list(comparison.fidelity.values())
     shown = [name for name, figure in FIGURES.items() if any(figure.of(each) is not None for each in measured)]
     columns = [
         Column("model", [name, *comparison.models], "left"),

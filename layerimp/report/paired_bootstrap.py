@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from layerimp.report.results.measures import LEVEL, Difference
-from layerimp.report.statistics import holm, with_errors
+from layerimp.report.statistics import corrected, with_errors
 
 if TYPE_CHECKING:
     from layerimp.metric import Metric, Stratum
@@ -255,10 +255,9 @@ def unbeaten(
     pairs = {(a, b): compare(a, b) for a, b in combinations(known, 2)}
     if any(contrast.p is None for contrast in pairs.values()):
         return frozenset()
-    corrected = holm({pair: contrast.p or 0.0 for pair, contrast in pairs.items()})
     beaten = {
         pair[0] if (contrast.mean > 0) is not higher else pair[1]
-        for pair, contrast in pairs.items()
-        if corrected[pair] < 1 - LEVEL and contrast.mean != 0
+        for pair, contrast in corrected(pairs).items()
+        if contrast.tells and contrast.mean != 0
     }
     return frozenset(known) - beaten

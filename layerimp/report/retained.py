@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from itertools import takewhile
 
 import numpy as np
 
@@ -14,8 +14,6 @@ from layerimp.report.paired_bootstrap import DRAWS, Array, Estimate, drawable, r
 from layerimp.report.results import measures
 from layerimp.report.results.rows import Level
 from layerimp.report.statistics import at_floor, interval, noise, parts_at_floor
-
-Kind = Literal["likelihood", "accuracy"]
 
 FEW = 30
 """The number of documents below which a figure means little."""
@@ -65,11 +63,6 @@ def _rank(metric: Metric) -> int:
     if not metric.higher_is_better:
         return 3
     return 2 if metric.name.partition("[")[0] in ("exact_match", "em") else 1
-
-
-def kind_of(metric: Metric) -> Kind:
-    """Whether a task counts among the likelihoods or among the accuracies."""
-    return "accuracy" if metric.likelihood is None else "likelihood"
 
 
 def why_nothing(intact: Metric) -> str:
@@ -160,7 +153,7 @@ def summed_up(intact: Mapping[str, Metric], tables: Sequence[Mapping[Key, Metric
         tables: The metrics of the pruned models, one table for each repeat.
     """
     tasks: dict[str, Estimate | None] = {}
-    kinds: dict[Kind, list[Estimate | None]] = {"likelihood": [], "accuracy": []}
+    kinds: dict[str, list[Estimate | None]] = {"likelihood": [], "accuracy": []}
     for task, metric in intact.items():
         metrics = [table[task, metric.name] for table in tables if (task, metric.name) in table]
         if why_nothing(metric):
@@ -169,7 +162,7 @@ def summed_up(intact: Mapping[str, Metric], tables: Sequence[Mapping[Key, Metric
         missing = len(metrics) < len(tables)
         if not missing:
             tasks[task] = retained(metric, metrics)
-        kinds[kind_of(metric)].append(None if missing else tasks[task])
+        kinds["accuracy" if metric.likelihood is None else "likelihood"].append(None if missing else tasks[task])
     likelihood, accuracy = _mean(kinds["likelihood"]), _mean(kinds["accuracy"])
     known = [estimate for estimate in (likelihood, accuracy) if estimate is not None]
     whole = len(known) == sum(map(bool, kinds.values()))
@@ -251,9 +244,4 @@ def removable(curves: Sequence[Mapping[int, float]]) -> tuple[list[int], dict[fl
 
 def _most(curve: Mapping[int, float], measured: Sequence[int], level: float) -> int:
     """Return the last number before the first at which too little is retained; 0 if the first number fails."""
-    most = 0
-    for count in measured:
-        if curve[count] < level:
-            break
-        most = count
-    return most
+    return max(takewhile(lambda count: curve[count] >= level, measured), default=0)

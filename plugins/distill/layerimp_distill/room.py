@@ -88,13 +88,8 @@ def planned(stack: BlockStack, config: DistillConfig, scope: Scope, room: Room) 
     ways: list[Learns] = (
         [config.learns] if config.learns else [way for way in WORDS if adapted or not way.startswith("lora")]
     )
-    plan = Plan(ways[-1], rows, 1)
-    for learns in ways:
-        for at_once in _halved(rows):
-            plan = Plan(learns, rows, at_once)
-            if fits(needed(stack, config, plan, scope), room.free):
-                return plan
-    return plan
+    plans = [Plan(learns, rows, at_once) for learns in ways for at_once in _halved(rows)]
+    return next((plan for plan in plans if fits(needed(stack, config, plan, scope), room.free)), plans[-1])
 
 
 def fits(need: Mapping[str, int], free: int) -> bool:
