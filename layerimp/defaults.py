@@ -35,7 +35,8 @@ HEALER = "linear"
 TRAINER = "distill"
 """The healer that trains."""
 TRAINING_TOKENS = 2_000_000
-"""How many tokens `layerimp shrink` trains on if there is further text; a token counts each time it is read."""
+"""How many tokens `layerimp shrink` trains on if there is further text; a token counts each time it is read. It is a
+bound for fast machines, and not measured: on a CPU core the minutes end a training after a fifth of it."""
 SHIPPED_TRAINING_TOKENS = 60_000
 """The same without further text: what ships is soon read several times, which is worth less each time (Muennighoff et
 al. 2023, arXiv:2305.16264)."""

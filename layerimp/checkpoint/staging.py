@@ -45,7 +45,7 @@ def staged(target: str | Path, *, why_not: Callable[[Path], str | None] | None =
     try:
         yield stage
         check_target(target, why_not=why_not)  # it may have been created in the meantime
-        stage.chmod(0o777 & ~_umask())
+        _open_up(stage)
         _rename(stage, target)
     except OSError as error:
         if _is_about(error, stage, target):
@@ -94,10 +94,12 @@ def _is_about(error: OSError, stage: Path, target: Path) -> bool:
     return any(place.is_relative_to(root) for place in places for root in (stage, target))
 
 
-def _umask() -> int:
+def _open_up(stage: Path) -> None:
+    """Give an output the permissions of any new files: safetensors, and the staging itself, leave out other users."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    for entry in (stage, *stage.rglob("*")):
+        entry.chmod((0o777 if entry.is_dir() else 0o666) & ~mask)
 
 
 def _rename(stage: Path, target: Path) -> None:

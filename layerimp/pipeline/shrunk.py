@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from layerimp.calibration.sampling import load_calibration
-from layerimp.defaults import COPIES, POOR, PROSE
+from layerimp.defaults import PROSE
 from layerimp.errors import ModelError
 from layerimp.fidelity import compare_texts, continuations, end_tokens, prompts
 from layerimp.models.discovery import find_blocks
@@ -22,14 +22,14 @@ from layerimp.pipeline.shrink_recipe import shipped_text, trains
 from layerimp.pipeline.texts import publishable
 from layerimp.recipe import Permissions
 from layerimp.registry.assets import assets
-from layerimp.report.results.shrunk import BothSpeeds, ShrinkReport, TaskRetained, Verdict
+from layerimp.report.results.shrunk import BothSpeeds, ShrinkReport, TaskRetained
+from layerimp.report.verdict import judged
 
 if TYPE_CHECKING:
     from layerimp.evaluation.speed import Speed
-    from layerimp.fidelity.record import Fidelity, Sample
+    from layerimp.fidelity.record import Sample
     from layerimp.pipeline.run import CutModel, Run
     from layerimp.report.document import Results
-    from layerimp.report.results.measures import Retained
     from layerimp.report.results.shrunk import HealingStage
 
 CARD_PROMPTS, CARD_LENGTH = 2, 64
@@ -89,17 +89,6 @@ def report_of(run: Run, made: Made, results: Results) -> ShrinkReport:
     )
 
 
-def judged(fidelity: Fidelity | None, retained: Retained | None) -> tuple[Verdict, list[str]]:
-    """Hold what was measured against the limits of `layerimp.defaults.POOR`: return the verdict, and why it is poor."""
-    share = None if retained is None else retained.worst
-    if fidelity is None and share is None:
-        return "not measured", []
-    reasons = [] if fidelity is None else list(_far(fidelity))
-    if share is not None and share.mean < (least := POOR["retained"]):
-        reasons.append(f"it retains {share.mean:.1%} of what the intact model knows in the tasks, below {least:.0%}")
-    return ("poor" if reasons else "good"), reasons
-
-
 def _unmeasured(run: Run) -> str:
     """Say why nothing was measured."""
     if run.loaded.stack.offloaded:
@@ -107,33 +96,6 @@ def _unmeasured(run: Run) -> str:
     if failed := run.evaluation.failed:
         return f"{' and '.join(failed)} failed"
     return obstacle_to_healing(run.resolved, Permissions(), run.loaded) or "there was neither a task nor text for it"
-
-
-def _far(fidelity: Fidelity) -> Iterator[str]:
-    """Yield what is too far from the intact model."""
-    divergence, copying = fidelity.divergence, fidelity.copying
-    if (floor := fidelity.agreement_floor) is not None and fidelity.agreement is not None:
-        if fidelity.agreement - floor < POOR["labels"] * (1 - floor):
-            yield (
-                f"{fidelity.agreement:.0%} of its labels are the intact model's, and {floor:.0%} would be if it always "
-                "gave the most frequent one"
-            )
-        return
-    yield from _apart(None if divergence is None else divergence.mean, fidelity.agreement)
-    if (seeing := fidelity.with_images) is not None:
-        yield from _apart(seeing.divergence.mean, seeing.agreement, "with images ")
-    if copying is not None and copying.intact > COPIES and copying.accuracy < POOR["copying"] * copying.intact:
-        yield f"it copies {copying.accuracy:.0%} of a repeated text, and the intact model {copying.intact:.0%}"
-    if fidelity.generation is not None and (collapse := fidelity.generation.collapse):
-        yield collapse
-
-
-def _apart(divergence: float | None, agreement: float | None, where: str = "") -> Iterator[str]:
-    """Yield which of two measures are beyond their limits, with digits that tell them from these."""
-    if divergence is not None and divergence > (most := POOR["divergence"]):
-        yield f"{where}its predictions are {divergence:.3f} nats from the intact model's, above {most:g}"
-    if agreement is not None and agreement < (least := POOR["agreement"]):
-        yield f"{where}{agreement:.1%} of its top choices are the intact model's, below {least:.0%}"
 
 
 def _advice(run: Run, removed: Sequence[object], stages: Sequence[HealingStage]) -> Iterator[str]:

@@ -51,7 +51,7 @@ def checked_size(size: str) -> str:
     Raises:
         OptionError: the text is not a size.
     """
-    if not re.fullmatch(r"\d+(\.\d+)?\s?[KMGT]B", size):
+    if not re.fullmatch(r"\d+(\.\d+)?\s?[KMGT]B", size) or not re.search("[1-9]", size):
         raise OptionError(f"max_shard_size {size!r} is no size; give one such as 5GB or 500MB")
     return size.replace(" ", "")
 

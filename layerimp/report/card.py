@@ -24,6 +24,7 @@ from layerimp.report.results.data import by_folder, documents_asked
 from layerimp.report.results.measures import Measured, Share
 from layerimp.report.tables.fidelity_figures import FIGURES
 from layerimp.report.tables.models import AT_FLOOR, MARK
+from layerimp.report.verdict import judged
 from layerimp.report.words import measured, share_cell
 
 if TYPE_CHECKING:
@@ -284,6 +285,7 @@ def _template() -> Any:
         "seams": words.seams,
         "share": "{:.2%}".format,
         "whole": words.whole,
+        "why_poor": lambda fidelity, retained=None: judged(fidelity, retained)[1],
         "without_folders": without_folders,
     }
     environment.globals |= {"beside": words.beside, "recovery": words.recovery, "sources": words.sources}

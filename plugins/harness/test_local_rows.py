@@ -57,6 +57,11 @@ def harness(data_dir: Path, *tasks: str, **options: Any) -> Harness:
     return Harness(Harness.Config(tasks=tasks, data_dir=data_dir, **{"bootstrap": 50, **options}))
 
 
+def test_a_directory_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=f"the data directory {tmp_path / 'none'} does not exist"):
+        harness(tmp_path / "none", "starter_qa").prepare()
+
+
 def loaded(evaluator: Harness) -> dict[str, Any]:
     evaluator.prepare()
     assert evaluator._loaded is not None

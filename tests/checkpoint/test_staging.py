@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,6 +65,19 @@ def test_a_failure_leaves_what_was(out: Path, error: type[BaseException], before
     assert out.parent.exists() == (before != "absent")
     if before == "full":
         assert (out / "file").read_text() == "old"
+
+
+def test_others_may_read_an_output_as_the_umask_says(out: Path) -> None:
+    """safetensors writes files that only their owner may read."""
+    mask = os.umask(0o027)
+    try:
+        with staged(out) as stage:
+            (stage / "inner").mkdir()
+            (stage / "inner" / "weights").touch(0o600)
+    finally:
+        os.umask(mask)
+    places = (out, out / "inner", out / "inner" / "weights")
+    assert [stat.S_IMODE(place.stat().st_mode) for place in places] == [0o750, 0o750, 0o640]
 
 
 def test_an_existing_output_stays(out: Path) -> None:

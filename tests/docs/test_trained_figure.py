@@ -5,7 +5,6 @@ from __future__ import annotations
 import pages
 import shrunk
 import trained
-from layerimp_distill.options import RATE
 from support.pictures import alike
 
 SHOWN = (pages.ROOT / "docs" / "figures" / "training.svg").read_text(encoding="utf-8")
@@ -30,18 +29,14 @@ def test_the_table_sets_the_default_beside_fixed_rates() -> None:
 
 
 def test_the_default_is_as_good_as_the_best_fixed_rate() -> None:
-    """Less than half a point of likelihood is missing, and four of copying; 0.7 of Gemma, whose rate was too high."""
+    """Less than half a point of likelihood is missing, and one of copying."""
     compared = [(line, fixed) for line, fixed in trained.trainings() if fixed]
     assert compared
     for line, fixed in compared:
-        for share, points in ((trained.likelihood, 0.5), (trained.copying, 4)):
+        for share, points in ((trained.likelihood, 0.5), (trained.copying, 1)):
             reached = [share(each, "trained") for each in (line, *fixed.values())]
             missing = 100 * (max(reached) - reached[0])
-            if (line["model"], line["minutes"], share) == ("gemma", 30, trained.likelihood):
-                assert line["curve"][-1]["rate"] == RATE
-                assert f"{missing:.1f}" == "0.7"
-            else:
-                assert missing < points, (line["model"], line["minutes"], share.__name__)
+            assert missing < points, (line["model"], line["minutes"], share.__name__)
 
 
 def test_gemma_learns_nothing_in_five_minutes() -> None:

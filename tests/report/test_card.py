@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -101,6 +102,15 @@ def test_a_seam_that_leaves_nothing_of_its_blocks_is_no_seam() -> None:
     card = model_card(made.results(), "paper")
     assert "# dir/tiny, 2 of 6 blocks removed" in card
     assert "- **Blocks removed:** 1-2 (0-based" in card
+
+
+def test_the_card_of_a_poor_model_says_so() -> None:
+    made = report()
+    assert "Poor" not in model_card(made.results(), "paper")
+    accuracy, perplexity = made.metrics["paper"]
+    made.metrics["paper"] = [replace(accuracy, value=0.3), perplexity]
+    share = escaped("it retains 37.5% of what the intact model knows in the tasks, below 50%")
+    assert f"\n\n- **Poor:** {share}\n- **Source:** dir/tiny\n" in model_card(made.results(), "paper")
 
 
 def test_the_card_of_an_unmeasured_checkpoint_has_no_table() -> None:

@@ -17,7 +17,7 @@ from layerimp.evaluator import Metric, Stratum
 from layerimp.fidelity import Copying, Fidelity, Generation, Sample, Spread, WithImages
 from layerimp.pipeline.run import CutModel
 from layerimp.pipeline.shrink import _with_stages
-from layerimp.pipeline.shrunk import _advice, judged
+from layerimp.pipeline.shrunk import _advice
 from layerimp.pruner import PrunePlan
 from layerimp.report.results.contenders import Contender
 from layerimp.report.results.measures import Retained, Share
@@ -26,6 +26,7 @@ from layerimp.report.results.shrunk import BothSpeeds, HealingStage, ShrinkRepor
 from layerimp.report.statistics import measured
 from layerimp.report.tables.fidelity_figures import FIGURES
 from layerimp.report.tables.shrunk import LINES, WIDTH, _done, _outcome, _row, _task, _texts, _times, lines_of
+from layerimp.report.verdict import judged
 
 if TYPE_CHECKING:
     from layerimp.pipeline.run import Run

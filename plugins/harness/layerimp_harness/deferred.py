@@ -204,10 +204,12 @@ def find_rows(tasks: Iterable[Deferred], data_dir: Path) -> None:
         data_dir: The data directory.
 
     Raises:
-        TaskError: rows that will be read are missing; the text names all their paths. Or a task has no rows for its
-            examples but those that are measured.
+        TaskError: there is no such directory; or rows that will be read are missing, whose paths the text names; or a
+            task has no rows for its examples but those that are measured.
     """
     directory = data_dir.expanduser().resolve()
+    if not directory.is_dir():
+        raise TaskError(f"the data directory {data_dir} does not exist")
     missing: dict[tuple[str, str], list[str]] = {}
     asking: list[Deferred] = []
     for task in tasks:
