@@ -116,10 +116,11 @@ def test_a_poor_model_says_so_first(
     layerimp_command: Run, command: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     limits = {"divergence": 0.0, "agreement": 0.0, "copying": 0.0, "retained": 0.0}
-    monkeypatch.setattr("layerimp.pipeline.shrunk.POOR", limits)
+    monkeypatch.setattr("layerimp.report.verdict.POOR", limits)
     printed, _ = layerimp_command.done(*command[:-2], "--minutes", 0, "--output", "small")
     assert printed.startswith("poor: ")
     assert "what would help: a smaller cut (--count 1), training (--minutes)" in printed
+    assert "- **Poor:** its predictions are " in (tmp_path / "small" / "README.md").read_text()
     assert why_not_shrunk(tmp_path / "small") is None
     (tmp_path / "small" / "notes.txt").write_text("mine")
     assert why_not_shrunk(tmp_path / "small") == "it holds 'notes.txt', which layerimp did not write"

@@ -73,7 +73,7 @@ def test_what_no_hub_could_have_is_looked_up_nowhere(monkeypatch: pytest.MonkeyP
 
 
 def test_a_model_that_a_plugin_ships_has_the_name_that_users_type() -> None:
-    assert origin_of("starter") == Origin("starter")
+    assert origin_of("starter") == Origin("starter", license="apache-2.0")
 
 
 @pytest.mark.parametrize(
