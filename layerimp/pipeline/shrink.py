@@ -191,7 +191,7 @@ def shrink_by(
         if stage is not None:
             _describe(run, made, results, report)
     if report.output is not None:
-        write_page(results, Path(report.output), "shrink")
+        write_page(results, Path(report.output), report)
     return Shrunk(None if run.loaded.stack.offloaded else made.model.beside, report)
 
 

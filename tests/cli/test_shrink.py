@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import random
 import re
@@ -110,6 +111,8 @@ def test_the_summary_fits_a_screen(made: tuple[Path, str]) -> None:
     assert lines[-1] == f"    model = AutoModelForCausalLM.from_pretrained('./{small.name}')"
     report = ShrinkReport.model_validate_json((small / "shrink.json").read_text())
     assert lines_of(report.model_copy(update={"output": f"./{small.name}"})) == lines
+    *_, cost = (place for place, line in enumerate(lines) if line.startswith("took "))
+    assert "\n".join(lines[: cost + 1]) in html.unescape((small / "report.html").read_text())
 
 
 def test_a_poor_model_says_so_first(

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from pydantic import BaseModel
@@ -23,14 +24,20 @@ from layerimp.report.page.curves import curves, drawn, looks, sample
 from layerimp.report.page.view import View, leads, question, subject
 from layerimp.report.results.compared import ModelComparison
 from layerimp.report.results.data import by_folder, documents_asked
+from layerimp.report.results.shrunk import ShrinkReport
 from layerimp.report.tables.data_frame import as_csv
 from layerimp.report.tables.fidelity_figures import texts_of
+from layerimp.report.tables.shrunk import lines_of
 from layerimp.report.words import amounts_asked, measured_on, number, percent
 
 
-def page(results: Results, command: str | None = None) -> str:
-    """Return results as one HTML document, which shows no local folders; by default of a run or a grid."""
-    command = command or ("bench" if results.cells else "run")
+def page(results: Results, shrunk: ShrinkReport | None = None) -> str:
+    """Return results as one HTML document, which shows no local folders.
+
+    Args:
+        results: The results of a run or a grid, or of what a smaller model is measured by.
+        shrunk: What `layerimp shrink` reports on the smaller model; the page begins with it.
+    """
     design = results.design
     styles = looks(list(design.scorers) or [subject(results)], design.baselines, design.healers)
     views = {
@@ -52,7 +59,8 @@ def page(results: Results, command: str | None = None) -> str:
             views=views,
             looks=styles,
             downloads=downloads,
-            command=command,
+            command="bench" if results.cells else "shrink" if shrunk else "run",
+            summary=[] if shrunk is None else _summary(shrunk),
         )
     )
 
@@ -101,14 +109,14 @@ def _environment() -> Environment:
     return environment
 
 
-def write_page(results: Results, directory: Path, command: str | None = None) -> Path:
+def write_page(results: Results, directory: Path, shrunk: ShrinkReport | None = None) -> Path:
     """Write the page of results into a directory, in place of an older one, and return its path; see `page`.
 
     Raises:
         OutputError: nothing can be written there.
     """
     path = directory / PAGE
-    write_text(path, page(results, command))
+    write_text(path, page(results, shrunk))
     return path
 
 
@@ -118,10 +126,18 @@ def write_comparison(comparison: ModelComparison, directory: Path) -> None:
     write_text(directory / PAGE, comparison_page(comparison))
 
 
+def _summary(shrunk: ShrinkReport) -> list[str]:
+    """Return the lines on a smaller model, without the folder that it lies in."""
+    return lines_of(ShrinkReport.model_validate(_without_folders(shrunk) | {"output": None}))
+
+
 def _json_uri(document: BaseModel) -> str:
-    """Return a document without local folders, in which what models are given and write stays whole."""
-    data = tree_without_folders(document.model_dump(mode="json"), whole=Sample.model_fields)
-    return _data_uri("application/json", json.dumps(data).encode())
+    return _data_uri("application/json", json.dumps(_without_folders(document)).encode())
+
+
+def _without_folders(document: BaseModel) -> Any:
+    """Return a document's data without local folders, in which what models are given and write stays whole."""
+    return tree_without_folders(document.model_dump(mode="json"), whole=Sample.model_fields)
 
 
 def _data_uri(kind: str, content: bytes) -> str:

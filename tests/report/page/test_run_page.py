@@ -24,6 +24,7 @@ from layerimp.report.page.charts import Charts, Contrast, contrast_of
 from layerimp.report.results.measures import Difference
 from layerimp.report.results.models import Size
 from layerimp.report.results.search import MostBlocks, QualitySearch
+from layerimp.report.results.shrunk import ShrinkReport
 from layerimp.report.statistics import measured as measured_as
 from layerimp.report.tables import quality
 from layerimp.scorer import Importance
@@ -57,6 +58,36 @@ def report(**recipe: Any) -> MadeUpRun:
     return made
 
 
+def shrunk(made: MadeUpRun) -> ShrinkReport:
+    """What `shrink` would report of the healed model."""
+    assert made.calibration is not None
+    return ShrinkReport(
+        verdict="poor",
+        reasons=["what is in /home/ann/a.jsonl"],
+        advice=["more"],
+        model="/home/ann/tiny",
+        loader="AutoModel",
+        output="/home/ann/small",
+        intact=made.sizes["original"],
+        small=made.sizes["avss+linear"],
+        cache={},
+        targets={},
+        reached={},
+        speeds={},
+        plan=made.plans["avss+linear"],
+        stages=[],
+        tasks=[],
+        retained=None,
+        fidelity=None,
+        samples=[],
+        calibration=made.calibration,
+        training_text=None,
+        minutes={"choose": 1.0},
+        memory={"cpu": 2**30},
+        recipe={},
+    )
+
+
 def only(made: MadeUpRun, *labels: str) -> MadeUpRun:
     """The report of the same run without the other scorers."""
     for results in (made.importance, made.plans, made.sizes, made.metrics):
@@ -77,8 +108,8 @@ def findings(made: MadeUpRun) -> Results:
     return made.results()
 
 
-def words(results: Results, command: str | None = None) -> str:
-    text = re.sub(r"<style.*?</style>|<[^>]*>", " ", page(results, command), flags=re.S)
+def words(results: Results, shrunk: ShrinkReport | None = None) -> str:
+    text = re.sub(r"<style.*?</style>|<[^>]*>", " ", page(results, shrunk), flags=re.S)
     return " ".join(html.unescape(text).split())
 
 
@@ -222,8 +253,12 @@ def test_where_only_a_healed_model_is_left_its_blocks_are_shown() -> None:
     results = findings(made)
     (chart,) = Charts(results.model).removed
     assert chart.under == {"avss+linear": "2-3"}
-    said = words(results, "shrink")
+    said = words(results, shrunk(made))
     assert "layerimp shrink" in said
+    assert "poor: tiny with 4 of 6 blocks left: 20.0% fewer parameters what is in a.jsonl what would help: more" in said
+    assert "removed: blocks 2-3" in said
+    assert "took 60 seconds" in said
+    assert "/home" not in said
     assert "are removed, what is left is healed by linear, and the result is measured." in said
 
 
