@@ -67,7 +67,9 @@ def prepare_shrink(
         named = ", ".join(recipe.scorers)
         raise OptionError(f"shrink chooses by one scorer, and the recipe names {named}; layerimp run compares scorers")
     check_own_text(recipe, config_of(recipe, permissions, loaded))
-    if recipe.healers and (obstacle := obstacle_to_healing(recipe, permissions, loaded)):
+    if not recipe.healers:
+        progress.note("the recipe names no healer: what is left is neither repaired nor trained")
+    elif obstacle := obstacle_to_healing(recipe, permissions, loaded):
         recipe = _unhealed(recipe, obstacle, progress)
     elif any(map(trains, recipe.healers.values())) and recipe.heal_text is None:
         recipe = _with_shipped_text(recipe, progress)

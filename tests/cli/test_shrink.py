@@ -407,6 +407,15 @@ def test_wrong_options(
     assert not (tmp_path / "small").exists()
 
 
+def test_a_recipe_without_healers_says_that_nothing_is_healed(
+    layerimp_command: Run, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.json").write_text('{"scorers": ["depth"], "tasks": []}')
+    _, err = layerimp_command.done("shrink", model_dir, "--recipe", "one.json", "--count", 1, "--dry-run")
+    assert "the recipe names no healer: what is left is neither repaired nor trained" in err
+
+
 def test_shipped_text_is_little_for_another_model(
     layerimp_command: Run, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

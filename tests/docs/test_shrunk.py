@@ -162,6 +162,12 @@ def test_the_page_sets_what_is_retained_beside_other_tools_with_both_errors() ->
     )
 
 
+def test_the_page_says_how_far_speeds_of_one_shape_differ() -> None:
+    page = " ".join((pages.ROOT / "docs" / "shrink" / "smaller-or-quantised.md").read_text("utf-8").split())
+    fast = [line["decoding"][0] for line in shrunk.stored() if line["blocks"] and line["model"] == "smollm2-135m"]
+    assert f"SmolLM2 without 7 writes ×{min(fast):.2f} to ×{max(fast):.2f} as fast" in page
+
+
 def test_the_page_sets_gemma_beside_other_tools() -> None:
     page = " ".join((pages.ROOT / "docs" / "shrink" / "smaller-or-quantised.md").read_text("utf-8").split())
     lines = {line["by"]: line for line in shrunk.rows() if line["model"] == "gemma-3-270m"}

@@ -9,6 +9,8 @@ from support.pictures import alike
 
 SHOWN = (pages.ROOT / "docs" / "figures" / "training.svg").read_text(encoding="utf-8")
 
+PAGE = " ".join((pages.ROOT / "docs" / "repair" / "healing.md").read_text(encoding="utf-8").split())
+
 
 def test_the_figure_shows_the_numbers_that_are_kept() -> None:
     assert alike(SHOWN, trained.picture()), "python docs/tools/regenerate.py docs/figures/training.svg"
@@ -39,6 +41,21 @@ def test_the_default_is_as_good_as_the_best_fixed_rate() -> None:
             assert missing < points, (line["model"], line["minutes"], share.__name__)
 
 
+def test_the_page_says_how_two_fixed_rates_compare() -> None:
+    known = {(line["model"], line["minutes"], len(fixed)): (line, fixed) for line, fixed in trained.trainings()}
+    _, fixed = known["gemma", 30, 3]
+    assert f"for 30 minutes retains {100 * trained.likelihood(fixed[1e-4], 'trained'):.1f} % of the likelihood" in PAGE
+    default, fixed = known["smollm2", 30, 2]
+    *_, last = fixed[3e-4]["curve"]
+    *_, end = default["curve"]
+    assert f"had time for {last['steps']} steps where the default had {end['steps']}" in PAGE
+    near = max(
+        (check for check in default["curve"] if check["steps"] <= last["steps"]), key=lambda check: check["steps"]
+    )
+    assert f"after {near['steps']} the default was nearer" in PAGE
+    assert all(near[part] < last[part] for part in ("divergence_now", "repeated_now"))
+
+
 def test_gemma_learns_nothing_in_five_minutes() -> None:
     fewer, more = (both for both in trained.trainings() if (both[0]["model"], both[0]["minutes"]) == ("gemma", 5))
     assert set(more[1]) == set(trained.RATES)
@@ -48,6 +65,25 @@ def test_gemma_learns_nothing_in_five_minutes() -> None:
         assert training["trained"] == training["healed"]
     (by_shrink,) = (line for line in shrunk.rows() if (line["model"], line["by"]) == ("gemma-3-270m", "5 minutes"))
     assert [stage["kept"] for stage in by_shrink["report"]["stages"]] == [True, False]
+
+
+def test_the_page_says_what_training_costs_beside_plain_steps() -> None:
+    speeds: dict[bool, list[float]] = {False: [], True: []}
+    for line, fixed in trained.trainings():
+        speeds[line["model"] == "gemma"] += [each["speed"] for each in (line, *fixed.values())]
+    usual = [speed for speed in speeds[False] if 0.94 <= round(speed, 2) <= 1.05]
+    assert len(usual) > len(speeds[False]) / 2
+    assert "most rows reach 0.94 to 1.05 of the tokens" in PAGE
+    assert f"noise ({min(speeds[True]):.2f} to {max(speeds[True]):.2f} on Gemma" in PAGE
+
+
+def test_the_page_says_how_many_answers_are_empty() -> None:
+    for known in (trained.texts()[number] for number in (100, 300)):
+        for variant, lines in known.items():
+            for empty in (round(24 * line["empty"]) for line in lines):
+                assert (4 <= empty <= 6) if variant == "linear" else empty <= 2
+    assert "a fifth of the answers are empty" in PAGE
+    assert "none, one or two" in PAGE
 
 
 def test_no_text_is_clearly_better_than_the_default() -> None:
