@@ -54,6 +54,9 @@ def test_the_page_says_how_two_fixed_rates_compare() -> None:
     )
     assert f"after {near['steps']} the default was nearer" in PAGE
     assert all(near[part] < last[part] for part in ("divergence_now", "repeated_now"))
+    default, fixed = known["starter", 30, 2]
+    steps, own = (line["curve"][-1]["steps"] for line in (fixed[3e-5], default))
+    assert f"3e-5 on the starter had {steps:,} steps for {own:,}" in PAGE
 
 
 def test_gemma_learns_nothing_in_five_minutes() -> None:
