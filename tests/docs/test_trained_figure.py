@@ -41,7 +41,7 @@ def test_the_default_is_as_good_as_the_best_fixed_rate() -> None:
             assert missing < points, (line["model"], line["minutes"], share.__name__)
 
 
-def test_the_page_says_how_two_fixed_rates_compare() -> None:
+def test_the_page_says_how_unequal_rates_compare() -> None:
     known = {(line["model"], line["minutes"], len(fixed)): (line, fixed) for line, fixed in trained.trainings()}
     _, fixed = known["gemma", 30, 3]
     assert f"for 30 minutes retains {100 * trained.likelihood(fixed[1e-4], 'trained'):.1f} % of the likelihood" in PAGE
