@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from statistics import fmean
 from typing import Any
 
@@ -70,24 +71,40 @@ def name_of(directory: str) -> str:
     return DIRECTORIES.get(directory, directory)
 
 
+def draws() -> list[list[tuple[Line, dict[float, Line]]]]:
+    """Return the trainings of each row of the table: those of the same blocks and time, by draw of the text."""
+
+    def row(training: tuple[Line, dict[float, Line]]) -> tuple[str, str, float]:
+        line, _ = training
+        return line["model"], line["blocks"], line["minutes"]
+
+    return [list(same) for _, same in groupby(trainings(), row)]
+
+
 def table() -> tuple[list[str], list[list[str]]]:
-    """Return the head, and a row for each model and time."""
-    return HEADS, [_row(*both) for both in trainings()]
+    """Return the head, and a row for each model and time, with the means over the draws."""
+    return HEADS, [_row(*zip(*same, strict=True)) for same in draws()]
 
 
-def _row(line: Line, fixed: dict[float, Line]) -> list[str]:
-    name, removed = name_of(line["model"]), read_steps(line["blocks"])
+def _row(lines: tuple[Line, ...], fixed: tuple[dict[float, Line], ...]) -> list[str]:
+    first, *further = lines
+    name, removed = name_of(first["model"]), read_steps(first["blocks"])
     cells = [
-        f"{TITLES[name]}, {len(removed)} of {NUM_BLOCKS[name]}",
-        f"{line['minutes']:g}",
-        f"{line['curve'][-1]['tokens']:,}",
+        f"{TITLES[name]}, {len(removed)} of {NUM_BLOCKS[name]}{f', {len(lines)} draws' if further else ''}",
+        f"{first['minutes']:g}",
+        f"{fmean(line['curve'][-1]['tokens'] for line in lines):,.0f}",
     ]
     for share in (likelihood, copying):
-        ends = [share(line, state) for state in ("healed", "trained")]
-        others = [share(fixed[rate], "trained") if rate in fixed else None for rate in RATES]
-        cells.append(" → ".join(f"{end:.1%}" for end in ends if end is not None))
-        cells += ["" if other is None else f"{other:.1%}" for other in others]
+        ends = [_mean(share(line, state) for line in lines) for state in ("healed", "trained")]
+        cells.append(" → ".join(filter(None, ends)))
+        cells += (_mean(share(known[rate], "trained") if rate in known else None for known in fixed) for rate in RATES)
     return cells
+
+
+def _mean(shares: Iterable[float | None]) -> str:
+    """Show the mean over the draws; nothing if a draw lacks the share."""
+    known = list(shares)
+    return "" if None in known else f"{fmean(known):.1%}"
 
 
 def text_table() -> tuple[list[str], list[list[str]]]:
