@@ -104,7 +104,7 @@ def _row(lines: tuple[Line, ...], fixed: tuple[dict[float, Line], ...]) -> list[
 def _mean(shares: Iterable[float | None]) -> str:
     """Show the mean over the draws; nothing if a draw lacks the share."""
     known = list(shares)
-    return "" if None in known else f"{fmean(known):.1%}"
+    return "" if None in known else f"{fmean(share for share in known if share is not None):.1%}"
 
 
 def text_table() -> tuple[list[str], list[list[str]]]:
