@@ -6,8 +6,9 @@ A panel for each model: the intact one, layerimp's smaller ones by minutes of tr
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import shrunk
@@ -83,6 +84,7 @@ def picture() -> str:
     shown = panels()
     if not shown:
         return ""
+    markers = markers_of(shown)
     columns = min(COLUMNS, len(shown))
     lines = math.ceil(len(shown) / columns)
     wide, high = WIDTH / columns, HEIGHT * lines
@@ -90,12 +92,24 @@ def picture() -> str:
     for n, panel in enumerate(shown):
         left, top = (n % columns) * wide + LEFT, (n // columns) * HEIGHT + TOP
         across, up = wide - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
-        _draw(figure.add_axes((left / WIDTH, 1 - (top + up) / high, across / WIDTH, up / high)), panel)
+        _draw(figure.add_axes((left / WIDTH, 1 - (top + up) / high, across / WIDTH, up / high)), panel, markers)
     return str(drawn(figure, "shrunk", "What is retained by measured speed, for each model and what made it smaller"))
 
 
-def _draw(axes: Axes, panel: Panel) -> None:
-    """Draw a panel: points with errors, a line through layerimp's own, and names in a column beside."""
+def markers_of(shown: Sequence[Panel]) -> dict[str, str]:
+    """Return the marker of each maker but layerimp, the same in all panels."""
+    others = dict.fromkeys(each.name for panel in shown for each in panel.points if not each.ours)
+    return dict(zip(others, cycle(MARKERS), strict=False))
+
+
+def _draw(axes: Axes, panel: Panel, markers: Mapping[str, str]) -> None:
+    """Draw a panel: points with errors, a line through layerimp's own, and names in a column beside.
+
+    Args:
+        axes: Where to draw.
+        panel: The smaller models.
+        markers: The marker of each maker but layerimp.
+    """
     points = panel.points
     low, high = _span([1.0, *(end for each in points for end in _ends(each.speed, each.speed_stderr))])
     bottom = min(0.9, *(each.retained - each.retained_stderr for each in points))
@@ -111,9 +125,8 @@ def _draw(axes: Axes, panel: Panel) -> None:
     axes.annotate("intact", (1, 1), (0, 8), textcoords="offset points", ha="center", color=INK, fontsize=SMALL)
     own = [each for each in points if each.ours]
     axes.plot([each.speed for each in own], [each.retained for each in own], color=ACCENT, linewidth=1.6)
-    others = iter(MARKERS * len(points))
     for each in points:
-        _mark(axes, each, "s" if each.ours else next(others))
+        _mark(axes, each, markers.get(each.name, "s"))
     _name(axes, points)
 
 

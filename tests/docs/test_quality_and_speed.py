@@ -69,6 +69,16 @@ def test_every_name_stands_by_itself(keep: Path) -> None:
         assert beside or abs(y - other_y) >= 12
 
 
+def test_a_maker_has_one_marker_in_all_panels() -> None:
+    def panel(*names: str) -> quality_and_speed.Panel:
+        points = [quality_and_speed.Point(name, 1.2, 0, 0.9, 0, ours=name.startswith("shrink")) for name in names]
+        return quality_and_speed.Panel("", "decoding", points)
+
+    shown = [panel("shrink, 0 min", "optipfair", "int8 weights"), panel("int8 weights", "ReplaceMe", "optipfair")]
+    first, second, third, *_ = quality_and_speed.MARKERS
+    assert quality_and_speed.markers_of(shown) == {"optipfair": first, "int8 weights": second, "ReplaceMe": third}
+
+
 def test_without_enough_results_there_is_no_figure(keep: Path) -> None:
     keep.write_text(keep.read_text("utf-8").splitlines()[0] + "\n", encoding="utf-8")
     assert quality_and_speed.panels() == []
