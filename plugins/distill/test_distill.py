@@ -358,7 +358,7 @@ def test_an_interrupted_training_comes_to_the_same(tmp_path: Path, learns: str) 
 
     def once(case: Case, memory: Memory, stop: int | None = None) -> None:
         with learning(case, learns, width=1, rank=2) as learner:
-            outcomes.append(trained(case, learner, interrupted(case, stop), memory, steps=7, checks=3))
+            outcomes.append(trained(case, learner, interrupted(case, stop), memory, steps=7, minutes=30, checks=3))
             weights.append([parameter.detach().clone() for parameter in learner.parameters])
 
     def look(case: Case) -> None:
@@ -366,8 +366,9 @@ def test_an_interrupted_training_comes_to_the_same(tmp_path: Path, learns: str) 
         once(noting, Memory(None))
         with pytest.raises(KeyboardInterrupt):
             once(noting, Memory(tmp_path), stop=5)  # saved by the interruption alone
-        once(noting, Always(tmp_path))
-        once(noting, Always(tmp_path), stop=1)  # nothing is left to do
+        later = replace_field(noting, earlier=300.0)
+        once(later, Always(tmp_path))
+        once(later, Always(tmp_path), stop=1)  # nothing is left to do
 
     layerimp.heal(sharp(tiny_model()), [1], TEXT, Seen(look))
     whole, resumed, done = weights
@@ -885,32 +886,59 @@ def test_limits() -> None:
     assert limits.spent(1, 100, 96.0) == 0.8
 
 
-@pytest.mark.parametrize(("seconds", "before", "left"), [(12.0, 0.0, 4.5), (12.0, 60.0, 3.5), (90.0, 300.0, 2.5)])
-def test_a_time_limit_holds_the_measurements_before_and_after(seconds: float, before: float, left: float) -> None:
-    assert Limits.of(DistillConfig(minutes=5), seconds, before).minutes == left
-    assert Limits.of(DistillConfig(steps=7), seconds, before) == Limits(7, None, None)
+@pytest.mark.parametrize(
+    ("seconds", "lost", "trained", "left"),
+    [(12, 0, 0, 4.5), (12, 60, 0, 3.5), (90, 300, 0, 2.5), (12, 180, 30, 1.5), (12, 600, 30, 0.5)],
+)
+def test_a_time_limit_holds_other_work_too(seconds: float, lost: float, trained: float, left: float) -> None:
+    """A training that begins has half of the time at least; one that goes on ends when the time is over."""
+    assert Limits.of(DistillConfig(minutes=5), seconds, lost, trained).minutes == left
+    assert Limits.of(DistillConfig(steps=7), seconds, lost, trained) == Limits(7, None, None)
 
 
-def test_the_time_of_interrupted_runs_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock that stands still. Without a state that was left, half of the time stays."""
-    monkeypatch.setattr("layerimp_distill.training.time.monotonic", lambda: 0.0)
-    spent: list[float] = []
+@pytest.mark.parametrize("stop", [None, 2, 5])
+def test_the_time_of_interrupted_runs_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int | None) -> None:
+    """By a clock of the test's own, on which only steps take time. In sum it is that of the limit."""
+    clock, lost = [0.0], 20.0
+    monkeypatch.setattr("layerimp_distill.training.time.monotonic", lambda: clock[0])
+
+    def slow(case: Case, stop: int | None) -> Teaching:
+        teaching = interrupted(case, stop)
+
+        def loss(inputs: Any) -> torch.Tensor:
+            clock[0] += 5.0
+            return teaching.divergence(inputs)[0]
+
+        return lowering(case, loss)
 
     def look(case: Case) -> None:
+        options = {"minutes": 1, "checks": 2, "rate": 1e-6}
         with learning(case, "beside", width=1, rank=1) as learner:
-            trained(case, learner, memory=Always(tmp_path), steps=1, checks=1)
-            state = Always(tmp_path).read()
-            assert state is not None
-            for earlier, options in ((60.0, {"minutes": 5}), (400.0, {"minutes": 5}), (400.0, {"steps": 4})):
-                known = replace_field(case, earlier=earlier)
-                task = Task(known, learner, Teaching(case), DistillConfig(**options), Plan("all", 4, 4))
-                training = Training(task, Memory(None), Outcome(at(1, 1), at(1, 1)), 0.0)
-                spent.append(training._spent)
-                training.resume(state)
-                assert training._began == -earlier
+            if stop is not None:
+                with pytest.raises(KeyboardInterrupt):
+                    trained(case, learner, slow(case, stop), Always(tmp_path), **options)
+            again = replace_field(case, earlier=clock[0] + lost)
+            trained(again, learner, slow(case, None), Always(tmp_path), **options)
 
     layerimp.heal(tiny_model(), [1], TEXT, Seen(look))
-    assert spent == [0.2, 0.5, 0.0]
+    assert clock[0] == pytest.approx(60 - lost, abs=5), "but for a step"
+
+
+@pytest.mark.same_bits("the weights of a training that was slowed down, and of one that was not")
+def test_time_that_does_not_end_a_training_changes_nothing() -> None:
+    """Its tokens end it, wherever the time goes: the learning rates follow from them alone."""
+    weights: list[torch.Tensor] = []
+
+    def look(case: Case) -> None:
+        for earlier in (0.0, 1e-3, 100.0):
+            with learning(case, "beside", width=1, rank=1) as learner:
+                later = replace_field(case, earlier=earlier)
+                outcome = trained(later, learner, tokens=2000, minutes=30, checks=2, rate=3e-3)
+                assert outcome.best is not None
+                weights.append(learner.parameters[0].detach().clone())
+
+    layerimp.heal(sharp(tiny_model()), [1], TEXT, Seen(look))
+    assert all(torch.equal(weights[0], again) for again in weights[1:])
 
 
 def test_all_but_the_first_healer_counts_for_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -923,9 +951,9 @@ def test_all_but_the_first_healer_counts_for_the_time(monkeypatch: pytest.Monkey
         clock[0] += 10.0
         return judge(self, stack)
 
-    def noted(config: DistillConfig, seconds: float, before: float) -> Limits:
-        limits.append(of(config, seconds, before).minutes)
-        return of(config, seconds, before)
+    def noted(config: DistillConfig, seconds: float, lost: float, trained: float) -> Limits:
+        limits.append(of(config, seconds, lost, trained).minutes)
+        return of(config, seconds, lost, trained)
 
     monkeypatch.setattr(Judge, "of", slow)
     monkeypatch.setattr("layerimp_distill.training.Limits", SimpleNamespace(of=noted))

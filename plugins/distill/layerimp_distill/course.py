@@ -14,7 +14,7 @@ CHECKING = 0.2
 AFTER = 2.5
 """The last check, the measurement after the training, and the losses, in measurements of the distance."""
 MEASURING = 0.5
-"""The largest share of a time limit that the measurements before and after take from the training."""
+"""The largest share of a time limit that other work takes from a training that begins."""
 LOST = 1.5
 """A distance that is so many times that of the start is not waited for to fall again."""
 
@@ -34,17 +34,19 @@ class Limits:
     minutes: float | None
 
     @classmethod
-    def of(cls, config: DistillConfig, seconds: float, before: float = 0.0) -> Limits:
-        """Return the limits in force, of which the time holds the measurements before and after, up to a half of it.
+    def of(cls, config: DistillConfig, seconds: float, lost: float, trained: float = 0.0) -> Limits:
+        """Return the limits in force, of which the time is what remains for training: at first half of it or more.
 
         Args:
             config: The options.
             seconds: How long a measurement of the distance takes.
-            before: How long the measurements before took, in seconds.
+            lost: The time spent so far on anything else: the measurements before, and what interruptions cost, in
+                seconds.
+            trained: The training time so far, in seconds; this much remains at least, so that the training ends.
         """
         minutes = config.minutes
         if minutes is not None:
-            minutes -= min((before + AFTER * seconds) / 60, MEASURING * minutes)
+            minutes = max(minutes - (lost + AFTER * seconds) / 60, trained / 60 or MEASURING * minutes)
         return cls(config.steps, config.tokens, minutes)
 
     def spent(self, steps: int, tokens: int, seconds: float) -> float:

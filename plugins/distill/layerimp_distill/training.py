@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 PERCENT = 100
 THIRD = 1 / 3
-LOSABLE = 0.5
-"""The largest share of a time limit that interrupted runs may have used up without leaving a state."""
 LOWEST = 1e-7
 """A rate at which a model still gets worse, and below which training ends."""
 
@@ -35,7 +33,7 @@ class Training:
     NaN or infinite counts as worse. A rate that the user names stays; then only the best step is kept, and a loss that
     is not finite ends the training.
 
-    An interrupted training resumes from its last saved state. If only steps or tokens are limited, the result is the
+    An interrupted training resumes from its last saved state. If steps or tokens end the training, the result is the
     same as without the interruption.
 
     Args:
@@ -64,26 +62,28 @@ class Training:
         self._case, self._plan = task.case, task.plan
         self._descent = Descent(task)
         self._memory, self._watch = memory, watch
-        self._limits, self._fixed = Limits.of(config, seconds, before), config.rate is not None
+        self._config, self._seconds, self._before = config, seconds, before
+        self._limits, self._fixed = self._limits_after(0.0), config.rate is not None
         self._text = Text(task.case.batches, task.case.further, task.plan.rows, config.seed)
         if outcome.start.repeated is not None:  # a language model
             special = special_ids(task.case.pruned.model)
             self._text = replace(self._text, repeated=config.repeated, special=special)
         self.outcome, self.rate = outcome, config.rate or first_rate(task.learner.values)
         self._steps = self._tokens = self._checked = 0
-        self._spent = self._since = min(self._limits.spent(0, 0, task.case.earlier), LOSABLE)
+        self._spent = self._since = 0.0
         self._unsaved = ""  # why the last state was not saved
         self._planned = config.checks
         if config.minutes is not None:
             self._planned = min(config.checks, max(2, int(CHECKING * 60 * config.minutes / max(seconds, 1e-9))))
-        self._began = time.monotonic() - self._spent * 60 * (self._limits.minutes or 0.0)
+        self._began = time.monotonic()
 
     def resume(self, state: State) -> None:
         """Go on from the saved state of an interrupted training."""
         self.rate, self._since, self._spent = state.rate, state.since, state.spent
         self._steps, self._tokens = state.steps, state.tokens
         self._planned, self._checked = state.planned, state.checked
-        self._began = time.monotonic() - max(state.seconds, self._case.earlier)
+        self._limits = self._limits_after(state.seconds)
+        self._began = time.monotonic() - state.seconds
         start = self.outcome.start
         checks = []
         for steps, tokens, seconds, rate, plain, repeated in state.checks:
@@ -94,6 +94,15 @@ class Training:
         self._descent.resume(state)
         counted = f"{state.steps} step" + "s" * (state.steps != 1)
         self._case.progress.note(f"goes on with the training that was interrupted after {counted}")
+
+    def _limits_after(self, trained: float) -> Limits:
+        """Return the limits in force after so many seconds of training.
+
+        Other time is taken from the time limit. It must not count as progress: then another learning rate would follow
+        from it, also where steps or tokens end the training.
+        """
+        lost = self._before + max(self._case.earlier - trained, 0.0)
+        return Limits.of(self._config, self._seconds, lost, trained)
 
     def run(self) -> None:
         """Train, and leave the parameters at the values of the best step.
