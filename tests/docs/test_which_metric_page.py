@@ -374,7 +374,7 @@ def test_the_page_of_the_paper_says_what_the_claims_are_worth() -> None:
 
 def test_by_benchmarks_much_is_open() -> None:
     left = (round(100 * mean(GEMMA, name, "retained")) for name in ("depth", chosen.METHOD))
-    words = "on Gemma 3 270M if benchmarks count: there `depth`, which removes the last blocks, retains {} % and `best` {} %."
+    words = "there `depth`, which removes the last blocks, retains {} % and `best` {} %."
     assert words.format(*left) in " ".join(PAGE.split())
     head, rows = choice_tables.by_task(GEMMA[0])
     by_method = {row[0].strip("`"): row[head.index("`lambada_openai`")] for row in rows}
