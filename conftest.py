@@ -59,7 +59,6 @@ from layerimp.hookspecs import PROJECT
 from layerimp.registry.assets import assets
 from layerimp.registry.catalog import registry
 from layerimp.registry.loader import host
-from layerimp.registry.process_state import say_once
 from layerimp.testing.tiny import WORDS
 
 
@@ -132,7 +131,7 @@ def plugged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Plug]:
     installed = entry_points(group=PROJECT)
 
     def forget() -> None:
-        for cached in (host, registry, assets, say_once):
+        for cached in (host, registry, assets):
             cached.cache_clear()
 
     def plug(*points: EntryPoint) -> None:

@@ -13,7 +13,6 @@ import torch
 
 from layerimp.errors import LayerimpError, NonFiniteError, PluginError, one_line
 from layerimp.registry.catalog import Kind, registry
-from layerimp.registry.process_state import leaving_process
 
 if TYPE_CHECKING:
     from layerimp.component import Component
@@ -26,17 +25,6 @@ def named(kind: str, label: str, cls: type[Component]) -> str:
 
 @contextmanager
 def attributing(kind: str, label: str, cls: type[Component], where: str = "") -> Iterator[None]:
-    """Name a component that fails inside this context, or that changes the state of the process; see `naming_failures`.
-
-    The state is restored at the end of the context, and a line says so. Reading it takes longer than some calls of
-    components: the context is for the whole work of a component.
-    """
-    with leaving_process(named(kind, label, cls)), naming_failures(kind, label, cls, where):
-        yield
-
-
-@contextmanager
-def naming_failures(kind: str, label: str, cls: type[Component], where: str = "") -> Iterator[None]:
     """If a component fails inside this context, name the component and its distribution in the error.
 
     Every exception counts as the component's fault, including an exit, except an interrupt by the user.

@@ -66,20 +66,15 @@ class PluginRecord:
     def at_work(self) -> Iterator[None]:
         """The context in which code of the plugin runs: during its import, and in its hooks.
 
-        If the code changes the state of the process, the state is restored.
-
         Raises:
             PluginError: the code failed, or tried to exit. A `LayerimpError` is passed on as it is.
         """
-        from layerimp.registry.process_state import leaving_process  # here, since it imports torch
-
-        with leaving_process(f"the plugin {self.name!r} ({self.source})"):
-            try:
-                yield
-            except (LayerimpError, KeyboardInterrupt):
-                raise
-            except BaseException as error:
-                raise PluginError(one_line(error)) from error
+        try:
+            yield
+        except (LayerimpError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise PluginError(one_line(error)) from error
 
     @property
     def status(self) -> Literal["ok", "failed", "disabled"]:

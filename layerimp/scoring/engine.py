@@ -168,9 +168,9 @@ def fill(
             one_pass.scout(stack)
         for one_pass in passes:
             one_pass.run(scored)
-            for key, scorer in one_pass.scorers.items():
+            for key in one_pass.scorers:
                 notes, error = one_pass.notes(stack, key), one_pass.failed.get(key)
-                filled[key] = replace(filled[key], scorer=scorer, notes=notes, error=error)
+                filled[key] = replace(filled[key], notes=notes, error=error)
     joint: dict[str, Filled] = {}
     for (label, _), one in filled.items():
         joint[label] = replace(joint[label], beside=one) if label in joint else one

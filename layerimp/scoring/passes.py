@@ -13,9 +13,8 @@ import torch
 from layerimp.blocks.snapshot import leaving_no_trace
 from layerimp.calibration.validation import Checked
 from layerimp.errors import LayerimpError, ModelError, PluginError, PredictionError, one_line
-from layerimp.registry.attribution import attributing, named, naming_failures
+from layerimp.registry.attribution import attributing, named
 from layerimp.registry.catalog import registry
-from layerimp.registry.process_state import ProcessState, leaving_process
 from layerimp.scorer import Scorer
 from layerimp.scoring.observed_sites import as_observed, fallbacks
 from layerimp.steps import Step
@@ -30,16 +29,8 @@ if TYPE_CHECKING:
     from layerimp.sweep.cache import BlockCache
 
 
-class HarmfulError(PluginError):
-    """A scorer wrote into a tensor that the model, and the other scorers, go on to use."""
-
-
 class _NobodyLeftError(PluginError):
     """All scorers of a pass have failed."""
-
-
-class _GradientModeError(PluginError):
-    """A call of a scorer changed whether gradients are computed, which the sweep goes by, and restores at its end."""
 
 
 Key = tuple[str, int]
@@ -90,8 +81,6 @@ class Pass:
     failed: dict[Key, LayerimpError] = field(default_factory=dict)
     scouting: Scouting = field(init=False)
     renamed: dict[Key, dict[str, str]] = field(init=False)
-    _watching: bool = field(init=False, default=False)
-    """Whether the state of the process is read around each call of a scorer, to find the one that changes it."""
 
     def scout(self, stack: BlockStack) -> None:
         """Check, before any long work, that the model has the sites that the scorers read.
@@ -125,44 +114,30 @@ class Pass:
         )
 
     def run(self, scored: Scored) -> None:
-        """Drive the model over the set. If a scorer may have changed the numbers of others, repeat the pass.
+        """Drive the model over the set.
 
-        A scorer that wrote into a tensor that others read is then left out. If the state of the process was changed, it
-        is restored after each call of a scorer, and a line names the scorer.
+        Raises:
+            PluginError: a scorer wrote into a tensor that the model, and the other scorers, go on to use.
         """
         stack, classes = scored.stack, {label: type(scorer) for (label, _), scorer in self.scorers.items()}
         who = " and ".join(named("scorer", label, cls) for label, cls in classes.items())
         with (
             suppress(_NobodyLeftError),
             leaving_no_trace(stack.model, scored.progress, f"the sweep of {who}", weights=stack.offloaded),
-            leaving_process(f"the sweep of {who}"),
             self._failing_together(who),
             _naming_those_without_prediction(),
+            self._stage(scored) as advance,
         ):
-            while not self._runs_once(scored):
-                self._renew()
+            try:
+                self.sweep.drive(stack, Checked(scored.calibration, stack), self._drive(scored, advance))
+            except PluginError:  # a scorer may have written into what is kept
+                scored.memory.clear()
                 if scored.cache is not None:
-                    scored.cache.forget_from(0)  # it may hold a tensor that was changed
-                scored.memory.clear()  # and so may this
-
-    def _runs_once(self, scored: Scored) -> bool:
-        """Drive the model over the set once. Return whether no scorer can have changed the numbers of others."""
-        state, failed, error = ProcessState(numeric=True), dict(self.failed), None
-        try:
-            with self._stage(scored) as advance:
-                calibration = Checked(scored.calibration, scored.stack)
-                self.sweep.drive(scored.stack, calibration, self._drive(scored, advance))
-                for key in self._attending():
-                    with self._setting_aside(key, "at the end of the text"):
-                        self.scorers[key].end_sweep()
-        except Exception as raised:
-            error = raised
-        if not self._watching and (state.restore() or isinstance(error, _GradientModeError)):
-            self.failed, self._watching = failed, True
-            return False
-        if error is None or isinstance(error, HarmfulError):
-            return error is None
-        raise error
+                    scored.cache.forget_from(0)
+                raise
+            for key in self._attending():
+                with self._setting_aside(key, "at the end of the text"):
+                    self.scorers[key].end_sweep()
 
     def _stage(self, scored: Scored) -> AbstractContextManager[Advance]:
         """The stage of the pass, which counts batches, or the blocks of an offloaded model.
@@ -212,20 +187,13 @@ class Pass:
                 continue
             with self._setting_aside(key, where):
                 self.scorers[key].update(as_observed(trace, self.scorers[key], self.renamed[key]))
-                if changed := [name for name, version in trace.versions().items() if version != before[name]]:
-                    raise HarmfulError(f"it wrote into {changed[0]} {where}, which is borrowed; reduce a copy")
+            if changed := [name for name, version in trace.versions().items() if version != before[name]]:
+                with attributing("scorer", key[0], type(self.scorers[key])):
+                    raise PluginError(f"it wrote into {changed[0]} {where}, which is borrowed; reduce a copy")
 
     def _attending(self) -> list[Key]:
         """List the scorers that have not failed."""
         return [key for key in self.scorers if key not in self.failed]
-
-    def _renew(self) -> None:
-        """Replace all remaining scorers by new ones, since they may have read a tensor that was changed."""
-        for key in self._attending():
-            with self._setting_aside(key, "when it was made anew"):
-                seen = self.scorers[key]
-                self.scorers[key] = type(seen)(seen.num_blocks, seen.config)
-                self.scorers[key].steps = seen.steps
 
     @contextmanager
     def _failing_together(self, who: str) -> Iterator[None]:
@@ -243,18 +211,13 @@ class Pass:
 
     @contextmanager
     def _setting_aside(self, key: Key, where: str) -> Iterator[None]:
-        calling, gradients = attributing if self._watching else naming_failures, torch.is_grad_enabled()
         try:
-            with calling("scorer", key[0], type(self.scorers[key]), where):
+            with attributing("scorer", key[0], type(self.scorers[key]), where):
                 yield
         except LayerimpError as error:
             self.failed[key] = error
             if not self._attending():
                 raise _NobodyLeftError from error
-            if isinstance(error, HarmfulError):
-                raise
-        if torch.is_grad_enabled() != gradients:
-            raise _GradientModeError
 
     def notes(self, stack: BlockStack, key: Key) -> list[str]:
         """What a reader of a scorer's scores has to know: which sites were read in place of others."""

@@ -104,11 +104,13 @@ class Unmakeable(Step):
         raise KeyError("oops")
 
 
+HARMFUL: list[tuple[type[Scorer], str]] = [
+    (Writing, r"it wrote into acts\['block_out'\] at block 0, batch 1, which is borrowed; reduce a copy"),
+    (WritingGradients, r"it wrote into acts\['block_out_grad'\] at block 3, batch 0, which is borrowed"),
+]
 WRONG_SCORERS: list[tuple[type[Scorer], str]] = [
     (Raising, "failed at block 2, batch 1: KeyError: 'oops'"),
     (Ending, "failed at the end of the text: KeyError: 'oops'"),
-    (Writing, r"it wrote into acts\['block_out'\] at block 0, batch 1, which is borrowed; reduce a copy"),
-    (WritingGradients, r"it wrote into acts\['block_out_grad'\] at block 3, batch 0, which is borrowed"),
     (Peeping, r"it reads the site 'mlp_out', which is not in its `observes` \(block_in, block_out\)"),
     (NotFinite, "the score of block 0 is nan"),
     (Listing, r"compute\(\) gives list, not an Importance"),
@@ -116,7 +118,7 @@ WRONG_SCORERS: list[tuple[type[Scorer], str]] = [
 TEXT = [batch(seed=1), padded_batch(seed=2)]
 
 
-@pytest.mark.parametrize(("cls", "said"), WRONG_SCORERS, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(("cls", "said"), [*WRONG_SCORERS, *HARMFUL], ids=lambda value: getattr(value, "__name__", ""))
 def test_a_scorer_is_named(plugged: Plug, install: Install, cls: type[Scorer], said: str) -> None:
     plugged(install("bad", dist="layerimp-b", layerimp_scorers=lambda: [cls]))
     with pytest.raises(layerimp.LayerimpError, match=rf"^scorer 'x' \(layerimp-b 1.2\).* {said}") as caught:
@@ -144,6 +146,16 @@ def test_the_other_scorers_go_on(
     assert (tmp_path / "o" / "results.json").exists()
     code, _, err = layerimp_command("score", *scoring, "--scorer", "bad")
     assert (code, err.splitlines()[-1]) == (2, f"layerimp: {message}")
+
+
+@pytest.mark.parametrize(("cls", "said"), HARMFUL, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_scorer_that_harms_others_ends_the_scoring(
+    plugged: Plug, install: Install, cls: type[Scorer], said: str, layerimp_command: Run, scoring: list[object]
+) -> None:
+    plugged(install("bad", dist="layerimp-b", layerimp_scorers=lambda: [cls]))
+    code, _, err = layerimp_command("score", *scoring, "--scorer", "block-influence", "--scorer", "bad")
+    assert code == 2
+    assert re.match(rf"layerimp: scorer 'bad' \(layerimp-b 1.2\): {said}", err.splitlines()[-1])
 
 
 def test_no_later_pass_uses_what_a_scorer_wrote_into() -> None:
