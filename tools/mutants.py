@@ -128,7 +128,7 @@ def tested(tree: Path, tests: Sequence[str]) -> str:
         return f"no end after {LONGEST} s"
     if done.returncode == 0:
         return ""
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", done.stdout, re.MULTILINE)
     if failed is None or done.returncode not in (1, 2):
         raise MutantError(f"pytest ends with {done.returncode}: {(done.stdout + done.stderr).strip()[-400:]}")
     return failed[1]
