@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 class Described(BaseModel):
     """Base of frozen values, which refuse unknown fields, and whose fields docstrings describe."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, json_schema_serialization_defaults_required=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -66,8 +66,6 @@ PAPER_SCORERS = ("gbis", "lrp", "cim", "avss")
 """The scorers of the AVSS paper, in the order of its table."""
 GRID_BASELINES = (*BASELINES, "block-influence")
 
-DTYPE_NAMES = ("float32", "bfloat16", "float16", "float64")
-"""What a model can compute in."""
 RATIO = 0.25
 """The share of the blocks that is removed."""
 HEALING_ROWS = 3

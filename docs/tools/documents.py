@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from table_text import table
@@ -10,8 +11,37 @@ from table_text import table
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+DOCUMENTS = {
+    "recipe": "recipe.recipe:Recipe",
+    "grid": "bench.grid:Grid",
+    "results": "report.document:Results",
+    "shrink": "report.results.shrunk:ShrinkReport",
+    "plan": "pruner:PrunePlan",
+    "plans": "recipe.plans:PlanFile",
+    "checkpoint": "checkpoint.record:Record",
+    "healing": "report.results.healing:HealingReport",
+    "comparison": "report.results.compared:ModelComparison",
+    "inspection": "pipeline.inspection:Inspection",
+    "forecast": "pipeline.forecast:Forecast",
+    "healing-forecast": "pipeline.heal_forecast:HealingForecast",
+    "grid-forecast": "bench.forecast:GridForecast",
+    "plugins": "cli.documents:PluginList",
+    "components": "cli.documents:ComponentList",
+    "tasks": "cli.documents:TaskList",
+    "task-details": "cli.documents:TaskDetailsList",
+    "rows": "cli.documents:DataFileList",
+    "cache": "cli.documents:CacheList",
+    "error": "cli.documents:ErrorReport",
+}
+"""The module and the class of every document, by the name in its `schema_version`."""
 SHOWN_ELSEWHERE = frozenset({"recipe", "grid", "checkpoint"})
-"""What has a schema, and no table among those of the documents."""
+"""The documents without a table among those of the documents."""
+
+
+def model_of(name: str) -> type[BaseModel]:
+    """Return the class of a document, by its name."""
+    model: type[BaseModel] = resolve_name(f"layerimp.{DOCUMENTS[name]}")
+    return model
 
 
 def described_models() -> dict[str, type[BaseModel]]:
@@ -31,23 +61,17 @@ def described_models() -> dict[str, type[BaseModel]]:
 
 
 def tables(*names: str) -> str:
-    """Return the tables of documents, by the names of their schemas: each part under a heading."""
-    from layerimp.cli.schema import model_of
-
+    """Return the tables of documents, by their names: each part under a heading."""
     return "\n\n".join(map(_typed, dict.fromkeys(part for name in names for part in parts(model_of(name)))))
 
 
 def overview() -> str:
-    """Return the table of all that has a JSON Schema, with the place of its fields on this page, and its schema."""
-    from layerimp.cli.schema import DESCRIBED, model_of
-
+    """Return the table of the documents with tables on this page: where the fields are, and what it is."""
     rows = []
-    for name in DESCRIBED:
-        model = model_of(name)
-        page = "" if name in SHOWN_ELSEWHERE else f"[`{model.__name__}`](#{model.__name__.lower()})"
+    for model in (model_of(name) for name in DOCUMENTS if name not in SHOWN_ELSEWHERE):
         summary = " ".join((model.__doc__ or "").partition(".")[0].split())
-        rows.append((page, summary, f"[{name}](schemas/{name}.json)"))
-    return table(("fields", "what it is", "schema"), rows)
+        rows.append((f"[`{model.__name__}`](#{model.__name__.lower()})", summary))
+    return table(("fields", "what it is"), rows)
 
 
 def parts(document: type[BaseModel]) -> list[type[BaseModel]]:

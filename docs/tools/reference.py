@@ -5,7 +5,6 @@ A page requests a part by a line such as `<!-- generated: options scorer avss --
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,6 @@ from table_text import table
 
 if TYPE_CHECKING:
     from layerimp.registry.catalog import Kind
-    from layerimp.registry.names import Names
 
 ROOT = Path(__file__).parents[2]
 DIRECTIVE = re.compile(r"^<!-- generated: (\S+)(.*?) -->$", re.MULTILINE)
@@ -63,27 +61,6 @@ def _types(command: str) -> dict[str, Any]:
             hint = get_args(hint)[0]
         hints[name] = hint
     return hints
-
-
-def schema_files() -> dict[str, str]:
-    """Return the JSON Schemas as the site serves them, by name: `reference/schemas/NAME.json`."""
-    from layerimp.cli.schema import DESCRIBED, schema_of
-
-    return {name: json.dumps(schema_of(name, _shipped_names), indent=2) + "\n" for name in DESCRIBED}
-
-
-def _shipped_names() -> Names:
-    """What the schemas of recipes offer: of components, layerimp's own."""
-    from layerimp.registry.catalog import registry
-    from layerimp.registry.names import KINDS, installed_names
-
-    known = installed_names()
-    return known | {
-        kind: {
-            name: known[kind][name] for shown in shipped(kind) for name in (shown, *registry().variants(kind, shown))
-        }
-        for kind in KINDS
-    }
 
 
 def _command_list() -> str:

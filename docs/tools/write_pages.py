@@ -36,8 +36,6 @@ def contents() -> dict[Path, bytes]:
     for notebook in notebooks.notebooks():
         page = notebook.relative_to(SOURCE).with_suffix(".md")
         files[page] = _page(notebook, notebooks.as_markdown(notebook))
-    for name, schema in reference.schema_files().items():
-        files[Path("reference", "schemas", f"{name}.json")] = schema.encode()
     return files
 
 

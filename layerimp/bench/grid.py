@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from layerimp._paths import last_name
 from layerimp.component import Plain, versioned
@@ -14,7 +14,7 @@ from layerimp.pruner import checked_ratio
 from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe
 from layerimp.recipe.components import Baselines, Components, Evaluators, Scorers, named
 from layerimp.recipe.experiment import Dtype, Experiment, ModelName
-from layerimp.recipe.labels import by_label, check_any, check_labels, nothing_required
+from layerimp.recipe.labels import by_label, check_any, check_labels
 from layerimp.recipe.method import completed_grid
 
 
@@ -27,12 +27,6 @@ class ModelSpec(Plain):
     """The text that drives scoring. Default: that of the grid."""
     tasks: tuple[str, ...] | None = None
     """The tasks to evaluate the model on. Default: those of the grid."""
-
-
-class LabelledModel(ModelSpec):
-    """A model under a label; without a name the label is its name."""
-
-    model_config = ConfigDict(json_schema_extra=nothing_required)
 
 
 def _several(value: Any) -> Any:
@@ -64,7 +58,7 @@ class Grid(Experiment):
     models: Annotated[
         dict[str, ModelSpec],
         BeforeValidator(by_label("model", last_name)),
-        BeforeValidator(_several, json_schema_input_type=str | list[str] | dict[str, str | LabelledModel | None]),
+        BeforeValidator(_several),
         AfterValidator(check_labels),
         AfterValidator(check_any),
     ] = Field({STARTER: ModelSpec.model_validate({"model": STARTER})})
@@ -78,15 +72,11 @@ class Grid(Experiment):
     own_pruners: Components = named()
     """By label of a scorer, a pruner that takes the place of all pruners above: that of the recommended method, which
     `best` brings along."""
-    counts: Annotated[
-        tuple[_Count, ...],
-        BeforeValidator(_several, json_schema_input_type=_Count | list[_Count]),
-        AfterValidator(_once),
-    ] = ()
+    counts: Annotated[tuple[_Count, ...], BeforeValidator(_several), AfterValidator(_once)] = ()
     """How many blocks to remove; several numbers may be given, also beside ratios."""
     ratios: Annotated[
         tuple[float, ...],
-        BeforeValidator(_several, json_schema_input_type=float | list[float]),
+        BeforeValidator(_several),
         AfterValidator(_ratios),
         AfterValidator(_once),
     ] = Field(

@@ -13,10 +13,10 @@ from typing import Literal
 from layerimp._paths import expanded
 
 CACHE_VARIABLE = "LAYERIMP_CACHE"
-Kind = Literal["metrics", "unfinished", "names"]
+Kind = Literal["metrics", "unfinished"]
 ABOUT = "about.txt"
 """The name of a file that describes the content of its directory."""
-KINDS: tuple[Kind, ...] = ("metrics", "unfinished", "names")
+KINDS: tuple[Kind, ...] = ("metrics", "unfinished")
 
 
 def cache_directory(kind: Kind) -> Path:

@@ -16,7 +16,7 @@ from typing import Any
 import typer
 
 from layerimp._version import __version__
-from layerimp.cli import bench, cache, compare, heal, inspection, plans, plugins, runs, schema, shrink
+from layerimp.cli import bench, cache, compare, heal, inspection, plans, plugins, runs, shrink
 from layerimp.cli.help import GroupedCommand
 from layerimp.cli.streams import for_results_alone, stdout_apart
 from layerimp.errors import LayerimpError, PluginWarning, first_problem, one_line
@@ -57,7 +57,7 @@ app = typer.Typer(
 _PARTS = (runs.run, runs.score, runs.prune, heal.heal, runs.evaluate, compare.compare, plans.plan)
 _MODELS = (shrink.shrink, inspection.inspect, *_PARTS)
 _LISTS = (plugins.plugins, plugins.scorers, plugins.pruners, plugins.healers, plugins.evaluators, plugins.tasks)
-for command in (*_MODELS, bench.bench, bench.report, *_LISTS, schema.schema, cache.cache):
+for command in (*_MODELS, bench.bench, bench.report, *_LISTS, cache.cache):
     summary = (command.__doc__ or "").partition("\n")[0]  # which click would cut, were it not given
     app.command(cls=GroupedCommand, short_help=summary)(_at_work(command))
 

@@ -11,27 +11,25 @@ from layerimp.bench.grid import Grid
 from layerimp.cli import options as o
 from layerimp.cli.requests import grid_from, permissions
 from layerimp.cli.streams import after_writing
-from layerimp.defaults import ALL, BEST, FAST, HEALER, PAPER_SCORERS, PRUNER, SCORERS, STARTER
+from layerimp.defaults import BEST, HEALER, PAPER_SCORERS, PRUNER, SCORERS, STARTER
 from layerimp.errors import OptionError
 
 Format = Literal["terminal", "markdown", "csv", "latex", "json", "html"]
 """The format of a printed report."""
 _OWN: dict[str, Any] = {
-    "model": o.labelled(
-        "model", f"Model, or LABEL=MODEL; repeatable. A label of the recipe keeps its dtype. Default: {STARTER}."
+    "model": o.option(
+        o.Texts, f"Model, or LABEL=MODEL; repeatable. A label of the recipe keeps its dtype. Default: {STARTER}."
     ),
-    "scorer": o.labelled(
-        "scorer",
+    "scorer": o.option(
+        o.Texts,
         "Scorer, LABEL=SCORER, or all; repeatable; best: that of the recommended method, with its pruner. Default: "
         f"{', '.join((SCORERS[BEST], *PAPER_SCORERS))}.",
-        *(ALL, BEST, FAST),
     ),
-    "pruner": o.labelled("pruner", f"Pruner, or LABEL=PRUNER; repeatable. Default: {PRUNER}."),
-    "heal": o.labelled(
-        "healer",
+    "pruner": o.option(o.Texts, f"Pruner, or LABEL=PRUNER; repeatable. Default: {PRUNER}."),
+    "heal": o.option(
+        o.Texts,
         "Healer, or LABEL=HEALER, that repairs every pruned model; repeatable; or none. Default: "
         f"{HEALER} if no scorer is named, else none.",
-        "none",
     ),
     "device": o.option(o.Text, "Device: cpu, cuda, cuda:1 and so on. Default: all GPUs, else the CPU."),
     "output": o.option(o.File, "Directory of the results; finished cells in it are not computed again."),

@@ -12,20 +12,20 @@ from layerimp.cli import options as o
 if TYPE_CHECKING:
     from layerimp.cli.documents import Kept
 
-TOGETHER: dict[Kind, str] = {"metrics": "metrics of intact models", "names": "names of plugins, for completion"}
+TOGETHER: dict[Kind, str] = {"metrics": "metrics of intact models"}
 """What is shown in one line, whatever the number of its files."""
 
 
 _CLEAR = o.option(
-    Literal["metrics", "unfinished", "names", "all"] | None,
-    "Remove metrics, unfinished work, names, or all, unless a running command uses it.",
+    Literal["metrics", "unfinished", "all"] | None,
+    "Remove metrics, unfinished work, or all, unless a running command uses it.",
     "--clear",
 )
 
 
 @o.taking("clear_ json", clear_=_CLEAR)
 def cache(*, clear_: str | None, json: bool) -> int:
-    """Show what is kept between runs, or clear it: metrics of intact models, interrupted training, names of plugins.
+    """Show what is kept between runs, or clear it: metrics of intact models, and interrupted training.
 
     Example: layerimp cache --clear unfinished
     """

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from layerimp.cli import options as o
-from layerimp.cli.completion import offers
 from layerimp.cli.requests import permissions, recipe_from
 from layerimp.cli.streams import after_writing
 from layerimp.defaults import FIDELITY, HARNESS
@@ -15,21 +14,18 @@ _OWN: dict[str, Any] = {
     "models": o.option(
         o.Texts,
         "The intact model, then the models that are compared with it: MODEL, or LABEL=MODEL.",
-        offered=offers(kind="model"),
         argument="INTACT SMALL [MORE ...]",
     ),
     "text": o.option(
         o.Text,
         "Text to measure fidelity on, from any source of calibration text. Default: what the records of the "
         "models keep apart for it, else the default calibration text.",
-        offered=offers(kind="text"),
     ),
     "tasks": o.option(
         o.Texts,
         "lm-evaluation-harness tasks, comma-separated: names or YAML paths; repeatable. Default: none.",
-        offered=offers("none", kind="task", after=","),
     ),
-    "evaluator": o.labelled("evaluator", f"Evaluator, or LABEL=EVALUATOR; repeatable. Default: {HARNESS}, {FIDELITY}."),
+    "evaluator": o.option(o.Texts, f"Evaluator, or LABEL=EVALUATOR; repeatable. Default: {HARNESS}, {FIDELITY}."),
     "set_": o.option(o.Texts, "EVALUATOR.OPTION=VALUE; repeatable.", "--set"),
     "output": o.option(o.Text, "Directory for the results and a page; must not exist."),
 }

@@ -112,7 +112,7 @@ class DataFileList(Plain):
 class Kept(Plain):
     """Something that is kept between runs."""
 
-    kind: Literal["metrics", "unfinished", "names"]
+    kind: Literal["metrics", "unfinished"]
     """What `--clear` calls it: a kind of what is kept."""
     about: str
     """What it is; empty if nothing says so."""
@@ -136,14 +136,6 @@ class CacheList(Plain):
     """What is there now."""
     removed: list[Kept]
     """What `--clear` removed."""
-
-
-class SchemaList(Plain):
-    """What `layerimp schema` prints with `--json`."""
-
-    schema_version: Literal["layerimp.schemas/1"] = versioned("layerimp.schemas/1")
-    schemas: dict[str, str]
-    """By name, what each describes, in a line."""
 
 
 class Error(Plain):

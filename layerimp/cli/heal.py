@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from layerimp.cli import options as o
-from layerimp.cli.completion import offers
 from layerimp.cli.requests import permissions, recipe_from
 from layerimp.cli.set_options import refuse_minutes_twice, setting
 from layerimp.cli.streams import after_writing
@@ -21,9 +20,8 @@ _OWN: dict[str, Any] = {
     "teacher": o.option(
         o.Text,
         "The intact model. Default: the one named in the checkpoint's layerimp.json.",
-        offered=offers(kind="model"),
     ),
-    "healer": o.option(o.Text, f"Healer. Default: {HEALER}.", offered=offers(kind="healer")),
+    "healer": o.option(o.Text, f"Healer. Default: {HEALER}."),
     "set_": o.option(o.Texts, f"HEALER.OPTION=VALUE, or {FIDELITY}.OPTION=VALUE; repeatable.", "--set"),
     "removed": o.option(
         o.Text, "The removed blocks and seams, such as 12,17/18. Default: those in the checkpoint's layerimp.json."

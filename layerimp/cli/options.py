@@ -16,37 +16,29 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from layerimp.cli.completion import NAMED, Offer, offers
-from layerimp.defaults import ALL, BEST, FAST, HEALER, PRUNER, TRAINER
+from layerimp.defaults import HEALER, PRUNER, TRAINER
 from layerimp.errors import OptionError
 from layerimp.recipe import CalibrationSpec, ComponentSpec, Experiment, Recipe
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from layerimp.registry.names import Named
 
 Command = Callable[..., int]
 
 
-def option(kind: Any, help: str, *flags: str, offered: Offer | None = None, argument: str = "") -> Any:
+def option(kind: Any, help: str, *flags: str, argument: str = "") -> Any:
     """Declare an option, or an argument.
 
     Args:
         kind: The type of its value.
         help: The help.
         flags: The option as it is written, if that is not `--` and the name of the parameter.
-        offered: Completes its values.
         argument: The name under which the help shows an argument; empty for an option.
     """
     if argument:
-        return Annotated[kind, typer.Argument(metavar=argument, help=help, autocompletion=offered)]
-    return Annotated[kind, typer.Option(*flags, help=help, autocompletion=offered)]
-
-
-def labelled(kind: Named, help: str, *more: str) -> Any:
-    """Declare a repeatable option that names components or models of a kind, with or without labels."""
-    return option(Texts, help, offered=offers(*more, kind=kind, after="="))
+        return Annotated[kind, typer.Argument(metavar=argument, help=help)]
+    return Annotated[kind, typer.Option(*flags, help=help)]
 
 
 Text, Texts, File = str | None, list[str] | None, Path | None
@@ -55,23 +47,19 @@ Text, Texts, File = str | None, list[str] | None, Path | None
 trust_remote_code = option(bool, "Run Python that comes with the model.", "--trust-remote-code")
 allow_task_code = option(bool, "Run Python functions that local task YAMLs name.", "--allow-task-code")
 no_baselines = option(bool | None, "Evaluate no baselines beside the scorers.", "--no-baselines")
-pruner = option(
-    Text, f"Pruner. Default: {PRUNER}, but that of the recommended method with it.", offered=offers(kind="pruner")
-)
-scorer = labelled(
-    "scorer",
+pruner = option(Text, f"Pruner. Default: {PRUNER}, but that of the recommended method with it.")
+scorer = option(
+    Texts,
     "Scorer, LABEL=SCORER, or all; repeatable. best is the recommended method, which heals as well, and fast the best "
     "scorer that reads the text once.",
-    *(ALL, BEST, FAST),
 )
-heal = labelled(
-    "healer",
+heal = option(
+    Texts,
     "Healer, or LABEL=HEALER, that repairs every pruned model; repeatable; or none. Default: none, but with the "
     f"recommended method {HEALER}.",
-    "none",
 )
 minutes = option(float | None, f"Minutes of training, for a healer that trains, such as {TRAINER}.")
-evaluator = labelled("evaluator", "Evaluator, or LABEL=EVALUATOR; repeatable.")
+evaluator = option(Texts, "Evaluator, or LABEL=EVALUATOR; repeatable.")
 set_ = option(Texts, "LABEL.OPTION=VALUE, for a scorer, pruner, healer or evaluator; repeatable.", "--set")
 by = option(
     Literal["block", "sublayer"] | None,
@@ -81,13 +69,11 @@ target = option(
     Texts,
     "Size not to exceed, in place of --ratio: parameters=200M, bytes=6GB, kv-cache=64KiB (per token), "
     "latency=750ms, or a factor of the intact model's size, such as latency=0.7; repeatable, all must hold.",
-    offered=offers("parameters=", "bytes=", "kv-cache=", "latency="),
 )
 keep = option(
     Text,
     "Share of the model's quality to keep, such as 0.95, in place of --ratio; as many blocks are removed as "
     "that allows. agreement=0.9: share of the predictions with the same top token as the intact model's.",
-    offered=offers("agreement="),
 )
 blocks = option(Text, "What to remove regardless of scores: blocks and seams between blocks, such as 3,8-10,17/18.")
 protect = option(Text, "Blocks to keep regardless of scores, such as 0,15-17.")
@@ -101,7 +87,6 @@ tasks = option(
     Texts,
     "lm-evaluation-harness tasks, comma-separated: names or YAML paths; repeatable; or none. "
     "Default: those of the starter.",
-    offered=offers("none", kind="task", after=","),
 )
 limit = option(
     Texts, "Documents per task, or NAME=N for a task or group, spread over its members; repeatable. Default: all."
@@ -183,8 +168,7 @@ def of_field(name: str, field: FieldInfo) -> Any:
         item = get_args(kind)[0]
         kind = list[getattr(item, "__origin__", item)]  # type: ignore[misc]  # a list of what is known at run time
     flag = [f"--{name.replace('_', '-')}"] if kind is bool else []
-    offered = offers(*field.examples or (), kind=NAMED.get(name)) if name in NAMED or field.examples else None
-    return option(kind | None, field.description or "", *flag, offered=offered)
+    return option(kind | None, field.description or "", *flag)
 
 
 def _declaration(name: str, kind: type[Experiment]) -> Any:
@@ -216,8 +200,7 @@ _ARGUMENT = "argument"
 
 def _as_argument(name: str, declared: Any) -> Any:
     """Return the declaration of an argument that takes what an option takes."""
-    offered = declared.__metadata__[0].autocompletion
-    return option(declared.__origin__, f"Short for --{name} {name.upper()}.", offered=offered, argument=name.upper())
+    return option(declared.__origin__, f"Short for --{name} {name.upper()}.", argument=name.upper())
 
 
 calibration = of_field("source", CalibrationSpec.model_fields["source"])

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerimp.cli import options as o
-from layerimp.cli.completion import offers
 from layerimp.errors import OptionError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def _lister(kind: Kind) -> o.Command:
 
     command.__name__ = f"{kind}s"
     command.__doc__ = f"List the {kind}s, or one {kind}'s options with their type, default and description."
-    argument = o.option(o.Text, "The name of one, to see its options.", offered=offers(kind=kind), argument="NAME")
+    argument = o.option(o.Text, "The name of one, to see its options.", argument="NAME")
     return o.taking("name json", name=argument)(command)
 
 

@@ -71,7 +71,7 @@ def prune(*, plan: Path | None, label: list[str] | None, dry_run: bool, **given:
 @o.taking(
     f"model tasks output evaluator set_ {o.TASKS} batch_size seed {o.MODEL} overwrite recipe json",
     argument="model",
-    evaluator=o.labelled("evaluator", f"Evaluator, or LABEL=EVALUATOR; repeatable. Default: {HARNESS}, {FOOTPRINT}."),
+    evaluator=o.option(o.Texts, f"Evaluator, or LABEL=EVALUATOR; repeatable. Default: {HARNESS}, {FOOTPRINT}."),
 )
 def evaluate(**given: Any) -> int:
     """Evaluate a model as it is.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from layerimp.component import Plain
 from layerimp.defaults import ALL
 from layerimp.errors import OptionError
-from layerimp.recipe.labels import by_label, check_any, check_labels, nothing_required
+from layerimp.recipe.labels import by_label, check_any, check_labels
 
 
 class ComponentSpec(Plain):
@@ -32,17 +32,11 @@ class ComponentSpec(Plain):
         return values
 
 
-class LabelledComponent(ComponentSpec):
-    """A scorer, pruner, healer or evaluator under a label, with its options; without a name the label is its name."""
-
-    model_config = ConfigDict(json_schema_extra=nothing_required)
-
-
 def _bare_name(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-NamedComponent = Annotated[ComponentSpec, BeforeValidator(_bare_name, json_schema_input_type=str | ComponentSpec)]
+NamedComponent = Annotated[ComponentSpec, BeforeValidator(_bare_name)]
 """A component that may be given by its name alone."""
 
 
@@ -59,10 +53,7 @@ def _not_all(value: dict[str, ComponentSpec]) -> dict[str, ComponentSpec]:
     return value
 
 
-Components = Annotated[
-    dict[str, NamedComponent],
-    BeforeValidator(by_label("name"), json_schema_input_type=list[str] | dict[str, str | LabelledComponent | None]),
-]
+Components = Annotated[dict[str, NamedComponent], BeforeValidator(by_label("name"))]
 """Components by label."""
 Scorers = Annotated[
     Components,

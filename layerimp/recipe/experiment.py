@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from layerimp.component import Plain
-from layerimp.defaults import BASELINES, BATCH_SIZE, BEST, DTYPE_NAMES, EVALUATORS
+from layerimp.defaults import BASELINES, BATCH_SIZE, BEST, EVALUATORS
 from layerimp.recipe.calibration import CalibrationSpec
 from layerimp.recipe.components import Baselines, Evaluators, Healers, Scorers, named
 from layerimp.steps import Cuts
@@ -22,7 +22,6 @@ Dtype = Annotated[
         description="Dtype to compute in: float32, bfloat16, float16 or float64; checkpoints keep the stored dtype, or "
         "get this one if it is narrower and the model is not offloaded. "
         "Default: the stored dtype; float32 for the starter, and where the CPU only emulates the stored dtype.",
-        examples=list(DTYPE_NAMES),
     ),
 ]
 

@@ -59,8 +59,3 @@ def by_label(field: str, label_of: Callable[[str], str] = str) -> Callable[[Any]
         return {label: entry(label, value) for label, value in values.items()} if isinstance(values, dict) else values
 
     return read
-
-
-def nothing_required(schema: dict[str, Any]) -> None:
-    """In the JSON Schema of an entry under a label: all may be left out, since the label stands for the name."""
-    del schema["required"]

@@ -66,7 +66,7 @@ class Recipe(Experiment):
     schema_version: Literal["layerimp.recipe/1"] = versioned("layerimp.recipe/1")
     model: ModelName = STARTER
     dtype: Dtype = None
-    device: str | None = Field(None, examples=["cpu", "cuda"])
+    device: str | None = None
     """Device: cpu, cuda, cuda:1 and so on. Default: the first GPU, else the CPU."""
     device_map: Literal["auto"] | None = None
     """auto: spread a model that is too large for one GPU over all of them. Default: one device."""
@@ -94,7 +94,7 @@ class Recipe(Experiment):
     keep_of: Literal["quality", "agreement"] = "quality"
     """What keep is a share of: quality, or agreement, the share of predictions with the same top token (or label) as
     the intact model's, which takes no tasks."""
-    blocks: Annotated[tuple[Step, ...], BeforeValidator(_steps, json_schema_input_type=Step | list[Step])] = ()
+    blocks: Annotated[tuple[Step, ...], BeforeValidator(_steps)] = ()
     """What to remove regardless of scores: blocks, and seams between neighbours such as 17/18; a list, or text such as
     5,17/18."""
     output: Path | None = None

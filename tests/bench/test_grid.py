@@ -86,16 +86,6 @@ def test_what_is_wrong_is_said(values: dict[str, Any], said: str) -> None:
         validated(Grid, values)
 
 
-def test_the_schema_knows_what_may_be_short() -> None:
-    schema = Grid.model_json_schema()
-    assert {"type": "array", "items": {"type": "string"}} in schema["properties"]["models"]["anyOf"]
-    assert {"type": "array", "items": {"type": "string"}} in schema["properties"]["scorers"]["anyOf"]
-    assert {"type": "integer", "minimum": 1} in schema["properties"]["counts"]["anyOf"]
-    assert {"type": "number"} in schema["properties"]["ratios"]["anyOf"]
-    described = [*schema["properties"].values(), *schema["$defs"]["CalibrationSpec"]["properties"].values()]
-    assert all(field.get("description") for field in described)
-
-
 def test_ratios_in_words() -> None:
     assert [amount_name(ratio) for ratio in (1, 2, 0.25, 1 / 3)] == ["1 block", "2 blocks", "25%", "33.33%"]
 

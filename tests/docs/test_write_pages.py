@@ -11,7 +11,6 @@ import markdown
 import notebooks
 import pages
 import pytest
-import reference
 import write_pages
 from mathml import with_mathml
 
@@ -30,9 +29,8 @@ def test_the_folder_has_every_page_where_its_source_is(written: dict[Path, str])
     assert own
     sources |= {notebook.with_suffix(".md") for notebook in own}
     assert {path for path in written if path.suffix == ".md"} == sources
-    schemas = {Path("reference", "schemas", f"{name}.json") for name in reference.schema_files()}
     others = {Path("stylesheets/extra.css"), Path("javascripts/whole.js"), Path("measure/report-page.webp")}
-    assert written.keys() == sources | own | schemas | others
+    assert written.keys() == sources | own | others
 
 
 def test_nothing_is_left_for_a_site_generator_to_fill_in(written: dict[Path, str]) -> None:

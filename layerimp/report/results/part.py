@@ -40,7 +40,7 @@ def _or_nan(value: Any) -> Any:
 
 Number = Annotated[
     float,
-    BeforeValidator(_or_nan, json_schema_input_type=float | Infinite | None),
+    BeforeValidator(_or_nan),
     PlainSerializer(_in_json, return_type=float | Infinite | None, when_used="json"),
 ]
 """A number; in JSON a text if it is infinite, and null if it is NaN."""
