@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from layerimp._paths import expanded
 from layerimp.bench.cells import digest
 from layerimp.blocks.modes import quiet
-from layerimp.calibration.documents import named_images
 from layerimp.defaults import HUB, HUB_TEXT
 from layerimp.errors import ModelError
 from layerimp.registry.assets import located
@@ -52,7 +51,7 @@ class FileDigests:
         return f"{model}@{revision}"
 
     def of_text(self, source: str) -> str:
-        """Return a digest of a text file and the images that it names, or the full name of a text on the hub.
+        """Return a digest of a text file, or the full name of a text on the hub.
 
         Of a data set in a local directory its files count, and the configuration and the split that the source names.
 
@@ -67,8 +66,7 @@ class FileDigests:
             paths = {str(path.relative_to(name)): path for path in Path(name).rglob("[!.]*") if path.is_file()}
             files = {inside: self.of_file(path) for inside, path in paths.items()}
             return digest([part, files]) if files else source
-        images = [self.of_file(path) for path in named_images(place)]
-        return digest([self.of_file(place), images]) if images else self.of_file(place)
+        return self.of_file(place)
 
     def of_file(self, path: Path) -> str:
         """Return the digest of a file's content.

@@ -1,6 +1,6 @@
 """A model's stack of blocks: running it, reading from it, and comparing it with another."""
 
-from layerimp.blocks.batches import holds_images, join_rows, rows_of
+from layerimp.blocks.batches import join_rows, rows_of
 from layerimp.blocks.bypass import bypassed
 from layerimp.blocks.forward import computing, run
 from layerimp.blocks.modes import in_eval_mode
@@ -10,7 +10,6 @@ __all__ = [
     "BlockStack",
     "bypassed",
     "computing",
-    "holds_images",
     "in_eval_mode",
     "join_rows",
     "probe_ids",

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from layerimp.blocks.batches import holds_images, image_inputs
 from layerimp.errors import LayerimpError, ModelError, one_line
 
 
@@ -20,17 +19,11 @@ def run(backbone: nn.Module, batch: Mapping[str, Tensor]) -> Any:
     """Return the output of a backbone for a batch. Without padding no mask is passed, so that attention can be fast.
 
     Raises:
-        ModelError: the backbone cannot run on the batch, such as one with images that another part of the model reads.
+        ModelError: the backbone cannot run on the batch.
     """
-    mask, images = batch["attention_mask"], image_inputs(batch)
+    mask = batch["attention_mask"]
     masked = {} if bool(mask.all()) else {"attention_mask": mask}
-    if images and not holds_images(images.keys() & inspect.signature(backbone.forward).parameters.keys()):
-        raise ModelError(
-            f"{type(backbone).__name__} takes no images: the part of the model before it does; use text without images"
-        )
-    dtype = getattr(backbone, "dtype", None)  # processors make float32
-    images = {name: value.to(dtype) if value.is_floating_point() else value for name, value in images.items()}
-    return called(backbone, input_ids=batch["input_ids"], **masked, **images, **without_cache(backbone))
+    return called(backbone, input_ids=batch["input_ids"], **masked, **without_cache(backbone))
 
 
 def called(module: nn.Module, **inputs: Any) -> Any:
@@ -117,9 +110,5 @@ def giving_back(outputs: Mapping[nn.Module, Any]) -> Iterator[None]:
 
 
 def _constant(output: Any, *_args: Any, **_kwargs: Any) -> Any:
-    return in_own_container(output)
-
-
-def in_own_container(output: Any) -> Any:
     """Return an output with the same tensors in a new container, in which a model may replace them."""
     return output if isinstance(output, Tensor) else tree_map(lambda leaf: leaf, output)

@@ -17,10 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
-from layerimp.blocks.batches import holds_images
 from layerimp.blocks.equivalence import TOLERANCE, deviation
 from layerimp.blocks.forward import called, computing, run
-from layerimp.blocks.modalities import image_token
 from layerimp.blocks.modes import in_eval_mode
 from layerimp.blocks.stack import BlockStack, probe_ids
 from layerimp.errors import ModelError, PredictionError
@@ -45,8 +43,7 @@ class Targets:
         batch: The batch.
         ids: Token or class ids [batch, position]: a language model predicts at every position of the row, a
             classifier at one.
-        mask: [batch, position]; False where there is nothing to predict: at a row's last token, at padding, and before
-            a token in whose place features of an image stand, which no model learns to predict.
+        mask: [batch, position]; False where there is nothing to predict: at a row's last token, and at padding.
     """
 
     batch: Batch
@@ -133,8 +130,6 @@ class Head:
         following = mask.roll(-1, dims=1)
         following[:, -1] = False
         ids = batch["input_ids"].roll(-1, dims=1)
-        if holds_images(batch) and (of_images := image_token(self._model.config)) is not None:
-            following &= ids != of_images
         return Targets(batch, ids, mask & following)
 
     def labelled(self, batches: Iterable[Batch]) -> Iterable[Batch]:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import os
 import re
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from layerimp._paths import expanded
-from layerimp.calibration.images import IMAGE_FIELD, IllustratedText
 from layerimp.defaults import HUB, HUB_TEXT
 from layerimp.errors import CalibrationError, cause, listing
 from layerimp.evaluator import Document
@@ -45,24 +43,21 @@ class Reader:
         field: The field that holds the text.
         label_field: The field that holds the label; None if no labels are needed.
         label2id: The labels that exist, by name; None if any number is a label.
-        images: Whether a document may name images, since the model sees; otherwise their field is not read.
     """
 
     field: str
     label_field: str | None = None
     label2id: Mapping[str, int] | None = None
-    images: bool = False
 
-    def read(self, record: object, where: str, folder: Path | None = None) -> Document:
+    def read(self, record: object, where: str) -> Document:
         """Read the document in a record.
 
         Args:
             record: The record.
             where: The place of the record, for errors.
-            folder: Where the paths of images begin; None if no images are read.
 
         Raises:
-            CalibrationError: the record has no text, no label that exists, or an image that does not exist.
+            CalibrationError: the record has no text, no label that exists, or an image.
         """
         if not isinstance(record, dict):
             raise CalibrationError(
@@ -71,9 +66,11 @@ class Reader:
         for field, option in ((self.field, "--field"), (self.label_field, "--label-field")):
             if field is not None and field not in record:
                 raise CalibrationError(f"{where}: no field {field!r} (it holds: {', '.join(record)}); see {option}")
+        if record.get("image") is not None:
+            raise CalibrationError(
+                f"{where}: a row with the field 'image', and only text is read; leave the row out, or the field"
+            )
         text = _text(record[self.field], where, self.field)
-        if self.images and folder is not None and record.get(IMAGE_FIELD) is not None:
-            text = IllustratedText.read(text, record[IMAGE_FIELD], folder, where)
         return text, None if self.label_field is None else self._label(record[self.label_field], where)
 
     def _label(self, value: object, where: str) -> int:
@@ -160,21 +157,6 @@ def check_beginning(source: str, reader: Reader) -> None:
         deque(islice(documents_in(source, reader), _BEGINNING), maxlen=0)
 
 
-def named_images(path: Path) -> Iterator[Path]:
-    """Yield the images that a JSONL names and that exist, in its order; none for any other text."""
-    if _kind(path) not in _JSON_SUFFIXES:
-        return
-    with suppress(OSError, EOFError, ValueError, zlib.error), _opened(path) as lines:  # said when it is read
-        for line in lines:
-            record = json.loads(line) if IMAGE_FIELD in line else None
-            value = record.get(IMAGE_FIELD) if isinstance(record, dict) else None
-            names = value if isinstance(value, list) else [value]
-            for name in names:
-                image = path.parent / os.path.expanduser(name) if isinstance(name, str) else path.parent
-                if os.path.isfile(image):  # unlike `Path.is_file`, false for what is no name of a file
-                    yield image
-
-
 def is_dataset(source: str) -> bool:
     """Whether a source is a data set, which is read as a stream: not a file, nor a text that a plugin ships."""
     return source == HUB or not _is_read(_file(source))
@@ -252,7 +234,7 @@ def _jsonl(path: Path, lines: TextIO, reader: Reader) -> Iterator[Document]:
             raise CalibrationError(f"{path}, line {number}: not JSON ({why}); each line is an object") from None
         except (ValueError, RecursionError) as error:  # a number is too long, or lists are nested too deeply
             raise CalibrationError(f"{path}, line {number}: not JSON ({error})") from None
-        yield reader.read(record, f"{path}, line {number}", path.parent)
+        yield reader.read(record, f"{path}, line {number}")
     if number == 0:
         raise CalibrationError(f"{path} is empty")
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from layerimp.blocks.stack import Batch
-    from layerimp.calibration.images import ImageReader
     from layerimp.evaluator import Document
 
 _AT_ONCE = 1000
@@ -68,7 +67,6 @@ class FurtherText:
         packing: How documents become rows; see `load_calibration`.
         without: The hashes of documents to leave out, such as those that a result is measured on.
         documents: The documents, such as a task's training split; None to read them from the source.
-        images: Reads the images that documents name; None if they are not read.
 
     Attributes:
         source: The source.
@@ -86,13 +84,12 @@ class FurtherText:
         packing: Packing = "windows",
         without: frozenset[str] = frozenset(),
         documents: Sequence[Document] | None = None,
-        images: ImageReader | None = None,
     ) -> None:
         if documents is None:
             check_source(source, again=True)
         self.source, self._given = source, documents
-        self._reader = Reader(field, images=images is not None)
-        self._form = RowFormat(tokenizer, max_length, batch_size, packing, images)
+        self._reader = Reader(field)
+        self._form = RowFormat(tokenizer, max_length, batch_size, packing)
         self._without = without
         self.read = Read()
 
@@ -133,7 +130,7 @@ class FurtherText:
 
     def __iter__(self) -> Iterator[Batch]:
         for group in groups(self._form.rows(self._texts()), self._form.batch_size):
-            yield padded(group.values())
+            yield padded(group)
 
     def _texts(self) -> Iterator[str]:
         given = self._given

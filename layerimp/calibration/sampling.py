@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from layerimp.calibration.documents import Packing, Reader, check_source, read_documents
-from layerimp.calibration.images import IllustratedRow, identity
-from layerimp.calibration.rows import RowFormat, default_packing, groups, padded, tensor
+from layerimp.calibration.rows import RowFormat, default_packing, padded, tensor
 from layerimp.component import Plain
 from layerimp.errors import CalibrationError
 from layerimp.evaluator import Document
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from layerimp.blocks.stack import Batch
-    from layerimp.calibration.images import ImageReader
 
 
 class Calibration(Plain):
@@ -48,8 +46,7 @@ class CalibrationSet:
     """The text that drives scoring, as rows of token ids.
 
     Iterating yields batches of `input_ids` and `attention_mask` [batch, seq], padded on the right, and of `labels`
-    [batch] if there are any, in the same order each time. A row with images is a batch of its own, with what the
-    model's processor makes of them; the images are read again each time.
+    [batch] if there are any, in the same order each time.
 
     Attributes:
         rows: The token ids of each row.
@@ -68,12 +65,12 @@ class CalibrationSet:
     among: int = field(default=0, compare=False)
 
     def __len__(self) -> int:
-        return sum(1 for _ in groups(self.rows, self.batch_size))
+        return -(-len(self.rows) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for group in groups(self.rows, self.batch_size):
-            labels = {"labels": tensor(tuple(self.labels[number] for number in group))} if self.labels else {}
-            yield padded(group.values()) | labels
+        for start in range(0, len(self.rows), self.batch_size):
+            chosen = slice(start, start + self.batch_size)
+            yield padded(self.rows[chosen]) | ({"labels": tensor(self.labels[chosen])} if self.labels else {})
 
     def chosen(self, numbers: Iterable[int]) -> CalibrationSet:
         """Return the set with only these rows."""
@@ -87,22 +84,16 @@ class CalibrationSet:
 
     def shard(self, index: int, count: int) -> CalibrationSet:
         """Return every `count`-th batch, from number `index` on. All shards together are the whole set."""
-        parts = enumerate(groups(self.rows, self.batch_size))
-        return self.chosen(sorted(row for number, part in parts if number % count == index for row in part))
-
-    @property
-    def holds_images(self) -> bool:
-        """Whether a row holds images."""
-        return any(isinstance(row, IllustratedRow) for row in self.rows)
+        rows = range(len(self.rows))
+        return self.chosen(row for row in rows if row // self.batch_size % count == index)
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the token ids, the labels and the images.
+        """A hash of the token ids and the labels.
 
         It depends neither on the batch size nor on the order of the rows, and but for rounding neither do scores.
         """
         content: list[Any] = sorted(zip(self.rows, self.labels, strict=True)) if self.labels else sorted(self.rows)
-        content += sorted(row.digest for row in self.rows if isinstance(row, IllustratedRow))
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     @property
@@ -129,7 +120,6 @@ def load_calibration(
     packing: Packing | None = None,
     label_field: str | None = None,
     label2id: Mapping[str, int] | None = None,
-    images: ImageReader | None = None,
 ) -> CalibrationSet:
     """Draw a calibration set from text.
 
@@ -149,14 +139,13 @@ def load_calibration(
         label_field: The JSON field that holds a document's label, for classifiers; needs `rows`.
         label2id: A classifier's labels by name, as in its configuration. If given, each label must be one of these, by
             name or by number; otherwise labels are numbers.
-        images: Reads the images that a JSONL names beside the text, in the field `image`; None if they are not read.
 
     Raises:
-        CalibrationError: the text or an image cannot be read, a row is empty, or there is too little text; or a label
-            is missing or unknown.
+        CalibrationError: the text cannot be read, a row is empty or has an image, or there is too little text; or a
+            label is missing or unknown.
     """
-    form = RowFormat(tokenizer, max_length, batch_size, packing or default_packing(str(source)), images)
-    reader = Reader(field, label_field, label2id, images is not None)
+    form = RowFormat(tokenizer, max_length, batch_size, packing or default_packing(str(source)))
+    reader = Reader(field, label_field, label2id)
     return read_corpus(str(source), reader, form, samples).draw(samples, seed)
 
 
@@ -236,8 +225,5 @@ def read_corpus(source: str, reader: Reader, form: RowFormat, rows: int) -> Corp
 
 
 def document_hash(text: str) -> str:
-    """Return a hash of a document, 16 hexadecimal digits, that ignores white space and case.
-
-    Images count by their names.
-    """
-    return hashlib.blake2b(" ".join(identity(text).lower().split()).encode(), digest_size=8).hexdigest()
+    """Return a hash of a document, 16 hexadecimal digits, that ignores white space and case."""
+    return hashlib.blake2b(" ".join(text.lower().split()).encode(), digest_size=8).hexdigest()

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from layerimp.blocks.batches import chosen_rows
-from layerimp.calibration.images import identity
 from layerimp.calibration.sampling import CalibrationSet, Corpus, document_hash
 from layerimp.defaults import HEALING_ROWS
 from layerimp.errors import CalibrationError
@@ -194,4 +193,4 @@ def judging_size(length: int, *, classifies: bool) -> tuple[int, int]:
 
 
 def _order(text: str) -> int:
-    return zlib.crc32(identity(text).encode())
+    return zlib.crc32(text.encode())

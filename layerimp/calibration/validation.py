@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from layerimp.blocks.batches import SCORED, holds_images, image_inputs
 from layerimp.errors import CalibrationError
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def _sound(batch: Batch, stack: BlockStack, number: int) -> Batch:
     # Padding is moved to the right, where it shifts no position, and its ids, which may be anything, become valid ones.
     order = mask.bool().sort(dim=1, descending=True, stable=True).indices
     ids, mask = ids.gather(1, order).clamp(0, stack.vocab_size - 1), mask.gather(1, order)
-    moved = {"input_ids": ids, "attention_mask": mask, **_of_images(batch, mask, number)}
+    moved = {"input_ids": ids, "attention_mask": mask}
     return {name: value.to(stack.device) for name, value in moved.items()} | _labels(batch, stack, number)
 
 
@@ -85,24 +84,16 @@ def _check_kind(batch: object, number: int) -> None:
             f"batch {number} is a {type(batch).__name__} without input_ids: calibration text is a list of batches, "
             "each with the tensors input_ids and attention_mask [batch, seq]"
         )
+    if pixels := [name for name in batch if "pixel" in name]:
+        raise CalibrationError(
+            f"batch {number} holds {pixels[0]}, and only text is read: pass input_ids and attention_mask of text alone"
+        )
     for name in ("input_ids", "attention_mask", "labels"):
         if not isinstance(value := batch.get(name), torch.Tensor | None):
             raise CalibrationError(
                 f"batch {number}: {name} is a {type(value).__name__}, not a tensor; a tokenizer gives tensors with "
                 "return_tensors='pt'"
             )
-
-
-def _of_images(batch: Batch, mask: Tensor, number: int) -> Batch:
-    """Return what a batch holds of images, if any, and which of its tokens are scored."""
-    if not holds_images(batch):
-        return {}
-    if len(mask) > 1 or not mask.all():
-        raise CalibrationError(
-            f"batch {number} holds images, and {len(mask)} rows or padding: a row with images is a batch of its own"
-        )
-    scored = {SCORED: batch[SCORED]} if SCORED in batch else {}
-    return {name: value for name, value in image_inputs(batch).items() if isinstance(value, torch.Tensor)} | scored
 
 
 def _labels(batch: Batch, stack: BlockStack, number: int) -> dict[str, Tensor]:

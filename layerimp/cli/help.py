@@ -15,8 +15,7 @@ FEW = 10
 HEADINGS = {
     "What to remove": "scorer no_baselines plan label blocks ratio count target keep cuts by pruner protect removed",
     "Healing": "teacher heal healer minutes heal_text allow_overlap",
-    "Calibration text": "calibration field packing label_field samples max_length skip_image_tokens batch_size seed "
-    "repeats random_draws",
+    "Calibration text": "calibration field packing label_field samples max_length batch_size seed repeats random_draws",
     "Evaluation": "tasks evaluator limit num_fewshot task_path data_dir allow_task_code",
     "Model": "model dtype device device_map offload trust_remote_code",
     "Work": "engine address workers retry_failed dry_run",

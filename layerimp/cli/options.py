@@ -99,7 +99,7 @@ dry_run = option(
 json = option(bool, "Print one JSON document on stdout, and nothing else.", "--json")
 
 MODEL = "dtype device device_map trust_remote_code"
-TEXT = "field packing label_field samples max_length skip_image_tokens"
+TEXT = "field packing label_field samples max_length"
 TASKS = "task_path data_dir limit num_fewshot allow_task_code"
 """Names of options that commands take together."""
 FIELDS = {

@@ -22,7 +22,6 @@ __all__ = [
     "Prompt",
     "Sample",
     "Spread",
-    "WithImages",
     "compare_texts",
     "compared",
     "continuations",
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
         prompts,
     )
     from layerimp.fidelity.intact import Intact
-    from layerimp.fidelity.record import Copying, Fidelity, Generation, Sample, Spread, WithImages
+    from layerimp.fidelity.record import Copying, Fidelity, Generation, Sample, Spread
 
 
 def __getattr__(name: str) -> object:

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from layerimp.blocks.batches import holds_images
-
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
@@ -30,7 +28,7 @@ def repeated(
     """Make rows of the first half of each row's own tokens, once and again, without special tokens between.
 
     Special tokens at the beginning of a row stay there, since some models need one; all others are left out. A row has
-    about as many tokens as before; rows that are too short, or hold images, are left out.
+    about as many tokens as before; rows that are too short are left out.
 
     Args:
         batches: Batches of text, padded on the right.
@@ -42,8 +40,6 @@ def repeated(
         without a row are left out.
     """
     for batch in batches:
-        if holds_images(batch):
-            continue
         rows, masks = [], []
         for ids, mask in zip(batch["input_ids"], batch["attention_mask"].bool(), strict=True):
             start, own = _own_tokens(ids[mask], special)

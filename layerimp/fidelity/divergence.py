@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -146,15 +144,6 @@ class Divergence:
         for sums, same in ((self.agreed, intact == own), (self.intact_hits, intact == ids), (self.hits, own == ids)):
             sums += map(int, by_row(same))
         self.values.append(divergences.float())
-
-    def of_rows(self, chosen: Sequence[bool]) -> Divergence:
-        """Return the divergences of some of the rows that predict something."""
-        values = torch.cat(self.values).split(self.counts)
-        counts, agreed, intact_hits, hits = (
-            list(compress(sums, chosen)) for sums in (self.counts, self.agreed, self.intact_hits, self.hits)
-        )
-        totals = list(compress(self.totals, chosen))
-        return Divergence(totals, counts, agreed, intact_hits, hits, list(compress(values, chosen)))
 
     @property
     def count(self) -> int:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from layerimp.blocks.batches import holds_images
 from layerimp.blocks.equivalence import TOLERANCE, deviation
 from layerimp.blocks.modes import in_eval_mode, quiet
 from layerimp.blocks.stack import probe_ids
@@ -65,7 +64,7 @@ def prompts(batches: Iterable[Batch], tokenizer: PreTrainedTokenizerBase, count:
     give prompts of the same length are preferred. There are fewer prompts if the text is too short.
 
     Args:
-        batches: Batches of text; those with images give no prompts.
+        batches: Batches of text.
         tokenizer: The tokenizer of the text.
         count: The number of prompts.
 
@@ -75,7 +74,6 @@ def prompts(batches: Iterable[Batch], tokenizer: PreTrainedTokenizerBase, count:
     by_row = [
         _pieces(ids[mask], tokenizer)
         for batch in batches
-        if not holds_images(batch)
         for ids, mask in zip(batch["input_ids"].cpu(), batch["attention_mask"].bool().cpu(), strict=True)
     ]
     pieces = [piece for in_turn in zip_longest(*by_row) for piece in in_turn if piece is not None]

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
-from layerimp.blocks.batches import holds_images
 from layerimp.blocks.forward import run
 from layerimp.blocks.head import Head
 from layerimp.blocks.modes import in_eval_mode
@@ -120,12 +119,6 @@ class Intact:
             return None
         counts = torch.cat([kept.values.argmax(dim=-1).cpu() for kept in self._batches]).bincount()
         return float(counts.max() / counts.sum())
-
-    @property
-    def with_images(self) -> list[bool]:
-        """Which of the rows that predict something hold images."""
-        rows = ((kept.targets.batch, int(kept.targets.mask.any(dim=1).sum())) for kept in self._batches)
-        return [holds_images(batch) for batch, count in rows for _ in range(count)]
 
     def targets(self, number: int) -> Targets:
         """Return what is predicted in a batch, by its number in the text."""

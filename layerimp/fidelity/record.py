@@ -71,29 +71,6 @@ class Copying(Finite):
         )
 
 
-class WithImages(Finite):
-    """The predictions in the rows that hold images."""
-
-    rows: int
-    """The number of these rows."""
-    divergence: Spread
-    """The Kullback-Leibler divergence from the intact model's predictions, in nats."""
-    agreement: Share
-    """The share of these predictions with the same top token."""
-    agreement_stderr: float | None = None
-    """Its standard error, clustered by row; null for a single row."""
-
-    @classmethod
-    def of(cls, divergence: Divergence) -> WithImages:
-        """Summarise the divergences of these predictions."""
-        return cls(
-            rows=len(divergence.counts),
-            divergence=Spread.of(divergence),
-            agreement=divergence.agreement,
-            agreement_stderr=divergence.agreement_stderr,
-        )
-
-
 class Sample(Finite):
     """One prompt, and how both models continue it."""
 
@@ -155,8 +132,6 @@ class Fidelity(Finite):
     """Its standard error, clustered by row; null if it is not known, as for a single row."""
     agreement_floor: Share | None = Field(default=None, exclude_if=lambda part: part is None)
     """For a classifier: the agreement of a model that always gives the label which the intact one gives most often."""
-    with_images: WithImages | None = Field(default=None, exclude_if=lambda part: part is None)
-    """The same in the rows with images alone; left out if there are none."""
     copying: Copying | None = None
     """How well text is copied."""
     generation: Generation | None = None

@@ -42,7 +42,7 @@ from layerimp.models.unsupported import refuse_config
 from layerimp.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def load(
@@ -137,23 +137,6 @@ def load_tokenizer(model: str | Path, *, trust_remote_code: bool = False) -> Pre
             "(tokenizer.save_pretrained)"
         )
     return tokenizer
-
-
-def load_processor(model: str | Path, *, trust_remote_code: bool = False) -> ProcessorMixin:
-    """The processor of a model that sees, which makes its inputs of text and images.
-
-    Raises:
-        ImportError: a package that reads images is missing.
-        ModelError: there is none.
-        Exception: whatever Transformers raises if it cannot be loaded.
-    """
-    from transformers import AutoProcessor, ProcessorMixin  # slow to import, and seldom needed
-
-    with quiet():
-        processor: Any = AutoProcessor.from_pretrained(source_of(model), trust_remote_code=trust_remote_code)
-    if not isinstance(processor, ProcessorMixin):  # Transformers takes a tokenizer in its place
-        raise ModelError(f"{str(model)!r} holds none; save it beside the model (processor.save_pretrained)")
-    return processor
 
 
 def emulated(model: str | Path, config: PretrainedConfig, device: torch.device) -> torch.dtype | None:

@@ -199,7 +199,7 @@ def _carried_out(prepared: PreparedComparison) -> ModelComparison:
     evaluators, failed = fitting(recipe, prepared.evaluators, intact.model, progress, lenient=False)
     texts = Texts(recipe, intact, allowed, progress)
     text, unread = texts.for_comparison(prepared.reserved, named=prepared.text_named)
-    tell_unmeasured(recipe, intact, progress, text)
+    tell_unmeasured(recipe, intact, progress)
     name = model_name(recipe.model)
     evaluation = Evaluation(intact.model, intact.tokenizer, progress, failed=failed, intact_name=name)
     evaluation.announce(evaluators, intact.stack, len(prepared.models))

@@ -139,7 +139,7 @@ def heal_checkpoint(prepared: PreparedHealing) -> HealingReport:
         corpus, reserved = texts.calibration(prepared.trained_on), frozenset(known.documents if known else ())
         drawn = corpus.draw(recipe.calibration.samples, recipe.seed, without=reserved)
         measured = texts.for_fidelity_again(known, drawn)
-        tell_unmeasured(recipe, theirs, progress, measured)
+        tell_unmeasured(recipe, theirs, progress)
         taken = drawn.documents | measured.documents | reserved
         judging = texts.for_judging(corpus, taken)
         further = texts.further(taken | judging.documents)

@@ -141,7 +141,7 @@ class Run:
                 leave_out_measured(recipe, evaluators, further)
             else:
                 note_overlap(recipe, evaluators, drawn.source, drawn.documents, progress)
-        tell_unmeasured(recipe, loaded, progress, reserved or drawn)
+        tell_unmeasured(recipe, loaded, progress)
         name = model_name(resolved.model) if prepared.command == "evaluate" else ORIGINAL
         measured = shapes_only(loaded.model) if loaded.stack.offloaded else loaded.model
         evaluation = Evaluation(measured, loaded.tokenizer, progress, failed=failed, intact_name=name)

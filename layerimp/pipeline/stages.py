@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from layerimp.blocks.stack import BlockStack
-    from layerimp.calibration.sampling import CalibrationSet
     from layerimp.progress import Progress
     from layerimp.recipe import Permissions, Recipe
 
@@ -32,11 +31,6 @@ class Loaded:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     stack: BlockStack
-
-    @property
-    def sees(self) -> bool:
-        """Whether the model reads images as well."""
-        return vision_part(self.model.config) is not None
 
 
 def load_model(
@@ -83,10 +77,7 @@ def load_model(
     return Loaded(model, tokenizer, find_blocks(model, quantised=quantised))
 
 
-def tell_unmeasured(recipe: Recipe, loaded: Loaded, progress: Progress, text: CalibrationSet | None = None) -> None:
-    """Tell of a model that sees that only what it reads is measured, unless text that it is measured on has images."""
-    if loaded.sees and not (text and text.holds_images):
-        progress.note(
-            f"{recipe.model} also reads images, and the text that it is measured on is without: what it sees is not "
-            "measured"
-        )
+def tell_unmeasured(recipe: Recipe, loaded: Loaded, progress: Progress) -> None:
+    """Tell of a model that reads images that only what it makes of text is measured."""
+    if vision_part(loaded.model.config) is not None:
+        progress.note(f"{recipe.model} also reads images: it is measured on text alone")

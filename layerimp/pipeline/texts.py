@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from layerimp.blocks.modalities import image_token
 from layerimp.calibration.documents import Reader, check_beginning, check_source, documents_in, is_dataset, task_of
 from layerimp.calibration.further_text import FurtherText, Read
-from layerimp.calibration.images import ImageReader
 from layerimp.calibration.rows import RowFormat
 from layerimp.calibration.sampling import CalibrationSet, Corpus, read_corpus
 from layerimp.calibration.splits import few_judges, for_fidelity, for_judging
 from layerimp.checkpoint.record import ReservedText
 from layerimp.errors import CalibrationError, OptionError, TaskError
 from layerimp.evaluation.selection import comparer_options, for_training
-from layerimp.models.loading import load_processor
 from layerimp.models.traits import classifies
 from layerimp.pipeline.resolve import source_anywhere
 from layerimp.registry.assets import assets
@@ -100,9 +96,8 @@ class Texts:
         """
         with self.progress.stage(f"read {self.recipe.calibration.source}"):
             label2id = {name: int(number) for name, number in (self.loaded.model.config.label2id or {}).items()}
-            spec, sees = self.recipe.calibration, self.loaded.sees
-            reader = Reader(spec.field, spec.label_field, label2id, images=sees)
-            return self._corpus(str(self.recipe.calibration.source), reader, trained_on)
+            spec = self.recipe.calibration
+            return self._corpus(str(spec.source), Reader(spec.field, spec.label_field, label2id), trained_on)
 
     def for_fidelity(self, calibration: Corpus, without: frozenset[str]) -> CalibrationSet:
         """Draw the text that fidelity is measured on, from documents that no draw of calibration text reads.
@@ -236,7 +231,6 @@ class Texts:
             packing=spec.packing,
             without=without,
             documents=None if evaluator is None else self._training_split(evaluator),
-            images=self._image_reader,
         )
         if next(iter(further), None) is None:
             raise CalibrationError(
@@ -254,35 +248,18 @@ class Texts:
 
     def _other(self, source: str, among: int | None = None) -> Corpus:
         """Read the documents of a text, without labels; of a data set the first ones, if it is said how many."""
-        reader = Reader(self.recipe.calibration.field, images=self.loaded.sees)
-        return self._corpus(source, reader, self._trained_on(source), among)
+        return self._corpus(source, Reader(self.recipe.calibration.field), self._trained_on(source), among)
 
     def _corpus(self, source: str, reader: Reader, trained_on: Evaluator | None, among: int | None = None) -> Corpus:
         spec = self.recipe.calibration
         assert spec.max_length is not None
         assert spec.packing is not None
-        form = RowFormat(
-            self.loaded.tokenizer, spec.max_length, self.recipe.batch_size, spec.packing, self._image_reader
-        )
+        form = RowFormat(self.loaded.tokenizer, spec.max_length, self.recipe.batch_size, spec.packing)
         if trained_on is not None:
             return Corpus(self._training_split(trained_on), source, form)
         if among is not None and is_dataset(source):
             return Corpus(list(islice(documents_in(source, reader), among)), source, form)
         return read_corpus(source, reader, form, spec.samples)
-
-    @cached_property
-    def _image_reader(self) -> ImageReader | None:
-        """What reads the images that documents name; None for a model that does not see."""
-        if not self.loaded.sees:
-            return None
-        recipe = self.recipe
-        assert recipe.calibration.max_length is not None
-        return ImageReader(
-            partial(load_processor, recipe.model, trust_remote_code=self.permissions.trust_remote_code),
-            recipe.calibration.max_length,
-            image_token(self.loaded.model.config),
-            recipe.calibration.skip_image_tokens,
-        )
 
     def _trained_on(self, source: str) -> Evaluator | None:
         """Return the evaluator of the task whose training split is a text; None for other texts."""

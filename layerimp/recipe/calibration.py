@@ -28,5 +28,3 @@ class CalibrationSpec(Plain):
     max_length: int | None = Field(
         None, ge=2, description=f"Tokens per row. Default: {LENGTH}, or the model's limit if that is lower."
     )
-    skip_image_tokens: bool = False
-    """Leave the tokens of images out of what scorers read, for JSONL that names images."""

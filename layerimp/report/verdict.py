@@ -35,17 +35,15 @@ def _far(fidelity: Fidelity) -> Iterator[str]:
             )
         return
     yield from _apart(None if divergence is None else divergence.mean, fidelity.agreement)
-    if (seeing := fidelity.with_images) is not None:
-        yield from _apart(seeing.divergence.mean, seeing.agreement, "with images ")
     if copying is not None and copying.intact > COPIES and copying.accuracy < POOR["copying"] * copying.intact:
         yield f"it copies {copying.accuracy:.0%} of a repeated text, and the intact model {copying.intact:.0%}"
     if fidelity.generation is not None and (collapse := fidelity.generation.collapse):
         yield collapse
 
 
-def _apart(divergence: float | None, agreement: float | None, where: str = "") -> Iterator[str]:
+def _apart(divergence: float | None, agreement: float | None) -> Iterator[str]:
     """Yield which of two measures are beyond their limits, with digits that tell them from these."""
     if divergence is not None and divergence > (most := POOR["divergence"]):
-        yield f"{where}its predictions are {divergence:.3f} nats from the intact model's, above {most:g}"
+        yield f"its predictions are {divergence:.3f} nats from the intact model's, above {most:g}"
     if agreement is not None and agreement < (least := POOR["agreement"]):
-        yield f"{where}{agreement:.1%} of its top choices are the intact model's, below {least:.0%}"
+        yield f"{agreement:.1%} of its top choices are the intact model's, below {least:.0%}"

@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from layerimp.blocks.batches import without_images
 from layerimp.blocks.stack import TRIAL_TOKENS
 from layerimp.defaults import ALL
 from layerimp.errors import CalibrationError, ModelError, NonFiniteError, OptionError, PluginError, SurgeryError
@@ -124,9 +123,7 @@ class Selection:
             batch: The text.
             units: What the scorers have to score.
         """
-        few = {
-            name: part[:1, :TRIAL_TOKENS] if part.ndim > 1 else part[:1] for name, part in without_images(batch).items()
-        }
+        few = {name: part[:1, :TRIAL_TOKENS] if part.ndim > 1 else part[:1] for name, part in batch.items()}
         if trying := [label for label in self.specs if label in self.unnamed]:
             with self.progress.stage(
                 f"try {', '.join(trying)} on a few tokens", len(trying), unit="scorers"

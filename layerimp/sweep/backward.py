@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from layerimp.blocks.batches import SCORED, holds_images, scored_tokens
 from layerimp.blocks.bypass import bypassed
 from layerimp.blocks.forward import run
 from layerimp.blocks.head import Head, Quantity
@@ -134,10 +133,8 @@ class Backward(Sweep):
             undo.enter_context(recorder.taking_gradients(owners))
             for number, batch in enumerate(batches):
                 for part in _parts(batch):
-                    recorder.begin(number, scored_tokens(part))
+                    recorder.begin(number, part["attention_mask"].bool())
                     extras.clear()
-                    if SCORED in part:
-                        extras["real"] = part["attention_mask"].bool()
                     recorder.batch.extras = extras
                     targets_seen += self._there_and_back(head, part, recorder)
                 drive.end_batch()
@@ -161,9 +158,6 @@ class Backward(Sweep):
 
 def _parts(batch: Batch) -> Iterator[Batch]:
     """Divide a batch into parts of a few rows."""
-    if holds_images(batch):
-        yield batch
-        return
     ids = batch["input_ids"]
     rows = max(1, TOKENS_AT_ONCE.get(ids.device.type, DEVICE_TOKENS) // ids.shape[1])
     for start in range(0, len(ids), rows):

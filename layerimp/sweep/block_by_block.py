@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from greenlet import getcurrent, greenlet
 
-from layerimp.blocks.batches import scored_tokens
 from layerimp.blocks.forward import run
 from layerimp.errors import ModelError
 
@@ -45,7 +44,7 @@ class _Traveller:
     before: int | None
 
     def __init__(self, stack: BlockStack, number: int, batch: Batch, recorder: Recorder[Any]) -> None:
-        recorder.begin(number, scored_tokens(batch))
+        recorder.begin(number, batch["attention_mask"].bool())
         self._recorder, self._recorded = recorder, recorder.batch
         self._pass = greenlet(partial(run, stack.backbone, batch))
         self._pass.gr_context = copy_context()  # a model may store values there while it runs

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from layerimp.blocks.batches import scored_tokens
 from layerimp.blocks.bypass import bypassed
 from layerimp.blocks.forward import block_input, hidden_states, run
 from layerimp.blocks.sites import Tap, find_taps
@@ -67,7 +66,7 @@ class Forward(Sweep):
                 return
             inner = bool(drive.sites & PARTS.keys())  # a block whose output is known shows nothing inside
             for number, batch in enumerate(batches):
-                recorder.begin(number, scored_tokens(batch))
+                recorder.begin(number, batch["attention_mask"].bool())
                 with nullcontext() if inner else drive.remembered(number, recorder.show):
                     run(stack.backbone, batch)
                 recorder.check()

@@ -9,20 +9,17 @@ A run may also begin inside a block, between its attention and its MLP; that thi
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils._pytree import tree_leaves
 
-from layerimp.blocks.batches import holds_images
 from layerimp.blocks.bypass import running_from
 from layerimp.blocks.equivalence import TOLERANCE, deviation
-from layerimp.blocks.forward import giving_back, hidden_states, in_own_container, run, with_hidden
+from layerimp.blocks.forward import giving_back, hidden_states, run, with_hidden
 from layerimp.blocks.stack import TRIAL_TOKENS, probe_ids
 from layerimp.errors import ModelError, one_line
 from layerimp.stats import working_dtype
@@ -51,14 +48,12 @@ class Recorded:
         states: The residual stream [batch, seq, hidden] at the input of each block, and at the middles asked for.
         outputs: The output of each block, in the block's own form.
         output: The output of the backbone.
-        beside: The outputs of the parts of a model that sees which run once, before the blocks, such as a vision tower.
     """
 
     batch: Batch
     states: dict[Point, Tensor] = field(default_factory=dict)
     outputs: dict[int, Any] = field(default_factory=dict)
     output: Any = None
-    beside: dict[nn.Module, Any] = field(default_factory=dict)
 
     def state(self, point: Point) -> Tensor:
         """The residual stream [batch, seq, hidden] at a point."""
@@ -109,8 +104,6 @@ class Replay:
         self._backbone, self._name = backbone, type(stack.model).__name__
         self._blocks = {index: stack[index] for index in indices}
         self._halves = halves
-        blocks = set(stack)
-        self._beside = [part for part in backbone.children() if blocks.isdisjoint(part.modules())]
         self._prove(stack)
 
     def record(self, batch: Batch, when: str, within: Within = lambda _show: nullcontext()) -> Recorded:
@@ -137,13 +130,12 @@ class Replay:
     def alone(self, passed: Recorded, index: int) -> Recorded:
         """Run one block again on what it read, such as with other weights; all others return their stored outputs."""
         others = {self._blocks[other]: output for other, output in passed.outputs.items() if other != index}
-        with giving_back({**passed.beside, **others}):
+        with giving_back(others):
             return self._run(passed.batch)
 
     def resume(self, passed: Recorded, point: Point, state: Tensor) -> Any:
         """Return the backbone's output if the residual stream at a middle or an end is `state` [batch, seq, hidden]."""
         given = {self._blocks[before]: passed.outputs[before] for before in self._blocks if before < point.block}
-        given |= passed.beside
         with ExitStack() as undo:
             if point.side == "middle":
                 undo.enter_context(running_from(self._blocks[point.block], self._halves[point.block], state))
@@ -157,32 +149,11 @@ class Replay:
         with (
             watching(self._blocks, self._halves, passed.states.__setitem__, passed.outputs.__setitem__),
             within(passed.states.__setitem__),
-            self._reading_beside(passed),
         ):
             passed.output = run(self._backbone, batch)
         if idle := sorted(self._blocks.keys() - passed.outputs.keys()):
             raise ModelError(f"block {idle[0]} of {self._name} does not run on text alone")
         return passed
-
-    @contextmanager
-    def _reading_beside(self, passed: Recorded) -> Iterator[None]:
-        """A context in which the outputs of the parts that read images are taken, so that they run once for a batch."""
-        calls: dict[nn.Module, list[Any]] = defaultdict(list)
-        versions: list[tuple[nn.Module, Tensor, int]] = []
-
-        def take(part: nn.Module, _args: Any, output: Any) -> None:
-            # The blocks have begun if there is a state.
-            calls[part].append(None if passed.states else in_own_container(output))
-            tensors = (leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor))
-            versions.extend((part, tensor, tensor._version) for tensor in tensors)
-
-        with ExitStack() as hooks:
-            for part in self._beside if holds_images(passed.batch) else ():
-                hooks.enter_context(part.register_forward_hook(take))
-            yield
-        written = {part for part, tensor, version in versions if tensor._version != version}
-        once = {part: outputs[0] for part, outputs in calls.items() if len(outputs) == 1}
-        passed.beside |= {part: output for part, output in once.items() if output is not None and part not in written}
 
     def _prove(self, stack: BlockStack) -> None:
         """Run each block on a few tokens and some padding, with all other blocks returning their stored outputs."""

@@ -70,7 +70,7 @@ class FidelityEvaluator(Comparer):
             ModelError: the intact model predicts neither the next token nor a label.
             CalibrationError: the text holds nothing to predict.
         """
-        from layerimp.fidelity import Fidelity, Intact, Spread, WithImages
+        from layerimp.fidelity import Fidelity, Intact, Spread
 
         stack, batches = find_blocks(intact, quantised=True), list(text)
         classes = None if tokenizer is None or not intact.can_generate() else 1 + max(tokenizer.get_vocab().values())
@@ -100,14 +100,12 @@ class FidelityEvaluator(Comparer):
                         measured[name] = part(other)
                     except ModelError as error:
                         lacking[name] = str(error)
-            seeing = divergence.of_rows(known.with_images)
             return Fidelity(
                 predictions=divergence.count,
                 divergence=Spread.of(divergence),
                 agreement=divergence.agreement,
                 agreement_stderr=divergence.agreement_stderr,
                 agreement_floor=known.commonest_label,
-                with_images=WithImages.of(seeing) if seeing.counts else None,
                 missing=lacking,
                 **measured,
             )
@@ -126,7 +124,7 @@ class FidelityEvaluator(Comparer):
         special = () if tokenizer is None else tokenizer.all_special_ids
         rows = list(repeated(batches, special, longest_row(stack.model)))
         if not rows:
-            raise UnmeasuredError(f"all rows are too short to be repeated{_or_images(batches)}")
+            raise UnmeasuredError("all rows are too short to be repeated")
         known = Intact(stack, [batch for batch, _ in rows], classes=classes, masks=[mask for _, mask in rows])
         return lambda other: Copying.of(known.divergence(other))
 
@@ -143,7 +141,7 @@ class FidelityEvaluator(Comparer):
         if not stack.model.can_generate():
             raise UnmeasuredError(f"{type(stack.model).__name__} does not generate text")
         if not asked:
-            raise UnmeasuredError(f"all documents are too short for a prompt{_or_images(batches)}")
+            raise UnmeasuredError("all documents are too short for a prompt")
         ends = end_tokens(stack.model, tokenizer)
 
         def written(writer: BlockStack) -> list[Continuation]:
@@ -154,12 +152,6 @@ class FidelityEvaluator(Comparer):
 
         intact = written(stack)
         return lambda other: compare_texts(asked, intact, written(other), tokenizer, new)
-
-
-def _or_images(batches: Iterable[Batch]) -> str:
-    from layerimp.blocks import holds_images
-
-    return ", or hold images" if any(map(holds_images, batches)) else ""
 
 
 @hookimpl

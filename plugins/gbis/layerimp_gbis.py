@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
@@ -14,8 +13,6 @@ from layerimp.stats import Mean, products, working_dtype
 from layerimp.sweep import Backward
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from layerimp.sweep import Trace
 
 Variant = Literal["grad_x_delta", "grad_norm", "grad_x_act"]
@@ -70,9 +67,9 @@ class GBIS(Scorer):
             _, magnitude = products(trace.rows("block_in"), trace.rows("block_in_grad"))
             self._magnitude.add_total(trace.block, magnitude, count)
         else:
-            signed, magnitude = _products(trace)
-            if "real" in trace.extras:
-                signed, _ = _products(replace(trace, mask=trace.extras["real"].to(trace.mask.device)))
+            before = trace.rows("block_in")
+            added = trace.rows("block_out").to(working_dtype(before.dtype)) - before
+            signed, magnitude = products(added, trace.rows("block_out_grad"))
             self._magnitude.add_total(trace.block, magnitude, count)
             self._signed.add_total(trace.block, signed, count)
 
@@ -85,13 +82,6 @@ class GBIS(Scorer):
         """Return the magnitudes per target; for `grad_x_delta` also the signed sum, the slope of the loss."""
         signed = {"slope": self._signed.value().tolist()} if self.config.variant == "grad_x_delta" else {}
         return Importance(scores=self._magnitude.value().tolist(), columns=signed)
-
-
-def _products(trace: Trace) -> tuple[Tensor, Tensor]:
-    """Return the sum over tokens of the contribution times the gradient, and that of the magnitudes."""
-    before = trace.rows("block_in")
-    added = trace.rows("block_out").to(working_dtype(before.dtype)) - before
-    return products(added, trace.rows("block_out_grad"))
 
 
 @hookimpl

@@ -67,6 +67,11 @@ def test_files_of_each_kind(tmp_path: Path, name: str, content: bytes) -> None:
         ("a.jsonl", b'{"text": "good", "id": ' + b"1" * 5000 + b"}\n", "line 1"),
         ("a.jsonl", b"[" * 100_000, "line 1"),
         ("a.JSONL", b"{text}", "line 1: not JSON"),
+        (
+            "a.jsonl",
+            b'{"text": "good", "image": null}\n{"text": "good", "image": "a.png"}\n',
+            "a.jsonl, line 2: a row with the field 'image', and only text is read; leave the row out, or the field",
+        ),
         ("a.txt", b'{"text": "good"}', "name it .jsonl"),
         ("a.txt", b"a\0b", "is no text: it holds zero bytes"),
         (
@@ -172,6 +177,9 @@ def test_an_unreadable_data_set_is_named(hub: SimpleNamespace) -> None:
         load_calibration("someone/text", tokenizer())
     hub.error, hub.records = None, [{"body": "good"}]
     with pytest.raises(CalibrationError, match=r"no field 'text' \(it holds: body\)"):
+        load_calibration("someone/text", tokenizer())
+    hub.records = [{"text": "good", "image": b"pixels"}]
+    with pytest.raises(CalibrationError, match="someone/text, row 0: a row with the field 'image', and only text is"):
         load_calibration("someone/text", tokenizer())
     hub.records = [{"text": " "}, {"text": None}]
     with pytest.raises(CalibrationError, match="holds no text"):

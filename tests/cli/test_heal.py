@@ -203,7 +203,7 @@ def test_without_a_record_the_blocks_are_named(
     assert not (tmp_path / "healed").exists()
     layerimp_command.done(
         *(*command, "--removed", "1,2", "--teacher", model_dir, "--healer", "rescale"),
-        *("--skip-image-tokens", "--batch-size", 2, "--dtype", "float64"),
+        *("--batch-size", 2, "--dtype", "float64"),
     )
     card = (tmp_path / "healed" / "README.md").read_text()
     (words,) = re.findall(r"^layerimp heal .*$", card, re.MULTILINE)

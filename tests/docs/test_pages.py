@@ -20,16 +20,13 @@ import torch
 import yaml
 from peft import LoraConfig, get_peft_model
 from support.fake_plugins import Install
-from support.seeing import draw
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     CLIPVisionConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
-    LlavaProcessor,
 )
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 import layerimp
 from layerimp import hookspecs
@@ -131,12 +128,7 @@ def unusual_models(folder: Path) -> None:
         LlavaConfig(vision_config=sight, text_config=words, image_token_index=len(tokenizer) - 1)
     )
     both.save_pretrained(folder / "my-image-model")
-    pixels = CLIPImageProcessorPil(size={"shortest_edge": 4}, crop_size={"height": 4, "width": 4})
-    processor = LlavaProcessor(pixels, tokenizer, 2, "default", num_additional_image_tokens=1)
-    processor.save_pretrained(folder / "my-image-model")
-    (folder / "photos").mkdir()
-    for number, name in enumerate(("mat", "day", "night")):
-        draw(folder / "photos" / f"{name}.png", number)
+    tokenizer.save_pretrained(folder / "my-image-model")
     changes = LoraConfig(target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
     get_peft_model(plain, changes).save_pretrained(folder / "my-adapter")
 

@@ -14,7 +14,7 @@ from support.reports import repaired
 
 from layerimp.defaults import POOR
 from layerimp.evaluator import Metric, Stratum
-from layerimp.fidelity import Copying, Fidelity, Generation, Sample, Spread, WithImages
+from layerimp.fidelity import Copying, Fidelity, Generation, Sample, Spread
 from layerimp.pipeline.run import CutModel
 from layerimp.pipeline.shrink import _with_stages
 from layerimp.pipeline.shrunk import _advice
@@ -38,9 +38,8 @@ def generation(loops: float) -> Generation:
     )
 
 
-def seen(divergence: float, agreement: float) -> WithImages:
-    spread = Spread(mean=divergence, stderr=0.2, median=1.0, p90=1.0, p99=1.0, max=1.0)
-    return WithImages(rows=4, divergence=spread, agreement=agreement, agreement_stderr=0.1)
+def spread(mean: float) -> Spread:
+    return Spread(mean=mean, stderr=0.2, median=1.0, p90=1.0, p99=1.0, max=1.0)
 
 
 def retained(mean: float) -> Retained:
@@ -52,6 +51,8 @@ def retained(mean: float) -> Retained:
     ("fidelity", "kept", "why"),
     [
         (Fidelity(agreement=POOR["agreement"]), None, ""),
+        (Fidelity(divergence=spread(0.99)), None, ""),
+        (Fidelity(divergence=spread(1.01)), None, "its predictions are 1.010 nats from the intact model's, above 1"),
         (Fidelity(agreement=0.598), None, "59.8% of its top choices are the intact model's, below 60%"),
         (Fidelity(copying=Copying(accuracy=0.61, intact=0.8, divergence=1.0, agreement=0.5)), None, ""),
         (Fidelity(copying=Copying(accuracy=0.59, intact=0.8, divergence=1.0, agreement=0.5)), None, "it copies 59%"),
@@ -64,13 +65,6 @@ def retained(mean: float) -> Retained:
         ),
         (Fidelity(generation=generation(0.49)), None, ""),
         (Fidelity(generation=generation(0.5)), None, "50% end in a loop"),
-        (Fidelity(with_images=seen(0.99, 0.6)), None, ""),
-        (
-            Fidelity(with_images=seen(1.01, 0.6)),
-            None,
-            "with images its predictions are 1.010 nats from the intact model's, above 1",
-        ),
-        (Fidelity(with_images=seen(0.99, 0.59)), None, "with images 59.0% of its top choices"),
         (None, retained(0.498), "it retains 49.8% of what the intact model knows in the tasks, below 50%"),
         (Fidelity(agreement=0.9), retained(0.5), ""),
     ],
@@ -95,8 +89,6 @@ def test_the_error_of_loops_is_that_of_a_share_and_never_0(looping: int) -> None
     assert errors.pop("loops") == pytest.approx(abs(end - centre) / 2)
     assert errors.pop("agreement") == 0.03
     assert set(errors.values()) == {None}
-    fidelity = Fidelity(with_images=seen(1.0, 0.5))
-    assert [FIGURES[f"{name} with images"].stderr(fidelity) for name in ("divergence", "agreement")] == [0.2, 0.1]
 
 
 def test_an_average_says_which_of_its_tasks_do_not_count() -> None:
@@ -147,9 +139,8 @@ def test_only_kept_stages_have_trained_on_text() -> None:
 
 
 def test_the_longest_report_fits_a_screen() -> None:
-    spread = Spread(mean=1.34, stderr=0.1, median=1.0, p90=1.0, p99=1.0, max=1.0)
     copying = Copying(accuracy=0.4, intact=0.96, divergence=1.0, agreement=0.5)
-    fidelity = Fidelity(divergence=spread, agreement=0.3, copying=copying, with_images=seen(1.3, 0.3))
+    fidelity = Fidelity(divergence=spread(1.34), agreement=0.3, copying=copying)
     texts = [Sample(prompt="p" * 99, chat=False, intact="\N{CJK UNIFIED IDEOGRAPH-4E00}" * 99, text="t" * 99)] * 2
     written = generation(0.9).model_copy(update={"samples": texts})
     fidelity = fidelity.model_copy(update={"generation": written})
@@ -164,7 +155,7 @@ def test_the_longest_report_fits_a_screen() -> None:
     why = "linear was taken back: " + "the divergence went from 0.310 to 0.320 nats " * 5
     stages = [
         HealingStage(label=label, healer="linear", kept=False, why=why, healing=repaired({}), minutes=31.7)
-        for label in ("linear", "distill")
+        for label in ("linear", "rescale", "distill")
     ]
     size = Size(blocks=126, parameters=405_853_069_312, bytes=811_706_138_624)
     speed = BothSpeeds(

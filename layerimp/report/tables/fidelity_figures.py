@@ -78,13 +78,6 @@ FIGURES: Mapping[str, Figure] = {
         show=percentage,
         meaning="the same top prediction",
     ),
-    "divergence with images": Figure(_of("with_images.divergence.mean"), stderr=_of("with_images.divergence.stderr")),
-    "agreement with images": Figure(
-        _of("with_images.agreement"),
-        higher_is_better=True,
-        stderr=_of("with_images.agreement_stderr"),
-        show=percentage,
-    ),
     "copying": Figure(
         _of("copying.accuracy"),
         higher_is_better=True,

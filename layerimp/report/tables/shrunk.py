@@ -27,7 +27,7 @@ TEXT_LINES = 4
 SHORT = 10
 """So many minutes, or more, are shown in minutes."""
 _NAMES, _COLUMN = 24, 18
-_FIGURES = ("divergence", "agreement", "divergence with images", "agreement with images", "copying", "loops")
+_FIGURES = ("divergence", "agreement", "copying", "loops")
 
 
 def lines_of(report: ShrinkReport) -> list[str]:

@@ -94,7 +94,7 @@ class Divergence(Scorer):
             notes.append(f"scored without a repair, which cannot be fitted or has nothing to do: {named(bare)}")
         if self._unrepeated:
             notes.append(
-                f"copying is not measured on {self._unrepeated} of the rows to measure on, which hold images, or are "
-                "too short to hold their first half twice (--max-length)"
+                f"copying is not measured on {self._unrepeated} of the rows to measure on, which are too "
+                "short to hold their first half twice (--max-length)"
             )
         return Importance(scores=scores.tolist(), columns=columns, notes=notes)

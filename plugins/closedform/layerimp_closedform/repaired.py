@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from layerimp.blocks import bypassed, holds_images
+from layerimp.blocks import bypassed
 from layerimp.blocks.head import Head
 from layerimp.errors import NonFiniteError
 from layerimp.fidelity import Intact, repeated
@@ -159,10 +159,9 @@ class _Known:
         if self.head.kind == "next-token":
             again = list(repeated(measured, special_ids(stack.model), longest_row(stack.model)))
             self.unrepeated = _rows(measured) - _rows(batch for batch, _ in again)
-        whole = [batch for batch in measured if holds_images(batch)] if again else measured
-        self.texts = [Intact(stack, [batch]) for batch in (*(batch for batch, _ in again), *whole)]
-        nowhere = [torch.zeros_like(text.targets(0).mask) for text in self.texts[len(again) :]]
-        self.copied = [*(copied for _, copied in again), *nowhere]
+        self.texts = [Intact(stack, [batch]) for batch in ([batch for batch, _ in again] or measured)]
+        nowhere = [torch.zeros_like(text.targets(0).mask) for text in self.texts]
+        self.copied = [copied for _, copied in again] or nowhere
 
     def gap_of(self, unit: Unit, removed: Sequence[Step]) -> Gap:
         """Return the gap that a unit lies in once it is out, beside the steps `removed`."""

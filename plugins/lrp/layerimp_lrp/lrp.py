@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -53,12 +52,9 @@ class LRP(Scorer):
     def update(self, trace: Trace) -> None:
         """Add one block's relevance in one batch."""
         assert trace.targets is not None
-        whole = replace(trace, mask=trace.extras["real"].to(trace.mask.device)) if "real" in trace.extras else trace
-        before = whole.rows("block_in")
-        at_input, _ = products(before, whole.rows("block_in_grad"))
-        signed, branch = _contribution(whole)
-        if whole is not trace:
-            _, branch = _contribution(trace)
+        before = trace.rows("block_in")
+        at_input, _ = products(before, trace.rows("block_in_grad"))
+        signed, branch = _contribution(trace)
         constants = trace.extras.get(CONSTANTS, torch.zeros_like(at_input))
         logits = trace.targets.to(at_input.device)
         missing = (logits.sum() - at_input - constants.to(at_input.device)).abs()
