@@ -34,13 +34,6 @@ def _published() -> str:
     return table(*published.table())
 
 
-def _seams(model: str = "") -> str:
-    """A table of what seams are worth: for one model at all numbers of blocks, or for all models at the largest."""
-    import seams_compared
-
-    return table(*(seams_compared.table(model) if model else seams_compared.summary()))
-
-
 def _architectures(what: str, head: str = "") -> str:
     """What was found for every type of model: `counts`, `conditions`, `scorers`, and by head `exact` and `others`."""
     import architecture_tables as tables
@@ -91,7 +84,6 @@ PARTS: dict[str, Callable[..., str]] = {
     "healing": _healing,
     "lm-eval": _lm_eval,
     "published": _published,
-    "seams": _seams,
     "shrunk": _shrunk,
 }
 """What makes each part, by the name under which a page requests it."""
