@@ -68,7 +68,7 @@ by = option(
 target = option(
     Texts,
     "Size not to exceed, in place of --ratio: parameters=200M, bytes=6GB, kv-cache=64KiB (per token), "
-    "latency=750ms, or a factor of the intact model's size, such as latency=0.7; repeatable, all must hold.",
+    "or a factor of the intact model's size, such as parameters=0.7; repeatable, all must hold.",
 )
 keep = option(
     Text,

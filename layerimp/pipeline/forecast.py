@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from layerimp.component import versioned
 from layerimp.errors import SurgeryError
 from layerimp.models.traits import classifies
-from layerimp.pipeline.blocks_for_size import LATENCY, Goal
+from layerimp.pipeline.blocks_for_size import Goal
 from layerimp.pipeline.durations import Durations
 from layerimp.pipeline.forecast_parts import ROUGHLY, MemoryForecast, PassForecast, Range, most_gaps
 from layerimp.pipeline.healing import with_decisions
@@ -177,9 +177,8 @@ class _Estimate:
             return [removed_by(plan.blocks) for plan in plans], Range.of(*(len(plan.blocks) for plan in plans))
         if recipe.targets:
             kind = type(self.outline.stack.model).__name__
-            goal = Goal.by_arithmetic(recipe, self.outline.ledger, kind, offloaded=self.prepared.offloaded)
-            most = goal.budget.most if LATENCY in recipe.targets else min(goal.budget.most, goal.fewest(lightest=True))
-            return [], Range.of(goal.fewest(), most)
+            goal = Goal.by_arithmetic(recipe, self.outline.ledger, kind)
+            return [], Range.of(goal.fewest(), min(goal.budget.most, goal.fewest(lightest=True)))
         budget = budget_of(recipe, count)
         self._refuse(budget.forced)
         if recipe.keep is not None:
@@ -301,8 +300,6 @@ class _Estimate:
                 notes.append(
                     f"{name}: that is for {gaps.most} gaps, the most there may be; for {gaps.least}, {options}"
                 )
-        if LATENCY in self.recipe.targets:
-            notes.append("the number of blocks for a latency is measured on the loaded model, and not known before")
         if self.recipe.keep is not None:
             notes.append("how many blocks may go is found by measuring pruned models, and not known before")
         return [*notes, ROUGHLY] if self.prepared.reads_text else notes

@@ -63,7 +63,7 @@ def choose(run: Run) -> Choice:
     recipe, loaded = run.recipe, run.loaded
     if recipe.names_all:
         return Choice({"blocks": named_plan(recipe, len(loaded.stack))})
-    goal = Goal.of(recipe, loaded.stack, loaded.tokenizer, run.progress) if recipe.targets else None
+    goal = Goal.of(recipe, loaded.stack, run.progress) if recipe.targets else None
     budget = goal.budget if goal else budget_of(recipe, len(loaded.stack))
     memory: Memory = {}
     importance = score_blocks(run, memory=memory)

@@ -19,7 +19,7 @@ from layerimp.report.results.data import distinct
 from layerimp.report.results.models import PLAN, PrunedModel, ReachedTarget, Target
 from layerimp.report.rows import Left, Measurements, Pruned
 from layerimp.report.statistics import by_task, costs
-from layerimp.report.words import asked, got
+from layerimp.report.words import amount, asked
 from layerimp.steps import named
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _notes(run: Run, design: Design, model: ModelResults) -> Iterator[str]:
         yield "all figures are measured on the documents that confirm the result, which the search did not use"
     for quantity, limit in model.targets.items():
         values = ", ".join(
-            f"{each.label} {got(pruned.targets[quantity])}"
+            f"{each.label} {amount(pruned.targets[quantity].value)}"
             for each in model.removals
             for pruned in each.models
             if not each.healer and quantity in pruned.targets

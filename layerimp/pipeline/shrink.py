@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerimp.cache.unfinished import Unfinished
-from layerimp.defaults import ALL, BEST, FAST, FOOTPRINT, HUB, HUB_TEXT, SCORERS, STARTER
+from layerimp.defaults import ALL, BEST, FAST, HUB, HUB_TEXT, SCORERS, STARTER
 from layerimp.errors import ModelError, OptionError
 from layerimp.evaluation.selection import is_requested
 from layerimp.models.discovery import find_blocks
@@ -75,8 +75,7 @@ def prepare_shrink(
         recipe = _with_shipped_text(recipe, progress)
     prepared = prepare("shrink", recipe, permissions, progress, loaded=loaded)
     for label, evaluator in prepared.evaluators.items():
-        timed = evaluator.name == FOOTPRINT and "latency" in recipe.targets
-        if evaluator.kind == "cost" and not timed and is_requested(recipe, label):
+        if evaluator.kind == "cost" and is_requested(recipe, label):
             raise OptionError(f"shrink measures sizes and speeds in its own way: leave out {label!r} and its options")
     return prepared
 

@@ -17,7 +17,6 @@ from layerimp._paths import whole, write_whole
 from layerimp.errors import LayerimpError, ModelError, NonFiniteError, PluginError, one_line
 from layerimp.healing import parameters
 from layerimp.models.fingerprint import model_fingerprint
-from layerimp.pipeline.blocks_for_size import LATENCY
 from layerimp.pipeline.healing import repaired
 from layerimp.pipeline.keeping import searched
 from layerimp.pipeline.pruning import Choice
@@ -84,8 +83,6 @@ class State:
         evaluators: dict[str, Evaluator] = {}
         if recipe.keep is not None:
             evaluators, _ = searched(self.run)
-        elif LATENCY in recipe.targets:
-            evaluators = {label: each for label, each in self.run.evaluators.items() if each.kind == "cost"}
         determined: dict[str, list[Any]] = {}
         for label, evaluator in evaluators.items():
             with suppress(LayerimpError), attributing("evaluator", label, type(evaluator)):

@@ -85,8 +85,8 @@ class Recipe(Experiment):
     count: int | None = Field(None, ge=1)
     """How many blocks to remove, in place of a ratio."""
     targets: Annotated[dict[str, str | int | float], AfterValidator(_targets)] = Field({})
-    """Limits that the pruned models must not exceed, in place of ratio: parameters, bytes, kv-cache or latency, each as
-    a size with a unit (200M, 6GB, 64KiB, 750ms) or as a factor of the intact model's, such as 0.7. No more blocks are
+    """Limits that the pruned models must not exceed, in place of ratio: parameters, bytes or kv-cache, each as a
+    size with a unit (200M, 6GB, 64KiB) or as a factor of the intact model's, such as 0.7. No more blocks are
     removed than necessary."""
     keep: Annotated[float | None, BeforeValidator(_keep)] = Field(None, gt=0, lt=1)
     """Share of the model's quality to keep, such as 0.95, in place of a ratio; as many blocks are removed as that

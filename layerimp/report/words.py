@@ -111,16 +111,10 @@ def asked(quantity: str, target: Target) -> str:
     return f"{quantity}={target.asked}: at most {limit} {target.unit}{factor}"
 
 
-def got(reached: ReachedTarget) -> str:
-    """Show the value reached, and the standard error of a measured value."""
-    return amount(reached.value) + ("" if reached.stderr is None else f" ± {amount(reached.stderr)}")
-
-
 def beside(quantity: str, target: Target, reached: ReachedTarget) -> str:
     """Show a target, the value reached, and the values with one step less or more."""
-    measured = ", measured" if quantity == "latency" else ""
     ends = f"one step less {amount(reached.one_less)}, one more {amount(reached.one_more)}"
-    return f"{asked(quantity, target)}; reached {got(reached)}{measured}; {ends}"
+    return f"{asked(quantity, target)}; reached {amount(reached.value)}; {ends}"
 
 
 def recovery(loss: Mapping[str, float], accuracy: Mapping[str, float] | None, recovered: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Target sizes for pruned models, such as `bytes=6GB` or `latency=0.7`."""
+"""Target sizes for pruned models, such as `bytes=6GB` or `parameters=0.7`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from layerimp.errors import OptionError, unknown_name
 
-Quantity = Literal["parameters", "bytes", "kv-cache", "latency"]
+Quantity = Literal["parameters", "bytes", "kv-cache"]
 """The quantities that a target can limit."""
 
 _BYTES = {
@@ -25,21 +25,18 @@ _UNITS: dict[str, dict[str, int]] = {
     "parameters": {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12},
     "bytes": _BYTES,
     "kv-cache": _BYTES,
-    "latency": {"ms": 1, "s": 1000},
 }
 """The factor of each unit of a quantity, relative to the unit without a name."""
 UNITS: dict[str, str] = {
     "parameters": "parameters",
     "bytes": "bytes",
     "kv-cache": "bytes per token",
-    "latency": "ms",
 }
 """The unit in which a quantity is shown."""
 _EXAMPLES = {
     "parameters": "200M, 1.5B or 200000000",
     "bytes": "6GB (10^9 bytes each) or 6GiB (2^30 bytes each)",
     "kv-cache": "64KiB (2^10 bytes each, per token)",
-    "latency": "750ms or 0.75s",
 }
 _NUMBER = re.compile(r"(\d{1,30}(?:\.\d{0,30})?(?:e\+?\d{1,2})?)\s*([^\d\s.]*)")
 """A number that is no larger than a float can be, and its unit."""
@@ -75,7 +72,7 @@ class Target:
 
 
 def read_targets(values: Mapping[str, Any]) -> list[Target]:
-    """Make targets from plain values, such as `{"bytes": "6GB", "latency": 0.7}`.
+    """Make targets from plain values, such as `{"bytes": "6GB", "parameters": 0.7}`.
 
     Raises:
         UnknownNameError: there is no such quantity.
@@ -100,7 +97,7 @@ def _target(name: str, value: Any) -> Target:
     units = _UNITS[name]
     if unit and unit not in units:
         raise OptionError(f"target {name}={asked} has the unknown unit {unit!r}; give {_EXAMPLES[name]}")
-    if not unit and (number == 1 or number % 1 or "" not in units):
+    if not unit and (number == 1 or number % 1):
         raise OptionError(
             f"target {name}={asked} is no factor between 0 and 1, and has no unit; with one it is {_EXAMPLES[name]}"
         )
@@ -117,7 +114,7 @@ def split_targets(texts: list[str]) -> dict[str, str]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
-            raise OptionError(f"--target takes NAME=VALUE, such as bytes=6GB or latency=0.7, got {text!r}")
+            raise OptionError(f"--target takes NAME=VALUE, such as bytes=6GB or parameters=0.7, got {text!r}")
         if name in targets:
             raise OptionError(f"the target {name} comes twice: {targets[name]} and {value}")
         targets[name] = value
@@ -133,16 +130,14 @@ class Reached:
         limit: The largest value that is allowed.
         original: The intact model's value.
         value: The pruned model's value.
-        stderr: The standard error of a measured value; None for a value that is counted.
         less: The value with one step less, which for a single step is the intact model's value. None if there is no
-            such plan, or if its latency was not measured.
-        more: The value with one step more; None in the same cases.
+            such plan.
+        more: The value with one step more; None in the same case.
     """
 
     target: Target
     limit: float
     original: float
     value: float
-    stderr: float | None = None
     less: float | None = None
     more: float | None = None

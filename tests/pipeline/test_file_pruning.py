@@ -259,15 +259,6 @@ def test_other_commands_do_not_offload(layerimp_command: Run, tmp_path: Path) ->
     assert "layerimp evaluate measures a whole model in memory; leave out offload" in err
 
 
-def test_a_latency_is_not_measured_on_an_offloaded_model(
-    layerimp_command: Run, model_dir: Path, tmp_path: Path
-) -> None:
-    arguments = ["--model", model_dir, "--target", "latency=0.8", "--offload", "--output", tmp_path / "out"]
-    err = layerimp_command.refused("prune", *arguments, "--samples", 2, "--max-length", 8)
-    assert err.splitlines()[-1].startswith("layerimp: latency=0.8: a latency is measured on a whole model in memory")
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_model_with_code_of_its_own_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = saved(tiny("llama"), tmp_path / "model")
     monkeypatch.setattr(LlamaForCausalLM, "__module__", "transformers_modules.mine")

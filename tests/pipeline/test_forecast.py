@@ -361,7 +361,6 @@ def test_what_a_component_does_not_say_is_not_known(
         (["--pruner", "greedy", "--set", "greedy.protect_last=3", "--count", 2], "only 1 of 4 are not protected"),
         (["--scorer", "perplexity", "--offload"], "'perplexity' cannot score an offloaded model"),
         (["--scorer", "avss", "--cuts", "all"], "scorer 'avss' cannot score seams"),
-        (["--target", "latency=0.7", "--offload"], "a latency is measured on a whole model in memory"),
     ],
 )
 def test_what_is_wrong_shows_before_anything_is_loaded(
@@ -405,8 +404,7 @@ def test_a_quality_is_not_foretold(foretold: Any, scoring: list[object], task: P
 def test_a_search_that_cannot_plan_the_most_is_foretold(foretold: Any, scoring: list[object]) -> None:
     """A window cannot take 3 of 4 blocks around a protected one, but the search tries shorter ones."""
     asked = ["run", *scoring, "--tasks", "none", "--pruner", "window", "--protect", "1"]
-    for amount in (["--keep", "0.9"], ["--target", "latency=0.9"]):
-        assert foretold(*asked, *amount)["removed"]["most"] == 3
+    assert foretold(*asked, "--keep", "0.9")["removed"]["most"] == 3
 
 
 def test_a_run_that_names_all_blocks_scores_none(foretold: Any, scoring: list[object], task: Path) -> None:
@@ -415,12 +413,6 @@ def test_a_run_that_names_all_blocks_scores_none(foretold: Any, scoring: list[ob
     assert not any(forecast[name] for name in ("baselines", "scorers", "passes", "rescorings"))
     assert forecast["time"]["evaluation_s"] > 0
     assert foretold("run", *scoring, "--tasks", task, "--blocks", "1", "--count", 2)["baselines"] == ["random", "depth"]
-
-
-def test_a_latency_is_not_foretold(foretold: Any, scoring: list[object]) -> None:
-    forecast = foretold("run", *scoring, "--tasks", "none", "--target", "latency=0.7")
-    assert forecast["removed"] == {"least": 1, "most": 3}
-    assert "measured on the loaded model" in forecast["notes"][0]
 
 
 def test_what_a_reader_sees(layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_parts_that_were_not_made_are_empty() -> None:
     [
         ({"count": 2}, 2),
         ({"ratio": 0.25}, 0.25),
-        ({"targets": {"bytes": "6GB", "latency": 0.7}}, "bytes=6GB, latency=0.7"),
+        ({"targets": {"bytes": "6GB", "parameters": 0.7}}, "bytes=6GB, parameters=0.7"),
         ({"keep": 0.95}, "keep=0.95"),
         ({"blocks": [3, "0/1"]}, "blocks=3,0/1"),
         ({"count": 3, "blocks": [3]}, 3),

@@ -24,9 +24,7 @@ from layerimp.sizes.targets import read_targets, split_targets
         ("bytes", "1.5 kB", 1500, False),
         ("bytes", "4096", 4096, False),
         ("kv-cache", "64KiB", 65536, False),
-        ("latency", "750ms", 750, False),
-        ("latency", "0.75s", 750, False),
-        ("latency", 0.7, Fraction(7, 10), True),
+        ("kv-cache", 0.7, Fraction(7, 10), True),
         ("bytes", "0.6", Fraction(3, 5), True),
     ],
 )
@@ -42,8 +40,7 @@ def test_a_target_is_a_size_with_a_unit_or_a_factor(name: str, value: Any, expec
         ("bytes", "6gb", "unknown unit 'gb'; give 6GB (10^9 bytes each) or 6GiB (2^30 bytes each)"),
         ("bytes", "6G", "unknown unit 'G'"),
         ("parameters", "6GB", "unknown unit 'GB'"),
-        ("latency", "12", "no factor between 0 and 1, and has no unit"),
-        ("latency", "1.2", "no factor between 0 and 1"),
+        ("parameters", "1.2", "no factor between 0 and 1"),
         ("parameters", 1, "no factor between 0 and 1"),
         ("parameters", "1.5", "no factor between 0 and 1"),
         ("parameters", "0", "leaves no model"),
@@ -62,7 +59,7 @@ def test_what_is_no_target_is_refused_with_what_would_be_right(name: str, value:
 
 
 def test_a_command_line_names_a_target_once() -> None:
-    assert split_targets(["bytes=6GB", "latency=0.7"]) == {"bytes": "6GB", "latency": "0.7"}
+    assert split_targets(["bytes=6GB", "parameters=0.7"]) == {"bytes": "6GB", "parameters": "0.7"}
     for texts, message in ((["bytes"], "NAME=VALUE"), (["bytes=1GB", "bytes=2GB"], "comes twice: 1GB and 2GB")):
         with pytest.raises(InputError, match=message):
             split_targets(texts)

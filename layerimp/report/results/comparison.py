@@ -45,7 +45,7 @@ class ModelResults(Part):
     footprint: dict[str, Cost]
     """The costs of this model in time and space, by name."""
     targets: dict[str, Target]
-    """The sizes that were asked for, by quantity: parameters, bytes, kv-cache, latency."""
+    """The sizes that were asked for, by quantity: parameters, bytes, kv-cache."""
     scored: dict[str, Scored]
     """The scores, by label of the scorer."""
     agreements: list[Agreement]

@@ -112,7 +112,7 @@ class Target(Part):
     factor: bool
     """Whether this is a factor of the intact model's value."""
     unit: str
-    """The unit of all numbers: parameters, bytes, bytes per token, or ms."""
+    """The unit of all numbers: parameters, bytes, or bytes per token."""
     limit: Number
     """The largest value that is allowed."""
     original: Number
@@ -136,18 +136,15 @@ class ReachedTarget(Part):
 
     value: Number
     """The model's value, in the target's unit."""
-    stderr: Known
-    """The standard error of a measured value; null for a counted one."""
     one_less: Known
-    """The value with one step less, which for a single step is the intact model's; null if there is no such plan, or if
-    its latency was not measured."""
+    """The value with one step less, which for a single step is the intact model's; null if there is no such plan."""
     one_more: Known
-    """The value with one step more; null in the same cases."""
+    """The value with one step more; null in the same case."""
 
     @classmethod
     def of(cls, value: Reached) -> ReachedTarget:
         """Return the value that was reached."""
-        return cls(value=value.value, stderr=value.stderr, one_less=value.less, one_more=value.more)
+        return cls(value=value.value, one_less=value.less, one_more=value.more)
 
 
 class PrunedModel(Part):

@@ -216,7 +216,7 @@ def targets(model: ModelResults) -> Iterator[Table]:
         reached = [removal.models[0].targets[quantity] for removal in here]
         columns = [
             Column("by", [removal.label for removal in here], "left"),
-            Column("reached", [words.got(value) for value in reached]),
+            Column("reached", [words.amount(value.value) for value in reached]),
             Column("blocks\nremoved", [len(removal.models[0].blocks) for removal in here]),
             Column("with one\nless", [words.amount(value.one_less) for value in reached]),
             Column("with one\nmore", [words.amount(value.one_more) for value in reached]),
