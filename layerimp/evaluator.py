@@ -18,7 +18,6 @@ from layerimp.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
     from typing import Self
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -214,14 +213,6 @@ class Evaluator(Component):
 
         Raises:
             InputError: a task does not exist.
-        """
-        return ()
-
-    def fetch(self, directory: Path) -> Sequence[DataFile]:
-        """Write the rows of the tasks in the options into a data directory, and return its files. By default none.
-
-        Raises:
-            InputError: a task does not exist, or its rows cannot be fetched.
         """
         return ()
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from layerimp.component import Plain, versioned
-from layerimp.evaluator import DataFile, TaskDetails
+from layerimp.evaluator import TaskDetails
 
 
 class Plugin(Plain):
@@ -99,14 +99,6 @@ class TaskDetailsList(Plain):
     schema_version: Literal["layerimp.task-details/1"] = versioned("layerimp.task-details/1")
     tasks: list[TaskDetails]
     """Each task, those of groups one by one."""
-
-
-class DataFileList(Plain):
-    """What `layerimp tasks --fetch` prints with `--json`."""
-
-    schema_version: Literal["layerimp.rows/1"] = versioned("layerimp.rows/1")
-    files: list[DataFile]
-    """The files of the tasks, fetched now or before."""
 
 
 class Kept(Plain):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -18,7 +17,7 @@ from layerimp.report import words
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from layerimp.cli.documents import CacheList, Component, DataFileList, Plugin, PluginList, TaskDetailsList
+    from layerimp.cli.documents import CacheList, Component, Plugin, PluginList, TaskDetailsList
     from layerimp.recipe.plans import PlanFile
 
 
@@ -89,12 +88,6 @@ def task_details(details: TaskDetailsList) -> Iterator[Text | Padding | str]:
         for split, paths in task.paths.items():
             yield _indented(f"rows of {split}, the first of:")
             yield from (f"    {path}" for path in paths)
-
-
-def files(directory: Path, fetched: DataFileList) -> Iterator[str]:
-    """Yield lines about the files of rows in a data directory."""
-    for file in fetched.files:
-        yield f"{directory / file.path}: {file.rows:,} rows, {file.licence or 'no licence stated'}"
 
 
 def _indented(text: str, style: str = "") -> Padding:

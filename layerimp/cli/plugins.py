@@ -53,56 +53,44 @@ healers, evaluators = _lister("healer"), _lister("evaluator")
 _OWN: dict[str, Any] = {
     "containing": o.option(
         o.Text,
-        "A part of the name; with it, all of lm-evaluation-harness is searched. With --fetch, names of tasks.",
+        "A part of the name; with it, all of lm-evaluation-harness is searched.",
         argument="TEXT",
     ),
     "show": o.option(
         o.Text, "Tasks: say splits, examples, metrics, columns, and where --data-dir has rows looked for."
     ),
-    "fetch": o.option(o.File, "Directory that gets the rows of the tasks from the hub, for --data-dir."),
 }
 
 
-@o.taking("containing show fetch task_path data_dir allow_task_code json", **_OWN)
-def tasks(
-    *, containing: str | None, show: str | None, fetch: Path | None, task_path: Path | None, json: bool, **given: Any
-) -> int:
-    """List the tasks that ship, or all tasks whose name contains a text; show tasks; or fetch their rows.
+@o.taking("containing show task_path data_dir allow_task_code json", **_OWN)
+def tasks(*, containing: str | None, show: str | None, task_path: Path | None, json: bool, **given: Any) -> int:
+    """List the tasks that ship, or all tasks whose name contains a text; or show tasks.
 
-    Examples: layerimp tasks arc; layerimp tasks --show hellaswag; layerimp tasks --fetch data hellaswag,arc_easy
+    Examples: layerimp tasks arc; layerimp tasks --show hellaswag,arc_easy
     """
     from layerimp.cli import listings
     from layerimp.cli.display import Screen
-    from layerimp.cli.documents import DataFileList, TaskDetailsList, TaskList
+    from layerimp.cli.documents import TaskDetailsList, TaskList
     from layerimp.cli.tables import shown
     from layerimp.registry.catalog import registry
 
-    screen, note = Screen(json=json), ""
-    if show is None and fetch is None:
+    screen = Screen(json=json)
+    if show is None:
         known = registry().tasks(containing or "", task_path)
         if containing and not known:
             for evaluator in registry().evaluators(tasks=(containing,), task_path=task_path):
                 evaluator.details()  # the error of an unknown task names similar ones
             raise UnknownNameError(f"no task has {containing!r} in its name")
         screen.present(TaskList(tasks=known), (shown(f"{name}: {summary}") for name, summary in known.items()))
-        if containing is None:
-            note = "these ship; layerimp tasks TEXT searches all of lm-evaluation-harness as well"
+        if containing is None and not json:
+            screen.note("these ship; layerimp tasks TEXT searches all of lm-evaluation-harness as well")
     else:
-        named = tuple(filter(None, (show or containing or "").split(",")))
-        if not named or (show is not None and (fetch is not None or containing is not None)):
-            raise OptionError(
-                "name tasks after --show, or a directory after --fetch and then tasks, separated by commas"
-            )
+        named = tuple(filter(None, show.split(",")))
+        if not named or containing is not None:
+            raise OptionError("name tasks after --show, separated by commas")
         every = registry().evaluators(tasks=named, task_path=task_path, **given)
-        if fetch is None:
-            details = TaskDetailsList(tasks=[task for evaluator in every for task in evaluator.details()])
-            screen.present(details, listings.task_details(details))
-        else:
-            rows = DataFileList(files=[file for evaluator in every for file in evaluator.fetch(fetch)])
-            screen.present(rows, listings.files(fetch, rows))
-            note = "" if rows.files else "these tasks name their own files, so that there is nothing to fetch"
-    if note and not json:
-        screen.note(note)
+        details = TaskDetailsList(tasks=[task for evaluator in every for task in evaluator.details()])
+        screen.present(details, listings.task_details(details))
     return 0
 
 

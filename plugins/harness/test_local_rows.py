@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from layerimp_harness import __main__ as command
 from layerimp_harness.isolation import contained
 from layerimp_harness.lm_eval_names import HFLM, TaskManager, evaluate
 from layerimp_harness.manager import LocalTaskManager
-from support.benchmark_rows import ROWS, byte_model, byte_tokenizer, minimal_pairs, write_all, write_rows
+from support.benchmark_rows import ROWS, byte_model, byte_tokenizer, minimal_pairs, paradigms, write_all, write_rows
 from transformers import PreTrainedTokenizerFast
 
 from layerimp.errors import LayerimpError, TaskError
 
+README = "---\nlicense: {}\n---\n# A data set\n"
 HUB = {
     "hellaswag": ("Rowan/hellaswag", None, {"validation": "hellaswag/validation", "train": "hellaswag/train"}),
     "arc_easy": ("allenai/ai2_arc", "ARC-Easy", {"test": "arc_easy/test"}),
@@ -142,6 +143,50 @@ def test_a_task_that_is_written_in_python_reads_local_rows_as_well(tmp_path: Pat
         harness(tmp_path, "squad_completion").prepare()
 
 
+DOWNLOADED = {
+    "hellaswag/data/validation-00000-of-00001.parquet": ROWS["hellaswag/validation"],
+    "hellaswag/data/train-00000-of-00001.parquet": ROWS["hellaswag/train"],
+    "ai2_arc/ARC-Easy/test-00000-of-00001.parquet": ROWS["arc_easy/test"],
+    "ai2_arc/ARC-Challenge/test-00000-of-00001.parquet": ROWS["arc_challenge/test"],
+    "winogrande/winogrande_xl/validation-00000-of-00001.parquet": ROWS["winogrande/validation"],
+    "super_glue/boolq/validation-00000-of-00002.parquet": ROWS["boolq/validation"][:2],
+    "super_glue/boolq/validation-00001-of-00002.parquet": ROWS["boolq/validation"][2:],
+    "lambada_openai/default/test/0000.parquet": ROWS["lambada_openai/test"],
+    **{f"blimp/{name}/train-00000-of-00001.parquet": minimal_pairs(name) for name in paradigms()},
+}
+"""What the commands on the page `offline` download for `zero-shot`, in few rows."""
+
+
+def test_data_sets_are_read_as_they_are_downloaded(data_dir: Path, tmp_path: Path) -> None:
+    for place, rows in DOWNLOADED.items():
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_list(rows).to_parquet(tmp_path / place)
+    (tmp_path / "winogrande" / "README.md").write_text(README.format("apache-2.0"))
+    downloaded = harness(tmp_path, "zero-shot")
+    assert downloaded.fingerprint() == harness(data_dir, "zero-shot").fingerprint()
+    files = downloaded.data_files()
+    assert {file.path for file in files} == DOWNLOADED.keys() - {"hellaswag/data/train-00000-of-00001.parquet"}
+    assert [file.rows for file in files if file.task == "boolq"] == [2, 1]
+    assert {file.task for file in files if file.licence == "apache-2.0"} == {"winogrande"}
+    assert loaded(harness(tmp_path, "hellaswag", num_fewshot=1))
+
+
+def test_the_page_downloads_all_data_sets_of_zero_shot(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "measure" / "offline.md").read_text()
+    commands = re.findall(r"hf download (\S+/(\S+)) --repo-type dataset .*--local-dir data/(\S+)", page)
+    assert all(name == folder for _, name, folder in commands)
+    assert {place.partition("/")[0] for place in DOWNLOADED} == {folder for *_, folder in commands}
+    assert {task.dataset for task in harness(tmp_path, "zero-shot").details()} == {path for path, *_ in commands}
+
+
+def test_a_shard_that_was_not_downloaded_is_missed(tmp_path: Path) -> None:
+    (tmp_path / "super_glue" / "boolq").mkdir(parents=True)
+    rows = datasets.Dataset.from_list(ROWS["boolq/validation"])
+    rows.to_parquet(tmp_path / "super_glue/boolq/validation-00000-of-00002.parquet")
+    with pytest.raises(TaskError, match=r"'boolq': 1 of 2 files .*super_glue/boolq/validation-\*-of-\*\.parquet"):
+        harness(tmp_path, "boolq").prepare()
+
+
 def marked(rows: list[dict[str, Any]], mark: str) -> list[dict[str, Any]]:
     return [{**row, "question": mark} for row in rows]
 
@@ -210,30 +255,27 @@ def without(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("task", "place", "column", "reader"),
+    ("task", "place", "column", "reason"),
     [
-        ("boolq", "boolq/validation", "passage", "doc_to_text"),
-        ("boolq", "boolq/validation", "label", "doc_to_target"),
-        ("commonsense_qa", "commonsense_qa/validation", "answerKey", "doc_to_target"),
-        ("hellaswag", "hellaswag/validation", "ctx_b", "the function process_docs"),
-        ("hellaswag", "hellaswag/validation", "label", "the function process_docs"),
-        ("winogrande", "winogrande/validation", "answer", "the function doc_to_text"),
-        ("winogrande", "winogrande/validation", "option2", "the function doc_to_choice"),
-        ("openbookqa", "openbookqa/test", "question_stem", "doc_to_text"),
-        ("layerimp_squad", "squad/dev", "answers", "doc_to_target"),
+        ("boolq", "boolq/validation", "passage", "UndefinedError: 'passage' is undefined"),
+        ("boolq", "boolq/validation", "label", "doc_to_target reads the column 'label', which is not in"),
+        ("piqa", "piqa/validation", "sol1", "(columns: goal, label, sol2)"),
+        ("hellaswag", "hellaswag/validation", "ctx_b", "no split or field 'ctx_b'"),
+        ("winogrande", "winogrande/validation", "option2", "no split or field 'option2'"),
+        ("openbookqa", "openbookqa/main/test", "question_stem", "doc_to_text reads the column 'question_stem', which"),
     ],
 )
-def test_a_missing_column_is_named_with_its_task_and_file(
-    task: str, place: str, column: str, reader: str, tmp_path: Path
+def test_an_error_of_a_missing_column_names_column_task_and_file(
+    task: str, place: str, column: str, reason: str, tmp_path: Path
 ) -> None:
-    squad = [{"context": "A cat sat.", "question": "Who?", "answers": {"text": ["A cat"]}}]
-    rows = ROWS.get(place) or ROWS.get("openbookqa/main/test" if task == "openbookqa" else "") or squad
-    path = write_rows(tmp_path, place, without(rows, column))
+    path = write_rows(tmp_path, place, without(ROWS[place], column))
     with pytest.raises(TaskError) as caught:
         harness(tmp_path, task).prepare()
-    assert str(caught.value).startswith(
-        f"task {task!r}: the first row of {path} has no column {column!r}, which {reader} reads; it has "
-    )
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"task {task!r}: ")
+    assert reason in message
+    assert str(path) in message
 
 
 def test_a_missing_part_of_a_column_is_told_with_the_file(tmp_path: Path) -> None:
@@ -243,17 +285,20 @@ def test_a_missing_part_of_a_column_is_told_with_the_file(tmp_path: Path) -> Non
         harness(tmp_path, "arc_easy").prepare()
 
 
-def test_a_column_that_scoring_reads_is_missed_before_a_model_runs(tmp_path: Path) -> None:
+def test_a_column_that_scoring_lacks_is_told_with_the_file(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     (tmp_path / "scoring.py").write_text("def score(doc, results):\n    return {'acc': doc['right'] == results[0]}\n")
     (tmp_path / "mine.yaml").write_text(
-        "task: mine\ndataset_path: nobody/nothing\ntest_split: test\noutput_type: generate_until\n"
-        "doc_to_text: '{{question}}'\ndoc_to_target: ''\nprocess_results: !function scoring.score\n"
+        "task: mine\ndataset_path: nobody/nothing\ntest_split: test\noutput_type: multiple_choice\n"
+        "doc_to_text: '{{question}}'\ndoc_to_target: 0\ndoc_to_choice: [a, b]\n"
+        "process_results: !function scoring.score\n"
         "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
     )
-    write_rows(tmp_path, "nothing/test", [{"question": "Why?", "answer": "So."}])
-    missed = r"nothing/test\.jsonl has no column 'right', which the function process_results reads"
-    with pytest.raises(TaskError, match=missed):
-        harness(tmp_path, str(tmp_path / "mine.yaml"), allow_task_code=True).prepare()
+    write_rows(tmp_path, "nothing/test", [{"question": "Why?"}])
+    with pytest.raises(
+        TaskError,
+        match=r"task 'mine': .* field 'right'; its rows are those of .*/nothing/test\.jsonl \(columns: question\)",
+    ):
+        harness(tmp_path, str(tmp_path / "mine.yaml"), allow_task_code=True).evaluate(byte_model(), tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -295,14 +340,12 @@ def test_rows_for_training_are_read_when_they_are_asked_for(data_dir: Path, toke
     assert texts == [f"Question: {row['question']}\nAnswer: {row['answer']}" for row in ROWS["gsm8k/train"]]
 
 
-README = "---\nlicense: {}\n---\n# A data set\n"
-
-
 @pytest.mark.parametrize(
     ("readme", "stated"),
     [
         (README.format("cc-by-sa-4.0"), "cc-by-sa-4.0"),
         (README.format("[mit, other]"), "mit, other"),
+        (README.format("\n- mit\n- other"), "mit, other"),
         ("# Rows\n\n**Licence:** CC BY 4.0, see there\n", "CC BY 4.0, see there"),
         ("# Rows\n\n## License\n\nMIT\n", "MIT"),
         ("# Rows\n\nNothing is stated.\n", ""),
@@ -386,37 +429,7 @@ def test_tasks_are_described_without_their_rows(tmp_path: Path) -> None:
     assert hellaswag.functions == ("process_docs",)
     assert hellaswag.paths["validation"][0] == str(tmp_path / "hellaswag" / "validation.jsonl")
     assert pair.shots == 0, "as BLiMP states itself"
-    assert [Path(path).relative_to(tmp_path).as_posix() for path in pair.paths["train"]] == [
-        f"{stem}.{end}"
-        for stem in ("blimp_causative/train", "blimp/causative/train", "blimp/causative")
-        for end in ("jsonl", "parquet")
-    ]
-
-
-def test_rows_are_fetched_once_to_where_they_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = replace_hub(monkeypatch)
-    card = tmp_path / "card.md"
-    card.write_text(README.format("mit"))
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_arguments, **_options: str(card))
-    rows = tmp_path / "rows"
-    names = ("gsm8k", "blimp_causative", "hellaswag", "boolq")
-    files = Harness(Harness.Config(tasks=names)).fetch(rows)
-    places = ["gsm8k/main/test", "gsm8k/main/train", "blimp/causative", "hellaswag/validation", "hellaswag/train"]
-    places += ["super_glue/boolq/validation", "super_glue/boolq/train"]
-    assert [file.path for file in files] == [f"{place}.jsonl" for place in places]
-    assert {file.licence for file in files} == {"mit"}
-    assert not list(rows.rglob(".*"))
-    assert [json.loads(line) for line in (rows / files[0].path).read_text().splitlines()] == ROWS["gsm8k/test"]
-    fetched = len(asked)
-    assert Harness(Harness.Config(tasks=names)).fetch(rows) == files
-    assert len(asked) == fetched, "what is there is not fetched again"
-    assert loaded(harness(rows, *names, num_fewshot=1))
-
-
-def test_a_data_set_that_cannot_be_fetched_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    with pytest.raises(TaskError, match=r"'boolq': its data set 'aps/super_glue' cannot be fetched: "):
-        Harness(Harness.Config(tasks=("boolq",))).fetch(tmp_path)
-    assert not list(tmp_path.rglob("*.jsonl*"))
-    with pytest.raises(TaskError, match="'squad_completion' loads its data by code of its own"):
-        Harness(Harness.Config(tasks=("squad_completion",))).fetch(tmp_path)
+    ends = (".jsonl", ".parquet", "-*-of-*.parquet", "/*.parquet")
+    places = [f"{folder}/train{end}" for folder in ("blimp_causative", "blimp/causative") for end in ends]
+    places += ["blimp/causative.jsonl", "blimp/causative.parquet"]
+    assert pair.paths["train"] == tuple(str(tmp_path / place) for place in places)

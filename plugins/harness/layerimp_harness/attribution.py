@@ -21,7 +21,7 @@ def explained(name: str, error: BaseException, file: str = "") -> TaskError:
         if frame.f_code.co_name == "download" and hasattr(owner, "DATASET_PATH"):
             name = getattr(owner.config, "task", None) or name
             return TaskError(f"task {name!r}: its data set {owner.DATASET_PATH!r} cannot be loaded: {_reason(error)}")
-    return TaskError(f"task {name!r}: {_reason(error)}{f' (with the rows of {file})' if file else ''}")
+    return TaskError(f"task {name!r}: {_reason(error)}{f'; its rows are those of {file}' if file else ''}")
 
 
 def _reason(error: BaseException) -> str:
@@ -37,4 +37,4 @@ def attribute_to_task(error: BaseException) -> None:
     for frame, _line in walk_tb(error.__traceback__):
         task: Any = frame.f_locals.get("self")
         if frame.f_code.co_name in ("build_all_requests", "process_results") and hasattr(task, "task_name"):
-            raise explained(task.task_name, error) from error
+            raise explained(task.task_name, error, task.file) from error

@@ -16,13 +16,15 @@ from unittest.mock import patch
 from layerimp.errors import LayerimpError, TaskError
 from layerimp_harness import guard
 from layerimp_harness.attribution import explained
-from layerimp_harness.columns import TEMPLATES, check_call, check_row, no_column
 from layerimp_harness.lm_eval_names import ConfigurableTask, TaskFactory, _factory
 from layerimp_harness.local_rows import LocalRows, no_rows
 from layerimp_harness.places import Source, reads_local_rows
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+
+ASKING = ("doc_to_text", "doc_to_choice", "doc_to_target")
+"""The parts of a task that make a question from a row: a template, the name of a column, or a function."""
 
 
 class Deferred:
@@ -66,10 +68,11 @@ class Deferred:
         name, made = self.task_name, super().__init__
         made(**({"config": self.stated} if "config" in inspect.signature(made).parameters else {}))
         self.config.task = name
-        scoring = self.config.process_results
-        if self.rows is not None and callable(scoring) and not getattr(self, "UNSAFE_CODE", False):
-            first = self.eval_docs[0]
-            check_call(name, self.file, first, "process_results", scoring, _no_answers(self, first))
+        for key in ASKING if self.rows is not None else ():
+            word = getattr(self.config, key, None)
+            if isinstance(word, str) and word.isidentifier() and word not in self.eval_docs[0]:
+                # lm-eval would take the name of the column as the text itself, and measure that.
+                raise TaskError(f"task {name!r}: {key} reads the column {word!r}, which is not in {self.file}")
 
     @property
     def file(self) -> str:
@@ -85,35 +88,16 @@ class Deferred:
 
     @cached_property
     def eval_docs(self) -> Any:
-        """The documents that are measured, processed once.
-
-        Raises:
-            TaskError: the first row lacks a column.
-        """
-        try:
-            documents = super().eval_docs  # type: ignore[misc]
-        except KeyError as error:
-            self._blame_column(error, self.source.measured)
-            raise
+        """The documents that are measured, processed once."""
+        documents = super().eval_docs  # type: ignore[misc]
         if self.limit is not None:
             first = range(min(self.limit, len(documents)))
             documents = documents.select(first) if hasattr(documents, "select") else documents[: self.limit]
-        self._check_first(documents, self.source.measured, {})
         return documents
 
     def fewshot_docs(self) -> Any:
         """Return the documents for examples; none if there will be no example, or if their rows are missing."""
-        split = self.source.examples
-        if self.shots == 0 or self._without_examples:
-            return []
-        try:
-            documents = super().fewshot_docs()  # type: ignore[misc]
-        except KeyError as error:
-            self._blame_column(error, split)
-            raise
-        if split:
-            self._check_first(documents, split, vars(self.config.fewshot_config))
-        return documents
+        return [] if self.shots == 0 or self._without_examples else super().fewshot_docs()  # type: ignore[misc]
 
     def fewshot_context(self, doc: Any, num_fewshot: int, *arguments: Any, **options: Any) -> Any:
         """Return the prompt of a document with examples.
@@ -139,8 +123,7 @@ class Deferred:
                 f"task {source.task!r} has no rows for examples but those that are measured "
                 f"(split {source.measured}); measure it with none (--num-fewshot 0)"
             )
-        paths = source.missing(source.examples, rows.directory)
-        raise TaskError(no_rows({(source.task, source.examples): paths}))
+        raise no_rows(rows.missing(source.examples))
 
     @cached_property
     def _without_examples(self) -> bool:
@@ -150,29 +133,7 @@ class Deferred:
             return False
         if source.examples == source.measured and file and guard.is_builtin(Path(file)):
             return True
-        return not self.rows.has(source.examples)
-
-    def _check_first(self, documents: Any, split: str, changed: dict[str, Any]) -> None:
-        """Check the columns of the first document of a split; keys in `changed` replace those of the task."""
-        if self.rows is not None and len(documents):
-            config = {key: changed.get(key) or getattr(self.config, key, None) for key in TEMPLATES}
-            check_row(self.source.task, self.rows.where(split), documents[0], config)
-
-    def _blame_column(self, error: KeyError, split: str) -> None:
-        """Raise an error of `process_docs` again as that of a missing column, if it is one."""
-        if self.rows is None or not split or not error.args:
-            return
-        first, column = self.rows[split][0], str(error.args[0])
-        if column not in first:
-            task, file = self.source.task, self.rows.where(split)
-            raise no_column(task, file, column, "the function process_docs", first) from error
-
-
-def _no_answers(task: Any, document: Any) -> list[Any]:
-    """Return what a model that has no answer gives for a document."""
-    if task.OUTPUT_TYPE == "multiple_choice":
-        return [(0.0, False)] * len(task.doc_to_choice(document))
-    return [{"loglikelihood": (0.0, False), "loglikelihood_rolling": 0.0}.get(task.OUTPUT_TYPE, "")]
+        return bool(self.rows.missing(source.examples))
 
 
 @cache
@@ -210,18 +171,17 @@ def find_rows(tasks: Iterable[Deferred], data_dir: Path) -> None:
     directory = data_dir.expanduser().resolve()
     if not directory.is_dir():
         raise TaskError(f"the data directory {data_dir} does not exist")
-    missing: dict[tuple[str, str], list[str]] = {}
+    missing: list[str] = []
     asking: list[Deferred] = []
     for task in tasks:
         if not reads_local_rows(task.stated):
             continue
         task.rows = LocalRows(task.source, directory)
         asking += [task] if task.shots else []
-        for split in dict.fromkeys((task.source.measured, task.source.examples if task.shots else "")):
-            if split and (paths := task.source.missing(split, directory)):
-                missing[task.source.task, split] = paths
+        splits = dict.fromkeys((task.source.measured, task.source.examples if task.shots else ""))
+        missing += filter(None, [task.rows.missing(split) for split in splits if split])
     if missing:
-        raise TaskError(no_rows(missing))
+        raise no_rows(*missing)
     for task in asking:
         task.check_examples()
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jinja2
+from jinja2 import meta
+
 from layerimp.evaluator import TaskDetails
-from layerimp_harness.columns import named_columns
+from layerimp_harness.deferred import ASKING
 from layerimp_harness.lm_eval_names import DEFAULT_METRIC_REGISTRY
 from layerimp_harness.places import reads_local_rows
 
@@ -34,16 +37,32 @@ def details(task: Deferred, shots: int, data_dir: Path | None) -> TaskDetails:
         configuration=source.configuration,
         measured=source.measured,
         examples=source.examples,
-        training=source.training,
+        training=str(config.get("training_split") or ""),
         shots=shots,
         kind=str(config.get("output_type") or getattr(task, "OUTPUT_TYPE", None) or ""),
         metrics=_metrics(config),
-        columns=tuple(named_columns(config)),
+        columns=_columns(config),
         functions=tuple(key for key, value in config.items() if callable(value) and key != "class"),
         paths={split: tuple(str(directory / place) for place in source.places(split)) for split in source.splits}
         if local
         else {},
     )
+
+
+def _columns(config: dict[str, Any]) -> tuple[str, ...]:
+    """Return the columns that the templates of a task name."""
+    environment = jinja2.Environment()
+    columns: dict[str, None] = {}
+    for key in (*ASKING, "description", "gen_prefix"):
+        template = config.get(key)
+        if not isinstance(template, str):
+            continue
+        if not template.isidentifier():
+            named = meta.find_undeclared_variables(environment.parse(template)) - environment.globals.keys()
+            columns |= dict.fromkeys(sorted(named))
+        elif key in ASKING:
+            columns[template] = None
+    return tuple(columns)
 
 
 def _metrics(config: dict[str, Any]) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ from layerimp_harness.stage import LazyStage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
     from typing import Self
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -245,19 +244,6 @@ class Harness(Evaluator):
 
             tasks = find_tasks(config).tasks.values()
             return [details(task, shots_of(task, config.num_fewshot), config.data_dir) for task in tasks]
-
-    def fetch(self, directory: Path) -> Sequence[DataFile]:
-        """Write the rows of the tasks from the hub into a directory, where the option `data_dir` finds them.
-
-        Raises:
-            UnknownNameError: a task does not exist.
-            TaskError: a task cannot be read or is not allowed, or its data set cannot be loaded.
-        """
-        with contained_by(self.config):
-            from layerimp_harness.fetching import fetch
-            from layerimp_harness.tasks import find_tasks
-
-            return fetch(find_tasks(self.config).tasks.values(), directory)
 
     def data_files(self) -> Sequence[DataFile]:
         """Return the local files of rows that were read in place of the hub.

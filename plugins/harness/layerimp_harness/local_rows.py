@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import re
@@ -9,19 +10,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from layerimp.errors import TaskError
+from layerimp.errors import TaskError, listing
 from layerimp.evaluator import DataFile
+from layerimp_harness.places import ENDINGS
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from layerimp_harness.places import Source
 
-_FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
-_LINE = re.compile(r"^[\W_]*licen[cs]e[\W_]*?[:|][\W_]*([^|\n]*\w\)?)", re.IGNORECASE | re.MULTILINE)
-_HEADING = re.compile(r"^#+\s*licen[cs]e\w*\W*\n+([^\n]*\w\)?)", re.IGNORECASE | re.MULTILINE)
+_SHARDS = re.compile(r"-of-0*(\d+)\.parquet$")
+_LISTED = re.compile(r"\A---\n(?:.*\n)*?license: *\n((?: *- .*\n)+)")
+_NAMED = re.compile(
+    r"^(?:[\W_]*licen[cs]e[\W_]*?[:|]|#+\s*licen[cs]e\w*\W*\n)[\W_]*([^|\n]*\w\)?)", re.IGNORECASE | re.MULTILINE
+)
 _LONGEST = 100  # characters of a licence's name
 
 
@@ -33,13 +35,13 @@ class LocalRows(Mapping[str, "Dataset"]):
         directory: The data directory.
 
     Attributes:
-        files: What was read so far, by split of the data set.
+        files: The files that were read so far.
     """
 
     def __init__(self, source: Source, directory: Path) -> None:
         self.source = source
         self.directory = directory
-        self.files: dict[str, DataFile] = {}
+        self.files: list[DataFile] = []
         self._read: dict[str, Dataset] = {}
 
     def __iter__(self) -> Iterator[str]:
@@ -59,75 +61,97 @@ class LocalRows(Mapping[str, "Dataset"]):
         if split not in self.source.slices:
             return self._base(split)
         bases = {base: self._base(base) for base in self.source.bases(split)}
-        parts = ReadInstruction.from_spec(self.source.slices[split]).to_absolute(
-            {base: len(rows) for base, rows in bases.items()}
-        )
+        lengths = {base: len(rows) for base, rows in bases.items()}
+        parts = ReadInstruction.from_spec(self.source.slices[split]).to_absolute(lengths)
         return concatenate_datasets([bases[part.splitname].select(range(part.from_, part.to)) for part in parts])
 
-    def has(self, split: str) -> bool:
-        """Return whether there are files for a split."""
-        return not self.source.missing(split, self.directory)
+    def find(self, split: str) -> list[Path]:
+        """Return the files that hold a split of the data set, in order; empty if there are none.
+
+        Raises:
+            TaskError: some of the shards are missing.
+        """
+        for place in self.source.places(split):
+            files = [self.directory / name for name in sorted(glob.glob(place, root_dir=self.directory))]
+            if files:
+                of = _SHARDS.search(files[0].name)
+                if of and int(of[1]) != len(files):
+                    raise TaskError(
+                        f"task {self.source.task!r}: {len(files)} of {of[1]} files {self.directory}/{place}"
+                    )
+                return files
+        return []
+
+    def missing(self, split: str) -> str:
+        """Return, for a message, where rows of a task's split were looked for; empty if they are there."""
+        places = [
+            str(self.directory / place)
+            for base in self.source.bases(split)
+            if not self.find(base)
+            for place in self.source.places(base)
+            if place.endswith(ENDINGS[0])  # the message names the other formats once
+        ]
+        return f"{self.source.task!r}, split {split}: {' or '.join(places)}" if places else ""
 
     def where(self, split: str) -> str:
-        """Return the path of the file that holds a split, or the first of several, for messages."""
-        file = self.source.find(next(iter(self.source.bases(split)), split), self.directory)
-        return str(file or self.directory)
+        """Return the path of the file that holds a split, or the first of several, with its columns, for messages."""
+        base = next(iter(self.source.bases(split)), split)
+        columns = f" (columns: {listing(self._read[base].column_names)})" if base in self._read else ""
+        return f"{next(iter(self.find(base)), self.directory)}{columns}"
 
     def _base(self, split: str) -> Dataset:
+        from datasets import concatenate_datasets
+
         if split not in self._read:
-            path = self.source.find(split, self.directory)
-            if path is None:
-                raise TaskError(no_rows({(self.source.task, split): self.source.missing(split, self.directory)}))
-            rows, digest = read_rows(path, self.source.task)
-            self._read[split] = rows
-            self.files[split] = DataFile(
+            files = self.find(split)
+            if not files:
+                raise no_rows(self.missing(split))
+            self._read[split] = concatenate_datasets([self._rows(path, split) for path in files])
+        return self._read[split]
+
+    def _rows(self, path: Path, split: str) -> Dataset:
+        content = path.read_bytes()
+        rows = read_rows(content, path, self.source.task)
+        self.files.append(
+            DataFile(
                 task=self.source.task,
                 split=split,
                 path=path.relative_to(self.directory).as_posix(),
                 rows=len(rows),
-                sha256=digest,
+                sha256=hashlib.sha256(content).hexdigest(),
                 licence=licence(path, self.directory),
             )
-        return self._read[split]
+        )
+        return rows
 
 
-def no_rows(missing: Mapping[tuple[str, str], list[str]]) -> str:
-    """Return one message for all missing rows.
-
-    Args:
-        missing: The paths that were looked for, by task and split.
-    """
-    each = [f"{task!r}, split {split}: {' or '.join(paths)}" for (task, split), paths in missing.items()]
-    named = "; ".join(each)
-    return f"there are no local rows (.jsonl or .parquet) of {named}; without a data directory the hub is read"
+def no_rows(*missing: str) -> TaskError:
+    """Return one error for all missing rows, each as `LocalRows.missing` words it."""
+    named = "; ".join(missing)
+    return TaskError(f"there are no local rows (.jsonl, .parquet) of {named}; without a data directory the hub is read")
 
 
-def read_rows(path: Path, task: str) -> tuple[Dataset, str]:
-    """Return the rows of a file, in memory, and the SHA-256 of the file, in hex.
+def read_rows(content: bytes, path: Path, task: str) -> Dataset:
+    """Return the rows in the content of a file.
 
     Raises:
-        TaskError: the file cannot be read, holds no rows, or holds something else than rows.
+        TaskError: the content is broken, has no rows, or has something else than rows.
     """
-    import pyarrow as pa
-
-    content = path.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    try:
-        rows = _parquet(content) if path.suffix == ".parquet" else _json_lines(content, path, task)
-    except pa.ArrowException as error:
-        raise TaskError(f"task {task!r}: {path} cannot be read: {' '.join(str(error).split())[:200]}") from error
-    if not len(rows):
-        raise TaskError(f"task {task!r}: {path} holds no rows")
-    return rows, digest
-
-
-def _parquet(content: bytes) -> Dataset:
     import pyarrow as pa
     import pyarrow.parquet as pq
     from datasets import Dataset
     from datasets.table import InMemoryTable
 
-    return Dataset(InMemoryTable(pq.read_table(pa.BufferReader(content))))
+    try:
+        if path.suffix == ".parquet":
+            rows = Dataset(InMemoryTable(pq.read_table(pa.BufferReader(content))))
+        else:
+            rows = _json_lines(content, path, task)
+    except pa.ArrowException as error:
+        raise TaskError(f"task {task!r}: {path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    if not len(rows):
+        raise TaskError(f"task {task!r}: {path} holds no rows")
+    return rows
 
 
 def _json_lines(content: bytes, path: Path, task: str) -> Dataset:
@@ -151,25 +175,13 @@ def _json_lines(content: bytes, path: Path, task: str) -> Dataset:
 def licence(path: Path, directory: Path) -> str:
     """Return the licence that a README states beside a file, or above it below the data directory; else an empty text.
 
-    The front matter of a data set on the hub is read, or else a line or a section that is called licence.
+    A list in the front matter of a data set on the hub is read, or else a line or a section that is called licence.
     """
     inside = [folder for folder in path.parents if folder.is_relative_to(directory) and folder != directory]
-    for folder in inside or [path.parent]:
-        for readme in sorted(folder.glob("README*")):
-            if stated := _stated(readme.read_text(encoding="utf-8", errors="replace")):
-                return stated
+    for readme in (file for folder in inside or [path.parent] for file in sorted(folder.glob("README*"))):
+        text = readme.read_text(encoding="utf-8", errors="replace")
+        if listed := _LISTED.match(text):
+            return ", ".join(re.findall(r"- *(.*\S)", listed[1]))[:_LONGEST]
+        if named := _NAMED.search(text):
+            return named[1].strip()[:_LONGEST]
     return ""
-
-
-def _stated(text: str) -> str:
-    """Return the licence that the text of a README states; empty if it states none."""
-    if front := _FRONT_MATTER.match(text):
-        try:
-            held = yaml.safe_load(front[1])
-        except yaml.YAMLError:
-            held = None
-        named = held.get("license") or held.get("licence") if isinstance(held, dict) else None
-        if named:
-            return ", ".join(map(str, named if isinstance(named, list) else [named]))[:_LONGEST]
-    line = _LINE.search(text) or _HEADING.search(text)
-    return line[1].strip()[:_LONGEST] if line else ""

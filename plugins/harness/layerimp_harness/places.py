@@ -12,12 +12,13 @@ from layerimp.errors import TaskError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-EXTENSIONS = (".jsonl", ".parquet")
-"""The formats of a file of rows, by the end of its name, in the order in which they are looked for."""
+ENDINGS = (".jsonl", ".parquet", "-*-of-*.parquet", "/*.parquet")
+"""The ends of the names of files of rows: one file, then shards, last those of a folder, as the hub converts them."""
 LOCAL_FILES = "local_files"
 """The key in a task's metadata that names a file below the data directory for each split."""
 _SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
-_USUAL = frozenset({"train", "validation", "test"})
+_DEFAULT = "default"
+"""What the hub calls the configuration of a data set that names none."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,6 @@ class Source:
         configuration: The configuration of the data set; empty if the task names none.
         measured: The split whose documents are measured; empty if only the task's code knows it.
         examples: The split of the examples before each question; empty if they come from elsewhere.
-        training: The split of text to train on; empty if there is none.
         named: All splits that the task names.
         slices: For a split that is a part of others, the parts, such as `train[10%:]`.
         local_files: The file of a split below the data directory, where the task names one.
@@ -41,7 +41,6 @@ class Source:
     configuration: str
     measured: str
     examples: str
-    training: str
     named: tuple[str, ...]
     slices: Mapping[str, str]
     local_files: Mapping[str, str]
@@ -60,15 +59,17 @@ class Source:
             )
         slices = (config.get("dataset_kwargs") or {}).get("split")
         named = [config.get(key) or "" for key in _SPLITS]
-        training, validation, test, _ = named
-        examples = _examples(config) or ""
+        training, validation, test, fewshot = named
+        own = config.get("fewshot_config") or {}
+        examples = own.get("split") or fewshot
+        if not examples and own.get("samples") is None:  # else they are written in the task
+            examples = training or validation or test
         return cls(
             task=str(config.get("task") or ""),
             dataset=PurePosixPath(str(config.get("dataset_path") or "")).name,
             configuration=str(config.get("dataset_name") or ""),
             measured=test or validation,
             examples=examples,
-            training=training,
             named=tuple(dict.fromkeys(filter(None, [*named, examples]))),
             slices=slices if isinstance(slices, dict) else {},
             local_files=files,
@@ -83,45 +84,24 @@ class Source:
         """Return the splits of the data set that a split of the task is taken from; mostly that split itself."""
         return tuple(re.findall(r"(?:^|\+)\s*([\w.-]+)", self.slices.get(split, split)))
 
-    def places(self, split: str) -> tuple[PurePosixPath, ...]:
+    def places(self, split: str) -> tuple[str, ...]:
         """Return the files that may hold a split of the data set, below the data directory, in order of precedence.
 
-        A file for one configuration or split is never read for another.
+        A `*` stands for the number of a shard: `hf download` lays the files of a data set as its repository on the hub
+        does. A file for one configuration or split is never read for another.
         """
-        stems = [f"{self.task}/{split}"]
+        folders = [self.task]
         if self.configuration:
-            stems.append(f"{self.dataset}/{self.configuration}/{split}")
-            # A configuration that is called like a split cannot be told from it.
-            if self.splits == (split,) and self.configuration not in _USUAL:
-                stems.append(f"{self.dataset}/{self.configuration}")
+            folders.append(f"{self.dataset}/{self.configuration}")
         elif self.dataset:
-            stems.append(f"{self.dataset}/{split}")
-        files = [stem + extension for stem in dict.fromkeys(stems) for extension in EXTENSIONS]
-        own = self.local_files.get(split)
-        return tuple(map(PurePosixPath, files if own is None else [own, *files]))
-
-    def find(self, split: str, directory: Path) -> Path | None:
-        """Return the file that holds a split of the data set; None if there is none."""
-        return next((directory / place for place in self.places(split) if (directory / place).is_file()), None)
-
-    def missing(self, split: str, directory: Path) -> list[str]:
-        """Return the paths that were looked for of a task's split whose rows are not there; empty if they are."""
-        return [
-            str(directory / place)
-            for base in self.bases(split)
-            if self.find(base, directory) is None
-            for place in self.places(base)
-            if place.suffix != EXTENSIONS[1]  # the message names the other format once
-        ]
-
-
-def _examples(config: Mapping[str, Any]) -> str | None:
-    """Return the split from which lm-eval takes a task's examples; None if they are written in the task."""
-    own = config.get("fewshot_config") or {}
-    split: str | None = own.get("split") or config.get("fewshot_split")
-    if split or own.get("samples") is not None:
-        return split
-    return config.get("training_split") or config.get("validation_split") or config.get("test_split")
+            folders += [self.dataset, f"{self.dataset}/{_DEFAULT}"]
+        if self.dataset and self.configuration in ("", _DEFAULT):
+            folders.append(f"{self.dataset}/data")
+        files = [f"{folder}/{split}{ending}" for folder in dict.fromkeys(folders) for ending in ENDINGS]
+        # A configuration that is called like a split cannot be told from it.
+        if self.configuration and self.splits == (split,) and self.configuration not in ("train", "validation", "test"):
+            files += [f"{self.dataset}/{self.configuration}{ending}" for ending in ENDINGS[:2]]
+        return tuple(filter(None, (self.local_files.get(split), *files)))
 
 
 def reads_local_rows(config: Mapping[str, Any]) -> bool:

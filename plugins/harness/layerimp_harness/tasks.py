@@ -65,7 +65,7 @@ class TaskSet:
 
     def data_files(self) -> list[DataFile]:
         """Return the local files of rows that were read so far."""
-        return [file for task in self.tasks.values() if task.rows is not None for file in task.rows.files.values()]
+        return [file for task in self.tasks.values() if task.rows is not None for file in task.rows.files]
 
 
 def load_tasks(config: Any) -> TaskSet:
