@@ -76,9 +76,7 @@ class LocalRows(Mapping[str, "Dataset"]):
             if files:
                 of = _SHARDS.search(files[0].name)
                 if of and int(of[1]) != len(files):
-                    raise TaskError(
-                        f"task {self.source.task!r}: {len(files)} of {of[1]} files {self.directory}/{place}"
-                    )
+                    raise TaskError(f"task {self.source.task!r}: {len(files)} of {of[1]} files {place}")
                 return files
         return []
 
