@@ -29,7 +29,6 @@ DOCUMENTS = {
     "components": "cli.documents:ComponentList",
     "tasks": "cli.documents:TaskList",
     "task-details": "cli.documents:TaskDetailsList",
-    "rows": "cli.documents:DataFileList",
     "cache": "cli.documents:CacheList",
     "error": "cli.documents:ErrorReport",
 }

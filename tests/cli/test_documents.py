@@ -53,7 +53,6 @@ PRINTED = [
     ("evaluators", "components"),
     ("tasks", "tasks"),
     ("tasks --show layerimp_sst2", "task-details"),
-    ("tasks --fetch OUT starter_qa", "rows"),
     ("cache", "cache"),
     ("cache --clear all", "cache"),
     ("run --model nowhere", "error"),
