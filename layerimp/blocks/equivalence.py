@@ -33,7 +33,7 @@ PROMPT = 8
 TOLERANCE = 8.0
 """The largest difference, in roundings, between two ways to compute the same from the same tensors; usually it is 0."""
 
-UNSEEN = "reads images in a form that layerimp cannot make up, so that no removal can be proved"
+UNSEEN = "reads images in a form that layerimp cannot make up, so that no removal can be verified"
 """Why nothing is removed from a model for which no image can be made up."""
 _BY_TOKEN = frozenset({"input_ids", "attention_mask", "cross_attention_mask", "mm_token_type_ids", "token_type_ids"})
 """The arguments of a forward that hold a value for each token."""

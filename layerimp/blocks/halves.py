@@ -6,7 +6,7 @@ submodule that reads the middle, and everything called after it, belongs to the 
 belongs to the attention half. A parameter that is in no called submodule belongs to the MLP half if another value of it
 changes the block's output, but not the middle.
 
-A trial proves that the middle can be replaced: the MLP half must read and add to the hidden states put in its place.
+A trial verifies that the middle can be replaced: the MLP half must read and add to the hidden states put in its place.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class Head:
         self._prove(stack)
 
     def _prove(self, stack: BlockStack) -> None:
-        """Find out on a few tokens what the model predicts, and prove that the head computes it."""
+        """Find out on a few tokens what the model predicts, and verify that the head computes it."""
         ids = probe_ids(stack)
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         name, labels = type(self._model).__name__, getattr(self._model.config, "num_labels", 0)

@@ -36,7 +36,7 @@ class BesideText:
     Attributes:
         depths: The blocks after which the model puts in features of an input, by modality.
         untried: The modalities that it takes beside images, and of which layerimp can make up no input.
-        refusal: Why no removal from it can be proved, and what would work; empty if one may be.
+        refusal: Why no removal from it can be verified, and what would work; empty if one may be.
     """
 
     depths: Mapping[Modality, Sequence[int]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Prunes the files of a model that is offloaded: kept tensors are copied, and what is left is proved by a probe."""
+"""Prunes the files of a model that is offloaded: kept tensors are copied, and what is left is verified by a probe."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def write_pruned(loaded: Loaded, removal: Removal, directory: Path, recipe: Recipe, progress: Progress) -> None:
-    """Write the checkpoint of a removal from an offloaded model, and prove it; no more than one block is in memory.
+    """Write the checkpoint of a removal from an offloaded model, and verify it; no more than one block is in memory.
 
     Args:
         loaded: The intact model.

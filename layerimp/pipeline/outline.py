@@ -123,7 +123,7 @@ class Outline:
     def removable(self) -> list[str]:
         """For each block, why stock code cannot build the model without it; empty if it can.
 
-        This is one half of the proof. The other half, that the same values are computed, needs the weights.
+        This is one half of the verification. The other half, that the same values are computed, needs the weights.
         """
         count = len(self.stack)
         tried = range(count) if len(set(self.alike)) > 1 else sorted({0, count // 2, count - 1})

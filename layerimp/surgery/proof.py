@@ -1,4 +1,4 @@
-"""Proves a removal: the pruned model computes the same as the intact one with the removed steps bypassed."""
+"""Verifies a removal: the pruned model computes the same as the intact one with the removed steps bypassed."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def pruned(model: PreTrainedModel, blocks: Sequence[Step]) -> Iterator[PreTraine
 
 
 def prepare(stack: BlockStack, blocks: Sequence[Step]) -> Removal:
-    """Find the configuration of a model without `blocks`, and prove that stock code builds the kept blocks from it.
+    """Find the configuration of a model without `blocks`, and check that stock code builds the kept blocks from it.
 
     Nothing is changed yet. The slow part of a removal is done here, once; the result can be applied many times.
 
@@ -127,7 +127,7 @@ class Removal:
             undo()
 
     def apply(self) -> Callable[[], None]:
-        """Remove the blocks, and prove that the model computes the same as the intact one with the blocks bypassed.
+        """Remove the blocks, and verify that the model computes the same as the intact one with the blocks bypassed.
 
         Returns:
             A function that restores the intact model.
@@ -163,7 +163,7 @@ class Removal:
         """Remove the blocks, and compare with the intact model with the blocks bypassed.
 
         Returns:
-            Whether the comparison proves the removal. In half precision, where rounding can be as large as an error,
+            Whether the comparison verifies the removal. In half precision, where rounding can be as large as an error,
             it does so only if both results are equal bit for bit.
 
         Raises:

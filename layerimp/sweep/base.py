@@ -175,7 +175,7 @@ class Drive:
 
     @property
     def apart(self) -> bool:
-        """Whether it is proved that the blocks read nothing of one another but the hidden states."""
+        """Whether it was verified that the blocks read nothing of one another but the hidden states."""
         return self.cache is not None and self.cache.apart
 
     def remembered(self, number: int, show: Show) -> AbstractContextManager[None]:

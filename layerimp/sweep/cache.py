@@ -53,7 +53,7 @@ class BlockCache:
         stack: The model's blocks.
 
     Attributes:
-        apart: Whether it is proved that the blocks read nothing of one another but the hidden states.
+        apart: Whether it was verified that the blocks read nothing of one another but the hidden states.
     """
 
     def __init__(self, stack: BlockStack) -> None:

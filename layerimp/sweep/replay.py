@@ -4,7 +4,7 @@ Embeddings, masks and position tables are still made by the model itself, whatev
 is that a block reads the residual stream and nothing else of the blocks before it. This is not so if blocks share keys
 and values; such a model is refused, since no model without one of these blocks would give the same result.
 
-A run may also begin inside a block, between its attention and its MLP; that this is exact is proved in the same way.
+A run may also begin inside a block, between its attention and its MLP; that this is exact is verified in the same way.
 """
 
 from __future__ import annotations

@@ -246,7 +246,7 @@ def test_what_cannot_be_made_up_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(type(model.model), "get_image_features", None)
     inspected = inspect_model(str(tmp_path), Permissions())
     (said,) = {block.not_removed for block in inspected.blocks}
-    assert said.startswith("it reads images in a form that layerimp cannot make up, so that no removal can be proved")
+    assert said.startswith("it reads images in a form that layerimp cannot make up, so that no removal can be verified")
     assert said.endswith("`score` and `evaluate` work on its text")
     ids = torch.arange(3, 27).reshape(2, 12)
     text = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}]
