@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from layerimp.blocks.modes import quiet
 from layerimp.cache.directory import CACHE_VARIABLE
-from layerimp.evaluation.cache import MetricsCache
+from layerimp.evaluation.cache import MetricsCache, StoredMetrics
 from layerimp.evaluation.packing import packed, unpacked
 from layerimp.evaluator import Likelihood, Metric, Stratum
 from layerimp.models import fingerprint
@@ -194,6 +194,17 @@ def test_another_key_is_another_entry(cache: MetricsCache, other: tuple[str, ...
     assert cache.get(*other) is None
     cache.put(METRICS[:1], *other)
     assert cache.get(*KEY) == METRICS
+
+
+def test_metrics_are_those_of_the_same_weights_and_the_same_evaluator() -> None:
+    def stored(weights: str, tag: str) -> StoredMetrics:
+        evaluator: Any = SimpleNamespace(config=SimpleNamespace(), name="harness", fingerprint=lambda: tag)
+        return StoredMetrics(evaluator, lambda: weights)
+
+    stored("intact", "limit=3").add(METRICS)
+    assert stored("intact", "limit=3").metrics == METRICS
+    assert not stored("other", "limit=3").known
+    assert not stored("intact", "limit=4").known
 
 
 @pytest.mark.parametrize(

@@ -49,12 +49,16 @@ def test_divergence_and_its_gradient(name: str, chunk: int, monkeypatch: pytest.
 
 def test_the_divergence_of_labels() -> None:
     case = case_of(classifier("bert"), [1, 2])
+    head = case.pruned.model.classifier  # another one: nearly equal distributions diverge as much in either direction
+    head.weight = torch.nn.Parameter(-10 * head.weight.detach())
     divergence, count = Teaching(case).divergence(TEXT[0])
     ours = functional.log_softmax(case.pruned.model.eval()(**TEXT[0]).logits, dim=-1)
     with torch.no_grad():
         theirs = functional.log_softmax(case.intact.model.eval()(**TEXT[0]).logits, dim=-1)
     assert count == Teaching(case).predictions(TEXT[0]) == 3
-    torch.testing.assert_close(divergence, (theirs.exp() * (theirs - ours)).sum(), rtol=1e-4, atol=1e-7)
+    expected, reverse = (theirs.exp() * (theirs - ours)).sum(), (ours.exp() * (ours - theirs)).sum()
+    torch.testing.assert_close(divergence, expected, rtol=1e-4, atol=1e-7)
+    assert (expected - reverse).abs() > 0.01 * expected
     assert torch.autograd.grad(divergence, next(case.pruned[0].parameters()))[0].abs().sum() > 0
 
 

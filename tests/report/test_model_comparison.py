@@ -6,12 +6,14 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+import pytest
+
 from layerimp._table import Table
 from layerimp.calibration.sampling import Calibration
 from layerimp.evaluator import Likelihood, Metric
 from layerimp.fidelity import Copying, Fidelity, Generation, Spread
 from layerimp.metric import by_key
-from layerimp.report.model_comparison import ModelMeasures, compared, figures, task_table
+from layerimp.report.model_comparison import ModelMeasures, compared, fidelity_table, figures, task_table
 from layerimp.report.results.models import Size
 from layerimp.report.tables.fidelity_figures import FIGURES, figures_note
 
@@ -79,6 +81,25 @@ def test_what_is_retained_stands_beside_the_metric_by_which_the_task_counts() ->
     retained = {str(above[1]): str(row[-1]) for above, row in pairwise(table.rows) if str(row[2]) == "b"}
     assert retained["exact_match ↑"] == ""
     assert retained["f1 ↑"].startswith("100.0%")
+
+
+def test_every_model_has_what_it_retains_itself_and_its_own_size() -> None:
+    shares, sizes = {"intact": 0.9, "good": 0.8, "bad": 0.6}, {"intact": 64, "good": 48, "bad": 32}
+    models = {
+        name: ModelMeasures(
+            name,
+            Size(blocks=4, parameters=8, bytes=sizes[name]),
+            "float32",
+            by_key([Metric("mood", "acc", share, 0.03, floor=0.5)]),
+        )
+        for name, share in shares.items()
+    }
+    text = Calibration(source="text", rows=1, tokens=8, fingerprint="0")
+    comparison = compared({}, text, models.pop("intact"), models, failures={}, notes=[])
+    retained = {label: model.retained.worst.mean for label, model in comparison.models.items() if model.retained}
+    assert retained == pytest.approx({"good": 0.75, "bad": 0.25})
+    (in_bytes,) = (column for column in fidelity_table(comparison).columns if "bytes" in column.head)
+    assert [str(cell) for cell in in_bytes.cells] == ["64", "48", "32"]
 
 
 def test_the_difference_of_a_perplexity_is_a_factor() -> None:
