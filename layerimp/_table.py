@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from pandas.io.formats.style import Styler
 
-Drawing = Literal["bars", "axis"]
-"""What a terminal draws beside the values of a column: a bar for each, or a share with its error on an axis."""
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -59,7 +56,7 @@ class Column:
         side: The side on which the cells are aligned.
         width: The width at which a terminal that lacks room breaks cells at words; None for no limit.
         kind: What the column is about, so that a part of a table can be shown alone.
-        drawn: What a terminal draws beside the values.
+        bars: Whether a terminal draws a bar beside each value.
     """
 
     name: str
@@ -67,7 +64,7 @@ class Column:
     side: Literal["left", "right"] = "right"
     width: int | None = None
     kind: str = ""
-    drawn: Drawing | None = None
+    bars: bool = False
 
     @cached_property
     def cells(self) -> list[Cell]:

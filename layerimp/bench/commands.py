@@ -11,8 +11,9 @@ from layerimp.bench.cell_graph import Layout
 from layerimp.bench.engine import LOCAL, Engine
 from layerimp.bench.prepare import prepared_grid
 from layerimp.bench.results import grid_results
-from layerimp.bench.scheduler import Scheduler, Watcher
+from layerimp.bench.scheduler import Scheduler
 from layerimp.bench.store import FILE, Store
+from layerimp.bench.watcher import Watcher
 from layerimp.errors import OutputError
 from layerimp.progress import SILENT, Progress
 from layerimp.recipe import Permissions

@@ -11,21 +11,12 @@ from layerimp.bench.cells import Cell, Outcome
 from layerimp.bench.executors.base import Assignment, Executor
 from layerimp.bench.executors.outcomes import from_bytes, scored
 from layerimp.bench.store import Store
-from layerimp.bench.work_queue import Tally, WorkQueue
+from layerimp.bench.watcher import Watcher
+from layerimp.bench.work_queue import WorkQueue
 from layerimp.recipe import Permissions
 
 TRIES = 3
 """How often a cell is tried. Only errors that may not recur, such as the death of a worker, lead to another try."""
-
-
-class Watcher:
-    """Gets reports on the progress of a grid, and ignores them."""
-
-    def update(self, tally: Tally) -> None:
-        """Take the new state: cells were started, or have finished."""
-
-    def failed(self, cell: Cell, error: str) -> None:
-        """Take the error of a cell that failed, which the results name as well."""
 
 
 class Scheduler:

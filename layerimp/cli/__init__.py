@@ -129,7 +129,8 @@ def _usage(error: Exception) -> str:
 def _fail(kind: str, message: str, code: int) -> None:
     line = _line(message)
     _print_error(kind, line, code)
-    sys.stderr.write(f"layerimp: {line}\n")
+    with suppress(OSError):
+        sys.stderr.write(f"layerimp: {line}\n")
     sys.exit(code)
 
 

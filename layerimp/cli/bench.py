@@ -68,7 +68,6 @@ def bench(*, retry_failed: bool, dry_run: bool, json: bool, **given: Any) -> int
     from layerimp.bench.commands import compute
     from layerimp.bench.engine import LOCAL, Engine
     from layerimp.bench.prepare import prepared_grid
-    from layerimp.cli.grid_progress import watching
 
     where = Engine(given["engine"] or LOCAL, given["address"], given["workers"], given["device"])
     allowed = permissions(**given)
@@ -82,7 +81,7 @@ def bench(*, retry_failed: bool, dry_run: bool, json: bool, **given: Any) -> int
                 forecast = grid_forecast_of(prepared)
                 screen.present(forecast, of_grid(forecast))
                 return 0
-            with watching(screen) as watcher:
+            with screen.grid() as watcher:
                 results = compute(prepared, watcher, retry=retry_failed)
     except KeyboardInterrupt as interrupt:
         interrupt.add_note(f"finished cells are kept in {output}, and the same command goes on with the others")

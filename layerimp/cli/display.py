@@ -6,18 +6,15 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
-from rich.filesize import decimal
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 
 from layerimp._table import Table
-from layerimp.cli.heartbeat import Heartbeat
-from layerimp.cli.progress_bar import bar, in_words
+from layerimp.cli.progress import Reporter
 from layerimp.cli.streams import results
 from layerimp.cli.tables import BEST, parts, shown
 from layerimp.progress import span
@@ -29,11 +26,8 @@ from layerimp.report.tables.data_frame import COST, FIDELITY, SIZE
 from layerimp.report.tables.fidelity_figures import continued, texts_of
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from pydantic import BaseModel
 
-    from layerimp.progress import Advance
     from layerimp.report.document import Results
     from layerimp.report.results.compared import ModelComparison
     from layerimp.report.results.comparison import ModelResults
@@ -42,71 +36,18 @@ if TYPE_CHECKING:
 WIDTH_WITHOUT_TERMINAL = 120
 
 
-class Screen:
+class Screen(Reporter):
     """Shows progress and results. Names from outside are shown as they are, never read as markup.
-
-    As a context, a screen without a terminal says lines while nothing else is said for long. In a context, notes wait
-    until something else is shown, so that an error that is found before any work is the only line.
 
     Args:
         json: Whether stdout gets one JSON document and nothing else.
     """
 
     def __init__(self, *, json: bool = False) -> None:
-        self.json = json
         # The current streams, since an evaluator may redirect those of the process while it runs.
+        super().__init__(_console(sys.stderr))
+        self.json = json
         self.out = _console(results())
-        self.err = _console(sys.stderr)
-        self.heartbeat = Heartbeat()
-        self._waiting: list[str] | None = None
-
-    def __enter__(self) -> Self:
-        self._waiting = []
-        if not self.err.is_terminal:
-            self.heartbeat.start(self.say)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
-        self.heartbeat.end()
-        if kind is None:
-            self.show_notes()
-
-    def say(self, line: str, style: str = "") -> None:
-        """Print one line on stderr."""
-        self.show_notes()
-        self.err.print(shown(line, style=style), soft_wrap=True)
-        self.heartbeat.note_line()
-
-    @contextmanager
-    def stage(
-        self, description: str, total: int | None = None, *, unit: str = "", unit_bytes: int = 0
-    ) -> Iterator[Advance]:
-        """Show a progress bar on a terminal; elsewhere one line when the stage is done, and others if it takes long."""
-        self.show_notes()
-        progress = bar(self.err, total, unit_bytes, self.heartbeat.clock)
-        progress.add_task(shown(description).plain, total=total)
-        (task,) = progress.tasks
-        terminal = self.err.is_terminal
-        with progress if terminal else self.heartbeat.about(lambda: in_words(task, unit, unit_bytes)):
-            yield lambda units: progress.advance(task.id, units)
-            progress.update(task.id, completed=total or 1, total=total or 1)
-        if not terminal:
-            seconds = task.elapsed or 0.0
-            speed = f" ({decimal(round((total or 0) * unit_bytes / max(seconds, 0.1)))}/s)" if unit_bytes else ""
-            self.say(f"{description}: {seconds:.1f} s{speed}")
-
-    def note(self, text: str) -> None:
-        """Print one line on stderr, at once or, while nothing else was shown, later."""
-        if self._waiting is None:
-            self.say(f"note: {text}", style="yellow")
-        else:
-            self._waiting.append(text)
-
-    def show_notes(self) -> None:
-        """Print the notes that wait, and from now on others at once."""
-        waiting, self._waiting = self._waiting, None
-        for text in waiting or ():
-            self.note(text)
 
     def show(self, results: Results) -> int:
         """Show a run's results, and return the exit code: 1 if a requested component failed while the rest went on."""

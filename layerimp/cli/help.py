@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from typer.core import TyperCommand
-
-from layerimp.cli.repeated import refuse_repeated
 
 FIRST = 5
 """The number of options before the first heading. These are the options that a command declares first."""
@@ -31,7 +30,10 @@ class GroupedCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line; click calls this, also to complete a line that is not finished."""
         if not ctx.resilient_parsing:
-            refuse_repeated(self, ctx, args)
+            _, _, given = self.make_parser(ctx).parse_args(list(args))
+            for parameter, times in Counter(given).items():
+                if times > 1 and parameter.nargs == 1 and not parameter.multiple and not parameter.is_flag:
+                    ctx.fail(f"{parameter.opts[0]} can be given only once")
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:

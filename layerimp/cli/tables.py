@@ -1,10 +1,12 @@
-"""Tables in a terminal: divided between columns where it is too narrow, with bars and axes, and names as plain text."""
+"""Tables in a terminal: divided between columns where it is too narrow, with bars, and names as plain text."""
 
 from __future__ import annotations
 
 import codecs
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Literal
 
 from rich.box import SIMPLE_HEAD
@@ -12,7 +14,6 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from layerimp._table import Cell, Column, Table
-from layerimp.cli.bars import AXIS, axis, bars
 from layerimp.cli.streams import results
 
 _SPELT = {
@@ -32,8 +33,10 @@ _SPELLING = "layerimp.spelt"
 """The name under which `codecs` knows this spelling."""
 BEST = "*"
 """Marks what no other beats."""
-_AXIS_HEAD = f"0%{'100%':>{AXIS - 2}}"
-"""The heading of the axis that shows what is retained."""
+BAR = 12
+"""The length of the longest bar, in characters."""
+SKEWED = 20.0
+"""If the largest of positive numbers is more than this many times the median, bars are logarithmic."""
 Fits = Callable[[RichTable], bool]
 """Tells whether a table fits the screen."""
 
@@ -99,17 +102,13 @@ def _parts(table: Table, fits: Fits, *, plain: bool, narrow: bool) -> list[RichT
 
 
 def _texts(column: Column, plain: bool, narrow: bool) -> Iterator[_Texts]:
-    """Yield a column as it is shown, and what is drawn beside it."""
+    """Yield a column as it is shown, and the bars beside it."""
     room = any(cell.best for cell in column.cells)
     cells = [_text(cell, room=room, narrow=narrow) for cell in column.cells]
     yield _Texts(shown(column.name), cells, column.side, column.width if narrow else None)
-    if column.drawn == "bars":
+    if column.bars:
         scale, drawn = bars([cell.value for cell in column.cells], plain=plain)
         yield _Texts(shown(scale), list(map(shown, drawn)), "left")
-    elif column.drawn == "axis":
-        pairs = [(cell.value, cell.stderr or 0.0) for cell in column.cells]
-        axes = ["" if value is None else axis(value, error, plain=plain) for value, error in pairs]
-        yield _Texts(shown(_AXIS_HEAD), list(map(shown, axes)), "left")
 
 
 def _text(cell: Cell, *, room: bool, narrow: bool) -> Text:
@@ -125,6 +124,31 @@ def _text(cell: Cell, *, room: bool, narrow: bool) -> Text:
         space = "  " if room else ""
         return shown("\n".join([f"{cell.main}{mark}", *(f"{error}{space}" for error in _errors(cell))]), style)
     return shown(f"{cell}{mark}", style)
+
+
+def bars(values: Sequence[float], *, plain: bool) -> tuple[str, list[str]]:
+    """Draw a bar for each number, on a scale from the smallest number (or 0, if that is smaller) to the largest.
+
+    Args:
+        values: The numbers.
+        plain: Whether the terminal shows only ASCII.
+
+    Returns:
+        The name of the scale, and the bars.
+    """
+    skewed = min(values) > 0 and max(values) > SKEWED * median(values)
+    scaled = [math.log(value) for value in values] if skewed else list(values)
+    # The shortest of logarithmic bars has a tenth of the full length rather than 0.
+    low = min(scaled) - 0.1 * (max(scaled) - min(scaled)) if skewed else min(0.0, *scaled)
+    span = (max(scaled) - low) or 1.0
+    return "log scale" if skewed else "", [_bar((value - low) / span, plain=plain) for value in scaled]
+
+
+def _bar(share: float, *, plain: bool) -> str:
+    if plain:
+        return "#" * round(share * BAR)
+    whole, eighths = divmod(round(share * BAR * 8), 8)
+    return "█" * whole + " ▏▎▍▌▋▊▉"[eighths].strip()
 
 
 def _errors(cell: Cell) -> list[str]:

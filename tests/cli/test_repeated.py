@@ -27,7 +27,7 @@ def test_no_option_drops_a_value_without_a_word() -> None:
                 context = command.make_context(name, given, resilient_parsing=True)
                 assert len(context.params[option.name]) == 2
                 continue
-            with pytest.raises(UsageError, match=f"^{option.opts[0]} can be given only once, got '1' and '2'$"):
+            with pytest.raises(UsageError, match=f"^{option.opts[0]} can be given only once$"):
                 command.make_context(name, given)
             checked += 1
     assert checked > 100
@@ -36,15 +36,13 @@ def test_no_option_drops_a_value_without_a_word() -> None:
 @pytest.mark.parametrize("command", ["evaluate", "inspect", "heal"])
 def test_a_second_value_is_one_line(layerimp_command: Run, command: str) -> None:
     code, out, err = layerimp_command(command, "--model", "A", "--model=B")
-    assert (code, out, err) == (2, "", "layerimp: --model can be given only once, got 'A' and 'B'\n")
+    assert (code, out, err) == (2, "", "layerimp: --model can be given only once\n")
 
 
-def test_a_flag_may_be_repeated_but_not_contradicted(layerimp_command: Run) -> None:
+def test_a_flag_may_be_repeated(layerimp_command: Run) -> None:
     code, out, err = layerimp_command("plugins", "--json", "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["plugins"]
-    code, _, err = layerimp_command("score", "--offload", "--no-offload")
-    assert (code, err) == (2, "layerimp: --offload and --no-offload contradict each other\n")
 
 
 def params(command: str, *words: str) -> Any:

@@ -13,11 +13,7 @@ from rich.console import Console
 from support.mood import Run
 
 from layerimp._table import Column, Table
-from layerimp.cli import display
-from layerimp.cli.bars import AXIS, BAR, axis, bars
-from layerimp.cli.heartbeat import Heartbeat
-from layerimp.cli.progress_bar import bar
-from layerimp.cli.tables import parts, shown
+from layerimp.cli.tables import BAR, bars, parts, shown
 
 modest = settings(derandomize=True, max_examples=100, deadline=None, database=None)
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
@@ -47,13 +43,6 @@ def test_bars_are_in_proportion_unless_one_number_drowns_the_others() -> None:
     lengths = [len(bar) for bar in drawn]  # 0.1 + 0, 1 and 3 decades of three, of 1.1 in all
     assert lengths == [round(BAR * share / 1.1) for share in (0.1, 0.1 + 1 / 3, 1.1)]
     assert bars([0.0, 0.0], plain=False) == ("", ["", ""])
-
-
-def test_a_share_is_drawn_with_its_error() -> None:
-    assert AXIS == 25  # a character for each 1/24
-    assert axis(0.5, 0.125, plain=True) == "." * 9 + "|--o--|" + "." * 9
-    assert axis(1.0, 0.0, plain=False) == "·" * 24 + "●"
-    assert axis(-0.2, 0.05, plain=True) == "o" + "." * 24, "below 0 it is drawn at 0"
 
 
 @pytest.mark.parametrize("width", [40, *(pytest.param(width, marks=pytest.mark.slow) for width in (80, 120))])
@@ -109,30 +98,3 @@ def test_narrow_terminals_lose_no_digit(
     assert "…" not in narrow
     rules = {word for word in {*narrow.split(), *wide.split()} if set(word) == {"─"}}
     assert set(narrow.split()) - rules == set(wide.split()) - rules
-
-
-def test_a_stage_that_reads_bytes_tells_their_speed() -> None:
-    """Ten units of 3 MB in two seconds are 15 MB a second: on a terminal while it works, elsewhere at the end."""
-    now = [100.0]
-    screen = display.Screen()
-    screen.heartbeat = Heartbeat(clock=lambda: now[0])
-    screen.err = Console(file=io.StringIO(), force_terminal=False, width=100)
-    with screen.stage("score avss", 10, unit_bytes=3_000_000) as advance:
-        now[0] += 2
-        advance(10)
-    assert screen.err.file.getvalue() == "score avss: 2.0 s (15.0 MB/s)\n"
-
-
-@pytest.mark.parametrize(("unit_bytes", "count"), [(2_000_000, "5/10"), (1, "5/10 bytes"), (0, "5/10")])
-def test_a_bar_shows_units_or_bytes_and_their_speed(unit_bytes: int, count: str) -> None:
-    clock = iter(range(1000))
-    console = Console(file=io.StringIO(), force_terminal=True, width=120)
-    with bar(console, 10, unit_bytes) as drawn:
-        drawn.get_time = lambda: float(next(clock))
-        task = drawn.add_task("score avss", total=10)
-        for _ in range(5):
-            drawn.advance(task, 1)
-        drawn.stop_task(task)
-        shown_bar = "".join(segment.text for segment in console.render(drawn.get_renderable()))
-    assert count in shown_bar
-    assert ("/s" in shown_bar) == bool(unit_bytes)

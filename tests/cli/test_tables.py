@@ -1,12 +1,11 @@
-"""Tables in a terminal: in parts that fit, with marks, bars and axes, and names that are never read as markup."""
+"""Tables in a terminal: in parts that fit, with marks and bars, and names that are never read as markup."""
 
 from __future__ import annotations
 
 from rich.table import Table as RichTable
 
 from layerimp._table import Cell, Column, Table
-from layerimp.cli.bars import axis, bars
-from layerimp.cli.tables import parts
+from layerimp.cli.tables import bars, parts
 
 SHARE = Cell(0.5, "50.0%", "± 1.0%", 0.01, best=True)
 TABLE = Table(
@@ -58,12 +57,8 @@ def test_every_part_begins_with_what_names_the_rows() -> None:
 
 
 def test_values_are_drawn_beside_their_column() -> None:
-    values = Column("score", [1.0, 2.0], drawn="bars")
-    shares = Column("retained", [None, SHARE], drawn="axis")
+    values = Column("score", [1.0, 2.0], bars=True)
     for plain in (False, True):
-        (whole,) = parts(
-            Table([Column("block", [0, 1]), values, shares], styles=["", "red"]), lambda _: True, plain=plain
-        )
+        (whole,) = parts(Table([Column("block", [0, 1]), values], styles=["", "red"]), lambda _: True, plain=plain)
         assert cells(whole, "") == bars([1.0, 2.0], plain=plain)[1]
-        assert cells(whole, "0%                   100%") == ["", axis(0.5, 0.01, plain=plain)]
         assert [row.style for row in whole.rows] == ["", "red"]

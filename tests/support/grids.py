@@ -15,8 +15,9 @@ from layerimp.bench.executors.outcomes import failure
 from layerimp.bench.executors.planning import as_importance, planned
 from layerimp.bench.grid import Grid
 from layerimp.bench.results import grid_results
-from layerimp.bench.scheduler import Scheduler, Watcher
+from layerimp.bench.scheduler import Scheduler
 from layerimp.bench.store import Store
+from layerimp.bench.watcher import Watcher
 from layerimp.bench.work_queue import Tally
 from layerimp.errors import LayerimpError
 from layerimp.evaluation.packing import packed

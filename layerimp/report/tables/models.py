@@ -96,9 +96,8 @@ def side_by_side(compared: Compared, model: ModelResults) -> Table:
         head = "removed\nblocks" if all(map(words.whole, plans)) else "removed"
         columns.append(Column(head, ["", *blocks], "left", _BLOCKS_WIDTH, kind=REMOVED))
     keys = dict.fromkeys(key for line in lines for key in line if removals or key[0] != SIZE)
-    for key in sorted(keys, key=lambda key: (_KINDS.index(key[0]), key[1] != RETAINED)):
-        first = not any(column.drawn for column in columns)
-        columns.append(_column([line.get(key) for line in lines], kind=key[0], first=first))
+    ordered = sorted(keys, key=lambda key: (_KINDS.index(key[0]), key[1] != RETAINED))
+    columns += [_column([line.get(key) for line in lines], kind=key[0]) for key in ordered]
     return Table(columns, _title(compared.design, model, removals), notes=list(notes_on(compared)))
 
 
@@ -127,8 +126,8 @@ def _title(design: Design, model: ModelResults, removals: Sequence[Removal]) -> 
     return f"comparison of {model.label}, {share}{limit}"
 
 
-def _column(line: Sequence[Record | None], *, kind: str, first: bool) -> Column:
-    """Return the column of a number of each model, the intact one first; the first of those retained has an axis."""
+def _column(line: Sequence[Record | None], *, kind: str) -> Column:
+    """Return the column of a number of each model, the intact one first."""
     intact, known = line[0], next(record for record in line if record is not None)
     if kind in (REMOVED, SIZE):
         head = "number of\nblocks" if known.metric == "blocks" else f"{known.metric}\nremoved"
@@ -139,7 +138,7 @@ def _column(line: Sequence[Record | None], *, kind: str, first: bool) -> Column:
     if kind == FIDELITY:
         return Column(_distance(known), [_intact_figure(known), *cells[1:]], kind=kind)
     if known.task == RETAINED:
-        return Column(f"retained\n{known.metric}", [Cell(), *cells[1:]], kind=kind, drawn="axis" if first else None)
+        return Column(f"retained\n{known.metric}", [Cell(), *cells[1:]], kind=kind)
     count = "" if known.documents is None else f"\n{known.documents:,} documents"
     return Column(f"{marked(known)}\n{better(known)}{count}", cells, kind=kind)
 
@@ -287,7 +286,7 @@ def _steps(title: str, scored: Scored, taken: Sequence[Step] | None) -> Table:
     width = max(len(str(step)) for step in steps)
     names = [str(step) if isinstance(step, str) or not seams else str(step).ljust(width + 1) for step in steps]
     score, *others = (Column(name.replace("_", "\n"), values) for name, values in _numbers(scored).items())
-    columns = [Column("step" if seams else "block", names), replace(score, drawn="bars")]
+    columns = [Column("step" if seams else "block", names), replace(score, bars=True)]
     styles = []
     if taken is not None:
         marks = [words.marked(step, taken) for step in steps]
