@@ -30,7 +30,7 @@ class GroupedCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line; click calls this, also to complete a line that is not finished."""
         if not ctx.resilient_parsing:
-            _, _, given = self.make_parser(ctx).parse_args(list(args))
+            given: list[Any] = self.make_parser(ctx).parse_args(list(args))[2]
             for parameter, times in Counter(given).items():
                 if times > 1 and parameter.nargs == 1 and not parameter.multiple and not parameter.is_flag:
                     ctx.fail(f"{parameter.opts[0]} can be given only once")

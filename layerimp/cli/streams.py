@@ -54,12 +54,12 @@ def stdout_apart() -> Iterator[None]:
 
     This includes output of C libraries and child processes, and output that is written while Python exits.
     """
-    stdout, kept = sys.stdout, os.dup(_OUT)
+    stdout, encoding, kept = sys.stdout, sys.stdout.encoding, os.dup(_OUT)
     stdout.flush()
     os.dup2(_ERR, _OUT)
     if stdout is sys.__stdout__:  # and no replacement, as in a test
         buffer = io.BufferedWriter(_Stdout(kept, "w", closefd=False))
-        sys.stdout = io.TextIOWrapper(buffer, encoding=stdout.encoding, errors="backslashreplace")
+        sys.stdout = io.TextIOWrapper(buffer, encoding=encoding, errors="backslashreplace")
     try:
         yield
     finally:

@@ -251,7 +251,7 @@ def test_what_is_removed_is_marked() -> None:
     table = scores(model_of(with_a_seam()), "paper")
     assert shown_in(table, "removed") == ["", "½ 1st (1/2)", "½ 1st (1/2)", "", "", "✗ 2nd"]
     assert table.styles == ["", "yellow", "yellow", "", "", "red"]
-    assert [column.drawn for column in table.columns[:3]] == [None, "bars", None]
+    assert [column.bars for column in table.columns[:3]] == [False, True, False]
 
 
 def test_scores_of_seams_stand_between_those_of_blocks() -> None:
