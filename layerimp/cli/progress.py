@@ -54,15 +54,19 @@ class Reporter:
         self._bars = Bars(*columns, *times, console=err, get_time=clock, speed_estimate_period=math.inf, transient=True)
         self._waiting: list[str] | None = None
         self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         self._waiting = []
         if not self.err.is_terminal:
-            threading.Thread(target=self._break_silence, name="progress", daemon=True).start()
+            self._thread = threading.Thread(target=self._break_silence, name="progress", daemon=True)
+            self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
         if kind is None:
             self.show_notes()
 
