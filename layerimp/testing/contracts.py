@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -88,14 +87,6 @@ class Contracts(Generic[Kind]):
         config = self.component.config
         again = type(config)(**json.loads(config.model_dump_json()))
         require(again == config, f"the options read {again!r} where they were {config!r}")
-
-    def it_pickles(self) -> None:
-        """A component may be sent to another process.
-
-        Keep lambdas, open files and locks out of its attributes.
-        """
-        again = pickle.loads(pickle.dumps(self.component))
-        require(again.config == self.component.config, "its options are others after pickling")
 
 
 def _refused(config: type[Options], option: str, value: Any) -> bool:

@@ -15,7 +15,7 @@ from layerimp.errors import LayerimpError, PluginError
 from layerimp.models.discovery import find_blocks
 from layerimp.progress import Silent
 from layerimp.scorer import Importance, Scorer
-from layerimp.scoring.engine import Filled, How, fill, finished, measure
+from layerimp.scoring.engine import How, measure
 from layerimp.surgery.removal import pruned
 from layerimp.sweep import Trace
 from layerimp.sweep.cache import BlockCache
@@ -47,17 +47,6 @@ def _rows(whole: Batch = TEXT[0]) -> list[Batch]:
 def _scored(scorer: Scorer, batches: Iterable[Batch] = TEXT, model: Any = None) -> Importance:
     importances = measure(find_blocks(_model() if model is None else model), batches, {scorer.name: scorer})
     return importances[scorer.name]
-
-
-def _takes_seams(scorer: Scorer) -> bool:
-    """Whether a scorer can score seams and reads no weights, which differ between a seam and a block."""
-    if scorer.sweep is None or scorer.sweep.reads_weights or scorer.refusal("seam"):
-        return False
-    try:
-        type(scorer)(BLOCKS - 1, scorer.config)
-    except LayerimpError:  # its options need more blocks
-        return False
-    return True
 
 
 class ScorerContracts(Contracts[Scorer]):
@@ -113,21 +102,6 @@ class ScorerContracts(Contracts[Scorer]):
             ids = whole["input_ids"].masked_fill(whole["attention_mask"] == 0, VOCAB - 1)
             together, alone = _scored(self._fresh(), [whole | {"input_ids": ids}]), _scored(self._fresh(), _rows(whole))
             _require_same(together, alone, f"with padding on the {side} (trace.rows(site) leaves it out)")
-
-    @only_if(lambda scorer: scorer.sweep is None or not scorer.sweep.whole)
-    def shards_merge(self) -> None:
-        """After `merge`, a scorer is as if it had seen both shards.
-
-        The accumulators of `layerimp.stats` have a `merge` that does this. A scorer whose sweep needs the whole set at
-        once is not checked.
-        """
-        stack, rows = find_blocks(_model()), _rows()
-        whole = _scored(self._fresh(), rows)
-        for cut in (1, len(rows) - 1):
-            shards: list[Filled] = []
-            for part in (rows[:cut], rows[cut:]):
-                shards += fill(stack, part, {self.component.name: self._fresh()}).values()
-            _require_same(finished(self.component.name, shards), whole, "merged from two shards")
 
     def order_changes_nothing(self) -> None:
         """The blocks of a batch may come in any order.
@@ -190,12 +164,6 @@ class ScorerContracts(Contracts[Scorer]):
         with unharmed(model):
             measure(find_blocks(model), TEXT, {self.component.name: self._fresh()}, progress=listener)
         require(not listener.notes, "; ".join(listener.notes))
-
-    def it_pickles_with_what_it_has_seen(self) -> None:
-        """A scorer can be pickled after it has seen text: a shard is scored in one process and merged in another."""
-        used = self._fresh()
-        expected = _scored(used, _rows())
-        _require_same(pickle.loads(pickle.dumps(used)).compute(), expected, "after pickling")
 
     def other_architectures_are_scored_or_refused(self) -> None:
         """A post-norm encoder with a label is scored, or refused with a `LayerimpError` that says why.
@@ -280,25 +248,6 @@ class ScorerContracts(Contracts[Scorer]):
             )
             when = f"without block {gone[0]}" if gone else "in the intact model"
             _require_same(with_memory, without, f"{when} after earlier scorings", "without these")
-
-    @only_if(_takes_seams)
-    def seams_are_scored_like_blocks(self) -> None:
-        """A seam that adds the same to the same stream as a block gets the same score.
-
-        In the tested model the attention of later blocks adds nothing, so that the seam 1/2 does what block 1 does. The
-        last block adds nothing at all. The first block is not scored; it is whole, so that the halves of a block are
-        found.
-        """
-        last = BLOCKS
-        model = tiny_model(dtype=torch.float64, num_hidden_layers=last + 1)
-        for index, layer in enumerate(model.model.layers[1:], 1):
-            for path in SILENT_PROJECTIONS if index == last else SILENT_PROJECTIONS[:1]:
-                nn.init.zeros_(layer.get_submodule(path).weight)
-        name, stack = self.component.name, find_blocks(model)
-        expected = measure(stack, TEXT, {name: self._fresh(BLOCKS - 1)}, removed=[0, last])[name]
-        for blocks in ({name: self._fresh()}, {}):  # a search may score seams alone
-            filled = fill(stack, TEXT, blocks, beside={name: self._fresh(BLOCKS - 1)}, removed=[0])[name]
-            _require_same(finished(name, [filled.beside or filled]), expected, "as the seam that does the same")
 
 
 def _silence(block: nn.Module) -> None:

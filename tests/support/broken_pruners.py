@@ -1,11 +1,10 @@
-"""Two pruners that keep their contracts, and for each contract a pruner that breaks it."""
+"""A pruner that keeps its contracts, and for each contract a pruner that breaks it."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
 from layerimp import PrunePlan, Pruner
-from layerimp.steps import touched_by
 
 
 class Deepest(Pruner):
@@ -35,23 +34,6 @@ class Reckless(Deepest):
 
     def plan(self, scoring: Any, budget: Any) -> PrunePlan:
         return super().plan(scoring, type(budget)(budget.num_blocks, budget.count, frozenset(), budget.forced))
-
-
-class Numeric(Deepest):
-    """Treats every step as the index of a block."""
-
-    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
-        plan = super().plan(scoring, budget)
-        return plan.model_copy(update={"blocks": [int(block) for block in plan.blocks]})
-
-
-class Seamless(Deepest):
-    """Takes the two blocks around a forced seam in its place."""
-
-    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
-        forced = [int(str(step).partition("/")[0]) for step in budget.forced]
-        blocks = [*forced, *(block for block in reversed(range(budget.num_blocks)) if block not in budget.protected)]
-        return PrunePlan(num_blocks=budget.num_blocks, blocks=list(dict.fromkeys(blocks))[: budget.count])
 
 
 class Planless(Deepest):
@@ -96,39 +78,12 @@ class Fickle(Deepest):
         return plan.model_copy(update={"blocks": plan.blocks[::-1]})
 
 
-class Overlapping(Deepest):
-    """Takes the weakest steps of one scoring, even if they overlap."""
-
-    cuts_seams = True
-
-    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
-        weakest = [step for step in scoring(()).weakest_first() if budget.protected.isdisjoint(touched_by([step]))]
-        blocks = list(dict.fromkeys([*budget.forced, *weakest]))[: budget.count]
-        return PrunePlan(num_blocks=budget.num_blocks, blocks=blocks)
-
-
-class Seams(Deepest):
-    """Asks for the possible steps, and takes the deepest."""
-
-    name = "seams"
-    cuts_seams = True
-
-    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
-        taken = list(budget.forced)
-        while len(taken) < budget.count:
-            taken.append([s for s in scoring(taken).blocks if budget.protected.isdisjoint(touched_by([s]))][-1])
-        return PrunePlan(num_blocks=budget.num_blocks, blocks=taken)
-
-
 WRONG_PRUNERS: list[tuple[type[Pruner], str, str]] = [
     (Spendthrift, "the budget is kept", "it broke its budget: 1 block, got .5, 0."),
     (Reckless, "the budget is kept", "it broke its budget: 2 blocks, got .5, 4."),
-    (Numeric, "the budget is kept", "ValueError.*'1/2'"),
-    (Seamless, "the budget is kept", "it broke its budget: 3 blocks, got .1, 5, 4."),
     (Planless, "the budget is kept", "gives list, not a PrunePlan"),
     (Moody, "plans are repeatable", "it plans"),
     (Sorting, "scores stay as they are", "have become"),
     (Asking, "scoring is asked soundly", "without a protected block"),
     (Fickle, "plans are nested", "does not begin with"),
-    (Overlapping, "seams are cut", "refuses to remove 2 of 6 blocks: .* both remove"),
 ]

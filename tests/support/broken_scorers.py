@@ -95,14 +95,6 @@ class Unwritable(Step):
         width: Width = Field(Width(), description="How wide.")
 
 
-class Unpicklable(Step):
-    """Holds a lambda."""
-
-    def __init__(self, num_blocks: int, config: Any = None) -> None:
-        super().__init__(num_blocks, config)
-        self.weigh = lambda value: value
-
-
 class OneShort(Step):
     """Forgets the last block."""
 
@@ -179,13 +171,6 @@ class Padded(Norms):
 
     def norms(self, trace: Any) -> Any:
         return (trace.acts["block_out"] - trace.acts["block_in"]).norm(dim=-1).flatten()
-
-
-class Forgetful(Step):
-    """Keeps the other shard only."""
-
-    def merge(self, other: Any) -> None:
-        self.mean = other.mean
 
 
 class Ordered(Norms):
@@ -344,16 +329,6 @@ class Reseeds(Step):
         super().update(trace)
 
 
-class StatelessPickle(Step):
-    """Loses its state when it is pickled."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        mean = Mean(self.num_blocks)
-        for block in range(self.num_blocks):
-            mean.add(block, torch.ones(1))
-        return vars(self) | {"mean": mean}
-
-
 class Parochial(Norms):
     """Supports only decoders, and fails on other models."""
 
@@ -378,18 +353,6 @@ class Shifted(Step):
         return Importance(scores=[*(score + 1e-3 for score in scores), -last])
 
 
-class Indexed(Norms):
-    """Weighs a block by its index, which a seam does not have."""
-
-    def norms(self, trace: Any) -> Any:
-        return super().norms(trace) * (1 + self.steps[trace.block])  # type: ignore[operator]
-
-
-def louder(self: Norms, trace: Any) -> Any:
-    """Ten times as much for a seam."""
-    return Norms.norms(self, trace) * (10 if isinstance(self.steps[0], str) else 1)
-
-
 class Share(Perplexity):
     """The rise of the loss as a share of that of all blocks."""
 
@@ -409,7 +372,6 @@ WRONG_SCORERS: list[tuple[type[Scorer], str, str]] = [
     (Careless, "options are validated", "anything at all as 'no_such_option'"),
     (Unfixed, "options are validated", "not frozen"),
     (Unwritable, "options survive a recipe", "the options read"),
-    (Unpicklable, "it pickles", "pickle"),
     (OneShort, "scores are whole and finite", "3 scores for 4 blocks"),
     (OneWindowMore, "scores are whole and finite", "4 windows of 2 for 4 blocks"),
     (Infinite, "scores are whole and finite", "inf"),
@@ -419,7 +381,6 @@ WRONG_SCORERS: list[tuple[type[Scorer], str, str]] = [
     (PerBatch, "batch size changes nothing", "in batches of two"),
     (WindowsPerBatch, "batch size changes nothing", "the span of 2 of block 0 is .* in batches of two"),
     (Padded, "padding changes nothing", "with padding on the left"),
-    (Forgetful, "shards merge", "merged from two shards"),
     (Ordered, "order changes nothing", "when the last block comes first"),
     (LastBlock, "offloading changes nothing", "when all batches pass through a block before the next block"),
     (Changing, "borrowed tensors stay as they are", r"changed acts\['block_out'\] of block 0; reduce a copy"),
@@ -430,17 +391,10 @@ WRONG_SCORERS: list[tuple[type[Scorer], str, str]] = [
     (LeavesAHook, "the model stays as it is", "left a hook on model.layers.0 behind"),
     (ChangesAWeight, "the model stays as it is", "the weight model.layers.0"),
     (Reseeds, "the model stays as it is", "random generator"),
-    (StatelessPickle, "it pickles with what it has seen", "after pickling"),
     (Parochial, "other architectures are scored or refused", "failed at block 0"),
     (Share, "some blocks score as among all", "block 0 scores .* among 2 blocks, and .* among all"),
     (LeavesNothingOut, "removed blocks are out", "after block 1 was removed, and .* in a model that never had it"),
     (KeepsTooMuch, "kept memory changes nothing", "in the intact model after earlier scorings, and .* without these"),
-    (Indexed, "seams are scored like blocks", "failed at seam 1/2"),
-    (
-        type("Louder", (Norms,), {"__doc__": "A doc.", "norms": louder}),
-        "seams are scored like blocks",
-        "as the seam that",
-    ),
     (Shifted, "an identity scores least", "block 0 adds nothing and scores 0.001, block 3 adds something and scores -"),
     (Depth, "an identity scores least", "block 2 adds nothing and scores 3, block 0 adds something and scores 1"),
 ]

@@ -14,8 +14,8 @@ from layerimp_step import Step
 from support.broken_comparers import WRONG_COMPARERS, Agreement
 from support.broken_evaluators import WRONG_EVALUATORS, Empty, Parameters
 from support.broken_healers import WRONG_HEALERS, Idle
-from support.broken_pruners import WRONG_PRUNERS, Deepest, Seams, Spendthrift
-from support.broken_scorers import WRONG_SCORERS, Forgetful, OneShort
+from support.broken_pruners import WRONG_PRUNERS, Deepest, Spendthrift
+from support.broken_scorers import WRONG_SCORERS, OneShort, PerBatch
 
 import layerimp
 from layerimp import Scorer
@@ -50,7 +50,7 @@ def test_a_broken_contract_is_told(component: type[Component], contract: str, sa
         check()
 
 
-@parametrize(Deepest, Seams, Parameters, Agreement)
+@parametrize(Deepest, Parameters, Agreement)
 def test_what_is_right_passes(check: Any) -> None:
     """Scorers and healers that are right are checked beside the plugins that hold them."""
     check()
@@ -63,7 +63,9 @@ def test_a_healer_that_does_nothing_passes(check: Any) -> None:
 
 
 def test_every_check_can_fail_and_is_explained() -> None:
-    names = {check.name for good in (Step, Perplexity, Seams, Idle, Parameters, Agreement) for check in checks_of(good)}
+    names = {
+        check.name for good in (Step, Perplexity, Deepest, Idle, Parameters, Agreement) for check in checks_of(good)
+    }
     assert {contract for _, contract, _ in WRONG} == names
     page = reference.expanded((ROOT / "docs" / "extend" / "testing.md").read_text())
     headings = {heading.lower() for heading in re.findall(r"^### (.*)$", page, re.MULTILINE)}
@@ -72,8 +74,8 @@ def test_every_check_can_fail_and_is_explained() -> None:
 
 def test_all_checks_at_once() -> None:
     check_component(Deepest)
-    with pytest.raises(ContractError, match="'shards merge'"):
-        check_component(Forgetful)
+    with pytest.raises(ContractError, match="'batch size changes nothing'"):
+        check_component(PerBatch)
     with pytest.raises(ContractError, match="'the budget is kept'"):
         check_component(Spendthrift())
     with pytest.raises(ContractError, match="'metrics are sound'"):

@@ -20,7 +20,6 @@ SHIPPED["evaluator"] = [
     registry().get("evaluator", "footprint"),
     FIDELITY(FIDELITY.Config(prompts=3, new_tokens=20)),
 ]
-CIM = registry().get("scorer", "cim")
 
 
 @parametrize(*(component for components in SHIPPED.values() for component in components))
@@ -32,15 +31,6 @@ def test_what_ships_keeps_its_contracts(check: Check) -> None:
 @parametrize(DISTILL(DISTILL.Config(steps=3, checks=3)))
 def test_distill_keeps_its_contracts(check: Check) -> None:
     check()
-
-
-@pytest.mark.parametrize("probes", [(0.0,), (0.0, 0.5, 1.0)], ids=str)
-def test_cim_without_its_mean_merges(probes: tuple[float, ...]) -> None:
-    scorer = CIM(4, CIM.Config(probes=probes))
-    merging = [check for check in checks_of(scorer) if check.name == "shards merge"]
-    assert [check.name for check in checks_of(CIM)].count("shards merge") == 0
-    assert len(merging) == 1
-    merging[0]()
 
 
 def test_the_harness_keeps_its_contracts(tmp_path: Path) -> None:
