@@ -52,8 +52,12 @@ def after_writing(path: Path | str | None) -> Iterator[None]:
 def stdout_apart() -> Iterator[None]:
     """A context in which only `sys.stdout` reaches stdout; what is written to file descriptor 1 goes to stderr.
 
-    This includes output of C libraries and child processes, and output that is written while Python exits.
+    This includes output of C libraries and child processes, and output that is written while Python exits. A stream
+    that was closed when the program began leads to the null device, so that no other file gets its number.
     """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the process lives
     stdout, encoding, kept = sys.stdout, sys.stdout.encoding, os.dup(_OUT)
     stdout.flush()
     os.dup2(_ERR, _OUT)
