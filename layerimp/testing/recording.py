@@ -4,34 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 
+from layerimp.models.discovery import find_blocks
 from layerimp.scorer import Importance, Scorer
+from layerimp.scoring.engine import fill
 from layerimp.sweep import Trace
+from layerimp.testing.tiny import tiny_model
+
+if TYPE_CHECKING:
+    from layerimp.blocks.stack import Batch
 
 
-class Recorder(Scorer):
-    """Keeps copies of the traces that another scorer would see."""
-
-    name = "recorder"
-
-    def __init__(self, scorer: Scorer) -> None:
-        super().__init__(scorer.num_blocks)
-        self.sweep, self.observes, self.lookback = scorer.sweep, scorer.observes, scorer.lookback
-        self.batches: tuple[list[Trace], list[Trace]] = [], []
-
-    def update(self, trace: Trace) -> None:
-        """Keep a copy."""
-        self.batches[trace.batch].append(copied(trace))
-
-    def merge(self, other: Recorder) -> None:
-        """Fail: records are not merged."""
-        raise NotImplementedError
-
-    def compute(self) -> Importance:
-        """Return scores of 0."""
-        return Importance(scores=[0.0] * self.num_blocks)
+def recorded(scorer: Scorer, batches: Sequence[Batch]) -> list[list[Trace]]:
+    """Return copies of the traces of each batch that a scorer, which then computes nothing, is shown."""
+    traces: list[list[Trace]] = [[] for _ in batches]
+    nothing = Importance(scores=[0.0] * scorer.num_blocks)
+    vars(scorer).update(
+        update=lambda trace: traces[trace.batch].append(copied(trace)),
+        end_sweep=lambda: None,
+        compute=lambda: nothing,
+    )
+    fill(find_blocks(tiny_model(dtype=torch.float64)), batches, {scorer.name: scorer})
+    return traces
 
 
 def replay(scorer: Scorer, batches: Sequence[Sequence[Trace]], update: Callable[[Trace], None] | None = None) -> None:

@@ -20,7 +20,7 @@ from layerimp.surgery.removal import pruned
 from layerimp.sweep import Trace
 from layerimp.sweep.cache import BlockCache
 from layerimp.testing.contracts import Contracts, only_if, require, unharmed
-from layerimp.testing.recording import Recorder, copied, replay
+from layerimp.testing.recording import copied, recorded, replay
 from layerimp.testing.tiny import BLOCKS, VOCAB, batch, padded_batch, tiny_classifier, tiny_model
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 LENGTHS = (12, 5, 9, 7)
 TEXT = (padded_batch(LENGTHS),)
+PAIR = (*TEXT, batch())
+"""Two batches, one without padding, for which `trace.rows` makes no copy."""
 ROUNDING = 1e-8
 """The tolerance relative to a scorer's largest number. Two ways to add up the same float64 numbers differ by less."""
 SILENT_PROJECTIONS = ("self_attn.o_proj", "mlp.down_proj")
@@ -108,7 +110,7 @@ class ScorerContracts(Contracts[Scorer]):
 
         A scorer that needs the inputs of earlier blocks asks for them by `lookback`.
         """
-        batches = _recorded(self.component)
+        batches = recorded(self._fresh(), PAIR)
         forwards, backwards = self._fresh(), self._fresh()
         replay(forwards, batches)
         replay(backwards, [batch[::-1] for batch in batches])
@@ -120,7 +122,7 @@ class ScorerContracts(Contracts[Scorer]):
 
         A scorer that needs a batch as a whole keeps its numbers by `trace.batch`, and joins them in `end_sweep`.
         """
-        batches = _recorded(self.component)
+        batches = recorded(self._fresh(), PAIR)
         usual, offloaded = self._fresh(), self._fresh()
         replay(usual, batches)
         replay(offloaded, [sorted(chain(*batches), key=lambda trace: trace.block)])
@@ -133,7 +135,7 @@ class ScorerContracts(Contracts[Scorer]):
 
         Reduce a tensor, and keep the result. A view is a tensor of the model, too.
         """
-        batches = _recorded(self.component)
+        batches = recorded(self._fresh(), PAIR)
         careful, robbed = self._fresh(), self._fresh()
 
         def lend(trace: Trace) -> None:
@@ -289,10 +291,3 @@ class _Listener(Silent):
 
     def note(self, text: str) -> None:
         self.notes.append(text)
-
-
-def _recorded(scorer: Scorer) -> Sequence[list[Trace]]:
-    """Return a scorer's traces of two batches, one without padding, for which `trace.rows` makes no copy."""
-    recorder = Recorder(scorer)
-    _scored(recorder, [padded_batch(LENGTHS), batch()])
-    return recorder.batches
