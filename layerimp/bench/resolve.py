@@ -123,7 +123,9 @@ class _Settling:
                 identity=self._identity(recipe.model, dtype),
                 text=self._text(recipe, str(spec.source), packing=spec.packing, label_field=spec.label_field),
                 heal_text=None if further is None else self._heal_text(recipe, further, measures),
-                fidelity_text=digest([compared.rows, compared.text and self._text(recipe, compared.text)]),
+                fidelity_text=digest(
+                    [compared.rows, compared.brief, compared.text and self._text(recipe, compared.text)]
+                ),
                 measures=measures,
                 data_files=tuple(data_files(evaluators)),
                 comparison=self._comparison(recipe, evaluators, requested),

@@ -63,5 +63,6 @@ def with_settings(recipe: Described, settings: list[str]) -> Described:
         if label not in homes:
             raise unknown_name("label", label, homes, of=f"--set {text}")
         homes[label]["options"][option] = parsed
-    fields = recipe.model_fields_set | ({"scorers", "pruner", "pruners", "healers", "evaluators"} & document.keys())
+    changed = {field for field, before in recipe.model_dump().items() if document[field] != before}
+    fields = recipe.model_fields_set | changed
     return type(recipe).model_validate({field: document[field] for field in fields})

@@ -59,7 +59,7 @@ class Comparing:
         self.failed: str | None = None
         self.reason: str | None = None
 
-    def of(self, model: PreTrainedModel, text: CalibrationSet, who: str) -> Fidelity | None:
+    def of(self, model: PreTrainedModel, text: CalibrationSet, who: str, *, baseline: bool = False) -> Fidelity | None:
         """Return how far a model is from the intact one; None if the comparer failed, or the model is broken.
 
         A comparer that cannot compare the intact model, or not with this text, has failed.
@@ -70,6 +70,7 @@ class Comparing:
             model: The model, beside the intact one.
             text: The text; the same in every call.
             who: The label of the model.
+            baseline: Whether it is the model of a baseline.
 
         Raises:
             PluginError: the comparer changed a model.
@@ -83,7 +84,7 @@ class Comparing:
                 with self._watching(self._intact, "on the intact model"):
                     self._compare = self._comparer.comparison(self._intact, self._tokenizer, list(text))
             with self._watching(self._intact, ""), self._watching(model, f"on {who}"):
-                self._comparer.progress = About(self._progress, who)
+                self._comparer.progress, self._comparer.baseline = About(self._progress, who), baseline
                 fidelity = self._compare(model)
                 if not isinstance(fidelity, Fidelity):
                     raise PluginError("its comparison gives no Fidelity")

@@ -9,6 +9,7 @@ from layerimp.errors import ModelError, OptionError, PluginError, TaskError
 from layerimp.evaluator import Evaluator
 from layerimp.fidelity.comparer import Comparer
 from layerimp.recipe import PERMISSIONS, ComponentSpec, Experiment, Permissions, Recipe
+from layerimp.recipe.components import COMPARED_BRIEFLY
 from layerimp.registry.attribution import attributing, create
 from layerimp.registry.catalog import registry
 
@@ -56,7 +57,10 @@ def compares(recipe: Recipe, evaluators: Mapping[str, Evaluator]) -> bool:
 def is_requested(recipe: Recipe, label: str, kind: type[Experiment] = Recipe) -> bool:
     """Whether a recipe, from a run or a grid, names an evaluator or gives it an option, rather than by default."""
     default: Mapping[str, ComponentSpec] = kind.model_fields["evaluators"].default
-    return recipe.evaluators.keys() != default.keys() or recipe.evaluators[label] != default[label]
+    return recipe.evaluators.keys() != default.keys() or recipe.evaluators[label] not in (
+        default[label],
+        COMPARED_BRIEFLY,
+    )
 
 
 def without_comparers(

@@ -20,8 +20,14 @@ if TYPE_CHECKING:
 
 ROWS, LABELLED_ROWS = 12, 128
 """On how many rows language models are compared by default, and classifiers."""
+BRIEF_ROWS, BRIEF_TOKENS, BRIEF_SHARE = (2, 8), (48, 128), 32
+"""How many rows a brief comparison has, how many tokens a row has, and that it reads a 32nd of the calibration text."""
 Comparison = Callable[["PreTrainedModel"], "Fidelity"]
 """Compares a model with the intact one."""
+
+
+def _within(limits: tuple[int, int], value: int) -> int:
+    return max(limits[0], min(limits[1], value))
 
 
 class Comparer(Evaluator):
@@ -62,11 +68,29 @@ class Comparer(Evaluator):
             f"{LABELLED_ROWS} for a classifier, which predicts once for each.",
         )
 
-        def rows_for(self, *, classifier: bool) -> int:
-            """Return the number of rows on which classifiers are compared, or language models."""
-            return self.rows or (LABELLED_ROWS if classifier else ROWS)
+        brief: bool = Field(
+            False,
+            description="Whether the divergence and the agreement alone are measured, on at most 8 rows of 128 tokens, "
+            "and two texts of 32 tokens shown. So do a run and a grid whose evaluators are not named.",
+        )
+
+        def size(self, samples: int, length: int, *, classifier: bool) -> tuple[int, int]:
+            """Return the number of rows on which models are compared, and the most tokens of a row.
+
+            Args:
+                samples: The rows of calibration text; a brief comparison reads a 32nd of its tokens, or little more.
+                length: The tokens of such a row.
+                classifier: Whether the models are classifiers.
+            """
+            if not self.brief:
+                return self.rows or (LABELLED_ROWS if classifier else ROWS), length
+            share = samples * length // BRIEF_SHARE
+            rows = self.rows or _within(BRIEF_ROWS, share // BRIEF_TOKENS[0])
+            return rows, min(length, _within(BRIEF_TOKENS, share // rows))
 
     config: Config
+    baseline: bool = False
+    """Whether the model that is compared now is that of a baseline; set before each comparison."""
 
     @classmethod
     def fault(cls) -> str | None:

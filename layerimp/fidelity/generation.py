@@ -216,13 +216,21 @@ def compare_texts(
     tokenizer: PreTrainedTokenizerBase,
     new_tokens: int = NEW_TOKENS,
 ) -> Generation:
-    """Compare the continuations of two models, prompt by prompt. Too few tokens cannot loop, and are not counted."""
+    """Compare the continuations of two models, prompt by prompt.
+
+    Two continuations are shown, and so few are not counted. Too few tokens cannot loop, and are not counted as such.
+    """
     texts = [[str(tokenizer.decode(list(each), skip_special_tokens=True)) for each in model] for model in (intact, own)]
+    shown = dict.fromkeys([0, next((n for n, prompt in enumerate(prompts) if prompt.chat), min(1, len(prompts) - 1))])
+    samples = [
+        Sample(prompt=prompts[n].text, chat=prompts[n].chat, intact=texts[0][n], text=texts[1][n]) for n in shown
+    ]
+    if len(samples) == len(prompts):
+        return Generation(prompts=len(prompts), samples=samples)
     empty = [sum(not text.strip() for text in model) / len(prompts) for model in texts]
     long = new_tokens >= LOOP_TOKENS
     looping = [sum(map(loops, model)) / len(prompts) if long else None for model in (intact, own)]
     equal = [same_tokens(*pair, new_tokens) for pair in zip(intact, own, strict=True)]
-    shown = dict.fromkeys([0, next((n for n, prompt in enumerate(prompts) if prompt.chat), min(1, len(prompts) - 1))])
     return Generation(
         same_tokens=sum(equal) / len(equal),
         empty=empty[1],
@@ -230,7 +238,5 @@ def compare_texts(
         prompts=len(prompts),
         intact_empty=empty[0],
         intact_loops=looping[0],
-        samples=[
-            Sample(prompt=prompts[n].text, chat=prompts[n].chat, intact=texts[0][n], text=texts[1][n]) for n in shown
-        ],
+        samples=samples,
     )

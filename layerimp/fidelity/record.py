@@ -87,17 +87,17 @@ class Sample(Finite):
 class Generation(Finite):
     """Greedy continuations of the same prompts by both models."""
 
-    same_tokens: float
-    """The mean number of tokens until the continuations first differ."""
-    empty: Share
-    """The share of continuations without text."""
-    loops: Share | None
-    """The share of continuations that end in a loop; null if they have fewer than 32 tokens."""
+    same_tokens: float | None = None
+    """The mean number of tokens until the continuations first differ; null if all of the few are shown."""
+    empty: Share | None = None
+    """The share of continuations without text; null if all are shown."""
+    loops: Share | None = None
+    """The share of continuations that end in a loop; null if all are shown, or have fewer than 32 tokens."""
     prompts: int | None = None
     """The number of continuations; null if it is not known."""
-    intact_empty: Share
+    intact_empty: Share | None = None
     """The intact model's share of continuations without text."""
-    intact_loops: Share | None
+    intact_loops: Share | None = None
     """The intact model's share of continuations that end in a loop."""
     samples: list[Sample]
     """A few of the continuations."""
@@ -106,7 +106,7 @@ class Generation(Finite):
     def collapse(self) -> str | None:
         """What is wrong with the continuations, in words; None if they are not much worse than the intact model's."""
         shares = [
-            (self.empty, self.intact_empty, "are empty"),
+            (self.empty or 0.0, self.intact_empty or 0.0, "are empty"),
             (self.loops or 0.0, self.intact_loops or 0.0, "end in a loop"),
         ]
         if sum(share - intact for share, intact, _ in shares) < COLLAPSE:

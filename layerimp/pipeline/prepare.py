@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from layerimp.blocks.memory import free_bytes
-from layerimp.defaults import FAST, SCORERS
+from layerimp.defaults import FAST, FIDELITY, SCORERS
 from layerimp.errors import ModelError, OptionError
 from layerimp.evaluation.selection import compares, is_requested, without_comparers
 from layerimp.evaluation.selection import prepared as prepare_evaluators
@@ -32,6 +32,7 @@ from layerimp.pipeline.texts import check_calibration
 from layerimp.pipeline.trial import check_rescoring
 from layerimp.progress import SILENT, Progress
 from layerimp.recipe import Recipe, check_kind
+from layerimp.recipe.components import COMPARED_BRIEFLY
 from layerimp.scoring.selection import Selection
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ def prepare(
         given = given.for_plans
     reads = _reads(command, given, plans)
     recipe = resolve(given)
+    if command == "run" and "evaluators" not in given.model_fields_set:
+        recipe = recipe.model_copy(update={"evaluators": {**recipe.evaluators, FIDELITY: COMPARED_BRIEFLY}})
     _refuse(command, recipe)
     if command in ("run", "prune") and "calibration" in reads and given.healers:
         check_own_text(given, config_of(given, permissions, loaded))

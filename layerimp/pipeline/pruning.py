@@ -204,7 +204,8 @@ def measure_fidelity(run: Run, models: Mapping[str, CutModel]) -> Mapping[str, C
     for label, model in models.items():
         if model.key not in known:
             beside = model.beside or model.removal.beside()
-            known[model.key] = comparing.of(beside, run.reserved, label)
+            baseline = model.contender.scorer in run.selection.baselines
+            known[model.key] = comparing.of(beside, run.reserved, label, baseline=baseline)
     if comparing.failed is not None:
         run.evaluation.failed[comparer[0]] = comparing.failed
     return {label: replace(model, fidelity=known[model.key]) for label, model in models.items()}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from layerimp.calibration.documents import Reader, check_beginning, check_source, documents_in, is_dataset, task_of
 from layerimp.calibration.further_text import FurtherText, Read
@@ -112,10 +112,9 @@ class Texts:
         Raises:
             CalibrationError: a text cannot be read.
         """
-        other, rows = self._compared_on()
-        if other is None:
-            return for_fidelity(calibration, rows, without=without, half=True)
-        return for_fidelity(self._other(other), rows, without=without)
+        if (other := self._compared_on) is None:
+            return self._rows_for_fidelity(calibration, without=without, half=True)
+        return self._rows_for_fidelity(self._other(other), without=without)
 
     def for_judging(self, calibration: Corpus, without: frozenset[str]) -> CalibrationSet:
         """Draw the rows by which it is decided what healing keeps; a line says if there are fewer than there should be.
@@ -146,19 +145,18 @@ class Texts:
         Returns:
             The rows; fewer than asked for, or none, if there is too little text.
         """
-        other, rows = self._compared_on()
-        unknown = "its record names no such text"
+        other, unknown = self._compared_on, "its record names no such text"
         if reserved is not None and other in (None, reserved.source):
             try:
                 corpus = self._other(reserved.source, reserved.among)
-                return for_fidelity(corpus, rows, without=drawn.documents, only=frozenset(reserved.documents))
+                return self._rows_for_fidelity(corpus, without=drawn.documents, only=frozenset(reserved.documents))
             except (CalibrationError, TaskError) as error:
                 unknown = f"the text in its record cannot be read ({error})"
         self.progress.note(
             f"{self.recipe.model} may have been made with the text that its fidelity is measured on: {unknown}"
         )
         corpus = self._other(other or drawn.source)
-        return for_fidelity(corpus, rows, without=drawn.documents)
+        return self._rows_for_fidelity(corpus, without=drawn.documents)
 
     def for_comparison(
         self, known: Mapping[str, ReservedText], *, named: bool
@@ -177,7 +175,7 @@ class Texts:
         Raises:
             CalibrationError: the text cannot be read, or fills no row.
         """
-        source, rows = self._compared_on()
+        source = self._compared_on
         if source is None and named:
             source = source_anywhere(str(self.recipe.calibration.source))
         first = next((each.source for each in known.values() if source in (None, each.source)), None)
@@ -186,7 +184,7 @@ class Texts:
             documents = (frozenset(each.documents) for each in kept.values())
             try:
                 corpus = self._other(str(first), max(each.among for each in kept.values()))
-                text = for_fidelity(corpus, rows, only=frozenset.intersection(*documents))
+                text = self._rows_for_fidelity(corpus, only=frozenset.intersection(*documents))
             except (CalibrationError, TaskError) as error:
                 if source is not None:
                     raise
@@ -195,7 +193,7 @@ class Texts:
                 if text.rows:
                     return text, frozenset(kept)
         corpus = self._other(source or str(self.recipe.calibration.source))
-        text = for_fidelity(corpus, rows)
+        text = self._rows_for_fidelity(corpus)
         if not text.rows:
             raise CalibrationError(
                 f"{text.source} fills no row of {corpus.form.max_length} tokens; name other text, or shorter rows "
@@ -240,11 +238,18 @@ class Texts:
         further.read = Read()  # that look served no training
         return further
 
-    def _compared_on(self) -> tuple[str | None, int]:
-        """Return the text that the comparer names, if any, as records name it, and the number of its rows."""
-        options = comparer_options(self.recipe)
-        rows = options.rows_for(classifier=classifies(self.loaded.model))
-        return options.text and source_anywhere(options.text), rows
+    @property
+    def _compared_on(self) -> str | None:
+        """The text that the comparer names, as records name it; None if it names none."""
+        text = comparer_options(self.recipe).text
+        return text and source_anywhere(text)
+
+    def _rows_for_fidelity(self, corpus: Corpus, **chosen: Any) -> CalibrationSet:
+        """Draw as many rows, of as many tokens, as the comparer's options say; see `for_fidelity`."""
+        options, samples = comparer_options(self.recipe), self.recipe.calibration.samples
+        rows, tokens = options.size(samples, corpus.form.max_length, classifier=classifies(self.loaded.model))
+        corpus = replace(corpus, form=replace(corpus.form, max_length=tokens))
+        return for_fidelity(corpus, rows, **chosen)
 
     def _other(self, source: str, among: int | None = None) -> Corpus:
         """Read the documents of a text, without labels; of a data set the first ones, if it is said how many."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from layerimp.component import Plain
-from layerimp.defaults import ALL
+from layerimp.defaults import ALL, FIDELITY
 from layerimp.errors import OptionError
 from layerimp.recipe.labels import by_label, check_any, check_labels
 
@@ -73,6 +73,10 @@ Healers = Annotated[
     Field(description="Healers, by label; each heals every pruned model, and the result is named SCORER+HEALER."),
 ]
 Evaluators = Annotated[Components, Field(description="Evaluators, by label; a grid takes none of costs.")]
+
+
+COMPARED_BRIEFLY = ComponentSpec(name=FIDELITY, options={"brief": True})
+"""How a run and a grid that name no evaluators compare models with the intact one."""
 
 
 def named(*names: str) -> dict[str, ComponentSpec]:

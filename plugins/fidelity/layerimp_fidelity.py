@@ -53,12 +53,13 @@ class FidelityEvaluator(Comparer):
         """What a comparison reads of one model, about: the text, its repeated rows, and the prompts."""
         from layerimp.fidelity import PROMPT_TOKENS
 
-        rows, prompts = self.config.rows_for(classifier=not model.can_generate()), self.config.prompts
+        rows, length = self.config.size(64, length, classifier=not model.can_generate())
+        prompts, new_tokens = self._texts
         tokens = rows * length
         if not model.can_generate():
             return [Reading(rows=rows, tokens=tokens)]
         text = Reading(rows=rows, tokens=tokens, predicted=2 * tokens)  # by the heads of both models
-        read, written = prompts * PROMPT_TOKENS, prompts * self.config.new_tokens
+        read, written = prompts * PROMPT_TOKENS, prompts * new_tokens
         return [text, text, Reading(rows=prompts, tokens=read, predicted=prompts, generated=written)]
 
     def comparison(
@@ -78,7 +79,9 @@ class FidelityEvaluator(Comparer):
             "copying": lambda: self._copying(stack, tokenizer, batches, classes),
             "generation": lambda: self._generation(stack, tokenizer, batches),
         }
-        if not self.config.prompts:
+        if self.config.brief:
+            del ways["copying"]
+        if not self._texts[0]:
             del ways["generation"]
         parts: dict[str, Callable[[BlockStack], Copying | Generation]] = {}
         missing: dict[str, str] = {}
@@ -96,6 +99,8 @@ class FidelityEvaluator(Comparer):
             with self.progress.stage("compare with the intact model"):
                 divergence = known.divergence(other)
                 for name, part in parts.items():
+                    if name == "generation" and self.baseline and self.config.brief:
+                        continue
                     try:
                         measured[name] = part(other)
                     except ModelError as error:
@@ -111,6 +116,12 @@ class FidelityEvaluator(Comparer):
             )
 
         return compare
+
+    @property
+    def _texts(self) -> tuple[int, int]:
+        """The number of texts, and the tokens that are generated for each."""
+        brief = self.config.brief and not {"prompts", "new_tokens"} & self.config.model_fields_set
+        return (2, 32) if brief else (self.config.prompts, self.config.new_tokens)
 
     def _copying(
         self, stack: BlockStack, tokenizer: PreTrainedTokenizerBase | None, batches: list[Batch], classes: int | None
@@ -137,7 +148,8 @@ class FidelityEvaluator(Comparer):
 
         if tokenizer is None:
             raise UnmeasuredError("without a tokenizer there is no text")
-        asked, new = prompts(batches, tokenizer, self.config.prompts), self.config.new_tokens
+        count, new = self._texts
+        asked = prompts(batches, tokenizer, count)
         if not stack.model.can_generate():
             raise UnmeasuredError(f"{type(stack.model).__name__} does not generate text")
         if not asked:

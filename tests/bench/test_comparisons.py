@@ -78,7 +78,7 @@ def values(model_dir: Path, calibration_file: Path, tmp_path: Path) -> dict[str,
     }
 
 
-def test_a_grid_measures_fidelity_and_generates_nothing_unless_asked(
+def test_a_grid_measures_only_divergence_and_agreement_unless_asked(
     values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: list[int] = []
@@ -97,8 +97,8 @@ def test_a_grid_measures_fidelity_and_generates_nothing_unless_asked(
     for fidelity in fidelities:
         assert fidelity is not None
         assert fidelity.divergence is not None
-        assert fidelity.generation is None
-        assert "generation" not in fidelity.missing
+        assert fidelity.copying is None
+        assert fidelity.missing == {"generation": "all documents are too short for a prompt"}
     assert len(runs) == 1  # the intact model: rows of 16 tokens are too short to be repeated
 
 

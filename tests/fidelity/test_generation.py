@@ -212,9 +212,9 @@ def test_what_is_said_of_continuations() -> None:
 
 @pytest.mark.parametrize(("new_tokens", "expected"), [(31, None), (32, 0.5)])
 def test_continuations_too_short_to_loop_are_not_counted(new_tokens: int, expected: float | None) -> None:
-    asked = [Prompt((1, n), "") for n in range(2)]
-    own = [(4,) * new_tokens, tuple(range(5, 5 + new_tokens))]
-    generation = compare_texts(asked, [own[1], own[1]], own, tiny_tokenizer(), new_tokens)
+    asked = [Prompt((1, n), "") for n in range(4)]
+    own = [(4,) * new_tokens, tuple(range(5, 5 + new_tokens))] * 2
+    generation = compare_texts(asked, [own[1]] * 4, own, tiny_tokenizer(), new_tokens)
     assert generation.loops == expected
     assert generation.intact_loops == (None if expected is None else 0.0)
     assert bool(generation.collapse) == (expected is not None)

@@ -19,9 +19,10 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig
 import layerimp
 from layerimp.calibration.sampling import document_hash, load_calibration
 from layerimp.cli.display import Screen
+from layerimp.cli.set_options import with_settings
 from layerimp.component import Options
 from layerimp.errors import ModelError, OptionError
-from layerimp.fidelity import Intact
+from layerimp.fidelity import Comparer, Intact
 from layerimp.pipeline.heal_checkpoint import PreparedHealing, heal_checkpoint, prepare_healing
 from layerimp.progress import SILENT
 from layerimp.recipe import ComponentSpec, Permissions
@@ -99,10 +100,35 @@ def test_a_run_measures_fidelity_by_default(recipe: dict[str, Any]) -> None:
     for fidelity in by_label.values():
         assert fidelity.predictions > 0
         assert fidelity.divergence.mean > 0
-        assert fidelity.copying.accuracy <= 1
+        assert fidelity.copying is None
     (model,) = results.models.values()
     assert not model.metrics
     assert all(removal.retained is None for removal in model.removals)
+
+
+@pytest.mark.parametrize(
+    ("samples", "length", "expected"), [(64, 256, (8, 64)), (128, 256, (8, 128)), (8, 256, (2, 48)), (999, 40, (8, 40))]
+)
+def test_a_brief_comparison_reads_a_32nd_of_the_calibration_text_and_no_more_than_8_rows_of_128_tokens(
+    samples: int, length: int, expected: tuple[int, int]
+) -> None:
+    assert Comparer.Config(brief=True).size(samples, length, classifier=False) == expected
+    assert Comparer.Config(brief=True, rows=20).size(samples, length, classifier=True)[0] == 20
+
+
+def test_a_run_shows_two_texts_of_each_scorers_model_and_none_of_baselines() -> None:
+    results = run({"scorers": ["avss"], "calibration": {"samples": 8, "max_length": 64}, "limit": 2})
+    by_label = fidelities(results)
+    assert by_label.keys() == {"avss", "random", "depth"}
+    generation = by_label["avss"].generation
+    assert (generation.prompts, len(generation.samples), generation.same_tokens) == (2, 2, None)
+    assert by_label["random"].generation is None
+    assert not by_label["random"].missing
+
+
+def test_an_option_of_fidelity_asks_for_all_of_its_figures() -> None:
+    assert "evaluators" in with_settings(layerimp.Recipe(), ["fidelity.rows=20"]).model_fields_set
+    assert "evaluators" not in with_settings(layerimp.Recipe(), ["greedy.rescored=2"]).model_fields_set
 
 
 def test_what_is_measured_is_the_divergence_on_text_that_nothing_else_reads(
@@ -217,7 +243,7 @@ def test_a_collapse_is_noted(recipe: dict[str, Any], monkeypatch: pytest.MonkeyP
 
 
 def test_what_cannot_be_measured_is_noted(recipe: dict[str, Any]) -> None:
-    (model,) = run(recipe).models.values()
+    (model,) = run(recipe | {"evaluators": ["harness", "fidelity"]}).models.values()
     assert "not measured: generation (a prompt and 64 tokens more are beyond the model's 64 positions)" in model.notes
 
 
