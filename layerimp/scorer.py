@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from layerimp._table import Column, Table, Tabular
 from layerimp.component import Component
@@ -110,9 +110,6 @@ class Scorer(Component):
                 step = trace.rows("block_out") - trace.rows("block_in")
                 self.mean.add(trace.block, step.norm(dim=-1))
 
-            def merge(self, other):
-                self.mean.merge(other.mean)
-
             def compute(self):
                 return Importance(scores=self.mean.value().tolist())
 
@@ -194,11 +191,7 @@ class Scorer(Component):
         """Take in what one block did in one batch."""
 
     def end_sweep(self) -> None:
-        """Called at the end of the calibration set, or of the shard that this scorer sees."""
-
-    @abstractmethod
-    def merge(self, other: Self) -> None:
-        """Absorb another shard's statistics, as if this scorer had seen both shards."""
+        """Called at the end of the calibration set."""
 
     @abstractmethod
     def compute(self) -> Importance:

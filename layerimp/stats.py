@@ -6,7 +6,7 @@ every operation reuses one buffer.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -82,11 +82,6 @@ class Sum:
         """Take in one `value` [] in float64."""
         self._sums[block] = self._sums[block].to(value.device) + value
 
-    def merge(self, other: Self) -> None:
-        """Absorb another shard's values."""
-        for block, value in enumerate(other._sums):
-            self.add(block, value)
-
     def value(self) -> Tensor:
         """The sums [num_blocks], float64 on the CPU; 0 for a block that saw no value."""
         return torch.stack([value.cpu() for value in self._sums])
@@ -111,11 +106,6 @@ class Mean:
         """Take in `count` values that sum to `total` [] in float64."""
         self._total.add(block, total)
         self._count[block] += count
-
-    def merge(self, other: Self) -> None:
-        """Absorb another shard's values."""
-        for block, count in enumerate(other._count):
-            self.add_total(block, other._total[block], count)
 
     def total(self) -> Tensor:
         """The sums [num_blocks], float64 on the CPU."""
@@ -150,11 +140,6 @@ class Moments:
         self._mean.add(block, delta * (count / total))
         self._m2.add(block, m2 + delta * delta * (before * count / total))
         self._count[block] = total
-
-    def merge(self, other: Self) -> None:
-        """Absorb another shard's values."""
-        for block, count in enumerate(other._count):
-            self.add_moments(block, count, other._mean[block], other._m2[block])
 
     def variance(self) -> Tensor:
         """The population variances [num_blocks], float64 on the CPU; NaN for a block that saw no value."""

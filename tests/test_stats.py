@@ -1,4 +1,4 @@
-"""The accumulators: exact to float64, whatever the shards."""
+"""The accumulators: exact to float64, whatever the batches."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ modest = settings(derandomize=True, max_examples=60, deadline=None, database=Non
 
 
 @st.composite
-def sharded(draw: Any, offsets: tuple[float, ...], spread: float, dtype: type = np.float64) -> list[Any]:
-    """Numbers around an offset, cut anywhere into shards, some of which may be empty."""
+def batched(draw: Any, offsets: tuple[float, ...], spread: float, dtype: type = np.float64) -> list[Any]:
+    """Numbers around an offset, cut anywhere into batches, some of which may be empty."""
     offset = draw(st.sampled_from(offsets))
     values = draw(st.lists(st.floats(-spread, spread, width=32), min_size=1, max_size=40))
     cuts = sorted(draw(st.lists(st.integers(0, len(values)), max_size=6)))
@@ -41,40 +41,30 @@ def feed_moments(moments: Moments, block: int, numbers: np.ndarray) -> None:
     moments.add_moments(block, len(numbers), mean, (tensor - mean).square().sum())
 
 
-def merged_moments(shards: list[np.ndarray], tree: bool) -> Moments:
-    parts = []
-    for shard in shards:
-        parts.append(Moments(2))
-        feed_moments(parts[-1], 1, shard)
-    while len(parts) > 1:
-        if tree:
-            for left, right in zip(parts[::2], parts[1::2], strict=False):
-                left.merge(right)
-            parts = parts[::2]
-        else:
-            parts[0].merge(parts.pop(1))
-    return parts[0]
+def moments_of(batches: list[np.ndarray]) -> Moments:
+    moments = Moments(2)
+    for batch in batches:
+        feed_moments(moments, 1, batch)
+    return moments
 
 
-@pytest.mark.parametrize("tree", [False, True])
 @modest
-@given(data=st.data())
-def test_any_split_gives_the_moments_of_the_whole(data: st.DataObject, tree: bool) -> None:
-    shards = data.draw(sharded((0.0, 1.0, -50.0), 1000.0))
-    _, variance = exact(np.concatenate(shards))
-    moments = merged_moments(shards, tree)
+@given(batches=batched((0.0, 1.0, -50.0), 1000.0))
+def test_any_split_gives_the_moments_of_the_whole(batches: list[np.ndarray]) -> None:
+    _, variance = exact(np.concatenate(batches))
+    moments = moments_of(batches)
     assert float(moments.variance()[1]) == pytest.approx(float(variance), rel=1e-10, abs=1e-15)
 
 
 @modest
-@given(shards=sharded((1e4, -1e6), 1.0, np.float32))
-def test_float32_inputs_with_a_large_mean(shards: list[np.ndarray]) -> None:
-    mean, variance = exact(np.concatenate(shards))
-    moments = merged_moments(shards, tree=False)
+@given(batches=batched((1e4, -1e6), 1.0, np.float32))
+def test_float32_inputs_with_a_large_mean(batches: list[np.ndarray]) -> None:
+    mean, variance = exact(np.concatenate(batches))
+    moments = moments_of(batches)
     assert float(moments.variance()[1]) == pytest.approx(float(variance), rel=1e-6, abs=1e-12)
     whole = Mean(1)
-    for shard in shards:
-        whole.add(0, torch.from_numpy(shard))
+    for batch in batches:
+        whole.add(0, torch.from_numpy(batch))
     assert float(whole.value()[0]) == pytest.approx(float(mean), rel=1e-14)
 
 
@@ -85,7 +75,7 @@ def test_a_small_variance_does_not_cancel(size: int) -> None:
     assert float(variance) == pytest.approx(1e-4, rel=0.1)
     naive = (numbers**2).mean() - numbers.mean() ** 2
     assert abs(naive - float(variance)) > 0.1 * float(variance)
-    moments = merged_moments([numbers[start : start + size] for start in range(0, 1000, size)], tree=True)
+    moments = moments_of([numbers[start : start + size] for start in range(0, 1000, size)])
     assert float(moments.variance()[1]) == pytest.approx(float(variance), rel=1e-5)
 
 
@@ -97,8 +87,6 @@ def test_no_values_are_no_values() -> None:
     moments.add_moments(0, 0, nan, nan)
     mean.add(0, torch.empty(0))
     mean.add(0, torch.tensor([1.0, 3.0]))
-    mean.merge(Mean(2))
-    moments.merge(Moments(2))
     assert mean.value()[0] == 2.0
     assert moments.variance()[0] == 1.0
     assert torch.isnan(mean.value()[1])
@@ -106,25 +94,13 @@ def test_no_values_are_no_values() -> None:
 
 
 @modest
-@given(shards=sharded((0.0, 3.0), 100.0))
-def test_any_split_gives_the_mean_of_the_whole(shards: list[np.ndarray]) -> None:
-    parts = [Mean(3) for _ in shards]
-    for part, shard in zip(parts, shards, strict=True):
-        part.add(2, torch.from_numpy(shard))
-    for part in parts[1:]:
-        parts[0].merge(part)
-    mean, _ = exact(np.concatenate(shards))
-    assert float(parts[0].value()[2]) == pytest.approx(float(mean), rel=1e-12, abs=1e-12)
-
-
-def test_merging_leaves_the_other_shard_alone() -> None:
-    first, second = Mean(1), Mean(1)
-    first.add(0, torch.tensor([1.0]))
-    second.add(0, torch.tensor([3.0]))
-    first.merge(second)
-    first.add(0, torch.tensor([8.0]))
-    assert first.value().tolist() == [4.0]
-    assert second.value().tolist() == [3.0]
+@given(batches=batched((0.0, 3.0), 100.0))
+def test_any_split_gives_the_mean_of_the_whole(batches: list[np.ndarray]) -> None:
+    whole = Mean(3)
+    for batch in batches:
+        whole.add(2, torch.from_numpy(batch))
+    mean, _ = exact(np.concatenate(batches))
+    assert float(whole.value()[2]) == pytest.approx(float(mean), rel=1e-12, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -180,13 +156,11 @@ def test_products_are_those_of_every_element(dtype: torch.dtype, monkeypatch: py
     assert float(magnitude) == pytest.approx(sum(map(abs, pairs)), rel=1e-6)
 
 
-def test_sums_merge() -> None:
-    first, second = Sum(2), Sum(2)
-    for sums, values in ((first, (1.0, 2.5)), (second, (-4.0,))):
-        for value in values:
-            sums.add(1, torch.tensor(value, dtype=torch.float64))
-    first.merge(second)
-    assert first.value().tolist() == [0.0, -0.5]
+def test_sums_add_up() -> None:
+    sums = Sum(2)
+    for value in (1.0, 2.5, -4.0):
+        sums.add(1, torch.tensor(value, dtype=torch.float64))
+    assert sums.value().tolist() == [0.0, -0.5]
 
 
 def test_a_workspace_asks_for_memory_once() -> None:

@@ -33,8 +33,6 @@ class Entrant(Plain):
     """Whether the scorer ignores the model, so that no text changes its scores."""
     seeded: bool
     """Whether the scorer has a seed, which each repeat then sets."""
-    shards: bool = False
-    """Whether parts of a calibration set can be scored separately."""
     code: str
     """A digest of the scorer's source."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from layerimp.errors import LayerimpError, one_line
 from layerimp.pruner import counted
 from layerimp.steps import Step, named
 
@@ -85,10 +86,9 @@ class Outcome:
 
     Attributes:
         key: The key of the cell.
-        result: The result; None if the cell failed, or if only a shard of its text was scored.
+        result: The result; None if the cell failed.
         error: Why the cell failed, in one line; empty if it did not fail.
         lasting: Whether another try would fail for the same reason.
-        shard: A scorer that has seen a shard of the text, as bytes.
         seconds: How long the cell took.
     """
 
@@ -96,5 +96,14 @@ class Outcome:
     result: Result | None = None
     error: str = ""
     lasting: bool = True
-    shard: bytes = b""
     seconds: float = 0.0
+
+
+def failure(key: str, error: BaseException, *, again: bool = False) -> Outcome:
+    """Return the outcome of a failed cell, which `again` has tried again.
+
+    Of other errors, only those that layerimp raises deliberately are sure to recur.
+    """
+    ours = isinstance(error, LayerimpError)
+    text = " ".join(str(error).split()) if ours else one_line(error)
+    return Outcome(key, error=text, lasting=ours and not again)

@@ -48,9 +48,8 @@ def run_grid(
         watcher: Where to report progress of the cells; by default nowhere.
         engine: Where cells are computed: `local`, or `ray`.
         address: The address of the Ray cluster; by default the one in the environment, or else one on this machine.
-        workers: The number of worker processes; 0 to compute in this process; by default one for each device, or as
-            many as a cluster has room for.
-        device: The device of the workers' models; by default all GPUs, else the CPU. A cluster assigns devices itself.
+        workers: The largest number of tasks of a Ray cluster at once; by default as many as it has room for.
+        device: The device of the models; by default the first GPU, else the CPU. A cluster assigns devices itself.
         retry: Whether to try cells again that failed before.
 
     Raises:

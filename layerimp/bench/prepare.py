@@ -66,7 +66,7 @@ def prepared_grid(
         InputError: something in the grid is wrong, or the directory holds something else.
     """
     check_kind(grid, Grid)
-    engine.check()
+    engine.check(progress)
     check_name(output)
     check_place(output)
     for spec in grid.models.values():

@@ -67,7 +67,7 @@ def resolve(
     Args:
         grid: The grid.
         digests: Digests of files.
-        engine: Where models compute. The dtype is decided here, once for all workers.
+        engine: Where models compute. The dtype is decided here, once.
         permissions: Which code that came with data may run.
         progress: Where to report progress.
         before: What was found for the grid that is in the store, whose decisions by memory stay; None for none.
@@ -152,7 +152,6 @@ class _Settling:
         stays = {label: each for label, each in before.items() if each.holds(device, scope)}
         on_place = recipe.model_copy(update={"device": str(self.engine.place)})
         memory = MemoryForecast.of(outline, on_place, self.permissions)
-        memory = memory.model_copy(update={"free": memory.free // self.engine.copies})
         undecided = {label: healer for label, healer in deciding.items() if label not in stays}
         decisions = memory.decisions(undecided, outline.stack, scope)
         for label, decision in decisions.items():
@@ -177,9 +176,7 @@ class _Settling:
         if before in names and emulated(recipe.model, config, engine.place):
             widened = names[before] == "float32"
         else:
-            widened = float32_stands_in(
-                *(recipe.model, config, engine.place, self.progress), copies=engine.copies, trust_remote_code=trusted
-            )
+            widened = float32_stands_in(*(recipe.model, config, engine.place, self.progress), trust_remote_code=trusted)
         if widened:
             return recipe.model_copy(update={"dtype": "float32"}), "float32"
         stored = stored_in(located("models", recipe.model), config)
@@ -272,10 +269,8 @@ def _entrant(label: str, spec: ComponentSpec) -> Entrant:
     assert issubclass(cls, Scorer)
     blind, seeded = is_blind(spec.name), "seed" in cls.Config.model_fields
     sample = _for_one_block(spec)
-    sweep = getattr(sample, "sweep", None)
-    shards = not blind and sweep is not None and not sweep.whole
     code = code_of(cls if sample is None else sample)
-    return Entrant(spec=spec, blind=blind, seeded=seeded, shards=shards, code=code)
+    return Entrant(spec=spec, blind=blind, seeded=seeded, code=code)
 
 
 def _for_one_block(spec: ComponentSpec) -> Scorer | None:

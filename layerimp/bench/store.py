@@ -20,7 +20,7 @@ from layerimp.errors import OutputError
 Digests = dict[tuple[str, str], str]
 """Digests of the content of files, by their paths and stamps of size and time."""
 FILE, LOCK = "bench.sqlite", "bench.lock"
-FORMAT = 5
+FORMAT = 6
 """The version of the tables, of the cells' keys and results, and of what the core computes, which no key covers."""
 
 _TABLES = """
@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS cells (
     CHECK ((result IS NULL) <> (error IS NULL))
 );
 CREATE TABLE IF NOT EXISTS layout (only INTEGER PRIMARY KEY CHECK (only = 1), document TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS started (key TEXT PRIMARY KEY, times INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, stamp TEXT NOT NULL, digest TEXT NOT NULL);
 """
 
@@ -157,6 +158,25 @@ class Store:
                 " versions = excluded.versions, finished = CURRENT_TIMESTAMP",
                 rows,
             )
+            self._connection.executemany("DELETE FROM started WHERE key = ?", [(key,) for key, *_ in rows])
+
+    def begin(self, cells: Iterable[Cell]) -> None:
+        """Note that cells are started, which is known later even if this process is killed."""
+        with self._answered(), self._connection:
+            self._connection.executemany(
+                "INSERT INTO started VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET times = times + 1",
+                [(cell.key,) for cell in cells],
+            )
+
+    def end(self, keys: Iterable[str]) -> None:
+        """Note that cells came back without an outcome, so that their starts do not count."""
+        with self._answered(), self._connection:
+            self._connection.executemany("DELETE FROM started WHERE key = ?", [(key,) for key in keys])
+
+    def started(self) -> dict[str, int]:
+        """Return how often cells were started and neither finished nor came back, by key."""
+        with self._answered():
+            return dict(self._connection.execute("SELECT key, times FROM started"))
 
     def records(self) -> dict[str, StoredCell]:
         """Return all cells, by key."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from statistics import fmean
 from typing import get_args
 
 from layerimp.bench.cell_graph import Layout
@@ -25,14 +23,12 @@ class Tally:
         failed: The number of failed cells.
         running: The number of cells in progress.
         known: The number of all cells known so far. The cells that a scoring leads to are known once it is finished.
-        seconds_left: An estimate of the remaining time, from the cells so far; None if there is none yet.
     """
 
     done: int
     failed: int
     running: int
     known: int
-    seconds_left: float | None
 
 
 class WorkQueue:
@@ -42,6 +38,10 @@ class WorkQueue:
         layout: The grid.
         records: The stored cells of earlier runs, by key.
         retry: Whether to compute cells again that failed in earlier runs.
+
+    Attributes:
+        results: The results so far, by key.
+        running: The cells in progress, by key.
     """
 
     def __init__(self, layout: Layout, records: Mapping[str, StoredCell], *, retry: bool) -> None:
@@ -55,8 +55,7 @@ class WorkQueue:
                 self._failed.add(key)
         self._seen: set[str] = set()
         self._ready: dict[Kind, dict[str, Cell]] = {kind: {} for kind in KINDS}
-        self._running: dict[str, Cell] = {}
-        self._seconds: dict[Kind, list[float]] = {kind: [] for kind in KINDS}
+        self.running: dict[str, Cell] = {}
         self.look(layout.models)
 
     def look(self, models: Iterable[str]) -> None:
@@ -80,11 +79,11 @@ class WorkQueue:
     def start(self, cells: Iterable[Cell]) -> None:
         """Mark cells as in progress."""
         for cell in cells:
-            self._running[cell.key] = self._ready[cell.kind].pop(cell.key)
+            self.running[cell.key] = self._ready[cell.kind].pop(cell.key)
 
     def again(self, cell: Cell) -> None:
         """Put a cell in progress back into the queue."""
-        if self._running.pop(cell.key, None):
+        if self.running.pop(cell.key, None):
             self._ready[cell.kind][cell.key] = cell
 
     def is_settled(self, key: str) -> bool:
@@ -93,26 +92,14 @@ class WorkQueue:
 
     def settle(self, cell: Cell, outcome: Outcome) -> None:
         """Take the outcome of a cell."""
-        self._running.pop(cell.key, None)
+        self.running.pop(cell.key, None)
         self._ready[cell.kind].pop(cell.key, None)
         if outcome.result is None:
             self._failed.add(cell.key)
         else:
             self.results[cell.key] = outcome.result
-            self._seconds[cell.kind].append(outcome.seconds)
 
-    def tally(self, workers: int) -> Tally:
-        """Return the progress of the grid.
-
-        Args:
-            workers: How many cells are computed at once, for the estimate of the time.
-        """
-        left = Counter({kind: len(cells) for kind, cells in self._ready.items()})
-        left.update(cell.kind for cell in self._running.values())
-        known = {kind: fmean(seconds) for kind, seconds in self._seconds.items() if seconds}
-        seconds = None
-        if counted := sum(left[kind] for kind in known):
-            # A kind that was not timed yet is assumed to take as long as the others on average.
-            seconds = sum(left[kind] * mean for kind, mean in known.items()) * left.total() / counted / workers
+    def tally(self) -> Tally:
+        """Return the progress of the grid."""
         done, failed = len(self._seen & self.results.keys()), len(self._seen & self._failed)
-        return Tally(done, failed, len(self._running), len(self._seen), seconds)
+        return Tally(done, failed, len(self.running), len(self._seen))

@@ -82,11 +82,6 @@ class CalibrationSet:
         """Return the first `count` rows, or all rows if there are fewer. The order of rows is random."""
         return self.chosen(range(min(count, len(self.rows))))
 
-    def shard(self, index: int, count: int) -> CalibrationSet:
-        """Return every `count`-th batch, from number `index` on. All shards together are the whole set."""
-        rows = range(len(self.rows))
-        return self.chosen(row for row in rows if row // self.batch_size % count == index)
-
     @property
     def fingerprint(self) -> str:
         """A hash of the token ids and the labels.

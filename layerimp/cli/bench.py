@@ -31,7 +31,7 @@ _OWN: dict[str, Any] = {
         "Healer, or LABEL=HEALER, that repairs every pruned model; repeatable; or none. Default: "
         f"{HEALER} if no scorer is named, else none.",
     ),
-    "device": o.option(o.Text, "Device: cpu, cuda, cuda:1 and so on. Default: all GPUs, else the CPU."),
+    "device": o.option(o.Text, "Device: cpu, cuda, cuda:1 and so on. Default: the first GPU, else the CPU."),
     "output": o.option(o.File, "Directory of the results; finished cells in it are not computed again."),
     "engine": o.option(
         Literal["local", "ray"] | None,
@@ -40,9 +40,7 @@ _OWN: dict[str, Any] = {
     "address": o.option(o.Text, "Address of the Ray cluster. Default: RAY_ADDRESS, or else one on this machine."),
     "workers": Annotated[
         int | None,
-        typer.Option(
-            min=0, help="Worker processes; 0: compute in this one. Default: one per device, or all of a cluster."
-        ),
+        typer.Option(min=1, help="Most tasks of the Ray cluster at once. Default: as many as it has room for."),
     ],
     "retry_failed": o.option(bool, "Try cells again that failed before.", "--retry-failed"),
 }

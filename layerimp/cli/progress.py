@@ -119,7 +119,7 @@ class Reporter:
     @contextmanager
     def grid(self) -> Iterator[Watcher]:
         """Show the progress of a grid, which its watcher is told."""
-        with self._task("start the workers", None, unit="cells", unit_bytes=0) as task:
+        with self._task("compute the cells", None, unit="cells", unit_bytes=0) as task:
             yield _Grid(self, self._bars, task)
         self.say(task.description)
 

@@ -151,7 +151,6 @@ def float32_stands_in(
     device: torch.device,
     progress: Progress = SILENT,
     *,
-    copies: int = 1,
     trust_remote_code: bool = False,
 ) -> bool:
     """Whether a model computes in float32 if no dtype is asked for, whatever its stored dtype.
@@ -164,7 +163,6 @@ def float32_stands_in(
         config: The model's configuration.
         device: The device that the model will be on.
         progress: Where to report the decision.
-        copies: The number of copies that have to fit in memory, each with a second copy to verify a checkpoint.
         trust_remote_code: Whether Python code that comes with the model may run.
     """
     if str(model) == STARTER:
@@ -175,7 +173,7 @@ def float32_stands_in(
     if (parameters := count_parameters(config, trust_remote_code=trust_remote_code)) is None:
         return False
     kind, free = name_of(stored), free_bytes(device)
-    needs = round(2.2 * parameters * torch.float32.itemsize * copies)  # a checkpoint is verified beside the model
+    needs = round(2.2 * parameters * torch.float32.itemsize)  # a checkpoint is verified beside the model
     if needs > free:
         sizes = f"{needs / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
         progress.note(f"{model} computes slowly, in {kind}, which this CPU only emulates: float32 needs {sizes}")

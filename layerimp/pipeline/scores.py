@@ -53,7 +53,7 @@ def score_blocks(run: Run, by: Unit = "block", memory: Memory | None = None) -> 
     importance: dict[str, Importance] = {}
     for label, filled in seen.items():
         with selection.excusing(label):
-            importance[label] = finished(label, [filled])
+            importance[label] = finished(label, filled)
     selection.need_any()
     return importance
 

@@ -72,7 +72,7 @@ def score(
 
 @dataclass(frozen=True)
 class Filled:
-    """A scorer that has seen a calibration set, or a shard of one.
+    """A scorer that has seen a calibration set.
 
     Attributes:
         scorer: The scorer.
@@ -134,13 +134,13 @@ def measure(
         ModelError: a scorer does not fit the model, or cannot score such units, or the blocks cannot be divided.
     """
     filled = fill(stack, calibration, scorers, **how)
-    return {label: finished(label, [shard]) for label, shard in filled.items()}
+    return {label: finished(label, scored) for label, scored in filled.items()}
 
 
 def fill(
     stack: BlockStack, calibration: Iterable[Batch], scorers: Mapping[str, Scorer], **how: Unpack[How]
 ) -> dict[str, Filled]:
-    """Run fresh scorers over a calibration set, or over a shard of it, without asking what they found; see `measure`.
+    """Run fresh scorers over a calibration set, without asking what they found; see `measure`.
 
     If a scorer fails, the others go on without it.
     """
@@ -177,35 +177,31 @@ def fill(
     return joint
 
 
-def finished(label: str, shards: Sequence[Filled]) -> Importance:
-    """Compute the importance from the shards of a calibration set; the first scorer absorbs the others.
+def finished(label: str, filled: Filled) -> Importance:
+    """Compute the importance from what a scorer has seen.
 
     Raises:
         PluginError: the scorer failed, or does not score every block, or every window.
         NonFiniteError: a score is a NaN or an infinity.
     """
-    importance = _computed(label, shards)
-    beside = [shard.beside for shard in shards if shard.beside is not None]
-    if not beside:
+    importance = _computed(label, filled)
+    if filled.beside is None:
         return importance
-    return joined(importance, _computed(label, beside), beside[0].what)
+    return joined(importance, _computed(label, filled.beside), filled.beside.what)
 
 
-def _computed(label: str, shards: Sequence[Filled]) -> Importance:
+def _computed(label: str, filled: Filled) -> Importance:
     """Compute the importance in one series."""
-    first = shards[0]
-    for shard in shards:
-        if shard.error:
-            raise shard.error
-    with attributing("scorer", label, type(first.scorer)):
-        for other in shards[1:]:
-            first.scorer.merge(other.scorer)
-        importance = first.scorer.compute()
+    if filled.error:
+        raise filled.error
+    steps, what = filled.blocks, filled.what
+    with attributing("scorer", label, type(filled.scorer)):
+        importance = filled.scorer.compute()
         if not isinstance(importance, Importance):
             raise PluginError(f"compute() gives {type(importance).__name__}, not an Importance")
-        if len(importance.scores) != len(first.blocks):
-            raise PluginError(f"it gave {len(importance.scores)} scores for {len(first.blocks)} {first.what}")
+        if len(importance.scores) != len(steps):
+            raise PluginError(f"it gave {len(importance.scores)} scores for {len(steps)} {what}")
         for length, windows in importance.spans.items():
-            if len(windows) != len(first.blocks) - length + 1:
-                raise PluginError(f"it gave {len(windows)} windows of {length} for {len(first.blocks)} {first.what}")
-    return replace(importance, blocks=list(first.blocks), notes=(*first.notes, *importance.notes))
+            if len(windows) != len(steps) - length + 1:
+                raise PluginError(f"it gave {len(windows)} windows of {length} for {len(steps)} {what}")
+    return replace(importance, blocks=list(steps), notes=(*filled.notes, *importance.notes))

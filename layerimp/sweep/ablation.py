@@ -70,15 +70,10 @@ class Ablation(Sweep):
         """All sites that this sweep offers."""
         return frozenset(map(self.site, self.probes)) | {self.INTACT}
 
-    @property
-    def whole(self) -> bool:
-        """Whether a probe is "mean": a block's mean contribution is taken over the whole set."""
-        return "mean" in self.probes
-
     def work(self, num_units: int, rows: int, *, labels: bool = False) -> Work:
         """One intact pass, one more for a mean, and half a pass per unit and probe, since earlier blocks do not run."""
         tried = num_units * len(self.probes - {1})
-        return Work(1 + self.whole + tried / 2, 1 + tried)
+        return Work(1 + ("mean" in self.probes) + tried / 2, 1 + tried)
 
     def union(self, other: Sweep) -> Sweep | None:
         """Return an ablation with the probes of both, if nothing else differs."""

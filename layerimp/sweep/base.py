@@ -226,11 +226,6 @@ class Sweep(ABC):
         return self.SITES
 
     @property
-    def whole(self) -> bool:
-        """Whether the sweep needs the whole calibration set at once, so that shards cannot be swept separately."""
-        return False
-
-    @property
     def reads_weights(self) -> bool:
         """Whether its values follow from weights as well: then a seam and a block that do the same may differ."""
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -159,12 +159,6 @@ class AVSS(Scorer):
     def end_sweep(self) -> None:
         """Release the working memory."""
         self._workspace.release()
-
-    def merge(self, other: Self) -> None:
-        """Add another shard's statistics."""
-        self._moments.merge(other._moments)
-        self._sample_variance.merge(other._sample_variance)
-        self._inactive.merge(other._inactive)
 
     def compute(self) -> Importance:
         """Return the normalized AVSS (8) as the scores, and all nine equations as columns."""

@@ -8,7 +8,7 @@ extension.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -59,7 +59,6 @@ class CIM(Scorer):
         self.observes = self.sweep.sites
         self._importance = Mean(num_blocks)
         self._utility = Mean(num_blocks)
-        self._merged = False
 
     def update(self, trace: Trace) -> None:
         """Add the targets' log-probabilities [batch, position] under all changes of one block."""
@@ -72,22 +71,14 @@ class CIM(Scorer):
         # If no change affects the target's probability, the block neither helps nor hurts.
         self._utility.add(trace.block, torch.where(span > 0, (intact - least) / span, 0.5))
 
-    def merge(self, other: Self) -> None:
-        """Add another shard's statistics; with the probe `mean`, each shard used its own means."""
-        self._importance.merge(other._importance)
-        self._utility.merge(other._utility)
-        self._merged = True
-
     def compute(self) -> Importance:
         """Return the mean range of each block, and as a column the contextual utility.
 
         A block with a utility of 0 hurts, one of 0.5 has no effect, and one of 1 helps.
         """
-        shards = self._merged and "mean" in self.config.probes
         return Importance(
             scores=self._importance.value().tolist(),
             columns={"contextual_utility": self._utility.value().tolist()},
-            notes=["the probe mean took each shard's own mean, not that of the whole set"] if shards else [],
         )
 
 

@@ -97,21 +97,6 @@ def test_classifiers_in_any_batches(architecture: str) -> None:
     assert min(together.scores) > 0
 
 
-def test_shards_merge() -> None:
-    model = tiny("llama", dtype=torch.float64)
-    shards = [[padded_batch((12, 5, 9))], [batch(2, 7, seed=1)]]
-    for probes, exact in (([0, 0.5], True), (PROBES, False)):
-        scorers = [CIM(BLOCKS, CIMConfig(probes=probes)) for _ in shards]
-        for scorer, shard in zip(scorers, shards, strict=True):
-            layerimp.score(model, shard, [scorer])
-        scorers[0].merge(scorers[1])
-        whole = score(model, shards[0] + shards[1], probes=probes)
-        merged = scorers[0].compute()
-        assert (merged.scores == pytest.approx(whole.scores, rel=1e-9)) is exact
-        assert bool(merged.notes) is not exact
-        assert not whole.notes
-
-
 def test_bypassed_blocks_are_as_if_removed() -> None:
     model, inputs = tiny("llama", dtype=torch.float64), padded_batch()
     past = measure(layerimp.find_blocks(model), [inputs], {"cim": CIM(BLOCKS - 1)}, removed=[1])["cim"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -72,11 +72,6 @@ class GBIS(Scorer):
             signed, magnitude = products(added, trace.rows("block_out_grad"))
             self._magnitude.add_total(trace.block, magnitude, count)
             self._signed.add_total(trace.block, signed, count)
-
-    def merge(self, other: Self) -> None:
-        """Add another shard's sums."""
-        self._magnitude.merge(other._magnitude)
-        self._signed.merge(other._signed)
 
     def compute(self) -> Importance:
         """Return the magnitudes per target; for `grad_x_delta` also the signed sum, the slope of the loss."""

@@ -90,7 +90,7 @@ def test_a_grid_measures_only_divergence_and_agreement_unless_asked(
         original(self, stack, batches, **options)
 
     monkeypatch.setattr(Intact, "__init__", noting)
-    results = layerimp.run_grid(validated(layerimp.Grid, values), tmp_path / "out", workers=0, device="cpu")
+    results = layerimp.run_grid(validated(layerimp.Grid, values), tmp_path / "out", device="cpu")
     (model,) = results.models.values()
     fidelities = [each.fidelity for removal in model.removals for each in removal.models]
     assert fidelities
@@ -116,7 +116,7 @@ def test_a_comparer_that_fails_on_one_model_still_compares_the_next(
 
     monkeypatch.setattr(Intact, "divergence", failing_once)
     grid = validated(layerimp.Grid, values | {"counts": [1, 2]})
-    results = layerimp.run_grid(grid, tmp_path / "out", workers=0, device="cpu")
+    results = layerimp.run_grid(grid, tmp_path / "out", device="cpu")
     (failure,) = results.failures
     assert "only this once" in failure.error
     assert len(calls) > 2
@@ -124,7 +124,7 @@ def test_a_comparer_that_fails_on_one_model_still_compares_the_next(
 
 def test_a_model_is_compared_alike_in_a_run_and_in_a_grid(values: dict[str, Any], tmp_path: Path) -> None:
     settings = values | {"repeats": 1, "scorers": ["depth"], "baselines": []}
-    grid = layerimp.run_grid(validated(layerimp.Grid, settings), tmp_path / "out", workers=0, device="cpu")
+    grid = layerimp.run_grid(validated(layerimp.Grid, settings), tmp_path / "out", device="cpu")
     shared = {name: settings[name] for name in ("scorers", "baselines", "tasks", "calibration")}
     run = layerimp.run(layerimp.Recipe.model_validate({"model": values["models"]["tiny"], "count": 1, **shared}))
     (here,), (there,) = grid.models.values(), run.models.values()

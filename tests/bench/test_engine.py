@@ -1,28 +1,23 @@
-"""Where the cells of a grid are computed, as far as it is known before there are workers."""
+"""Where the cells of a grid are computed."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from support.heard import Heard
 
 from layerimp.bench.engine import Engine
+from layerimp.errors import InputError
 
 
-@pytest.mark.parametrize(
-    ("engine", "copies"),
-    [
-        (Engine(), 1),
-        (Engine(workers=0), 1),
-        (Engine(workers=4), 1),
-        (Engine(workers=5), 2),
-        (Engine(workers=4, device="cuda:1"), 4),
-        (Engine(workers=4, device="cpu"), 4),
-        (Engine("ray", workers=4), 1),
-    ],
-)
-def test_workers_share_the_memory_of_their_own_device(
-    monkeypatch: pytest.MonkeyPatch, engine: Engine, copies: int
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+@pytest.mark.parametrize(("engine", "told"), [(Engine(), True), (Engine(device="cpu"), False)])
+def test_a_line_tells_of_gpus_that_stay_idle(monkeypatch: pytest.MonkeyPatch, engine: Engine, told: bool) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert engine.copies == copies
+    heard = Heard()
+    engine.check(heard)
+    assert heard.lines == ["one of 4 GPUs is used; --engine ray uses all of them"] * told
+
+
+def test_a_device_that_is_not_here_is_said() -> None:
+    with pytest.raises(InputError, match="no device"):
+        Engine(device="cuda:99").check(Heard())

@@ -382,8 +382,8 @@ def test_a_small_grid_from_the_command_line(
         *("--repeats", 1, "--random-draws", 2),
         *("--calibration", calibration_file, "--samples", 8, "--max-length", 16, "--output", tmp_path / "out"),
     )
-    healed = ("--heal", "rescale", "--heal", "linear", "--set", "linear.ridges=[0.1]", "--workers", 0)
-    code, _, err = layerimp_command(*grid, "--workers", 0)
+    healed = ("--heal", "rescale", "--heal", "linear", "--set", "linear.ridges=[0.1]")
+    code, _, err = layerimp_command(*grid)
     assert code == 0, err
     with Store(tmp_path / "out", write=False) as store:
         before = store.records()

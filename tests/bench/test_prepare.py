@@ -36,9 +36,9 @@ def foretold(model_dir: Path, calibration_file: Path, tmp_path: Path) -> Callabl
     }
 
     def forecast_of(**changes: Any) -> GridForecast:
-        grid, engine = validated(Grid, values | changes), Engine(workers=0, device="cpu")
+        grid, engine = validated(Grid, values | changes), Engine(device="cpu")
         if changes.get("repeats") == 2:
-            commands.run_grid(grid, tmp_path / "out", workers=0, device="cpu")
+            commands.run_grid(grid, tmp_path / "out", device="cpu")
         return forecast.grid_forecast_of(prepared_grid(grid, tmp_path / "out", engine, Permissions(), SILENT))
 
     return forecast_of

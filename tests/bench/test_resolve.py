@@ -109,7 +109,6 @@ def test_an_edited_plugin_is_another_scorer(place: Path, monkeypatch: pytest.Mon
 
 def test_what_is_known_of_the_scorers(place: Path) -> None:
     scorers = settled().scorers
-    assert {label for label, scorer in scorers.items() if scorer.shards} == {"avss", "perplexity", "block-influence"}
     assert {label for label, scorer in scorers.items() if scorer.blind} == {"random", "depth"}
     assert {label for label, scorer in scorers.items() if scorer.seeded} == {"random"}
 

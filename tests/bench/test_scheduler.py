@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import os
 import random
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,7 @@ from support.grids import BLOCKS, METRICS, Arithmetic, attempts, computed, drive
 
 from layerimp.bench import scheduler
 from layerimp.bench.cell_graph import Layout, Measure
-from layerimp.bench.cells import Cell, Outcome, Result
-from layerimp.bench.executors.base import Assignment
+from layerimp.bench.cells import Cell, Result
 from layerimp.bench.store import Store
 
 REPEATS = 3
@@ -28,7 +28,7 @@ def kinds(executor: Arithmetic) -> Counter[str]:
 def test_one_scoring_by_all_scorers_per_model_and_repeat(tmp_path: Path) -> None:
     executor = Arithmetic()
     drive(tmp_path, executor, repeats=REPEATS, random_draws=7)
-    scorings = [each for each in executor.assignments if each.cells[0].kind == "scoring" and not each.shard[0]]
+    scorings = [each for each in executor.assignments if each.cells[0].kind == "scoring"]
     together = sorted(sorted(cell.scorer for cell in each.cells) for each in scorings)
     assert together == [["avss", "block-influence", "gbis"]] * REPEATS + [["depth", *["random"] * 7]]
     assert {each.first.seed for each in scorings if each.first.scorer != "random"} == set(range(REPEATS))
@@ -135,57 +135,60 @@ def test_who_kills_workers_fails_alone(tmp_path: Path) -> None:
     assert records[made.scoring("one", "avss", 0).key].result
 
 
-class Sharding(Arithmetic):
-    """An executor that ends assignments in a random order, and loses some workers with their shards."""
-
-    def __init__(self, seed: int, deaths: Sequence[int]) -> None:
-        super().__init__(slots=16)
-        self._random, self._deaths = random.Random(seed), deaths
-        self._begun = 0
-        self.numbers: dict[int, int] = {}
-
-    def start(self, assignment: Assignment) -> None:
-        super().start(assignment)
-        if assignment.shard[1] > 1:
-            self.numbers[id(assignment)] = self._begun
-            self._begun += 1
-
-    def finished(self) -> tuple[Assignment, list[Outcome]]:
-        self._random.shuffle(self._waiting)
-        if (number := self.numbers.get(id(self._waiting[0]))) is None:
-            return super().finished()
-        assignment = self._waiting.pop(0)
-        if number in self._deaths:
-            return assignment, assignment.lost("its worker was ended by SIGKILL")
-        return assignment, [
-            Outcome(cell.key, shard=json.dumps(assignment.shard).encode(), seconds=2.0) for cell in assignment.cells
-        ]
+def killed_by_gbis(cell: Cell) -> Result:
+    """End the process where a kill for memory would, without a trace."""
+    if cell.kind == "scoring" and cell.content["scorer"] == "gbis":
+        os._exit(9)
+    return computed(cell)
 
 
-@pytest.mark.parametrize("deaths", [(), (0,), (0, 1, 2), (1, 4), (0, 3, 5)], ids=str)
-@pytest.mark.parametrize("seed", range(5))
-def test_only_shards_of_one_split_are_joined(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, deaths: Sequence[int]
-) -> None:
-    joined: dict[str, list[tuple[int, ...]]] = {}
-
-    def scored(key: str, _label: str, shards: Sequence[list[int]]) -> Outcome:
-        joined[key] = [tuple(shard) for shard in shards]
-        parts = {"columns": {}, "spans": {}, "notes": []}
-        return Outcome(key, {"scores": [float(n) for n in range(BLOCKS)], "blocks": list(range(BLOCKS)), **parts})
-
-    monkeypatch.setattr(scheduler, "from_bytes", json.loads)
-    monkeypatch.setattr(scheduler, "scored", scored)
-    executor = Sharding(seed, deaths)
-    _, watching = drive(tmp_path, executor, repeats=1)
-    assert joined or deaths, "without a death the scoring is split, and a retry may be whole"
-    for shards in joined.values():
-        assert shards == [(number, len(shards)) for number in range(len(shards))]
-    assert watching.failures == []
-    with Store(tmp_path, write=False) as store:
+@pytest.mark.slow
+def test_a_cell_that_ends_the_process_three_times_fails_and_the_others_are_computed(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from support.grids import Arithmetic, drive; "
+        "from bench.test_scheduler import killed_by_gbis; "
+        "drive(Path(sys.argv[1]), Arithmetic(what=killed_by_gbis), repeats=1)"
+    )
+    tests = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(tests)])}
+    codes = []
+    while not codes or codes[-1]:
+        command = [sys.executable, "-c", script, str(tmp_path / "out")]
+        codes.append(subprocess.run(command, env=environment, check=False).returncode)
+    assert codes == [9, 9, 9, 0]
+    with Store(tmp_path / "out", write=False) as store:
         records = store.records()
-    assert all(record.result for record in records.values())
-    assert {key: records[key].seconds for key in joined} == {key: 2.0 * len(joined[key]) for key in joined}
+        assert store.started() == {}
+    made = layout(repeats=1)
+    assert records[made.scoring("one", "gbis", 0).key].error == scheduler.ENDED
+    assert records[made.scoring("one", "avss", 0).key].result
+    executor = Arithmetic()
+    drive(tmp_path / "out", executor, repeats=1, retry=True)
+    assert made.scoring("one", "gbis", 0).key in {cell.key for cell in executor.cells}
+
+
+def test_a_cell_that_was_started_before_is_tried_alone_and_three_starts_are_enough(tmp_path: Path) -> None:
+    made = layout(repeats=1)
+    avss, gbis = (made.scoring("one", scorer, 0) for scorer in ("avss", "gbis"))
+    with Store(tmp_path) as store:
+        for cells in ([avss, gbis], [gbis], [gbis]):
+            store.begin(cells)
+    executor = Arithmetic()
+    _, watching = drive(tmp_path, executor, made)
+    assert watching.failures == [f"{gbis}: {scheduler.ENDED}"]
+    assert [each.cells for each in executor.assignments if avss in each.cells] == [(avss,)]
+    assert gbis not in executor.cells
+
+
+def test_an_interrupt_is_no_start_that_counts(tmp_path: Path) -> None:
+    def interrupted(cell: Cell) -> Result:
+        raise KeyboardInterrupt
+
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            drive(tmp_path, Arithmetic(what=interrupted), repeats=1)
+    _, watching = drive(tmp_path, Arithmetic(), repeats=1)
+    assert watching.failures == []
 
 
 def test_a_ratio_that_is_too_much_spoils_no_other(tmp_path: Path) -> None:

@@ -36,9 +36,6 @@ class Picky(Scorer):
     def update(self, trace: Trace) -> None:
         raise AssertionError
 
-    def merge(self, other: Any) -> None:
-        raise AssertionError
-
     def compute(self) -> Any:
         raise AssertionError
 

@@ -65,7 +65,7 @@ def grid(model_dir: Path, calibration_file: Path, task: Path, place: Path) -> Pa
 @pytest.fixture(scope="module")
 def printed(grid: Path, place: Path) -> tuple[str, str]:
     """What the command prints that computes the grid, and what it says meanwhile."""
-    return done_once(place, "bench", "--recipe", grid, "--output", place / "computed", "--workers", 0)
+    return done_once(place, "bench", "--recipe", grid, "--output", place / "computed")
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_a_grid_from_a_recipe_to_all_reports(
     assert "failed" not in err
     before = cells(output)
 
-    code, again, err = layerimp_command("bench", "--recipe", grid, "--output", output, "--workers", 0)
+    code, again, err = layerimp_command("bench", "--recipe", grid, "--output", output)
     assert (code, again) == (0, out)
     assert cells(output) == before
 
@@ -149,7 +149,7 @@ def test_the_table_says_what_a_run_says(
 def test_amounts_of_the_command_line_replace_those_of_a_recipe(
     layerimp_command: Run, grid: Path, tmp_path: Path
 ) -> None:
-    arguments = ("bench", "--recipe", grid, "--output", tmp_path / "out", "--workers", 0, "--repeats", 1)
+    arguments = ("bench", "--recipe", grid, "--output", tmp_path / "out", "--repeats", 1)
     out, _ = layerimp_command.done(*arguments, "--count", 2, "--count", 1, "--no-baselines")
     assert ("lowest, 2 blocks" in out, "lowest, 50%" in out) == (True, False)
     _, document, _ = layerimp_command("report", tmp_path / "out", "--format", "json")
@@ -166,7 +166,7 @@ def test_a_new_scorer_and_greedy_plans_join_what_is_there(
     output = shutil.copytree(computed, tmp_path / "out")
     before = cells(output)
     out, _ = layerimp_command.done(
-        *("bench", "--recipe", grid, "--output", output, "--workers", 0),
+        *("bench", "--recipe", grid, "--output", output),
         *("--scorer", "avss", "--scorer", "perplexity", "--pruner", "lowest", "--pruner", "greedy", "--set"),
         "greedy.protect_first=1",
     )
@@ -178,7 +178,7 @@ def test_a_new_scorer_and_greedy_plans_join_what_is_there(
 
 def test_a_scorer_that_does_not_fit_fails_alone(layerimp_command: Run, grid: Path, tmp_path: Path) -> None:
     out, err = layerimp_command.done(
-        *("bench", "--recipe", grid, "--output", tmp_path / "out", "--workers", 0, "--repeats", 1, "--count", 1),
+        *("bench", "--recipe", grid, "--output", tmp_path / "out", "--repeats", 1, "--count", 1),
         *("--scorer", "avss", "--scorer", "far=angular", "--set", "far.window=9"),
     )
     assert "failed: score tiny by far (seed 0)" in err
@@ -187,7 +187,7 @@ def test_a_scorer_that_does_not_fit_fails_alone(layerimp_command: Run, grid: Pat
 
 def test_a_grid_of_which_nothing_works_exits_with_1(layerimp_command: Run, grid: Path, tmp_path: Path) -> None:
     far = ["--scorer", "far=angular", "--set", "far.window=9", "--no-baselines"]
-    code, out, err = layerimp_command("bench", "--recipe", grid, "--output", tmp_path / "o", "--workers", 0, *far)
+    code, out, err = layerimp_command("bench", "--recipe", grid, "--output", tmp_path / "o", *far)
     assert code == 1
     assert "nothing is evaluated" in out
     assert "failed: score tiny by far (seed 0)" in err
@@ -288,7 +288,7 @@ def test_what_an_interrupted_grid_has_is_written(grid: Path, tmp_path: Path, mon
 
     monkeypatch.setattr(Scheduler, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        commands.run_grid(validated(Grid, yaml.safe_load(grid.read_text())), tmp_path / "out", workers=0)
+        commands.run_grid(validated(Grid, yaml.safe_load(grid.read_text())), tmp_path / "out")
     results = read_results(tmp_path / "out")
     assert (results.cells["done"], results.models) == (0, {})
     assert results.cells["open"] > 0
@@ -310,7 +310,7 @@ def test_an_interrupted_grid_says_what_is_kept(
 @pytest.mark.slow
 def test_a_kill_and_a_second_start(layerimp_command: Run, grid: Path, computed: Path, tmp_path: Path) -> None:
     output, environment = tmp_path / "out", os.environ | {"OMP_NUM_THREADS": "1"}
-    asked = ("bench", "--recipe", str(grid), "--output", str(output), "--workers", "0")
+    asked = ("bench", "--recipe", str(grid), "--output", str(output))
     command = [sys.executable, "-m", "layerimp", *asked]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     while not _started(output):

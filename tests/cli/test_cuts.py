@@ -109,7 +109,7 @@ def test_a_pruner_that_knows_blocks_alone_is_refused(
 
 def test_a_grid_may_cut_seams(layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    asked = ["--tasks", task, "--repeats", 2, "--workers", 0, "--output", output, "--no-baselines", "--count", 2]
+    asked = ["--tasks", task, "--repeats", 2, "--output", output, "--no-baselines", "--count", 2]
     pruners = ["--pruner", "lowest", "--pruner", "greedy", "--set", "greedy.exchange=1"]
     out, _ = layerimp_command.done("bench", *scoring, *asked, *pruners, "--cuts", "all", "--json")
     document = json.loads(out)

@@ -41,7 +41,7 @@ PRINTED = [
     ("evaluate --model MODEL --tasks TASK --output OUT", "results"),
     ("compare MODEL PRUNED --text TEXT --max-length 40 --set fidelity.rows=2 --tasks TASK --output OUT", "comparison"),
     ("plan --plan PLAN", "plans"),
-    (f"{BENCH} --repeats 2 --heal rescale --workers 0", "results"),
+    (f"{BENCH} --repeats 2 --heal rescale", "results"),
     (f"{BENCH} --dry-run", "grid-forecast"),
     ("report GRID --format json", "results"),
     ("report PRUNED_RUN --format json", "results"),
@@ -72,7 +72,7 @@ def before(model_dir: Path, calibration_file: Path, tmp_path_factory: pytest.Tem
     tasks = [str(mood(out))]
     sizes = {"repeats": 1, "random_draws": 1}
     grid = validated(Grid, {"models": model, "calibration": text, "scorers": ["avss"], "tasks": tasks} | sizes)
-    layerimp.run_grid(grid, out / "grid", workers=0)
+    layerimp.run_grid(grid, out / "grid")
     return {
         "PRUNED": out / "run" / "checkpoints" / "avss",
         "PRUNED_RUN": out / "run",

@@ -21,7 +21,7 @@ from layerimp.registry.catalog import Registry
 from layerimp.registry.loader import DISABLE_VARIABLE, PluginHost
 
 ROOT = Path(layerimp.__file__).parents[1]
-WHOLE = {method: lambda *_: None for method in ("update", "merge", "compute", "plan", "heal", "evaluate")}
+WHOLE = {method: lambda *_: None for method in ("update", "compute", "plan", "heal", "evaluate")}
 
 
 def scorer(name: Any, **body: Any) -> type[Scorer]:

@@ -214,9 +214,6 @@ class Reader(Scorer):
         read = {site: float(trace.rows(site).sum(dtype=torch.float64)) for site in sorted(self.observes)}
         self.seen.append((trace.block, trace.batch, read))
 
-    def merge(self, other: Reader) -> None:
-        self.seen += other.seen
-
     def compute(self) -> Importance:
         return Importance(scores=[0.0] * self.num_blocks)
 

@@ -37,11 +37,6 @@ PRE_NORM = {
 MODELS = ("llama", "gemma3_text", "bert", "bert with labels")
 """A pre-norm decoder, one with sandwich norms, and a post-norm classifier with and without labels."""
 
-MERGEABLE = {"cim": {"probes": (0.0, 0.5, 1.0)}}
-"""Options with which shards merge exactly: the mean over the whole set, CIM's fourth probe, is known to no shard.
-
-`divergence` fits on some rows and measures on others, and needs them all."""
-
 # A failing example is reported as it is, since the search for a smaller one takes minutes.
 PROPERTY = settings(
     derandomize=True, max_examples=3, deadline=None, database=None, phases=(Phase.explicit, Phase.generate)
@@ -127,23 +122,6 @@ models = pytest.mark.parametrize(
 def test_something_fits(architecture: str) -> None:
     assert len(fitting(architecture)) >= 5
     assert architecture != "llama" or fitting(architecture) == registry().names("scorer")
-
-
-@models
-@PROPERTY
-@given(lengths=LENGTHS, seed=st.integers(0, 999), data=st.data())
-def test_shards_merge_to_one_pass(architecture: str, lengths: list[int], seed: int, data: st.DataObject) -> None:
-    rows = rows_of(lengths, seed)
-    cut = data.draw(st.integers(1, len(rows) - 1))
-    every = made(fitting(architecture), MERGEABLE)
-    names = [name for name, scorer in every.items() if scorer.sweep is None or not scorer.sweep.whole]
-    assert len(names) >= len(every) - 1
-    *shards, whole = (made(names, MERGEABLE) for _ in range(3))
-    for shard, part in zip(shards, (rows[:cut], rows[cut:]), strict=True):
-        run(architecture, [padded(part)], shard)
-    for name, scorer in shards[0].items():
-        scorer.merge(shards[1][name])
-    same({name: scorer.compute() for name, scorer in shards[0].items()}, run(architecture, [padded(rows)], whole))
 
 
 @models

@@ -13,7 +13,6 @@ from layerimp_lrp import LRP
 from support.scored_by_hand import SILENT
 from support.seam_scores import (
     EVERY,
-    Batch,
     all_of,
     close,
     made,
@@ -27,7 +26,7 @@ from torch import nn
 import layerimp
 from layerimp.registry.catalog import registry
 from layerimp.scorer import Scorer
-from layerimp.scoring.engine import fill, finished, measure
+from layerimp.scoring.engine import measure
 from layerimp.steps import Step, candidates
 from layerimp.surgery.removal import pruned
 from layerimp.sweep.cache import BlockCache
@@ -96,22 +95,6 @@ def test_what_is_left_is_scored_as_in_the_pruned_model(architecture: str, remove
         assert past[label].blocks[1::2] == seams
         close(past[label].scores, importance.scores)
         assert past[label].columns.keys() == importance.columns.keys()
-
-
-def test_shards_merge_in_each_series() -> None:
-    model = tiny("llama", dtype=torch.float64)
-    stack = layerimp.find_blocks(model)
-    labels = [label for label in EVERY if label != "cim"]  # the mean over the whole set is known to no shard
-
-    def filled(batches: list[Batch]) -> Any:
-        chosen = ({label: all_of(count)[label] for label in labels} for count in (BLOCKS, BLOCKS - 1))
-        return fill(stack, batches, next(chosen), beside=next(chosen))
-
-    first, second, whole = filled(text()[:1]), filled(text()[1:]), filled(text())
-    for label in labels:
-        merged, expected = finished(label, [first[label], second[label]]), finished(label, [whole[label]])
-        close(merged.scores, expected.scores)
-        assert merged.blocks == expected.blocks
 
 
 def test_a_cache_changes_nothing() -> None:

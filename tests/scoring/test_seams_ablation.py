@@ -128,8 +128,5 @@ class Slope(Scorer):
         less, more = (trace.rows(site).double() for site in (self.less, self.more))
         self.slope.add(trace.block, (less - more) / (2 * self.step))
 
-    def merge(self, other: Slope) -> None:
-        self.slope.merge(other.slope)
-
     def compute(self) -> Importance:
         return Importance(scores=self.slope.value().tolist())

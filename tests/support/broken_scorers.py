@@ -195,9 +195,6 @@ class LastBlock(Norms):
             self.most = [max(pair) for pair in zip(self.most, self.now, strict=True)]
             self.now = [0.0] * self.num_blocks
 
-    def merge(self, other: Any) -> None:
-        self.most = [max(pair) for pair in zip(self.most, other.most, strict=True)]
-
     def compute(self) -> Importance:
         return Importance(scores=list(self.most))
 

@@ -33,9 +33,6 @@ class Collect(Scorer):
         inputs = {at: act.clone() for at, act in trace.inputs.items()}
         self.traces.append(replace(trace, acts=acts, inputs=inputs, gradients=gradients))
 
-    def merge(self, other: Collect) -> None:
-        raise NotImplementedError
-
     def compute(self) -> Importance:
         return Importance(scores=[0.0] * self.num_blocks)
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Mender, Subject
-from layerimp.bench.cells import Cell, Outcome, Result
+from layerimp.bench.cells import Cell, Outcome, Result, failure
 from layerimp.bench.executors.base import Assignment
-from layerimp.bench.executors.outcomes import failure
 from layerimp.bench.executors.planning import as_importance, planned
 from layerimp.bench.grid import Grid
 from layerimp.bench.results import grid_results
@@ -49,7 +48,6 @@ def layout(**changes: Any) -> Layout:
             spec=spec,
             blind=SCORERS.get(spec.name, False),
             seeded=spec.name == "random",
-            shards=spec.name in ("avss", "gbis"),
             code="0",
         )
         for label, spec in (grid.scorers | grid.baselines).items()
@@ -163,8 +161,8 @@ class Arithmetic:
 
     @property
     def cells(self) -> list[Cell]:
-        """All cells that the executor was given, except plannings; a cell in shards counts once."""
-        return [cell for assignment in self.assignments if not assignment.shard[0] for cell in assignment.cells]
+        """All cells that the executor was given, except plannings."""
+        return [cell for assignment in self.assignments for cell in assignment.cells]
 
 
 class Watching(Watcher):

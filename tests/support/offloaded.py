@@ -37,9 +37,6 @@ class Busiest(Scorer):
         for added in self.added.values():
             self.wins[added.index(max(added))] += 1
 
-    def merge(self, other: Any) -> None:
-        self.wins = [ours + theirs for ours, theirs in zip(self.wins, other.wins, strict=True)]
-
     def compute(self) -> Importance:
         return Importance(scores=[float(wins) for wins in self.wins])
 
@@ -60,9 +57,6 @@ class Look(Scorer):
         before = trace.inputs[max(0, trace.block - 2)]
         far = (trace.acts["block_out"] - before).norm(dim=-1)
         self.mean.add(trace.block, far[trace.mask])
-
-    def merge(self, other: Any) -> None:
-        self.mean.merge(other.mean)
 
     def compute(self) -> Importance:
         return Importance(scores=self.mean.value().tolist())

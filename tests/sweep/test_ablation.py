@@ -38,9 +38,6 @@ class Collect(Scorer):
         for site in self.observes:
             self.found.setdefault((trace.block, site), []).append(trace.acts[site][trace.mask].clone())
 
-    def merge(self, other: Collect) -> None:
-        raise NotImplementedError
-
     def compute(self) -> Importance:
         return Importance(scores=[0.0] * self.num_blocks)
 

@@ -23,9 +23,6 @@ class Loudest(Step):
         added = (trace.rows("block_out") - trace.rows("block_in")).norm(dim=-1)
         self.added.setdefault(trace.batch, [0.0] * self.num_blocks)[trace.block] += float(added.sum())
 
-    def merge(self, other: Any) -> None:
-        raise NotImplementedError
-
     def compute(self) -> Importance:
         return Importance(scores=[max(of_block) for of_block in zip(*self.added.values(), strict=True)])
 

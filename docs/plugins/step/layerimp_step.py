@@ -19,9 +19,6 @@ class Step(Scorer):
         step = trace.rows("block_out") - trace.rows("block_in")
         self.mean.add(trace.block, step.norm(dim=-1))
 
-    def merge(self, other):
-        self.mean.merge(other.mean)
-
     def compute(self):
         return Importance(scores=self.mean.value().tolist())
 

@@ -1,1 +1,1 @@
-"""The executors, which compute the cells of a grid: in this process, in other processes, or on a cluster."""
+"""The executors, which compute the cells of a grid: in this process, or on a cluster."""

@@ -19,16 +19,12 @@ class Assignment:
         layout: The grid, from which a worker knows what the cells stand for.
         permissions: Which code that came with data may run.
         importance: For a planning, the scoring to plan from.
-        shard: For scorings, the part of the text: its number, and the number of parts.
-        attempt: How often these cells have failed before; the shards of an earlier attempt are not mixed with others.
     """
 
     cells: tuple[Cell, ...]
     layout: Layout
     permissions: Permissions
     importance: Result | None = None
-    shard: tuple[int, int] = (0, 1)
-    attempt: int = 0
 
     @property
     def first(self) -> Cell:

@@ -6,13 +6,12 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from layerimp.bench.cells import Outcome, Result
-from layerimp.bench.executors.outcomes import as_bytes, failure, scored
+from layerimp.bench.cells import Outcome, Result, failure
 from layerimp.bench.executors.planning import as_importance, planned
 from layerimp.blocks.forward import run
 from layerimp.blocks.timing import seconds_of
@@ -35,7 +34,7 @@ from layerimp.pipeline.texts import Texts, check_calibration
 from layerimp.progress import SILENT
 from layerimp.pruner import Pruner, Scoring
 from layerimp.report.results.models import Size
-from layerimp.scoring.engine import fill, measure
+from layerimp.scoring.engine import fill, finished, measure
 from layerimp.scoring.selection import Selection
 from layerimp.surgery.removal import prepare
 
@@ -143,14 +142,13 @@ class Worker:
         outcomes = {label: Outcome(cells[label].key, error=reason) for label, reason in selection.left_out.items()}
         shared = {} if text is None else {"calibration": text.description.model_dump(mode="json")}
         scorers, beside = selection.create(cuts, len(stack))
-        part = () if text is None else text.shard(*assignment.shard)
-        memory = {} if text is None or assignment.shard[1] > 1 else self._memory_of(text)
-        for label, filled in fill(stack, part, scorers, beside=beside, memory=memory).items():
+        memory = {} if text is None else self._memory_of(text)
+        for label, filled in fill(stack, text or (), scorers, beside=beside, memory=memory).items():
             key = cells[label].key
-            if assignment.shard[1] > 1:
-                outcomes[label] = Outcome(key, shard=as_bytes(filled, shared))
-            else:
-                outcomes[label] = scored(key, label, [(filled, shared)])
+            try:
+                outcomes[label] = Outcome(key, {**asdict(finished(label, filled)), **shared})
+            except Exception as error:
+                outcomes[label] = failure(key, error)
         return {outcome.key: outcome for outcome in outcomes.values()}
 
     def _memory_of(self, text: CalibrationSet) -> Memory:

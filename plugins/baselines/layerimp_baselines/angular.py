@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field
@@ -63,10 +63,6 @@ class Angular(Scorer):
             return [act[:, -1] for act in acts]
         last = trace.mask.int().cumsum(dim=1).argmax(dim=1)
         return [act[torch.arange(len(act), device=act.device), last] for act in acts]
-
-    def merge(self, other: Self) -> None:
-        """Add another shard's statistics."""
-        self._mean.merge(other._mean)
 
     def compute(self) -> Importance:
         """Return the windows' scores as spans, and for each block the lowest score of the windows that contain it."""

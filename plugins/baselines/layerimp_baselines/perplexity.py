@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -33,11 +33,6 @@ class Perplexity(Scorer):
         intact, without = (trace.rows(site).double() for site in (Ablation.INTACT, Ablation.site(0)))
         self._rise.add(trace.block, intact - without)
         self._without.add(trace.block, -without)
-
-    def merge(self, other: Self) -> None:
-        """Add another shard's statistics."""
-        self._rise.merge(other._rise)
-        self._without.merge(other._without)
 
     def compute(self) -> Importance:
         """Return the rise of the loss.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -19,9 +19,6 @@ class _Prior(Scorer):
 
     def update(self, trace: Trace) -> None:
         """Do nothing: the scores do not depend on the model."""
-
-    def merge(self, other: Self) -> None:
-        """Do nothing: there are no statistics."""
 
 
 class RandomConfig(Options):

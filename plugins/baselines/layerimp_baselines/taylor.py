@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -43,14 +43,6 @@ class Taylor(Scorer):
                 sums[name] = torch.zeros_like(gradient, dtype=working_dtype(gradient.dtype))
             device, dtype = sums[name].device, sums[name].dtype
             sums[name].addcmul_(parameter.to(device, dtype), gradient.to(device, dtype))
-
-    def merge(self, other: Self) -> None:
-        """Add another shard's products."""
-        for block, count in enumerate(other._targets):
-            self._targets[block] += count
-            sums = self._products[block]
-            for name, product in other._products[block].items():
-                sums[name] = sums[name] + product.to(sums[name].device) if name in sums else product
 
     def compute(self) -> Importance:
         """Return the sums of the magnitudes, per target."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from layerimp import Importance, Scorer
 from layerimp.stats import Mean, Workspace, chunks
@@ -43,10 +43,6 @@ class TokenMean(Scorer):
     def end_sweep(self) -> None:
         """Release the working memory."""
         self.workspace.release()
-
-    def merge(self, other: Self) -> None:
-        """Add another shard's statistics."""
-        self._mean.merge(other._mean)
 
     def compute(self) -> Importance:
         """Return the mean of each block."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -71,13 +71,6 @@ class Divergence(Scorer):
             self._means[f"{what} rise"].add(trace.block, rise[chosen])
         self._repaired[trace.block] &= bool(trace.extras["repaired"])
         self._unrepeated = int(trace.extras["unrepeated"])
-
-    def merge(self, other: Self) -> None:
-        """Add another shard's statistics."""
-        for name, mean in self._means.items():
-            mean.merge(other._means[name])
-        self._unrepeated = max(self._unrepeated, other._unrepeated)
-        self._repaired = [ours and theirs for ours, theirs in zip(self._repaired, other._repaired, strict=True)]
 
     def compute(self) -> Importance:
         """Return the rise of the weighted mean divergence per prediction, in nats.

@@ -70,11 +70,6 @@ class Repaired(Sweep):
     ridge: float = 0.3
 
     @property
-    def whole(self) -> bool:
-        """Whether the set is needed at once: repairs are fitted on other rows than those that are measured."""
-        return True
-
-    @property
     def reads_weights(self) -> bool:
         """Whether weights matter: the map before a seam is another one than that before a block."""
         return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
@@ -62,11 +62,6 @@ class LRP(Scorer):
         for name, value in (amounts | {"missing": missing}).items():
             self._sums[name].add(trace.block, value)
         self._tolerance = max(TOLERANCE, 2 * torch.finfo(before.dtype).eps)
-
-    def merge(self, other: Self) -> None:
-        """Add another shard's sums."""
-        for name, sums in self._sums.items():
-            sums.merge(other._sums[name])
 
     def missing(self) -> list[float]:
         """Return, for each block, the share of the logits that is unaccounted for.

@@ -102,7 +102,7 @@ def test_a_node_dies_and_the_tables_are_those_of_one_machine(cluster: Any, grid:
     distributed = run(grid, tmp_path / "ray", watcher, engine="ray", address=cluster.address)
     assert watcher.killed
     assert watcher.failures == []
-    alone = run(grid, tmp_path / "alone", Watching(), workers=0)
+    alone = run(grid, tmp_path / "alone", Watching())
     assert differences(without_time_and_place(distributed), without_time_and_place(alone)) == []
     with sqlite3.connect(tmp_path / "ray" / FILE) as connection:
         assert connection.execute("SELECT max(attempts) FROM cells").fetchone() == (1,)
@@ -120,7 +120,7 @@ def test_without_ray_the_extra_is_named(grid: Grid, tmp_path: Path, monkeypatch:
     [
         ({"engine": "rai"}, "unknown engine 'rai'. Did you mean 'ray'"),
         ({"engine": "ray", "device": "cpu"}, "--device is for the local engine"),
-        ({"engine": "ray", "workers": 0}, "--workers 0 computes in this process"),
+        ({"workers": 2}, "--workers is for a Ray cluster; it needs --engine ray"),
         ({"address": "somewhere:1"}, "needs --engine ray"),
     ],
 )

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 from layerimp_closedform import repaired
+from support.grids import layout
 
 from layerimp.bench.digests import FileDigests
 from layerimp.bench.engine import Engine
 from layerimp.bench.executors.base import Assignment
+from layerimp.bench.executors.in_process import InProcess
 from layerimp.bench.executors.worker import Worker
 from layerimp.bench.grid import Grid
 from layerimp.bench.resolve import resolve
@@ -48,3 +50,13 @@ def test_a_plan_goes_on_with_the_repairs_of_the_first_scoring(
         assert plan.result is not None, plan.error
         assert len(plan.result["blocks"]) == 2
         assert len(made) == draw + 1
+
+
+def test_what_goes_wrong_is_an_outcome() -> None:
+    nowhere = str(Path(__file__).with_name("nowhere"))
+    made = layout(models={"one": nowhere})
+    executor = InProcess("cpu")
+    executor.start(Assignment((made.scoring("one", "avss", 0),), made, Permissions()))
+    _, (outcome,) = executor.finished()
+    assert outcome.result is None
+    assert f"the model directory '{nowhere}' does not exist" in outcome.error
