@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from layerimp.component import Component, Plain
@@ -75,29 +75,17 @@ class TaskDetails(Plain):
 
 @dataclass(frozen=True)
 class Reading:
-    """How much an evaluation reads, about, from which its time is estimated.
+    """How much an evaluation of one model reads, about.
 
     Attributes:
         documents: The documents.
-        rows: The sequences that the model runs on.
-        tokens: The tokens of these sequences.
-        predicted: The positions at which the head is computed.
-        generated: The tokens that are generated one after the other, at most.
+        tokens: The tokens that the model reads, with those that it generates.
+        predicted: The positions at which it predicts.
     """
 
-    documents: float = 0.0
-    rows: float = 0.0
-    tokens: float = 0.0
-    predicted: float = 0.0
-    generated: float = 0.0
-
-    def __add__(self, other: Reading) -> Reading:
-        """Return both together."""
-        return Reading(*(own + more for own, more in zip(astuple(self), astuple(other), strict=True)))
-
-    def __mul__(self, times: float) -> Reading:
-        """Return the same, several times."""
-        return Reading(*(times * count for count in astuple(self)))
+    documents: int
+    tokens: float
+    predicted: float
 
 
 class Evaluator(Component):
@@ -183,11 +171,13 @@ class Evaluator(Component):
     def evaluate(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> list[Metric]:
         """Measure `model`."""
 
-    def reading(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Reading | None:
-        """How much `evaluate` would read with this model, about, so that its time can be told ahead; None if not known.
+    def reading(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, length: int) -> Reading | None:
+        """How much `evaluate` would read with this model, from a few documents, for `--dry-run`; None if not known.
 
-        The answer has to be quick: a few documents are enough to estimate the rest. In a dry run the model's parameters
-        are on the meta device.
+        Args:
+            model: The model, whose parameters are on the meta device.
+            tokenizer: The model's tokenizer.
+            length: The tokens in a row of the calibration text.
         """
         return None
 

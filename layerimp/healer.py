@@ -159,37 +159,12 @@ class Scope:
     """The size of a healing, as far as it is known before any model is loaded.
 
     Attributes:
-        gaps: How many places something is removed at, about.
-        rows: The rows of text to heal on.
-        batches: The batches that these rows come in.
-        held_out: The rows on which the loss is measured.
-        length: The most tokens in a row.
-        judged: The tokens on which `Case.distance` is measured, with those of repeated rows.
+        gaps: How many places something is removed at, at most.
+        length: The most tokens in a row of text.
     """
 
     gaps: int
-    rows: int
-    batches: int
-    held_out: int
     length: int
-    judged: int = 0
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much a healing computes, about, in tokens that a model runs forward on. A backward pass counts as well.
-
-    Attributes:
-        blocks: Tokens that go through all blocks.
-        head: Tokens at which the head is computed.
-        seconds: The longest that this work takes; None for no limit.
-        before: Further work, which comes first and has limits of its own; None for none.
-    """
-
-    blocks: float
-    head: float = 0.0
-    seconds: float | None = None
-    before: Effort | None = None
 
 
 @dataclass(frozen=True)
@@ -281,8 +256,13 @@ class Healer(Component):
             ModelError: this healer cannot heal such a model.
         """
 
-    def effort(self, scope: Scope) -> Effort | None:
-        """How much `heal` would compute, about, so that its time can be told ahead; None if not known."""
+    def tokens(self, scope: Scope, rows: int) -> float | None:
+        """How many tokens models run forward on in `heal`, about; a backward pass counts twice. None if not known.
+
+        Args:
+            scope: The size of the healing.
+            rows: The rows of the text.
+        """
         return None
 
     def decide(self, pruned: BlockStack, scope: Scope, room: Room) -> Decision | None:

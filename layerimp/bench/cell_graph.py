@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -82,8 +81,7 @@ class Decided(Plain):
 
     def holds(self, device: str, scope: Scope) -> bool:
         """Whether the decision was made for such a device and healing, with no fewer gaps."""
-        same = self.device == device and replace(self.scope, gaps=scope.gaps) == scope
-        return same and scope.gaps <= self.scope.gaps
+        return (self.device, self.scope.length) == (device, scope.length) and scope.gaps <= self.scope.gaps
 
 
 class Subject(Plain):

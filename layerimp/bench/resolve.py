@@ -24,13 +24,12 @@ from layerimp.evaluation.selection import (
     reads_tasks,
 )
 from layerimp.evaluator import Evaluator
-from layerimp.healer import Healer
+from layerimp.healer import Healer, Scope
 from layerimp.models.configuration import configuration, stored_in
 from layerimp.models.dtypes import dtype_named, name_of
 from layerimp.models.loading import emulated, float32_stands_in
-from layerimp.pipeline.durations import Durations
-from layerimp.pipeline.forecast_parts import MemoryForecast, most_gaps
 from layerimp.pipeline.healing import healers_of, note_overlap
+from layerimp.pipeline.memory import Memory, most_gaps
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.resolve import anywhere, create_pruner, row_length
 from layerimp.pipeline.resolve import resolve as resolve_recipe
@@ -145,13 +144,13 @@ class _Settling:
         if not deciding:
             return {}
         outline = Outline.of(recipe.model, trust_remote_code=self.permissions.trust_remote_code)
-        durations = Durations(outline, recipe, row_length(recipe.calibration, outline.stack.model))
         num_blocks, device = len(outline.stack), self.engine.place.type
         counts = [count_at(amount, num_blocks) for amount in grid.amounts]
-        scope = durations.scope(most_gaps(counts, num_blocks, grid.cuts))
+        length = row_length(recipe.calibration, outline.stack.model)
+        scope = Scope(most_gaps(counts, num_blocks, grid.cuts), length)
         stays = {label: each for label, each in before.items() if each.holds(device, scope)}
         on_place = recipe.model_copy(update={"device": str(self.engine.place)})
-        memory = MemoryForecast.of(outline, on_place, self.permissions)
+        memory = Memory.of(outline, on_place, self.permissions)
         undecided = {label: healer for label, healer in deciding.items() if label not in stays}
         decisions = memory.decisions(undecided, outline.stack, scope)
         for label, decision in decisions.items():

@@ -66,12 +66,6 @@ class HealingText:
     measuring: list[Batch]
 
 
-def sizes_of(rows: int) -> tuple[int, int]:
-    """Return how many of so many rows `split` gives to healing, and how many to each of the two other parts."""
-    held_out = rows // _every(rows)
-    return rows - 2 * held_out, held_out
-
-
 def _every(rows: int) -> int:
     """Out of how many rows one is held out for choices, and one to measure the result on."""
     return min(max(HEALING_ONE_IN, math.ceil(rows / MOST)), rows)

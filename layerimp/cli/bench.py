@@ -73,11 +73,11 @@ def bench(*, retry_failed: bool, dry_run: bool, json: bool, **given: Any) -> int
         with Screen(json=json) as screen:
             prepared = prepared_grid(grid, output, where, allowed, screen)
             if dry_run:
-                from layerimp.bench.forecast import grid_forecast_of
-                from layerimp.cli.forecast import of_grid
+                from layerimp.bench.dry_run import grid_dry_run_of
+                from layerimp.cli.dry_run import lines_of
 
-                forecast = grid_forecast_of(prepared)
-                screen.present(forecast, of_grid(forecast))
+                foreseen = grid_dry_run_of(prepared)
+                screen.present(foreseen, lines_of(foreseen))
                 return 0
             with screen.grid() as watcher:
                 results = compute(prepared, watcher, retry=retry_failed)

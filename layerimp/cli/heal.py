@@ -60,17 +60,17 @@ def heal(
         raise OptionError("heal writes a checkpoint: name a directory with --output")
     recipe, allowed = recipe_from(**given), permissions(**given)
     from layerimp.cli.display import Screen
-    from layerimp.cli.forecast import of_healing
+    from layerimp.cli.dry_run import lines_of
+    from layerimp.pipeline.dry_run import healing_dry_run_of
     from layerimp.pipeline.heal_checkpoint import heal_checkpoint, prepare_healing
-    from layerimp.pipeline.heal_forecast import healing_forecast_of
     from layerimp.steps import read_steps
 
     steps = None if removed is None else read_steps(removed, what="--removed")
     with Screen(json=json) as screen:
         prepared = prepare_healing(recipe, spec, allowed, screen, teacher, steps)
         if dry_run:
-            forecast = healing_forecast_of(prepared)
-            screen.present(forecast, of_healing(forecast))
+            foreseen = healing_dry_run_of(prepared)
+            screen.present(foreseen, lines_of(foreseen))
             return 0
         report = heal_checkpoint(prepared)
         with after_writing(recipe.output):

@@ -74,7 +74,7 @@ def _lines(inspection: Inspection) -> Iterator[str]:
     if files := inspection.files:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in files.numbers.items())
         yield f"{files.files} weight file{'s' * (files.files != 1)}: {files.bytes:,} bytes ({kinds})"
-    from layerimp.cli.forecast import gib
+    from layerimp.report.words import gib
 
     memory = inspection.memory
     fits = "fits" if memory.weights <= memory.free else "does not fit, and is offloaded"

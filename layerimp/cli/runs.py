@@ -29,7 +29,7 @@ def run(*, dry_run: bool, **given: Any) -> int:
 
     Example: layerimp run --model DIR --scorer avss --calibration FILE.jsonl --tasks wikitext --ratio 0.25 --output OUT
     """
-    return _carried_out("run", given, forecast="run" if dry_run else None)
+    return _carried_out("run", given, dry="run" if dry_run else None)
 
 
 @o.taking(
@@ -65,7 +65,7 @@ def prune(*, plan: Path | None, label: list[str] | None, dry_run: bool, **given:
     from layerimp.recipe.plans import read_plans
 
     plans = {} if plan is None else {"plans": read_plans(plan, label, given.pop("count"))}
-    return _carried_out("prune_model", given, forecast="prune" if dry_run else None, **plans)
+    return _carried_out("prune_model", given, dry="prune" if dry_run else None, **plans)
 
 
 @o.taking(
@@ -102,13 +102,13 @@ def _limited(recipe: Recipe, minutes: float | None, settings: list[str]) -> Reci
     return recipe.model_copy(update={"healers": with_minutes(recipe.healers, minutes)})
 
 
-def _carried_out(name: str, given: Mapping[str, Any], *, forecast: Command | None = None, **more: Any) -> int:
+def _carried_out(name: str, given: Mapping[str, Any], *, dry: Command | None = None, **more: Any) -> int:
     """Call a function of the pipeline with the recipe from the options, and return the exit code.
 
     Args:
         name: The name of the function.
         given: The options.
-        forecast: The command whose forecast is shown instead; None to carry it out.
+        dry: The command of which is shown instead what it would do; None to carry it out.
         more: Further arguments of the function.
     """
     recipe = recipe_from(**given)
@@ -120,15 +120,15 @@ def _carried_out(name: str, given: Mapping[str, Any], *, forecast: Command | Non
     recipe = _limited(recipe, given.get("minutes"), given.get("set_") or [])
     allowed = permissions(**given)
     from layerimp.cli.display import Screen
-    from layerimp.cli.forecast import of_run
+    from layerimp.cli.dry_run import lines_of
     from layerimp.pipeline import commands
-    from layerimp.pipeline.forecast import forecast_of
+    from layerimp.pipeline.dry_run import dry_run_of
     from layerimp.pipeline.prepare import prepare
 
     with Screen(json=given["json"]) as screen:
-        if forecast is not None:
-            foreseen = forecast_of(prepare(forecast, recipe, allowed, screen, **more))
-            screen.present(foreseen, of_run(foreseen))
+        if dry is not None:
+            foreseen = dry_run_of(prepare(dry, recipe, allowed, screen, **more))
+            screen.present(foreseen, lines_of(foreseen))
             return 0
         results = getattr(commands, name)(recipe, permissions=allowed, progress=screen, **more)
         with after_writing(results.output):

@@ -39,15 +39,15 @@ def shrink(*, minutes: float | None, dry_run: bool, **given: Any) -> int:
     """
     recipe, allowed = _recipe(minutes, given), permissions(**given)
     from layerimp.cli.display import Screen
-    from layerimp.cli.forecast import of_run
-    from layerimp.pipeline.forecast import forecast_of
+    from layerimp.cli.dry_run import lines_of as lines_ahead
+    from layerimp.pipeline.dry_run import dry_run_of
     from layerimp.pipeline.shrink import prepare_shrink, shrink_by
     from layerimp.report.tables.shrunk import lines_of
 
     with Screen(json=given["json"]) as screen:
         if dry_run:
-            foreseen = forecast_of(prepare_shrink(recipe, allowed, screen))
-            screen.present(foreseen, of_run(foreseen))
+            foreseen = dry_run_of(prepare_shrink(recipe, allowed, screen))
+            screen.present(foreseen, lines_ahead(foreseen))
             return 0
         report = shrink_by(recipe, permissions=allowed, progress=screen).report
         with after_writing(report.output):

@@ -12,7 +12,6 @@ from layerimp.blocks.snapshot import leaving_no_trace
 from layerimp.defaults import ORIGINAL
 from layerimp.errors import LayerimpError, NonFiniteError, PluginError
 from layerimp.evaluation.cache import StoredMetrics
-from layerimp.evaluation.cost import Announced, announcement
 from layerimp.metric import Metric
 from layerimp.models.fingerprint import model_fingerprint
 from layerimp.progress import About, Progress
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from layerimp.blocks.stack import BlockStack
     from layerimp.evaluator import Evaluator
 
 
@@ -53,7 +51,6 @@ class Evaluation:
         self._model, self._tokenizer = model, tokenizer
         self._progress, self._intact_name = progress, intact_name
         self.failed = dict(failed)
-        self._stored: dict[str, StoredMetrics] = {}
 
     def beside(self, model: PreTrainedModel) -> Evaluation:
         """Return the same evaluation for another model, such as a healed one; both know which evaluators failed."""
@@ -98,43 +95,11 @@ class Evaluation:
                     self._progress.note(f"the evaluator {label} is left out: {error}")
         return list(by_key.values())
 
-    def announce(
-        self, evaluators: Mapping[str, Evaluator], stack: BlockStack, others: int = 0, *, tried: bool = False
-    ) -> None:
-        """Say about how long the measuring of quality will take, if it takes long.
-
-        Args:
-            evaluators: The evaluators, by label.
-            stack: The blocks of the intact model.
-            others: How many models will be measured beside the intact one.
-            tried: Whether a search measures the models, whose number is not known; one of them is told of then.
-        """
-        quality = {label: evaluator for label, evaluator in evaluators.items() if evaluator.kind == "quality"}
-        try:
-            work = [self._announced(label, evaluator, others) for label, evaluator in quality.items()]
-        except LayerimpError:  # the evaluation itself will say what is wrong
-            return
-        known = [replace(announced, models=1.0) if tried else announced for announced in work if announced is not None]
-        known = [announced for announced in known if announced.models]
-        if known and None not in work and (line := announcement(known, stack, tried=tried)):
-            self._progress.note(line)
-
-    def _announced(self, label: str, evaluator: Evaluator, others: int) -> Announced | None:
-        """Return the work of an evaluator, without the tasks of the intact model that are known; None if not known."""
-        with attributing("evaluator", label, type(evaluator)):
-            reading = evaluator.reading(self._model, self._tokenizer)
-            if reading is None:
-                return None
-            stored = self._stored[label] = StoredMetrics(evaluator, lambda: self._weights)
-            missing = stored.unmeasured().reading(self._model, self._tokenizer) if stored.missing else None
-        share = 0.0 if missing is None else missing.tokens / max(reading.tokens, 1.0)
-        return Announced(label, evaluator, reading, others + share)
-
     def _metrics(self, label: str, evaluator: Evaluator, who: str) -> list[Metric]:
         """Return the metrics of one evaluator; those of the intact model that earlier runs measured are used again."""
         if who != ORIGINAL or evaluator.kind != "quality":
             return self._measured(evaluator)
-        parts = self._stored.pop(label, None) or StoredMetrics(evaluator, lambda: self._weights)
+        parts = StoredMetrics(evaluator, lambda: self._weights)
         if parts.known:
             which = "" if not parts.missing else f" on {', '.join(parts.known)}"
             with self._progress.stage(f"{label} of the intact model{which}: known from an earlier run"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from layerimp.component import Options
+from layerimp.defaults import ROWS as ROWS_OF_TEXT
 from layerimp.evaluator import Evaluator, Reading
 
 if TYPE_CHECKING:
@@ -120,17 +121,10 @@ class Comparer(Evaluator):
         """
         raise NotImplementedError
 
-    def readings(self, model: PreTrainedModel, length: int) -> Sequence[Reading] | None:
-        """What a comparison reads of one model, about, so that its time can be told ahead; None if not known.
-
-        Args:
-            model: The model; its parameters may be on the meta device.
-            length: The tokens in a row of the text.
-
-        Returns:
-            What is read, in parts. Rows that generate run together.
-        """
-        return None
+    def reading(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, length: int) -> Reading:
+        """How much a comparison reads of one model: by default the text, once."""
+        rows, tokens = self.config.size(ROWS_OF_TEXT, length, classifier=not model.can_generate())
+        return Reading(documents=rows, tokens=rows * tokens, predicted=rows * tokens)
 
     def evaluate(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> list[Metric]:
         """Return nothing: a model alone cannot be compared."""

@@ -137,6 +137,5 @@ def evaluate(recipe: Recipe, *, permissions: Permissions | None = None, progress
     prepared = prepare("evaluate", recipe, permissions or Permissions(), progress)
     with output_directory(prepared.recipe) as stage:
         started = Run.of(prepared, stage)
-        started.evaluation.announce(started.evaluators, started.loaded.stack)
         stages = StageResults(metrics=started.evaluation.of(started.evaluators, "quality"))
         return _written(started, measure_costs(started, stages))

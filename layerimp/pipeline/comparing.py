@@ -202,7 +202,6 @@ def _carried_out(prepared: PreparedComparison) -> ModelComparison:
     tell_unmeasured(recipe, intact, progress)
     name = model_name(recipe.model)
     evaluation = Evaluation(intact.model, intact.tokenizer, progress, failed=failed, intact_name=name)
-    evaluation.announce(evaluators, intact.stack, len(prepared.models))
     whole = _measures(recipe.model, intact, evaluation.of(evaluators, "quality"))
     comparing = None
     if comparer := comparer_of(evaluators):

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import Batch
     from layerimp.calibration.sampling import CalibrationSet
     from layerimp.evaluator import Evaluator
-    from layerimp.healer import Decision
     from layerimp.recipe import ComponentSpec, Recipe
 
 
@@ -224,14 +223,6 @@ def check_heal_text(heal_text: str | None, healers: Iterable[Healer]) -> None:
     """
     if heal_text is not None and not any(healer.reads_further for healer in healers):
         raise OptionError("heal_text is read only by a healer that trains: name one as well, such as distill")
-
-
-def with_decisions(healers: Mapping[str, Healer], decisions: Mapping[str, Decision]) -> list[Healer]:
-    """Return healers, each with what it decided by the memory among its options."""
-    return [
-        type(healer)(healer.config.model_copy(update=dict(decisions[label].options))) if label in decisions else healer
-        for label, healer in healers.items()
-    ]
 
 
 def configured(healer: str, options: Mapping[str, Any]) -> Healer:

@@ -154,7 +154,6 @@ def prune_to_quality(run: Run) -> StageResults:
     """
     check_room(run, 0)  # the memory, before the long search
     quality, others = searched(run)
-    run.evaluation.announce(quality, run.loaded.stack, tried=True)
     whole = run.evaluation.of(quality, "quality")
     check_halves(whole)
     for label in run.selection.specs:

@@ -164,8 +164,6 @@ def prune_by_amount(run: Run) -> StageResults:
     """Remove the recipe's amount by each scorer, let each healer repair each pruned model, and measure the quality."""
     choice = choose(run)
     models = prepare_removals(run, choice)
-    different = len({model.key for model in models.values()})
-    run.evaluation.announce(run.evaluators, run.loaded.stack, different * (1 + len(run.healers)))
     metrics = run.evaluation.of(run.evaluators, "quality")
     models = measure_quality(run, models)
     healed, failed = heal_pruned(run, models)

@@ -35,7 +35,6 @@ def measured(run: Run, model: CutModel) -> tuple[StageResults, dict[str, dict[st
     """
     label, (chose, others) = model.contender.label, searched(run)
     quality = chose if run.recipe.keep_of == "quality" else others
-    run.evaluation.announce(quality, run.loaded.stack, 1)
     keeps = run.recipe.keep is not None and run.recipe.keep_of == "quality"
     # Otherwise an evaluator that fails does not cost the model, which may have been trained for hours.
     metrics = run.evaluation.of(quality, "quality", lenient=not keeps)

@@ -18,28 +18,28 @@ if TYPE_CHECKING:
     from layerimp.scoring.selection import Selection
     from layerimp.steps import Cuts, Step
 
-    Asked = dict[tuple[tuple[Step, ...], frozenset[Step]], float]
+    Asked = set[tuple[tuple[Step, ...], frozenset[Step]]]
 
 
 def trial(pruner: Pruner, cuts: Cuts, budget: Budget) -> Asked:
     """Find out what a pruner asks for, by a trial with equal scores.
 
     Returns:
-        For each scoring, given by the removed and the scored steps, the share of all steps that it scores.
+        For each scoring, the removed and the scored steps.
 
     Raises:
         OptionError: the pruner cannot keep to the budget.
     """
-    shares: Asked = {}
+    asked: Asked = set()
 
     def scoring(removed: Sequence[Step], among: Collection[Step] | None = None) -> Importance:
         every = sorted(chain(*candidates(removed, budget.num_blocks, cuts)), key=sublayers_of)
         steps = [step for step in every if among is None or step in among]
-        shares[tuple(simplest(removed)), frozenset(steps)] = len(steps) / len(every)
+        asked.add((tuple(simplest(removed)), frozenset(steps)))
         return Importance([0.0] * len(steps), steps)
 
     pruner.within_budget(scoring, budget)
-    return shares
+    return asked
 
 
 def check_rescoring(pruner: Pruner, selection: Selection, budget: Budget, cuts: Cuts) -> None:
@@ -48,7 +48,7 @@ def check_rescoring(pruner: Pruner, selection: Selection, budget: Budget, cuts: 
     Raises:
         OptionError: an option of a scorer needs more blocks, or the pruner cannot keep to the budget.
     """
-    asked: Asked = {}
+    asked: Asked = set()
     with suppress(PluginError), attributing("pruner", pruner.name, type(pruner)):  # reported when it plans
         asked = trial(pruner, cuts, budget)
     for (removed, _), label in product(asked, selection.specs):

@@ -255,6 +255,11 @@ def between(low: float, high: float) -> str:
     return " to ".join(dict.fromkeys((f"{low:.1%}", f"{high:.1%}")))
 
 
+def gib(size: int) -> str:
+    """Show a number of bytes in GiB."""
+    return f"{size / 2**30:.2f} GiB"
+
+
 def parameters(ends: Iterable[float]) -> str:
     """Show the share of the parameters that is removed, or the range of shares."""
     shares = list(ends)

@@ -4,7 +4,7 @@ from layerimp.blocks.head import Quantity
 from layerimp.blocks.stack import Batch
 from layerimp.sweep.ablation import Ablation
 from layerimp.sweep.backward import Backward
-from layerimp.sweep.base import Drive, Scouting, Series, Sweep, Trace, Work
+from layerimp.sweep.base import Drive, Scouting, Series, Sweep, Trace
 from layerimp.sweep.forward import Forward
 from layerimp.sweep.replay import Recorded, Replay
 from layerimp.sweep.units import Point, Unit
@@ -24,5 +24,4 @@ __all__ = [
     "Sweep",
     "Trace",
     "Unit",
-    "Work",
 ]

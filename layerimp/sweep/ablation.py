@@ -14,7 +14,7 @@ from layerimp.blocks.head import Head
 from layerimp.blocks.stack import Batch
 from layerimp.errors import CalibrationError, NonFiniteError
 from layerimp.steps import named
-from layerimp.sweep.base import Drive, Sweep, Trace, Work
+from layerimp.sweep.base import Drive, Sweep, Trace
 from layerimp.sweep.replay import Replay
 
 if TYPE_CHECKING:
@@ -70,10 +70,9 @@ class Ablation(Sweep):
         """All sites that this sweep offers."""
         return frozenset(map(self.site, self.probes)) | {self.INTACT}
 
-    def work(self, num_units: int, rows: int, *, labels: bool = False) -> Work:
+    def passes(self, units: int, rows: int) -> float:
         """One intact pass, one more for a mean, and half a pass per unit and probe, since earlier blocks do not run."""
-        tried = num_units * len(self.probes - {1})
-        return Work(1 + ("mean" in self.probes) + tried / 2, 1 + tried)
+        return 1 + ("mean" in self.probes) + units * len(self.probes - {1}) / 2
 
     def union(self, other: Sweep) -> Sweep | None:
         """Return an ablation with the probes of both, if nothing else differs."""

@@ -14,7 +14,7 @@ from layerimp.blocks.forward import run
 from layerimp.blocks.head import Head, Quantity
 from layerimp.blocks.stack import Batch
 from layerimp.errors import CalibrationError, ModelError, NonFiniteError
-from layerimp.sweep.base import Drive, Scouting, Sweep, Work
+from layerimp.sweep.base import Drive, Scouting, Sweep
 from layerimp.sweep.gradients import BackwardRecorder, owners_of
 
 if TYPE_CHECKING:
@@ -86,9 +86,9 @@ class Backward(Sweep):
         """Whether gradients of parameters are read."""
         return self.parameters
 
-    def work(self, num_units: int, rows: int, *, labels: bool = False) -> Work:
+    def passes(self, units: int, rows: int) -> float:
         """One pass forward, and one pass back, or two with the gradients of parameters."""
-        return Work(2 + self.parameters, 2)
+        return 2 + self.parameters
 
     def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:
         """Refuse gradient checkpointing; nothing inside the blocks is examined. See `Sweep.scout`.

@@ -188,19 +188,6 @@ class Drive:
         return nullcontext() if self.cache is None else self.cache.batch(number, self.middles, show)
 
 
-@dataclass(frozen=True)
-class Work:
-    """An estimate of how much a sweep computes, in forward passes over the text.
-
-    Attributes:
-        backbone: Passes of the blocks.
-        head: Passes of the head.
-    """
-
-    backbone: float
-    head: float = 0.0
-
-
 class Sweep(ABC):
     """A way of driving the model. Equal sweeps, and sweeps that `union` joins, share one pass.
 
@@ -234,15 +221,14 @@ class Sweep(ABC):
         """Return a sweep that serves this one and `other` in one pass, or None if they have to run separately."""
         return self if self == other else None
 
-    def work(self, num_units: int, rows: int, *, labels: bool = False) -> Work | None:
-        """Estimate how much the sweep computes; None if it cannot tell.
+    def passes(self, units: int, rows: int) -> float:
+        """Return about how many forward passes over the text the sweep takes; a backward pass counts as one or two.
 
         Args:
-            num_units: The number of scored units.
+            units: The number of scored units.
             rows: The number of rows of the text.
-            labels: Whether the model predicts one label for each row.
         """
-        return None
+        return 1.0
 
     def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:
         """Find out where a model has `sites`, before it is driven.

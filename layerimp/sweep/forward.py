@@ -15,7 +15,7 @@ from layerimp.blocks.sites import Tap, find_taps
 from layerimp.blocks.stack import Batch
 from layerimp.errors import ModelError
 from layerimp.steps import Part, named
-from layerimp.sweep.base import Drive, Scouting, Series, Sweep, Work
+from layerimp.sweep.base import Drive, Scouting, Series, Sweep
 from layerimp.sweep.block_by_block import block_by_block
 from layerimp.sweep.recorder import Passing, Reader, Recorder
 
@@ -41,10 +41,6 @@ class Forward(Sweep):
 
     SITES: ClassVar[frozenset[str]] = frozenset({"block_in", "block_out", *PARTS})
     reads_offloaded: ClassVar[bool] = True
-
-    def work(self, num_units: int, rows: int, *, labels: bool = False) -> Work:
-        """One pass of the backbone."""
-        return Work(1)
 
     def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:
         """Find the sites inside the blocks by a trial, if any of them is asked for."""

@@ -194,11 +194,10 @@ def test_a_classifier_is_compared_by_its_labels() -> None:
     assert least == pytest.approx(sum(values) / len(values), rel=1e-6)
 
 
-def test_half_of_all_rows_are_foretold_for_a_classifier() -> None:
-    """Without fits: two passes over the measured rows, and half a pass for each of six blocks."""
-    language, labels = (Repaired(tokens=0).work(6, 512, labels=labels) for labels in (False, True))
-    assert (language.backbone, language.head) == (12 / 512 * (2 + 6 / 2), 12 / 512 * (2 + 6))
-    assert (labels.backbone, labels.head) == (1 / 2 * (2 + 6 / 2), 1 / 2 * (2 + 6))
+def test_a_dry_run_counts_the_passes_over_the_measured_rows() -> None:
+    """Without fits: two passes, and half a pass for each of six blocks; no more than half of the rows are measured."""
+    assert Repaired(tokens=0).passes(6, 512) == 12 / 512 * (2 + 6 / 2)
+    assert Repaired(tokens=0).passes(6, 8) == 1 / 2 * (2 + 6 / 2)
 
 
 @pytest.mark.parametrize("block", [1, 2])

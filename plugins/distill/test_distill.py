@@ -703,7 +703,7 @@ def test_what_learns_follows_from_the_memory(model: Any, config: Any, size: floa
         stack = layerimp.find_blocks(model(type(config)(**{**config.to_dict(), **left})).to(torch.bfloat16))
     weights = sum(value.nbytes for value in intact.model.parameters())  # the pruned model shares those that it has
     assert weights == pytest.approx(2e9 * size, rel=0.01)
-    scope = Scope(gaps=2, rows=64, batches=8, held_out=8, length=256)
+    scope = Scope(gaps=2, length=256)
     block = sum(value.numel() for value in intact[0].parameters())
 
     def plan(total: float, **options: Any) -> tuple[Plan, dict[str, int]]:
@@ -728,20 +728,20 @@ def test_what_learns_follows_from_the_memory(model: Any, config: Any, size: floa
 
 
 def test_blocks_without_linear_maps_have_no_low_rank_changes() -> None:
-    stack, scope = layerimp.find_blocks(tiny("falcon")), Scope(gaps=1, rows=8, batches=1, held_out=1, length=16)
+    stack, scope = layerimp.find_blocks(tiny("falcon")), Scope(gaps=1, length=16)
     assert planned(stack, DistillConfig(), scope, Room("cpu", 0)) == Plan("beside", 4, 1)
 
 
 def test_what_may_not_fit_is_told_before_the_training() -> None:
     stack = layerimp.find_blocks(tiny_model())
-    scope = Scope(gaps=1, rows=8, batches=1, held_out=1, length=16)
+    scope = Scope(gaps=1, length=16)
     for free, told in ((0, True), (2**30, False)):
         words = Distill(DistillConfig()).decide(stack, scope, Room("cpu", free)).words
         assert words.endswith("are free; it may not fit: then the training fails, perhaps only at its end") is told
 
 
 def test_a_classifier_has_no_logits_of_tokens() -> None:
-    scope, plan = Scope(gaps=1, rows=8, batches=1, held_out=1, length=16), Plan("all", 8, 8)
+    scope, plan = Scope(gaps=1, length=16), Plan("all", 8, 8)
     sizes = [
         needed(layerimp.find_blocks(model), DistillConfig(), plan, scope)["logits"]
         for model in (tiny_model(), tiny_classifier())
@@ -807,7 +807,7 @@ def test_activations_are_counted_as_autograd_keeps_them(architecture: str, chang
     with keeping, torch.autocast("cpu", torch.bfloat16, enabled=half):
         output = model.model(**batch(2, 128))
     measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    scope = Scope(gaps=1, rows=2, batches=1, held_out=1, length=128)
+    scope = Scope(gaps=1, length=128)
     stack = layerimp.find_blocks(model.to(torch.bfloat16) if half else model)
     parts = needed(stack, DistillConfig(), Plan("all", 2, 2), scope)
     counted = parts["activations"] + parts["scores of attention"]
@@ -863,7 +863,7 @@ def test_lora_adapts_linear_maps_beside_fused_experts() -> None:
     layerimp.heal(model, [1], TEXT, Seen(look))
     assert "model.layers.0.mlp.gate_proj.weight" in paths[0]
     assert "model.layers.2.mlp.shared_experts.down_proj.weight" in paths[0]
-    scope = Scope(gaps=1, rows=8, batches=1, held_out=1, length=16)
+    scope = Scope(gaps=1, length=16)
     words = Distill(DistillConfig(learns="lora")).decide(layerimp.find_blocks(model), scope, Room("cpu", 2**30)).words
     left = 2 * (4 * 3 * 16 * 32 + 4 * 32)  # two blocks with four experts of three maps, and their routers
     assert words.endswith(f"; {left:,} values in other matrices than linear maps, such as experts, do not learn")

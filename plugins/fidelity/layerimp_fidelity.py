@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -49,18 +49,17 @@ class FidelityEvaluator(Comparer):
 
         Intact(find_blocks(model, quantised=True), ())
 
-    def readings(self, model: PreTrainedModel, length: int) -> Sequence[Reading]:
-        """What a comparison reads of one model, about: the text, its repeated rows, and the prompts."""
+    def reading(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, length: int) -> Reading:
+        """How much a comparison reads of one model: the text, its repeated rows, and the prompts with what follows."""
         from layerimp.fidelity import PROMPT_TOKENS
 
-        rows, length = self.config.size(64, length, classifier=not model.can_generate())
-        prompts, new_tokens = self._texts
-        tokens = rows * length
+        text, (prompts, new_tokens) = super().reading(model, tokenizer, length), self._texts
         if not model.can_generate():
-            return [Reading(rows=rows, tokens=tokens)]
-        text = Reading(rows=rows, tokens=tokens, predicted=2 * tokens)  # by the heads of both models
-        read, written = prompts * PROMPT_TOKENS, prompts * new_tokens
-        return [text, text, Reading(rows=prompts, tokens=read, predicted=prompts, generated=written)]
+            return text
+        tokens = (1 if self.config.brief else 2) * text.tokens  # unless it is brief, repeated rows are read as well
+        written = prompts * new_tokens
+        # The heads of both models predict on the text.
+        return Reading(text.documents, tokens + prompts * PROMPT_TOKENS + written, predicted=2 * tokens + written)
 
     def comparison(
         self, intact: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, text: Iterable[Batch]

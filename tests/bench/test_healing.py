@@ -34,7 +34,7 @@ from layerimp.bench.store import FILE, Store
 from layerimp.calibration.further_text import FurtherText
 from layerimp.errors import InputError
 from layerimp.healer import Repair
-from layerimp.pipeline import forecast_parts
+from layerimp.pipeline import memory
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, validated
 from layerimp.report.document import Results
@@ -187,7 +187,7 @@ def test_what_learns_is_decided_once_and_stands_in_the_key(
     """A cell in which all blocks learned is another one than that of a machine with little memory."""
 
     def cell(free: int, **options: Any) -> Cell:
-        monkeypatch.setattr(forecast_parts, "free_bytes", lambda _device: free)
+        monkeypatch.setattr(memory, "free_bytes", lambda _device: free)
         grid = real(model_dir, calibration_file, [task], healers={"mine": {"name": "distill", "options": options}})
         return grid.evaluation("tiny", (1,), grid.models["tiny"].measures[0], "mine")
 
@@ -204,7 +204,7 @@ def test_what_learns_stays_where_a_grid_goes_on(
     out, true, learned = tmp_path / "out", worker.heal_beside, set[str]()
 
     def decided(free: int, added: tuple[str, ...] = (), **options: Any) -> Layout:
-        monkeypatch.setattr(forecast_parts, "free_bytes", lambda _device: free)
+        monkeypatch.setattr(memory, "free_bytes", lambda _device: free)
         healers = {"distill": {"name": "distill", "options": {"steps": 1} | options}}
         healers |= {label: {"name": "distill", "options": {"steps": 2}} for label in added}
         grid = real(model_dir, calibration_file, [task], healers=healers, repeats=1).grid
@@ -247,7 +247,7 @@ def test_what_learns_is_decided_anew_for_a_larger_healing(
     learns: str,
 ) -> None:
     def decided(free: int, before: Layout | None = None, **changes: Any) -> Layout:
-        monkeypatch.setattr(forecast_parts, "free_bytes", lambda _device: free)
+        monkeypatch.setattr(memory, "free_bytes", lambda _device: free)
         text = {"source": str(calibration_file), "samples": 8, "max_length": 16} | changes.pop("calibration", {})
         values = {"healers": ["distill"], "counts": [1], "calibration": text} | changes
         grid = real(model_dir, calibration_file, [task], **values).grid

@@ -28,9 +28,9 @@ from layerimp.checkpoint.record import FILE, Record, read_record
 from layerimp.errors import InputError
 from layerimp.healing import Healed, Teaching
 from layerimp.healing.engine import heal_beside
-from layerimp.pipeline import forecast_parts, heal_checkpoint
+from layerimp.pipeline import heal_checkpoint, memory
 from layerimp.pipeline import run as runs
-from layerimp.pipeline.heal_forecast import HealingForecast
+from layerimp.pipeline.workload import DryRun
 
 
 @pytest.fixture(scope="module")
@@ -384,31 +384,32 @@ def test_a_dry_run_says_what_would_be_healed_and_reads_no_weights(
     command = ["heal", "--model", pruned, *text, "--output", tmp_path / "out"]
     with monkeypatch.context() as patched:
         patched.setattr(PreTrainedModel, "from_pretrained", None)
-        patched.setattr(forecast_parts, "free_bytes", lambda _device: 10**9)
+        patched.setattr(memory, "free_bytes", lambda _device: 10**9)
         out, err = layerimp_command.done(*command, "--dry-run", "--json")
         assert "by default" not in err, "heal takes no scorer"
         shown, _ = layerimp_command.done(*command, "--healer", "distill", "--dry-run")
         code, _, err = layerimp_command(*command, "--removed", 1, "--dry-run")
         assert (code, "has 2 blocks in place of 3" in err) == (2, True)
     assert not (tmp_path / "out").exists()
-    times = HealingForecast.model_validate_json(out, strict=True).time
-    assert all(seconds is not None and seconds > 0 for _, seconds in times)
-    assert "time, an estimate: healing about " in shown
-    forecast = json.loads(out)
+    dry_run = DryRun.model_validate_json(out, strict=True)
+    (work,) = dry_run.models.values()
+    assert [stage.name for stage in work.stages] == ["heal by linear", "compare by fidelity"]
+    assert all(stage.seconds is not None and stage.seconds > 0 for stage in work.stages)
+    assert "heal by distill" in shown
     out, _ = layerimp_command.done(*command, "--json")
     done = json.loads(out)
-    for name in ("model", "teacher", "removed", "healer", "options"):
-        assert forecast[name] == done[name]
-    assert forecast["tokens"] >= done["calibration"]["tokens"]
-    assert forecast["gaps"] == ["blocks 1, 2"]
-    for name, directory in (("teacher", model_dir), ("pruned", tmp_path / "out")):
-        model = AutoModelForCausalLM.from_pretrained(directory)
-        assert forecast["sizes"][name]["blocks"] == model.config.num_hidden_layers
-        assert forecast["sizes"][name]["parameters"] == sum(parameter.numel() for parameter in model.parameters())
-    assert forecast["memory"]["weights"] == 4 * sum(size["parameters"] for size in forecast["sizes"].values())
-    for words in ("gaps: blocks 1, 2", f"beside {model_dir}, by distill", "distill: all blocks learn, 4 rows a step: "):
+    assert work.model == done["model"]
+    assert work.tokens >= done["calibration"]["tokens"]
+    counts = [
+        sum(parameter.numel() for parameter in AutoModelForCausalLM.from_pretrained(directory).parameters())
+        for directory in (model_dir, tmp_path / "out")
+    ]
+    size = work.sizes["parameters"]
+    assert [size.original, size.pruned.least] == counts
+    assert work.memory.weights == 4 * sum(counts)
+    for words in ("gaps: blocks 1, 2", "distill: all blocks learn, 4 rows a step: "):
         assert words in " ".join(shown.split())
-    free = decimal(10**9 - 4 * forecast["sizes"]["teacher"]["parameters"])
+    free = decimal(10**9 - 4 * counts[0])
     assert f"where {free} are free" in " ".join(shown.split()), "the pruned model shares its weights"
     code, _, err = layerimp_command(*command, "--dry-run")
     assert (code, "exists" in err) == (2, True)

@@ -159,12 +159,12 @@ def test_an_interrupt_takes_the_bars_away(terminal: Reporter, error: type[BaseEx
 
 def test_a_grid_tells_how_many_cells_are_done(log: Reporter) -> None:
     with log.grid() as watcher:
-        assert log.under_way() == "start the workers: 0:00:00 so far"
+        assert log.under_way() == "compute the cells: 0:00:00 so far"
         for done in (0, 1, 2):
-            watcher.update(Tally(done, 0, 1, 3, None))
+            watcher.update(Tally(done, 0, 1, 3))
         assert log.under_way().startswith("2 of 3 cells done, 1 running: ")
         watcher.failed("a cell", "no memory")  # type: ignore[arg-type]
-        watcher.update(Tally(2, 1, 0, 3, None))
+        watcher.update(Tally(2, 1, 0, 3))
     assert written(log).splitlines() == [
         "0 of 3 cells done, 1 running",
         "failed: a cell: no memory",

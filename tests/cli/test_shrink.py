@@ -133,12 +133,16 @@ def test_a_poor_model_says_so_first(
     (tmp_path / "recipe.json").write_text(json.dumps(report["recipe"]))
     for minutes, healers in (((), ["linear"]), (("--minutes", 1), ["linear", "distill"])):
         again, _ = layerimp_command.done("shrink", "--recipe", "recipe.json", *minutes, "--dry-run", "--json")
-        assert json.loads(again)["healers"] == healers
+        (work,) = json.loads(again)["models"].values()
+        names = [stage["name"] for stage in work["stages"]]
+        assert [name for name in names if name.startswith("heal")] == [f"heal by {healer}" for healer in healers]
     training = {"name": "distill", "options": {"first": None, "tokens": 60_000, "minutes": 30}}
     report["recipe"]["healers"]["distill"] = training
     (tmp_path / "recipe.json").write_text(json.dumps(report["recipe"]))
     longer, _ = layerimp_command.done("shrink", "--recipe", "recipe.json", "--minutes", 60, "--dry-run", "--json")
-    assert json.loads(longer)["time"]["healing_s"] > 3000, "whatever the number of tokens in the record"
+    (work,) = json.loads(longer)["models"].values()
+    times = {stage["name"]: stage["seconds"] for stage in work["stages"]}
+    assert times["heal by distill"] > 3000, "whatever the number of tokens in the record"
 
 
 def test_a_failed_stage_and_a_task_at_chance_stand_in_the_summary(

@@ -252,7 +252,7 @@ def test_a_failing_scorer_is_set_aside(tmp_path: Path) -> None:
     filled = fill(stack, TEXT, {"bad": Failing(len(stack)), "good": good})  # type: ignore[dict-item]
     assert "oops" in str(filled["bad"].error)
     alone = scores(stack, ["block-influence"])["block-influence"]
-    assert finished("good", [filled["good"]]).scores == alone[0]
+    assert finished("good", filled["good"]).scores == alone[0]
 
 
 def test_classifiers(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_a_model_on_the_hub_is_offloaded_by_its_configuration(model_dir: Path, m
         assert prepare.is_offloaded(recipe, Permissions(), screen) is offloaded
 
 
-def test_the_forecast_counts_what_is_in_memory_at_a_time(
+def test_a_dry_run_counts_what_is_in_memory_at_a_time(
     layerimp_command: Run, calibration_file: Path, tmp_path: Path
 ) -> None:
     """Of a model without tied weights: a block, the embedding and the last norm, and no head; both models are tried."""
@@ -124,15 +124,17 @@ def test_the_forecast_counts_what_is_in_memory_at_a_time(
     out, _ = layerimp_command.done(*given, "--offload")
     parts = (model.model.layers[0], model.model.embed_tokens, model.model.norm)
     held = 4 * sum(parameter.numel() for part in parts for parameter in part.parameters())
-    memory = json.loads(out)["memory"]
+    (work,) = json.loads(out)["models"].values()
+    memory = work["memory"]
     assert (memory["offloaded"], memory["weights"], memory["verifying"]) == (True, held, held)
     out, _ = layerimp_command.done(*(argument for argument in given if argument != "--json"), "--offload")
     assert "of weights at a time (offloaded) in float32" in out
     out, _ = layerimp_command.done(*given)
-    assert json.loads(out)["memory"]["offloaded"] is False
+    (work,) = json.loads(out)["models"].values()
+    assert work["memory"]["offloaded"] is False
 
 
-def test_a_prune_is_forecast_offloaded_whatever_a_run_would_need(
+def test_a_prune_has_an_offloaded_dry_run_whatever_a_run_would_need(
     layerimp_command: Run, model_dir: Path, tmp_path: Path
 ) -> None:
     """A recipe that names healers and tasks offloads in `prune` of named blocks, which uses neither."""
@@ -140,4 +142,5 @@ def test_a_prune_is_forecast_offloaded_whatever_a_run_would_need(
     recipe.write_text("offload: true\nhealers: [linear]\nblocks: [1]\n")
     given = ["prune", "--recipe", recipe, "--model", model_dir, "--output", tmp_path / "out", "--dry-run", "--json"]
     out, _ = layerimp_command.done(*given)
-    assert json.loads(out)["memory"]["offloaded"] is True
+    (work,) = json.loads(out)["models"].values()
+    assert work["memory"]["offloaded"] is True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from layerimp.healer import Effort, Repair, Scope
+from layerimp.healer import Repair
 from layerimp.healing import states
 from layerimp_closedform.fits import Fit, NormFit, fit_of
 from layerimp_closedform.rescale import AtGap, Change, GapByGap, Jump, RescaleConfig
@@ -34,10 +34,6 @@ class Linear(GapByGap):
     name = "linear"
     reference = "ReplaceMe, arXiv:2505.02819; here weighted, together with a factor and through a norm"
     Config = LinearConfig
-
-    def effort(self, scope: Scope) -> Effort:
-        """Return the work, with a loss for each factor and each ridge."""
-        return self.work(scope, 1 + len(self.config.shares) + len(self.config.ridges))
 
     def repair(self, at: AtGap) -> tuple[Repair, Loss]:
         """Fit at the gap, and scale the stream there if that does not help."""

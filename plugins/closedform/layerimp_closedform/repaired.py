@@ -14,7 +14,7 @@ from layerimp.fidelity import Intact, repeated
 from layerimp.healing import Writers, trying
 from layerimp.models import longest_row, special_ids
 from layerimp.steps import named
-from layerimp.sweep import Point, Replay, Sweep, Trace, Work
+from layerimp.sweep import Point, Replay, Sweep, Trace
 from layerimp_closedform.repairs import Repairs
 from layerimp_closedform.rows import split_rows
 
@@ -74,11 +74,10 @@ class Repaired(Sweep):
         """Whether weights matter: the map before a seam is another one than that before a block."""
         return True
 
-    def work(self, num_units: int, rows: int, *, labels: bool = False) -> Work:
+    def passes(self, units: int, rows: int) -> float:
         """The fits, and on the measured rows two passes, and half a pass per unit, since earlier blocks do not run."""
-        measured = min(self.rows or (rows if labels else ROWS), rows // 2) / rows
-        fitted = min(self.tokens / LENGTH, rows / 2) / rows
-        return Work(FITTING * fitted + measured * (2 + num_units / 2), measured * (2 + num_units))
+        measured, fitted = (min(many, rows / 2) / rows for many in (self.rows or ROWS, self.tokens / LENGTH))
+        return FITTING * fitted + measured * (2 + units / 2)
 
     def drive(self, stack: BlockStack, batches: Iterable[Batch], drive: Drive) -> None:
         """Repair the gaps, and run the measured rows again from each unit's gap on; see `Sweep.drive`.

@@ -16,7 +16,7 @@ from layerimp import Healer
 from layerimp.component import Options
 from layerimp.errors import ModelError, NonFiniteError
 from layerimp.fidelity import Distance, Loss
-from layerimp.healer import Case, Effort, Gap, Repair, Scope
+from layerimp.healer import Case, Gap, Repair, Scope
 from layerimp.healing import State, replace, scale_stream, states, stream_scaled, trying
 from layerimp_closedform.fits import lengths
 
@@ -218,16 +218,10 @@ class GapByGap(Healer):
                 advance(1)
         return repairs
 
-    def work(self, scope: Scope, tries: int) -> Effort:
-        """Return the work: both models once on the text, at each gap the loss of each try from there on, and the judge.
-
-        Args:
-            scope: The size of the healing.
-            tries: How often the loss is measured at a gap.
-        """
-        tried = scope.gaps * scope.held_out * tries * scope.length
-        judged = 2 * scope.judged * (scope.gaps > 1)
-        return Effort(2 * scope.rows * scope.length + tried / 2 + judged, tried + judged)
+    def tokens(self, scope: Scope, rows: int) -> float:
+        """Both models read the text, and at each gap each value is tried on an eighth of it, from there on."""
+        tried = 1 + len(self.config.shares) + len(getattr(self.config, "ridges", ()))
+        return (2 + scope.gaps * tried / 16) * rows * scope.length
 
     @abstractmethod
     def repair(self, at: AtGap) -> tuple[Repair, Loss]:
@@ -240,10 +234,6 @@ class Rescale(GapByGap):
     name = "rescale"
     reference = "Prune&Comp, arXiv:2507.18212; here the factor goes into what is written later"
     Config = RescaleConfig
-
-    def effort(self, scope: Scope) -> Effort:
-        """Return the work, with a loss for each factor."""
-        return self.work(scope, 1 + len(self.config.shares))
 
     def repair(self, at: AtGap) -> tuple[Repair, Loss]:
         """Find the gap's factor."""

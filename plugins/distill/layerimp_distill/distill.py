@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -14,7 +13,7 @@ import torch
 from layerimp import Healer
 from layerimp.errors import ModelError
 from layerimp.fidelity import Distance
-from layerimp.healer import Case, Decision, Effort, Repair, Room, Scope
+from layerimp.healer import Case, Decision, Repair, Room, Scope
 from layerimp.healing import Teaching, replace, trying
 from layerimp.registry.catalog import registry
 from layerimp_distill.options import DistillConfig
@@ -56,28 +55,17 @@ class Distill(Healer):
         self._first = first
         self.parts = () if first is None else (first,)
 
-    def effort(self, scope: Scope) -> Effort | None:
-        """Return the work of the training within its limits, with the checks, and that of the first healer.
+    def tokens(self, scope: Scope, rows: int) -> float | None:
+        """The tokens of the training four times: the teacher, and the student forward and back; None without a limit.
 
-        A step runs the teacher and the student forward, and the student back: through about half of the blocks if only
-        those beside the gaps learn.
+        Those of the first healer are added.
         """
         from layerimp_distill.room import ROWS
 
-        config, before = self.config, Effort(0.0) if self._first is None else self._first.effort(scope)
-        if before is None:
-            return None
-        per_step = (config.rows or ROWS) * scope.length  # short texts are read again
-        limits = (config.steps and config.steps * per_step, config.tokens)
-        trained = min((limit for limit in limits if limit is not None), default=math.inf)
-        forward, back = 2.0, {"beside": 1.0, "lora": 1.5, "lora-beside": 0.75}.get(config.learns or "", 2.0)
-        checks = (config.checks + 2) * scope.judged
-        return Effort(
-            (forward + back) * trained + checks,
-            (forward + 1) * trained + 2 * checks,
-            None if config.minutes is None else 60 * config.minutes,
-            before,
-        )
+        config, first = self.config, 0.0 if self._first is None else self._first.tokens(scope, rows)
+        limits = (config.tokens, config.steps and config.steps * (config.rows or ROWS) * scope.length)
+        trained = min((limit for limit in limits if limit is not None), default=None)
+        return None if first is None or trained is None else first + 4 * trained
 
     def decide(self, pruned: BlockStack, scope: Scope, room: Room) -> Decision:
         """Return what learns in so much memory; see `Healer.decide`."""
@@ -173,7 +161,7 @@ class Distill(Healer):
         if state is not None:
             return Plan(*state.plan)  # type: ignore[arg-type]
         length = max(case.further_length, *(batch["input_ids"].shape[1] for batch in case.batches))
-        scope = Scope(gaps=len(case.gaps), rows=0, batches=0, held_out=0, length=length)
+        scope = Scope(gaps=len(case.gaps), length=length)
         room = Room(case.pruned.device.type, free_bytes(case.pruned.device))
         case.progress.note(f"distill: {self.decide(case.pruned, scope, room).words}")
         return planned(case.pruned, self.config, scope, room)

@@ -175,24 +175,19 @@ class Harness(Evaluator):
             metrics = collect(results, loaded.tasks, loaded.groups, predicted, draws=draws, seed=seed)
             return metrics if model.can_generate() else [metric for metric in metrics if metric.name not in OF_WORDING]
 
-    def reading(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Reading | None:
-        """Return how much the tasks read, from a few documents of each; None without a tokenizer.
+    def reading(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, length: int) -> Reading | None:
+        """Return how much the tasks read, from the first documents of each; None without a tokenizer.
 
         Raises:
             UnknownNameError: a task does not exist.
             TaskError: a task cannot be read or is not allowed, or its data set cannot be loaded.
-            ModelError: the model neither predicts the next token nor classifies.
         """
         if tokenizer is None:
             return None
-        from layerimp.models import longest_row
         from layerimp_harness.reading import reading
 
-        loaded, config = self._tasks(), self.config
-        answers = {} if model.can_generate() else self._answering(model)
-        length = min(config.max_length, longest_row(model) or config.max_length)
-        with contained_by(config):
-            return reading(loaded.tasks, tokenizer, max_length=length, answers=answers)
+        with contained_by(self.config):
+            return reading(self._tasks().tasks.values(), tokenizer)
 
     def training_documents(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Sequence[Document]:
         """Return the training split of the only task: prompts with answers, running text, or a classifier's input.

@@ -1,4 +1,4 @@
-"""What the forecasts of several commands have in common: ranges, passes, memory and files."""
+"""The memory that a command needs, by arithmetic, and what healers decide by it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from layerimp.blocks.memory import free_bytes
 from layerimp.healer import Room
 from layerimp.models.dtypes import dtype_named, name_of
 from layerimp.registry.attribution import attributing
-from layerimp.report.results.part import Known, Part
+from layerimp.report.results.part import Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,10 +20,7 @@ if TYPE_CHECKING:
     from layerimp.healer import Decision, Healer, Scope
     from layerimp.pipeline.outline import Outline
     from layerimp.recipe import Permissions, Recipe
-    from layerimp.scoring.passes import Pass
     from layerimp.steps import Cuts
-
-ROUGHLY = "the times are estimates from one block with random weights, on the CPU; reality may be twice or half that"
 
 
 def most_gaps(counts: Iterable[int], num_blocks: int, cuts: Cuts) -> int:
@@ -38,45 +35,7 @@ def most_gaps(counts: Iterable[int], num_blocks: int, cuts: Cuts) -> int:
     return max(min(count, per_block * (num_blocks - count) + 1) for count in counts)
 
 
-class Range(Part):
-    """A number that may not be known exactly before the blocks are scored. If it is known, both ends are equal."""
-
-    least: int | float
-    """The smallest possible value."""
-    most: int | float
-    """The largest possible value."""
-
-    @classmethod
-    def of(cls, *values: float) -> Range:
-        """Return the range of some values, rounded to six places."""
-        return cls(least=round(min(values), 6), most=round(max(values), 6))
-
-
-class PassForecast(Part):
-    """A pass over the calibration text that some scorers share."""
-
-    sweep: str
-    """How the model is driven."""
-    scorers: list[str]
-    """The scorers that read it."""
-    backbone: Known
-    """The work in forward passes of the blocks, about; null if unknown."""
-    head: Known
-    """The work in forward passes of the head, about; null if unknown."""
-
-    @classmethod
-    def of(cls, shared: Pass, units: int, rows: int, *, labels: bool) -> PassForecast:
-        """Describe a pass over a model with so many scored units, on a text of so many rows; see `Sweep.work`."""
-        work = shared.sweep.work(units, rows, labels=labels)
-        return cls(
-            sweep=type(shared.sweep).__name__,
-            scorers=list(dict.fromkeys(label for label, _ in shared.scorers)),
-            backbone=None if work is None else work.backbone,
-            head=None if work is None else work.head,
-        )
-
-
-class MemoryForecast(Part):
+class Memory(Part):
     """The memory that the weights need. Activations need further memory."""
 
     device: str
@@ -102,8 +61,8 @@ class MemoryForecast(Part):
         offloaded: bool = False,
         verifies: bool = False,
         beside: int = 0,
-    ) -> MemoryForecast:
-        """Forecast the memory for the weights of a recipe's model.
+    ) -> Memory:
+        """Return the memory for the weights of a recipe's model.
 
         Args:
             outline: The model.
