@@ -171,13 +171,16 @@ class Evaluator(Component):
     def evaluate(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> list[Metric]:
         """Measure `model`."""
 
-    def reading(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, length: int) -> Reading | None:
+    def reading(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, rows: int, length: int
+    ) -> Reading | None:
         """How much `evaluate` would read with this model, from a few documents, for `--dry-run`; None if not known.
 
         Args:
             model: The model, whose parameters are on the meta device.
             tokenizer: The model's tokenizer.
-            length: The tokens in a row of the calibration text.
+            rows: The rows of the calibration text.
+            length: The tokens of such a row.
         """
         return None
 

@@ -59,7 +59,10 @@ heal = option(
     f"recommended method {HEALER}.",
 )
 minutes = option(float | None, f"Minutes of training, for a healer that trains, such as {TRAINER}.")
-evaluator = option(Texts, "Evaluator, or LABEL=EVALUATOR; repeatable.")
+evaluator = option(
+    Texts,
+    "Evaluator, or LABEL=EVALUATOR; repeatable. By default fidelity is measured briefly; named, with all figures.",
+)
 set_ = option(Texts, "LABEL.OPTION=VALUE, for a scorer, pruner, healer or evaluator; repeatable.", "--set")
 by = option(
     Literal["block", "sublayer"] | None,

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from layerimp.component import Options
-from layerimp.defaults import ROWS as ROWS_OF_TEXT
 from layerimp.evaluator import Evaluator, Reading
 
 if TYPE_CHECKING:
@@ -121,9 +120,11 @@ class Comparer(Evaluator):
         """
         raise NotImplementedError
 
-    def reading(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, length: int) -> Reading:
+    def reading(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, rows: int, length: int
+    ) -> Reading:
         """How much a comparison reads of one model: by default the text, once."""
-        rows, tokens = self.config.size(ROWS_OF_TEXT, length, classifier=not model.can_generate())
+        rows, tokens = self.config.size(rows, length, classifier=not model.can_generate())
         return Reading(documents=rows, tokens=rows * tokens, predicted=rows * tokens)
 
     def evaluate(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> list[Metric]:

@@ -222,7 +222,7 @@ class Workload:
             with suppress(LayerimpError), attributing("evaluator", label, type(evaluator)):
                 trusted = permissions.trust_remote_code
                 tokenizer = load_tokenizer(self.recipe.model, trust_remote_code=trusted)
-                reading = evaluator.reading(self.outline.stack.model, tokenizer, self.length)
+                reading = evaluator.reading(self.outline.stack.model, tokenizer, self.rows, self.length)
             name = f"{'compare' if evaluator.kind == 'fidelity' else 'evaluate'} by {label}"
             if reading is None:
                 yield self.stage(name, None, None, 0, times)

@@ -49,11 +49,13 @@ class FidelityEvaluator(Comparer):
 
         Intact(find_blocks(model, quantised=True), ())
 
-    def reading(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, length: int) -> Reading:
+    def reading(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, rows: int, length: int
+    ) -> Reading:
         """How much a comparison reads of one model: the text, its repeated rows, and the prompts with what follows."""
         from layerimp.fidelity import PROMPT_TOKENS
 
-        text, (prompts, new_tokens) = super().reading(model, tokenizer, length), self._texts
+        text, (prompts, new_tokens) = super().reading(model, tokenizer, rows, length), self._texts
         if not model.can_generate():
             return text
         tokens = (1 if self.config.brief else 2) * text.tokens  # unless it is brief, repeated rows are read as well

@@ -65,7 +65,7 @@ def test_documents_are_measured_up_to_the_limit_of_their_task(folder: Any, model
     measured = harness(folder, "both", "rolling", limit=4, limits={"both": 5})
     counts = {(metric.task, metric.count) for metric in measured.evaluate(model, tokenizer) if metric.count}
     assert counts == {("choice", 3), ("again", 2), ("rolling", 4)}
-    assert measured.reading(model, tokenizer, 16).documents == 9
+    assert measured.reading(model, tokenizer, 8, 16).documents == 9
     alone = harness(folder, "choice", limit=3)
     assert [metric.value for metric in alone.evaluate(model, tokenizer)] == [
         metric.value for metric in measured.evaluate(model, tokenizer) if metric.task == "choice"

@@ -15,21 +15,21 @@ def words(docs):
 
 
 def test_small_tasks_are_counted(folder, model, tokenizer):
-    read = {name: harness(folder, name).reading(model, tokenizer, 16) for name in ("choice", "rolling", "generate")}
+    read = {name: harness(folder, name).reading(model, tokenizer, 8, 16) for name in ("choice", "rolling", "generate")}
     every = words(documents())
     assert read["choice"] == Reading(9, tokens=every + 9 * 4, predicted=9 * 4)  # a question is read once
     assert read["rolling"] == Reading(9, tokens=every, predicted=every)
     assert read["generate"] == Reading(9, tokens=every + 9 * 4, predicted=9 * 4)
-    together = harness(folder, "choice", "rolling", "generate").reading(model, tokenizer, 16)
+    together = harness(folder, "choice", "rolling", "generate").reading(model, tokenizer, 8, 16)
     assert together.tokens == sum(each.tokens for each in read.values())
-    few = harness(folder, "rolling", limit=3).reading(model, tokenizer, 16)
+    few = harness(folder, "rolling", limit=3).reading(model, tokenizer, 8, 16)
     assert (few.documents, few.tokens) == (3, words(documents()[:3]))
 
 
 def test_large_tasks_are_estimated_from_their_first_documents(folder, model, tokenizer):
     docs = documents(400)
     write_docs(folder, docs)
-    reading = harness(folder, "rolling").reading(model, tokenizer, 16)
+    reading = harness(folder, "rolling").reading(model, tokenizer, 8, 16)
     assert reading.documents == 400
     assert reading.tokens == words(docs[:SAMPLE]) * 400 / SAMPLE
     assert reading.tokens == pytest.approx(words(docs), rel=0.5)
@@ -37,7 +37,7 @@ def test_large_tasks_are_estimated_from_their_first_documents(folder, model, tok
 
 def test_the_evaluation_is_the_same_afterwards(folder, model, tokenizer):
     asked, not_asked = harness(folder, "choice", "generate"), harness(folder, "choice", "generate")
-    asked.reading(model, tokenizer, 16)
+    asked.reading(model, tokenizer, 8, 16)
     assert asked.evaluate(model, tokenizer) == not_asked.evaluate(model, tokenizer)
 
 
@@ -45,6 +45,6 @@ def test_a_classifier_reads_its_documents(folder):
     write_task(
         folder, "labelled", CHOICE.replace("on the, good film", "bad, good"), metadata="{classifier_fields: text}"
     )
-    reading = harness(folder, "labelled").reading(tiny_classifier(), tiny_tokenizer(), 16)
+    reading = harness(folder, "labelled").reading(tiny_classifier(), tiny_tokenizer(), 8, 16)
     assert reading.documents == 9
     assert reading.tokens > 0

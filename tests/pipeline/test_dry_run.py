@@ -201,7 +201,7 @@ def test_tasks_are_counted_for_every_model(dry_run: Any, scoring: list[object], 
     asked = ["run", *scoring, "--tasks", task, "--limit", 4]
     stage = stages(dry_run(*asked, "--count", 2))["evaluate by harness"]
     harness = layerimp_harness.Harness
-    reading = harness(harness.Config(tasks=(str(task),), limit=4)).reading(tiny("llama"), tiny_tokenizer(), 16)
+    reading = harness(harness.Config(tasks=(str(task),), limit=4)).reading(tiny("llama"), tiny_tokenizer(), 8, 16)
     assert reading is not None
     (blocks, head), models = parameters(), 1 + 3  # intact, block-influence, random and depth
     assert (stage["documents"], stage["tokens"], stage["times"]) == (reading.documents, reading.tokens, models)

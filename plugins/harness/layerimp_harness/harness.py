@@ -175,7 +175,9 @@ class Harness(Evaluator):
             metrics = collect(results, loaded.tasks, loaded.groups, predicted, draws=draws, seed=seed)
             return metrics if model.can_generate() else [metric for metric in metrics if metric.name not in OF_WORDING]
 
-    def reading(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, length: int) -> Reading | None:
+    def reading(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, rows: int, length: int
+    ) -> Reading | None:
         """Return how much the tasks read, from the first documents of each; None without a tokenizer.
 
         Raises:
