@@ -24,7 +24,7 @@ from layerimp.scorer import Importance
 GRID = (
     "layerimp bench --no-baselines --scorer avss --scorer paper=avss --set paper.variant=paper --scorer lrp "
     "--scorer block-influence --scorer random --count 1 --count 3 --count 6 --repeats 3 --limit 30 "
-    "--workers 0 --output grid"
+    "--output grid"
 )
 """It takes about a minute."""
 

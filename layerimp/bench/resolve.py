@@ -135,7 +135,7 @@ class _Settling:
     def decided(
         self, recipe: Recipe, healers: Mapping[str, Healer], grid: Grid, before: Mapping[str, Decided]
     ) -> dict[str, Decided]:
-        """Return the options that healers decide by the memory: once for all workers and cells, whose keys hold them.
+        """Return the options that healers decide by the memory: once for all cells, whose keys hold them.
 
         The memory for a model without removed blocks counts, with the most gaps that there may be. What was decided
         before stays if it was decided for the same device and healing.
@@ -161,7 +161,7 @@ class _Settling:
         }
 
     def _with_dtype(self, recipe: Recipe, before: str | None) -> tuple[Recipe, str | None]:
-        """Return the recipe with the dtype that all workers compute in, and the dtype's name for the keys of cells.
+        """Return the recipe with the dtype that all cells compute in, and the dtype's name for the keys of cells.
 
         The name is None if no dtype is asked for and the model computes in its stored dtype. What was decided by the
         memory for the same files stays: by the identity in the store, where no dtype was asked for either.

@@ -26,7 +26,8 @@ CLASSIFIERS = (
 ).split()
 QUICK = frozenset("albert bart deberta-v2 deepseek_v3 falcon_h1 gemma2 gpt_oss mamba2 t5gemma".split())
 """A family of each kind: an encoder-decoder, an encoder, states, experts, windows, and a type that is refused."""
-REFUSED = {"albert": "are one block that runs 6 times"}
+REFUSED = {"albert": "are one block that runs 6 times", "nemotron_h": "cannot run with a cache"}
+"""What is refused, and why. Since Transformers 5.25 the first block of a `nemotron_h` has to be one with a cache."""
 PART = [0, zoo.BLOCKS // 2, zoo.BLOCKS - 1]
 
 

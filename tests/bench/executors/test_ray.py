@@ -70,7 +70,7 @@ def without_time_and_place(results: Results) -> dict[str, Any]:
 
 
 def differences(value: Any, other: Any, place: str = "") -> list[str]:
-    """The places where two documents differ, numbers by more than rounding: shards are summed in another order."""
+    """The places where two documents differ, numbers by more than rounding."""
     if isinstance(value, dict) and isinstance(other, dict) and value.keys() == other.keys():
         return [each for key in value for each in differences(value[key], other[key], f"{place}/{key}")]
     if isinstance(value, list) and isinstance(other, list) and len(value) == len(other):
