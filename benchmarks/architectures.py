@@ -74,7 +74,7 @@ def main(
             if not late:  # a type that takes long, as on a busy machine, is tried again
                 known[head_name, kind] = _line(trial, known.get((head_name, kind)), scoring)
                 _write(results, known)
-            print(f"{head_name:10} {kind:26} {trial.outcome:10} {trial.seam_outcome:10} {_why(trial)}", flush=True)
+            print(f"{head_name:10} {kind:26} {trial.outcome:10} {_why(trial)}", flush=True)
 
 
 def _read(results: Path) -> dict[tuple[str, str], dict[str, Any]]:
@@ -100,7 +100,6 @@ def _line(trial: Trial, before: dict[str, Any] | None, scoring: bool) -> dict[st
         "torch": torch.__version__.split("+")[0],
         "built": trial.built,
         "blocks": _part(trial.outcome, trial.cases),
-        "seams": _part(trial.seam_outcome, trial.seams),
         **({"inputs": trial.inputs} if trial.inputs else {}),
         "scorers": said if scoring and not trial.built else (before or {}).get("scorers"),
     }
@@ -115,7 +114,7 @@ def _part(outcome: str, cases: list[Case]) -> dict[str, Any]:
     reasons: dict[str, tuple[str, list[str]]] = {}
     for case in cases:
         if case.outcome != "exact":
-            general = re.sub(r"\b(blocks?|seams?) \d[\d/]*(, \d[\d/]*)*|\d[\d.e+-]*", "…", case.said)
+            general = re.sub(r"\bblocks? \d+(, \d+)*|\d[\d.e+-]*", "…", case.said)
             removal = "-".join(map(str, case.blocks))
             reasons.setdefault(general, (case.said, []))[1].extend([removal] if removal else [])
     exact = sum(case.outcome == "exact" for case in cases)
@@ -137,14 +136,14 @@ def _received(receiver: Any, kind: str, head: str, otherwise: str) -> Trial:
     try:
         if receiver.poll():
             values = receiver.recv()
-            return Trial(**values | {part: [Case(**case) for case in values[part]] for part in ("cases", "seams")})
+            return Trial(**values | {"cases": [Case(**case) for case in values["cases"]]})
     except EOFError:
         pass
     return Trial(kind, head, cases=[Case([], "wrong", otherwise)])
 
 
 def _why(trial: Trial) -> str:
-    reasons = [f"{case.blocks}: {case.said}" for case in [*trial.cases, *trial.seams] if case.outcome != "exact"]
+    reasons = [f"{case.blocks}: {case.said}" for case in trial.cases if case.outcome != "exact"]
     reasons += [f"{name}: {said}" for name, said in trial.scorers.items() if said.startswith("crash")]
     return trial.built or " | ".join(dict.fromkeys(reasons))
 

@@ -49,11 +49,11 @@ from layerimp.calibration.sampling import document_hash, read_corpus
 from layerimp.calibration.splits import for_judging
 from layerimp.cli.display import Screen
 from layerimp.fidelity import Fidelity
+from layerimp.indices import read_blocks
 from layerimp.metric import by_key
 from layerimp.registry.catalog import registry
 from layerimp.report.retained import counting, shares, summed_up
 from layerimp.report.statistics import interval
-from layerimp.steps import read_steps
 
 LINEAR = "linear"
 GENERATING, DOCUMENTS = 0.25, 5000
@@ -97,7 +97,7 @@ class Trial:
             further = FurtherText(str(path), self.tokenizer, max_length=form.max_length)
             how = {"healer": "distill", "further": further, "minutes": self.minutes - making, **OPTIONS[variant]}
         how |= {"judging": judging, "progress": Screen(json=True)}
-        done = layerimp.heal(self.model, read_steps(self.blocks), drawn, **how)
+        done = layerimp.heal(self.model, read_blocks(self.blocks), drawn, **how)
         repair = done.repairs[0]
         numbers = {"making": making, "documents": count, **repair.numbers}
         return {"done": repair.done, "why": repair.why, **numbers}, done.model

@@ -52,9 +52,9 @@ from layerimp.fidelity import Distance
 from layerimp.healer import Case, Repair
 from layerimp.healing.engine import heal_beside
 from layerimp.healing.loss import HeldOutLoss
+from layerimp.indices import read_blocks
 from layerimp.models.discovery import find_blocks
 from layerimp.models.traits import classifies
-from layerimp.steps import read_steps
 from layerimp.surgery.removal import prepare
 
 HEADS = "minutes", "rate", "steps", "likelihood", "divergence", "copying", "speed"
@@ -157,7 +157,7 @@ def main(
 ) -> None:
     """Train, measure and print."""
     loaded, tokenizer = layerimp.load(model, dtype=dtype)
-    stack, removed = find_blocks(loaded), read_steps(blocks)
+    stack, removed = find_blocks(loaded), read_blocks(blocks)
 
     def read(source: str, amount: int, labels: str | None = None) -> Corpus:
         return read_corpus(source, Reader(field, labels), RowFormat(tokenizer, max_length, 8, packing), amount)

@@ -1,8 +1,7 @@
-"""One architecture on trial: are its blocks found, scored and removed exactly, and its seams?
+"""One architecture on trial: are its blocks found, scored and removed exactly?
 
-The expected result is computed without layerimp: by the original model, with hooks that bypass the removed blocks, or
-for a seam one half of each of two blocks, as found by `seams`. It is compared with the checkpoint, loaded with the
-stock class.
+The expected result is computed without layerimp: by the original model, with the removed blocks bypassed. It is
+compared with the checkpoint, loaded with the stock class.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import seams
 import torch
 import transformers
 import zoo
@@ -45,7 +43,7 @@ UNSTABLE = frozenset({"_name_or_path", "transformers_version", "architectures", 
 class Case:
     """A removal and its outcome."""
 
-    blocks: list[int | str]
+    blocks: list[int]
     outcome: Kind
     said: str = ""
 
@@ -61,7 +59,6 @@ class Trial:
         path: The path of the blocks.
         blocks: The number of blocks.
         cases: The removals of blocks.
-        seams: The removals of seams.
         scorers: The message of each scorer that cannot score the model, or uses a fallback, by scorer.
         inputs: For what the model takes beside text, whether an input could be made up.
     """
@@ -72,7 +69,6 @@ class Trial:
     path: str = ""
     blocks: int = 0
     cases: list[Case] = field(default_factory=list)
-    seams: list[Case] = field(default_factory=list)
     scorers: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, bool] = field(default_factory=dict)
 
@@ -84,10 +80,6 @@ class Trial:
             return "wrong"
         return _outcome(self.cases)
 
-    @property
-    def seam_outcome(self) -> str:
-        return "not built" if self.built else _outcome(self.seams or self.cases)
-
 
 def _outcome(cases: Sequence[Case]) -> str:
     kinds = {case.outcome for case in cases}
@@ -96,9 +88,7 @@ def _outcome(cases: Sequence[Case]) -> str:
     return "in part" if len(kinds) == 2 else kinds.pop()
 
 
-def try_all(
-    kind: str, head: str, *, scorers: Sequence[str] | None = None, cases: Sequence[list[int | str]] = ()
-) -> Trial:
+def try_all(kind: str, head: str, *, scorers: Sequence[str] | None = None, cases: Sequence[list[int]] = ()) -> Trial:
     """Try an architecture with all scorers and all removals, or with given ones."""
     trial = Trial(kind, head)
     try:
@@ -132,24 +122,15 @@ def try_all(
             trial.scorers[name] = said
     if off(before, logits(model)):
         trial.cases.append(Case([], "wrong", "scoring changed the model"))
-    for blocks in cases or [*removals(len(stack)), *seam_removals(len(stack))]:
-        case = try_removal(lambda: zoo.build(kind, head), head, blocks)
-        (trial.seams if any(isinstance(step, str) for step in blocks) else trial.cases).append(case)
+    for blocks in cases or removals(len(stack)):
+        trial.cases.append(try_removal(lambda: zoo.build(kind, head), head, blocks))
     return trial
 
 
-def seam_removals(count: int) -> list[list[int | str]]:
-    """The first seam, two that touch in the middle, and the last one with a block."""
-    middle = count // 2
-    if count < 4:
-        return [["0/1"]] if count > 1 else []
-    return [["0/1"], [f"{middle - 1}/{middle}", f"{middle}/{middle + 1}"], [1, f"{count - 2}/{count - 1}"]]
-
-
-def removals(count: int) -> list[list[int | str]]:
+def removals(count: int) -> list[list[int]]:
     """The first block, a middle one, the last, several, all but one."""
     middle = count // 2
-    cases: list[list[int | str]] = [[0], [middle], [count - 1], [0, middle, count - 1]]
+    cases: list[list[int]] = [[0], [middle], [count - 1], [0, middle, count - 1]]
     cases.append([i for i in range(count) if i != middle - 1])
     return [case for i, case in enumerate(cases) if case not in cases[:i] and 0 < len(case) < count]
 
@@ -171,8 +152,8 @@ def scored(model: PreTrainedModel, scorer: str) -> str:
     return " ".join(messages[0].split()) if messages and scorer in ("lrp", "avss") else ""
 
 
-def try_removal(build: Callable[[], PreTrainedModel], head: str, blocks: list[int | str]) -> Case:
-    """Remove blocks and seams, save, load with the stock class, and compare with the expected result."""
+def try_removal(build: Callable[[], PreTrainedModel], head: str, blocks: list[int]) -> Case:
+    """Remove blocks, save, load with the stock class, and compare with the expected result."""
     model = build()
     stack = layerimp.find_blocks(model)
     count, path = len(stack), stack.path
@@ -181,7 +162,7 @@ def try_removal(build: Callable[[], PreTrainedModel], head: str, blocks: list[in
     except LayerimpError:  # the removal is refused for the same reason
         rows = {}
     expected = None
-    with suppress(Exception), past(model, stack, blocks):  # some blocks cannot be bypassed by a hook
+    with suppress(Exception), bypassing([stack[index] for index in blocks]):  # some blocks cannot be bypassed by a hook
         expected = observed(model, rows)
     original = model.config.to_dict()
     with tempfile.TemporaryDirectory() as folder:
@@ -389,28 +370,16 @@ def generated(model: PreTrainedModel, inputs: Inputs | None = None, *, use_cache
 
 
 @contextmanager
-def past(model: PreTrainedModel, blocks: Sequence[torch.nn.Module], steps: Sequence[int | str]) -> Iterator[None]:
-    """A context in which the hidden states bypass blocks, and the halves of seams such as `2/3`."""
-    gone: dict[int, set[str]] = {}
-    for step in steps:
-        first, second = (step, step) if isinstance(step, int) else map(int, step.split("/"))
-        gone.setdefault(first, set()).add("mlp")
-        gone.setdefault(second, set()).add("attn")
-    whole = [blocks[index] for index, halves in gone.items() if len(halves) == 2]
-    halved = [(blocks[index], *halves) for index, halves in gone.items() if len(halves) == 1]
-    crossing = bool(model.config.is_encoder_decoder)
-    with seams.without(halved, lambda: logits(model), crossing=crossing), bypassing(whole):
-        yield
-
-
-@contextmanager
 def bypassing(blocks: Sequence[torch.nn.Module]) -> Iterator[None]:
     """A context in which the hidden states bypass blocks, whose outputs are not used."""
 
     def past(forward: Callable[..., Any]) -> Callable[..., Any]:
         def pass_by(*args: Any, **kwargs: Any) -> Any:
             output = forward(*args, **kwargs)
-            return seams.with_hidden(output, seams.hidden_of(args, kwargs))
+            hidden: Tensor = args[0] if args else kwargs["hidden_states"]
+            if isinstance(output, dict):
+                return {**output, next(iter(output)): hidden}
+            return hidden if isinstance(output, Tensor) else (hidden, *output[1:])
 
         return pass_by
 

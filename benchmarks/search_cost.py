@@ -26,24 +26,23 @@ from layerimp.blocks import run
 from layerimp.calibration import load_calibration
 from layerimp.pruner import Budget
 from layerimp.registry.catalog import registry
-from layerimp.scoring.engine import measure
-from layerimp.steps import Step, untouched
+from layerimp.scoring.engine import measure, scored_blocks
 from layerimp.sweep.cache import BlockCache
 
 ROWS = 12
 """What `divergence` measures by default."""
 
 
-def searched(stack: Any, text: Any, scorer: str, options: dict[str, Any], count: int) -> tuple[list[Step], float, int]:
-    """Search greedily by a scorer; return the steps, the seconds, and how many blocks were scored in all."""
+def searched(stack: Any, text: Any, scorer: str, options: dict[str, Any], count: int) -> tuple[list[int], float, int]:
+    """Search greedily by a scorer; return the removed blocks, the seconds, and how many blocks were scored in all."""
     cls = registry().get("scorer", scorer)
     cache, memory, scored = BlockCache(stack), dict[Any, Any](), 0
 
-    def scoring(removed: Sequence[Step], among: Collection[Step] | None = None) -> layerimp.Importance:
+    def scoring(removed: Sequence[int], among: Collection[int] | None = None) -> layerimp.Importance:
         nonlocal scored
-        steps = [step for step in untouched(removed, len(stack)) if among is None or step in among]
-        scored += len(steps)
-        scorers = {scorer: cls(len(steps))}
+        count = len(scored_blocks(removed, len(stack), among))
+        scored += count
+        scorers = {scorer: cls(count)}
         importances = measure(stack, text, scorers, removed=removed, among=among, cache=cache, memory=memory)
         return importances[scorer]
 
@@ -61,7 +60,7 @@ def main(
     max_length: o.MaxLength = 256,
     dtype: o.Dtype = "float32",
     threads: Annotated[int, typer.Option(help="The threads of torch.")] = 2,
-    rescored: Annotated[int, typer.Option(help="The steps that are scored again after each removal.")] = 3,
+    rescored: Annotated[int, typer.Option(help="The blocks that are scored again after each removal.")] = 3,
 ) -> None:
     """Measure, keep and print."""
     torch.set_num_threads(threads)

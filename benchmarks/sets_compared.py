@@ -48,8 +48,7 @@ from layerimp.calibration import load_calibration
 from layerimp.fidelity import Intact
 from layerimp.pruner import Budget
 from layerimp.registry.catalog import registry
-from layerimp.scoring.engine import measure
-from layerimp.steps import Step, untouched
+from layerimp.scoring.engine import measure, scored_blocks
 from layerimp.sweep.cache import BlockCache
 
 SINGLE = {
@@ -79,11 +78,10 @@ class Judge:
         self._stack, self._text, self._cache, self._memory = stack, text, BlockCache(stack), dict[Any, Any]()
         self._options = {"rows": rows}
 
-    def __call__(self, removed: Sequence[Step], among: Collection[Step] | None = None) -> layerimp.Importance:
-        """Score the steps that can be taken next; see `layerimp.pruner.Scoring`."""
-        steps = [step for step in untouched(removed, len(self._stack)) if among is None or step in among]
+    def __call__(self, removed: Sequence[int], among: Collection[int] | None = None) -> layerimp.Importance:
+        """Score the blocks that are left; see `layerimp.pruner.Scoring`."""
         cls = registry().get("scorer", "divergence")
-        scorer = cls(len(steps), cls.Config(**self._options))
+        scorer = cls(len(scored_blocks(removed, len(self._stack), among)), cls.Config(**self._options))
         memory = {"removed": removed, "among": among, "cache": self._cache, "memory": self._memory}
         return measure(self._stack, self._text, {"divergence": scorer}, **memory)["divergence"]
 
@@ -97,7 +95,7 @@ class Judge:
 def raced(few: Judge, judge: Callable[..., layerimp.Importance], finalists: int) -> Callable[..., layerimp.Importance]:
     """Return what scores on few rows, and the best so many blocks again on all."""
 
-    def scoring(removed: Sequence[Step], among: Collection[Step] | None = None) -> layerimp.Importance:
+    def scoring(removed: Sequence[int], among: Collection[int] | None = None) -> layerimp.Importance:
         if among is not None and len(among) <= finalists:
             return judge(removed, among)
         quick = few(removed, among)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, ClassVar
 from layerimp.component import Component
 from layerimp.errors import NonFiniteError, PluginError
 from layerimp.progress import SILENT, Progress
-from layerimp.steps import Step, Sublayer, named, steps_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +26,7 @@ class Writer:
     """The last linear map that writes into the residual stream before a gap, and what lies between map and stream.
 
     Attributes:
-        path: The linear map, by its path in the pruned model, such as `model.layers.11.mlp.down_proj`. If the last
-            sublayer before the gap is an attention, it is `model.layers.11.self_attn.o_proj`.
+        path: The linear map, by its path in the pruned model, such as `model.layers.11.mlp.down_proj`.
         norm: The norm between the map's output and the gap, by its path; None if there is no norm.
         scale: The constant by which the model multiplies the output before adding it; 1 in most models.
         joined: Whether the norm reads the whole stream (post-norm) rather than only the map's output (sandwich norms).
@@ -44,45 +42,35 @@ class Writer:
 
 @dataclass(frozen=True)
 class Gap:
-    """A place in the pruned model where something was removed. It lies between two sublayers.
+    """A place in the pruned model where neighbouring blocks were removed.
 
-    Without the blocks 3 and 4 of 12 the gap is between `2.mlp` and `5.attn`, and its position in the pruned model is
-    `3.attn`. Without the seam 3/4 it is between `3.attn` and `4.mlp`, and its position is `3.mlp`.
+    Without the blocks 3 and 4 of 12 the gap is between the blocks 2 and 5, and its position in the pruned model is 3.
 
     Attributes:
-        removed: The sublayers that were there, in depth order, by their indices in the intact model.
-        before: The last kept sublayer before the gap, by its index in the intact model; None at the start of the stack.
-        after: The first kept sublayer after the gap; None at the end of the stack, where only the head comes after.
-        position: Where the gap is in the pruned model: the sublayer after the gap, by its index in the pruned model. At
-            the end of the stack this is the attention of the block that would come next.
+        removed: The blocks that were there, in depth order, by their indices in the intact model.
+        before: The last kept block before the gap, by its index in the intact model; None at the start of the stack.
+        after: The first kept block after the gap; None at the end of the stack, where only the head comes after.
+        position: Where the gap is in the pruned model: the block after the gap, by its index there. At the end of the
+            stack this is the number of blocks.
         writer: The last linear map before the gap; None if no single linear map writes there.
         obstacle: Why there is no writer; empty if there is one.
     """
 
-    removed: tuple[Sublayer, ...]
-    before: Sublayer | None
-    after: Sublayer | None
-    position: Sublayer
+    removed: tuple[int, ...]
+    before: int | None
+    after: int | None
+    position: int
     writer: Writer | None
     obstacle: str = ""
 
     @property
-    def end(self) -> Sublayer:
-        """Where the gap ends in the intact model: the sublayer after the removed ones."""
-        return Sublayer.at(self.removed[-1].depth + 1)
-
-    @property
-    def steps(self) -> list[Step]:
-        """What was removed, as steps: blocks or seams, in depth order."""
-        return steps_of(self.removed)
+    def end(self) -> int:
+        """Where the gap ends in the intact model: the block after the removed ones; at the end their number."""
+        return self.removed[-1] + 1
 
     def __str__(self) -> str:
-        steps = self.steps
-        if len(steps) == 1:
-            return named(steps)
-        if isinstance(steps[0], int):
-            return f"blocks {steps[0]}-{steps[-1]}"
-        return f"{self.removed[0]} to {self.removed[-1]}"
+        first, last = self.removed[0], self.removed[-1]
+        return f"block {first}" if first == last else f"blocks {first}-{last}"
 
 
 @dataclass(frozen=True)

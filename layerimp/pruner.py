@@ -14,22 +14,19 @@ from pydantic import Field, ValidationInfo, field_validator
 from layerimp._table import Column, Table, Tabular
 from layerimp.component import Component, Plain, versioned
 from layerimp.errors import OptionError, PluginError
+from layerimp.indices import checked_blocks
 from layerimp.scorer import Importance
-from layerimp.steps import Cuts, Step, checked_cuts, checked_steps, removed_by, touched_by
 
 
 class Scoring(Protocol):
-    """Scores the steps that can be taken next: blocks, and with `--cuts all` seams.
+    """Scores the blocks that are left after given removals."""
 
-    See `layerimp.steps.candidates`.
-    """
-
-    def __call__(self, removed: Sequence[Step], among: Collection[Step] | None = None) -> Importance:
-        """Score the model with the steps `removed`, such as `[5, "17/18"]`, already taken: they are bypassed.
+    def __call__(self, removed: Sequence[int], among: Collection[int] | None = None) -> Importance:
+        """Score the model with the blocks `removed` bypassed.
 
         Args:
-            removed: The steps that are taken.
-            among: The steps that need a score, to save time; None for all. Other steps may have one all the same.
+            removed: The blocks that are already removed.
+            among: The blocks that need a score, to save time; None for all. Other blocks may have one all the same.
         """
 
 
@@ -42,10 +39,10 @@ class PrunePlan(Plain, Tabular):
     schema_version: Literal["layerimp.plan/2"] = versioned("layerimp.plan/2")
     num_blocks: int = Field(ge=1)
     """The number of blocks of the model that the plan is for."""
-    blocks: list[Step]
-    """The steps to remove, in order: blocks as numbers, other steps as text, such as `17/18`."""
+    blocks: list[int]
+    """The indices of the blocks to remove, in order."""
     reason: str = ""
-    """Why these steps were chosen, in words."""
+    """Why these blocks were chosen, in words."""
     scorer: str | None = None
     """The scorer whose scores the plan follows, if any."""
     pruner: str | None = None
@@ -53,7 +50,7 @@ class PrunePlan(Plain, Tabular):
     model: str | None = None
     """The model that the plan was made for: an absolute path, or a name."""
     nested: bool | None = None
-    """Whether the first steps are also the plan for fewer blocks; null if not known."""
+    """Whether the first blocks are also the plan for fewer blocks; null if not known."""
 
     @field_validator("blocks", mode="before")
     @classmethod
@@ -61,21 +58,20 @@ class PrunePlan(Plain, Tabular):
         count = info.data.get("num_blocks")
         if count is None or not isinstance(blocks, list | tuple):
             return blocks  # which pydantic refuses
-        steps = list(checked_steps(blocks, count))
-        if len(steps) >= count:
+        checked = list(checked_blocks(blocks, count))
+        if len(checked) >= count:
             raise ValueError(f"a plan that removes all {count} blocks leaves no model")
-        return steps
+        return checked
 
     def _table(self) -> Table:
-        """Return a row for each step, in the order of removal."""
-        kinds = ["block" if isinstance(step, int) else "seam" for step in self.blocks]
+        """Return a row for each block, in the order of removal."""
         order = list(range(1, len(self.blocks) + 1))
         by = ", ".join(filter(None, (self.scorer, self.pruner)))
         title = f"{by and f'{by}: '}{len(self.blocks)} of {counted(self.num_blocks)}"
-        return Table([Column("order", order), Column("removed", self.blocks), Column("kind", kinds)], title)
+        return Table([Column("order", order), Column("removed", self.blocks)], title)
 
-    def steps_for(self, num_blocks: int) -> list[Step]:
-        """The steps of the plan, for a model of so many blocks.
+    def blocks_for(self, num_blocks: int) -> list[int]:
+        """The blocks of the plan, for a model of so many blocks.
 
         Raises:
             OptionError: the plan is for a model of another number of blocks.
@@ -85,13 +81,15 @@ class PrunePlan(Plain, Tabular):
         return self.blocks
 
     def shortened(self, count: int) -> PrunePlan:
-        """The plan for fewer steps: the first `count` of this one.
+        """The plan for fewer blocks: the first `count` of this one.
 
         Raises:
-            OptionError: the plan has fewer steps, or its first steps are not what the pruner would choose for `count`.
+            OptionError: the plan has fewer blocks, or its first are not what the pruner would choose for `count`.
         """
         if not 0 < count <= len(self.blocks):
-            raise OptionError(f"count {count} is not between 1 and {len(self.blocks)}, the number of steps of the plan")
+            raise OptionError(
+                f"count {count} is not between 1 and {len(self.blocks)}, the number of blocks of the plan"
+            )
         if self.nested is False and count < len(self.blocks):
             raise OptionError(
                 f"the plan removes {counted(len(self.blocks))}, and for {count} the pruner {self.pruner} would choose "
@@ -126,26 +124,24 @@ def counted(count: int) -> str:
 
 @dataclass(frozen=True)
 class Budget:
-    """How many steps to take, which blocks must stay, and which steps must be taken.
+    """How many blocks to remove, which must stay, and which must go.
 
     Attributes:
         num_blocks: The model's block count.
-        count: How many steps to take in all, including the forced ones. Each step makes the model one block shorter.
-        protected: Blocks from which nothing may be chosen: those that must stay and, if only whole blocks may be
-            chosen, those that lose a half to a forced seam.
-        forced: Steps that are taken whatever their score: blocks, or seams such as `17/18`.
+        count: How many blocks to remove in all, including the forced ones.
+        protected: The blocks that must stay.
+        forced: The blocks that are removed whatever their score.
     """
 
     num_blocks: int
     count: int
     protected: frozenset[int] = frozenset()
-    forced: tuple[Step, ...] = ()
+    forced: tuple[int, ...] = ()
 
     @property
     def most(self) -> int:
-        """The largest count that a budget with the same blocks to keep and the same forced steps can have."""
-        halved = [step for step in self.forced if touched_by([step]) <= self.protected]
-        return min(self.num_blocks - 1, self.num_blocks - len(self.protected) + len(halved))
+        """The largest count that a budget with the same protected and forced blocks can have."""
+        return min(self.num_blocks - 1, self.num_blocks - len(self.protected))
 
     @classmethod
     def of(
@@ -154,24 +150,22 @@ class Budget:
         *,
         ratio: float | None = None,
         count: int | None = None,
-        blocks: Sequence[Step] = (),
+        blocks: Sequence[int] = (),
         protect: Sequence[int] = (),
-        cuts: Cuts = "blocks",
     ) -> Budget:
-        """The budget for a pruning ratio or a count, for given steps, or for both (the steps are part of the count).
+        """The budget for a pruning ratio or a count, for given blocks, or for both (the blocks are part of the count).
 
         Args:
             num_blocks: The model's block count.
             ratio: The share of the blocks to remove.
-            count: How many steps are taken, in place of a ratio.
-            blocks: The steps that are taken whatever their score.
+            count: How many blocks to remove, in place of a ratio.
+            blocks: The blocks that are removed whatever their score.
             protect: The blocks that stay.
-            cuts: Whether only whole blocks may be chosen (`blocks`), or seams as well (`all`).
 
         Raises:
             OptionError: no block or every block would be removed, or the arguments contradict one another.
         """
-        forced = checked_steps(blocks, num_blocks)
+        forced = checked_blocks(blocks, num_blocks)
         if ratio is not None and count is not None:
             raise OptionError("ratio and count contradict each other; give one of them")
         if ratio is not None:
@@ -182,51 +176,37 @@ class Budget:
                 raise OptionError(f"ratio {ratio} of {counted(num_blocks)} rounds to none; {why}")
         if count is None and not forced:
             raise OptionError("nothing is to be removed: give a ratio, a count, or blocks")
-        total = len(forced) if count is None else count
-        return cls.exactly(total, num_blocks, protect=protect, forced=forced, cuts=cuts)
+        return cls.exactly(len(forced) if count is None else count, num_blocks, protect=protect, forced=forced)
 
     @classmethod
-    def exactly(
-        cls,
-        count: int,
-        num_blocks: int,
-        *,
-        protect: Sequence[int] = (),
-        forced: Sequence[Step] = (),
-        cuts: Cuts = "blocks",
-    ) -> Budget:
-        """The budget for `count` steps; see `of`.
+    def exactly(cls, count: int, num_blocks: int, *, protect: Sequence[int] = (), forced: Sequence[int] = ()) -> Budget:
+        """The budget for `count` blocks; see `of`.
 
         Raises:
-            OptionError: no block or every block would be removed, or the steps contradict one another.
+            OptionError: no block or every block would be removed, or the blocks contradict one another.
         """
-        cuts, forced = checked_cuts(cuts), checked_steps(forced, num_blocks)
-        if wrong := [block for block in protect if not isinstance(block, int)]:
-            raise OptionError(f"only whole blocks such as 5 can be protected, got {wrong[0]!r}")
-        protected = touched_by(checked_steps(protect, num_blocks, what="protected block"))
-        if both := [part for part in sorted(removed_by(forced)) if part.block in protected]:
-            part = f"block {both[0].block}" if both[0].block in forced else str(both[0])
-            raise OptionError(f"{part} is both to be removed and protected")
+        forced = checked_blocks(forced, num_blocks)
+        protected = frozenset(checked_blocks(protect, num_blocks, what="protected block"))
+        if both := sorted(protected.intersection(forced)):
+            raise OptionError(f"block {both[0]} is both to be removed and protected")
         if len(forced) > count:
             raise OptionError(f"only {counted(count)} would go, but {len(forced)} are named")
         if count < 1:
             raise OptionError(f"of {num_blocks} blocks none would be removed; ask for more")
+        free = num_blocks - len(protected)
         if count >= num_blocks:
-            most = min(num_blocks - 1, num_blocks - len(protected))
+            most = min(num_blocks - 1, free)
             raise OptionError(f"removing {count} of {num_blocks} blocks leaves no model; at most {most} can go")
-        seams = [step for step in forced if isinstance(step, str) and cuts == "blocks"]
-        halved = touched_by(seams)
-        free = num_blocks - len(protected | halved) + len(seams)
         if count > free:
             raise OptionError(
                 f"{counted(count)} {'is' if count == 1 else 'are'} to go, but only {free} of {num_blocks} are not "
                 "protected"
             )
-        return cls(num_blocks, count, protected | halved, forced)
+        return cls(num_blocks, count, protected, forced)
 
 
 class Pruner(Component):
-    """Chooses what to remove: whole blocks and, if it declares `cuts_seams`, seams as well.
+    """Chooses the blocks to remove.
 
     A whole plugin with one:
 
@@ -249,30 +229,27 @@ class Pruner(Component):
             return [Deepest]
 
     Attributes:
-        nested: Whether a plan for fewer blocks is always the start of a plan for more, so that one plan serves both.
-        cuts_seams: Whether the pruner can choose among blocks and seams, which overlap. Each step that it takes must be
-            among those that `scoring` scores once the earlier steps are taken. A pruner without `cuts_seams` is refused
-            with `--cuts all`. Like `nested`, it may depend on the options: the class attribute holds for the default
-            options, the attribute of an instance for the options of that instance.
+        nested: Whether a plan for fewer blocks is always the start of a plan for more, so that one plan serves both. It
+            may depend on the options: the class attribute holds for the default options, the attribute of an instance
+            for the options of that instance.
         rescored_rows: How many rows of the text a partly pruned model is scored on; None for all. The intact model is
             always scored on all rows. Like `nested`, it may depend on the options.
     """
 
     nested: bool = False
-    cuts_seams: bool = False
     rescored_rows: int | None = None
 
     @abstractmethod
     def plan(self, scoring: Scoring, budget: Budget) -> PrunePlan:
-        """Choose `budget.count` steps.
+        """Choose `budget.count` blocks.
 
         Args:
-            scoring: Scores the model with the given steps taken. A one-shot pruner calls `scoring(())` once; a greedy
-                one calls it again after each removal. `Importance.weakest_first` breaks ties.
-            budget: How many steps to take, which ones must be taken, and which blocks must stay.
+            scoring: Scores the model without the given blocks. A one-shot pruner calls `scoring(())` once; a greedy one
+                calls it again after each removal. `Importance.weakest_first` breaks ties.
+            budget: How many blocks to remove, which must go, and which must stay.
 
         Returns:
-            The plan: the steps in order of removal.
+            The plan: the blocks in order of removal.
         """
 
     def within_budget(self, scoring: Scoring, budget: Budget) -> PrunePlan:
@@ -284,8 +261,7 @@ class Pruner(Component):
         plan = self.plan(scoring, budget)
         if not isinstance(plan, PrunePlan):
             raise PluginError(f"plan() gives {type(plan).__name__}, not a PrunePlan")
-        chosen = [step for step in plan.blocks if step not in budget.forced]
         missing = set(budget.forced).difference(plan.blocks)
-        if len(plan.blocks) != budget.count or missing or budget.protected & touched_by(chosen):
+        if len(plan.blocks) != budget.count or missing or budget.protected.intersection(plan.blocks):
             raise PluginError(f"it broke its budget: {counted(budget.count)}, got {plan.blocks}")
         return plan

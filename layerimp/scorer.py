@@ -6,15 +6,12 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from layerimp._table import Column, Table, Tabular
 from layerimp.component import Component
-from layerimp.errors import NonFiniteError, PluginError, listing, unknown_name
-from layerimp.steps import Step, sublayers_of, weakest_first
-
-Kind = Literal["seam", "sublayer"]
-"""What may be scored beside whole blocks."""
+from layerimp.errors import NonFiniteError, PluginError, unknown_name
+from layerimp.indices import weakest_first
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,13 +25,9 @@ class Importance(Tabular):
 
     Attributes:
         scores: One finite number per scored block, in depth order.
-        blocks: For each score, the step that it belongs to: a block's index in the original model, or the text of a
-            seam such as `17/18`. If left empty, all blocks in order.
-        columns: Further per-block numbers, by name; each as long as `scores`. If blocks and seams are scored, each
-            of the two series has its own sums: shares of all blocks, and shares of all seams.
-        spans: For a window length n, the score of each window of n neighbouring blocks, ordered by first block. If
-            blocks and seams are scored, the score of each window of 2n neighbouring sublayers among those that are
-            left, so that windows of blocks and windows of seams alternate.
+        blocks: For each score, the index of its block in the original model. If left empty, all blocks in order.
+        columns: Further per-block numbers, by name; each as long as `scores`.
+        spans: For a window length n, the score of each window of n neighbouring blocks, ordered by first block.
         notes: Sentences that a reader of the scores has to know, such as a fallback that was taken.
 
     Raises:
@@ -43,7 +36,7 @@ class Importance(Tabular):
     """
 
     scores: list[float]
-    blocks: Sequence[Step] = field(default_factory=list)
+    blocks: Sequence[int] = field(default_factory=list)
     columns: Mapping[str, list[float]] = field(default_factory=dict)
     spans: Mapping[int, list[float]] = field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -54,12 +47,10 @@ class Importance(Tabular):
         return f"Importance({len(self.scores)} scores, the least of {least}{more})"
 
     def _table(self) -> Table:
-        """Return a row for each step, in depth order, with its score and the further columns."""
-        order = sorted(range(len(self.scores)), key=lambda row: sublayers_of(self.blocks[row]))
-        columns = {"score": self.scores, **self.columns}
-        numbers = [Column(name, [values[row] for row in order]) for name, values in columns.items()]
-        head = "block" if all(isinstance(step, int) for step in self.blocks) else "step"
-        return Table([Column(head, [self.blocks[row] for row in order]), *numbers])
+        """Return a row for each block, in depth order, with its score and the further columns."""
+        columns = {"block": self.blocks, "score": self.scores, **self.columns}
+        order = sorted(range(len(self.scores)), key=lambda place: self.blocks[place])
+        return Table([Column(name, [values[place] for place in order]) for name, values in columns.items()])
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scores", [float(score) for score in self.scores])
@@ -79,8 +70,8 @@ class Importance(Tabular):
                 if not math.isfinite(value):
                     raise NonFiniteError(f"the {name} of block {block} is {value}")
 
-    def weakest_first(self) -> list[Step]:
-        """The scored steps, from the lowest score to the highest; of two equal scores the deeper step comes first."""
+    def weakest_first(self) -> list[int]:
+        """The scored blocks, from the lowest score to the highest; of two equal scores the deeper block comes first."""
         return weakest_first(dict(zip(self.blocks, self.scores, strict=True)))
 
 
@@ -131,10 +122,8 @@ class Scorer(Component):
             projections are zero, always gets the lowest score of all (or exactly 0, if harmful blocks score below 0).
             Like `sweep`, `observes` and `lookback`, it may depend on the options: the class attribute holds for the
             default options, the attribute of an instance for the options of that instance.
-        num_blocks: The number of scored blocks. `Trace.block` counts from 0 to `num_blocks - 1`. Seams are scored by a
-            separate instance, which sees each seam as a block; see `Trace` and `refusal`.
-        steps: The scored steps, by `Trace.block`, for use in notes: blocks by their index in the intact model,
-            seams as texts such as `17/18`.
+        num_blocks: The number of scored blocks. `Trace.block` counts from 0 to `num_blocks - 1`.
+        blocks: The indices of the scored blocks in the intact model, by `Trace.block`, for use in notes.
     """
 
     sweep: Sweep | None
@@ -146,29 +135,7 @@ class Scorer(Component):
     def __init__(self, num_blocks: int, config: Any = None) -> None:
         super().__init__(config)
         self.num_blocks = num_blocks
-        self.steps: Sequence[Step] = range(num_blocks)
-
-    def refusal(self, kind: Kind) -> str | None:
-        """Why this scorer, with its options, cannot score seams, or attention and MLP apart; None if it can.
-
-        A scorer that reads the inputs and outputs of blocks, their gradients, or predictions scores a seam as it scores
-        a block. A scorer that reads only sites inside blocks is refused by default: block 17 and the seam 17/18 have
-        the same neurons, so both would get the same score.
-
-        Args:
-            kind: `seam`, or `sublayer` for a single attention or MLP, which can be scored but not removed alone.
-        """
-        inner = sorted(self.observes & {"attn_out", "mlp_out", "mlp_act"})
-        if kind == "seam" and inner and len(inner) == len(self.observes):
-            return f"it reads {listing(inner)} alone, the same for a seam as for a block beside it"
-        if kind == "sublayer":
-            if self.sweep is None:
-                return "it looks at nothing"
-            if inner:
-                return f"it reads {listing(inner)}, which an attention or an MLP alone does not have"
-            if self.lookback:
-                return "it looks at several neighbours at once"
-        return None
+        self.blocks: Sequence[int] = range(num_blocks)
 
     @classmethod
     def fault(cls) -> str | None:

@@ -64,16 +64,16 @@ def test_a_frame_has_the_whole_numbers() -> None:
 
 
 def test_importance_is_a_table_in_depth_order() -> None:
-    importance = Importance([3.0, 1.0, 2.0], blocks=[1, 0, "0/1"], columns={"share": [0.5, 0.125, 0.25]})
+    importance = Importance([3.0, 1.0, 2.0], blocks=[2, 0, 1], columns={"share": [0.5, 0.125, 0.25]})
     frame = importance.to_pandas()
-    assert frame.to_dict("list") == {"step": [0, "0/1", 1], "score": [1.0, 2.0, 3.0], "share": [0.125, 0.25, 0.5]}
+    assert frame.to_dict("list") == {"block": [0, 1, 2], "score": [1.0, 2.0, 3.0], "share": [0.125, 0.25, 0.5]}
     html = importance._repr_html_()
-    assert html.index(">0.125<") < html.index(">0/1<") < html.index(">0.5<")
+    assert html.index(">0.125<") < html.index(">0.25<") < html.index(">0.5<")
     assert list(Importance([1.0]).to_pandas().columns) == ["block", "score"]
 
 
 def test_a_plan_is_a_table_in_the_order_of_removal() -> None:
-    plan = PrunePlan(num_blocks=6, blocks=[4, "0/1"], scorer="<avss>", pruner="lowest")
-    assert plan.to_pandas().to_dict("list") == {"order": [1, 2], "removed": [4, "0/1"], "kind": ["block", "seam"]}
+    plan = PrunePlan(num_blocks=6, blocks=[4, 0], scorer="<avss>", pruner="lowest")
+    assert plan.to_pandas().to_dict("list") == {"order": [1, 2], "removed": [4, 0]}
     assert "&lt;avss&gt;, lowest: 2 of 6 blocks</caption>" in plan._repr_html_()
     assert "to_pandas" not in plan.model_dump()

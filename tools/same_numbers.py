@@ -79,6 +79,9 @@ def _walk(node: Any, key: Key, path: tuple[str, ...]) -> Iterator[tuple[Key, Val
             elif name in BY_TASK and isinstance(value, dict):
                 for task, part in value.items():
                     yield from _walk(part, key._replace(task=task), (*path, name))
+            elif name == "scored" and isinstance(value, dict):
+                for label, part in value.items():
+                    yield from _walk(_by_unit(label, part), key, (*path, name, _without_part(label)))
             else:
                 yield from _walk(value, key, (*path, name))
     elif isinstance(node, list):
@@ -86,6 +89,25 @@ def _walk(node: Any, key: Key, path: tuple[str, ...]) -> Iterator[tuple[Key, Val
             yield from _walk(value, key, (*path, _name_of(value, index)))
     else:
         yield key._replace(metric=".".join(path)), node
+
+
+def _by_unit(label: str, scored: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the numbers of a scoring the names of their units: blocks such as 7, attentions and MLPs such as 7.mlp."""
+    part = label.removeprefix(_without_part(label))
+    units = [f"{unit}{part}" for unit in scored.get("steps") or scored["blocks"]]
+    named = {
+        "scores": {
+            str(repeat): dict(zip(units, values, strict=True)) for repeat, values in enumerate(scored["scores"])
+        },
+        "means": dict(zip(units, scored["means"], strict=True)),
+        "columns": {name: dict(zip(units, values, strict=True)) for name, values in scored["columns"].items()},
+    }
+    return {name: value for name, value in scored.items() if name not in ("steps", "blocks")} | named
+
+
+def _without_part(label: str) -> str:
+    """Return the label of a scorer without the part of the blocks that it scores."""
+    return label.removesuffix(".attn").removesuffix(".mlp")
 
 
 def _placed(node: Mapping[str, Any], key: Key) -> Key:

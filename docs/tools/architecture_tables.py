@@ -1,8 +1,8 @@
 """The tables of the architectures that `benchmarks/architectures.py` tried, from its stored results.
 
-A line of `benchmarks/results/architectures.jsonl` is one type with one head. Its `blocks` and its `seams` each hold the
-outcome, the number of removals that were tried, the number that were exact, and the reasons of the others: each reason
-with the removals that it concerns. Its `scorers` hold the reason of each scorer that refuses; null means that scorers
+A line of `benchmarks/results/architectures.jsonl` is one type with one head. Its `blocks` hold the outcome, the
+number of removals that were tried, the number that were exact, and the reasons of the others: each reason with the
+removals that it concerns. Its `scorers` hold the reason of each scorer that refuses; null means that scorers
 were not tried. Its `inputs` tell of what the type takes beside text whether it was made up.
 """
 
@@ -18,7 +18,6 @@ import pages
 DATA = pages.ROOT / "benchmarks" / "results" / "architectures.jsonl"
 OUTCOMES = ("exact", "in part", "refused", "wrong", "not built")
 HEADS = {"causal": "causal language models", "classifier": "sequence classifiers", "image": "image and text"}
-PARTS = ("blocks", "seams")
 
 
 def results() -> list[dict[str, Any]]:
@@ -47,30 +46,29 @@ def _beside_images() -> str:
 
 
 def counts() -> tuple[list[str], list[list[str]]]:
-    """Return the table of how many types have each outcome, by head, for blocks and for seams."""
+    """Return the table of how many types have each outcome, by head."""
     rows = []
     for head, title in HEADS.items():
         lines = [line for line in results() if line["head"] == head]
-        for part in PARTS:
-            counted = Counter(line[part]["outcome"] for line in lines)
-            rows.append([f"{title}, {part}", *(str(counted[outcome]) for outcome in OUTCOMES), str(len(lines))])
+        counted = Counter(line["blocks"]["outcome"] for line in lines)
+        rows.append([title, *(str(counted[outcome]) for outcome in OUTCOMES), str(len(lines))])
     return ["", *OUTCOMES, "tried"], rows
 
 
 def exact(head: str) -> str:
     """Return the types of which every removal is exact, as a sentence."""
     types = [f"`{line['type']}`" for line in results() if line["head"] == head and _all_exact(line)]
-    return f"Every removal is exact, of blocks and of seams ({len(types)} types): {', '.join(types)}."
+    return f"Every removal is exact ({len(types)} types): {', '.join(types)}."
 
 
 def others(head: str) -> tuple[list[str], list[list[str]]]:
     """Return the table of the other types, with the reasons."""
     rows = [
-        [f"`{line['type']}`", *(_outcome(line[part]) for part in PARTS), _reason(line)]
+        [f"`{line['type']}`", _outcome(line["blocks"]), _reason(line)]
         for line in results()
         if line["head"] == head and not _all_exact(line)
     ]
-    return ["type", "blocks", "seams", "why"], rows
+    return ["type", "blocks", "why"], rows
 
 
 def scorers() -> tuple[list[str], list[list[str]]]:
@@ -97,7 +95,7 @@ def scorers() -> tuple[list[str], list[list[str]]]:
 
 
 def _all_exact(line: dict[str, Any]) -> bool:
-    return all(line[part]["outcome"] == "exact" for part in PARTS)
+    return bool(line["blocks"]["outcome"] == "exact")
 
 
 def _outcome(part: dict[str, Any]) -> str:
@@ -105,19 +103,15 @@ def _outcome(part: dict[str, Any]) -> str:
 
 
 def _reason(line: dict[str, Any]) -> str:
-    """Return the first reason of the blocks, and the first one of the seams if that is another."""
-    if line["built"]:
-        return _plain(line["built"])
-    blocks, seams = (next(map(_general, line[part]["reasons"]), "") for part in PARTS)
-    further = f"seams: {seams}" if seams and seams != blocks else ""
-    return _plain("; ".join(filter(None, (blocks, further))))
+    """Return why no model was built, or the first reason against a removal."""
+    return _plain(line["built"] or next(map(_general, line["blocks"]["reasons"]), ""))
 
 
 def _general(reason: str) -> str:
     """Return a reason without the names of classes, the numbers, and the removal that it speaks of."""
-    reason = re.sub(r"^.* cannot be removed: (block \S+ of .+? cannot be divided into \w+ and \w+: )?", "", reason)
+    reason = re.sub(r"^.* cannot be removed: ", "", reason)
     reason = re.sub(r"(this )?\b\w*(For[A-Z]\w+|Model\w*|LMHead\w*|Wrapper)\b", "the model", reason)
-    reason = re.sub(r"(without|past) (blocks? |seams? )?[\d…/, ]+( than|:)", r"\1 some\3", reason)
+    reason = re.sub(r"(without|past) (blocks? )?[\d…/, ]+( than|:)", r"\1 some\3", reason)
     reason = re.sub(r" ?\([A-Za-z0-9_]+\)| ?\([\d.e+…]+ roundings off\)", "", reason)
     return re.sub(r"\[[\d, ]+\]|\b\d[\d.e+%-]*", "…", reason)
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import anatomy
 import healed
 import heat_map
 import pages
@@ -110,7 +109,6 @@ FIGURES = {
     "healed": healed.picture,
     "ranks": ranks,
     "retained": retained,
-    "seams": anatomy.picture,
     "training": trained.picture,
     "which-metric": heat_map.picture,
 }

@@ -20,8 +20,8 @@ from titles import DIRECTORIES, NUM_BLOCKS, TITLES
 sys.path.append(str(pages.ROOT / "benchmarks"))
 from rate_figures import copying, likelihood
 
+from layerimp.indices import read_blocks
 from layerimp.report.page.curves import drawn, looks
-from layerimp.steps import read_steps
 
 DATA = pages.ROOT / "benchmarks" / "results" / "rates.jsonl"
 TEXT_DATA = DATA.with_name("healing_texts.jsonl")
@@ -57,7 +57,7 @@ def trainings() -> Iterator[tuple[Line, dict[float, Line]]]:
     lines = list(map(json.loads, DATA.read_text(encoding="utf-8").splitlines()))
 
     def place(line: Line) -> tuple[int, int, float]:
-        return order.index(name_of(line["model"])), len(read_steps(line["blocks"])), line["minutes"]
+        return order.index(name_of(line["model"])), len(read_blocks(line["blocks"])), line["minutes"]
 
     for line in sorted(lines, key=place):
         if line["rate"] is None:
@@ -88,7 +88,7 @@ def table() -> tuple[list[str], list[list[str]]]:
 
 def _row(lines: tuple[Line, ...], fixed: tuple[dict[float, Line], ...]) -> list[str]:
     first, *further = lines
-    name, removed = name_of(first["model"]), read_steps(first["blocks"])
+    name, removed = name_of(first["model"]), read_blocks(first["blocks"])
     cells = [
         f"{TITLES[name]}, {len(removed)} of {NUM_BLOCKS[name]}{f', {len(lines)} draws' if further else ''}",
         f"{first['minutes']:g}",

@@ -17,7 +17,6 @@ from layerimp.healer import Scope
 from layerimp.pruner import count_of
 from layerimp.recipe import ComponentSpec, Recipe
 from layerimp.report.results.contenders import Contender, contenders
-from layerimp.steps import Step, simplest
 
 Known = Callable[[str], Result | None]
 """Gives the result of the cell with a key, or None if it is not known."""
@@ -166,7 +165,6 @@ class Layout(Plain):
             "scorer": entrant.spec.name,
             "options": self.spec(scorer, seed).options,
             "code": entrant.code,
-            "cuts": self.grid.cuts,
         }
         return Cell("scoring", model, content, scorer, seed=seed)
 
@@ -220,12 +218,12 @@ class Layout(Plain):
         return Cell("planning", model, content, scorer, seed=scoring.seed)
 
     def evaluation(
-        self, model: str, blocks: tuple[Step, ...], measure: Measure, healer: str = "", text: int = 0
+        self, model: str, blocks: tuple[int, ...], measure: Measure, healer: str = "", text: int = 0
     ) -> Cell:
-        """The cell of one evaluation of a model without some steps, unhealed or healed on the text of a repeat."""
+        """The cell of one evaluation of a model without some blocks, unhealed or healed on the text of a repeat."""
         content: dict[str, Any] = {
             "model": self.models[model].identity,
-            "blocks": simplest(blocks),
+            "blocks": sorted(blocks),
             "task": Path(measure.task).stem if measure.task.endswith(".yaml") else measure.task,
             "evaluator": measure.evaluator,
             "tag": measure.tag,
@@ -247,8 +245,8 @@ class Layout(Plain):
         }
         return Cell("evaluation", model, content, healer=healer, seed=seed)
 
-    def removed(self, plan: Result, ratio: float, num_blocks: int) -> tuple[Step, ...]:
-        """The steps of a plan that are removed at a ratio, in order of removal."""
+    def removed(self, plan: Result, ratio: float, num_blocks: int) -> tuple[int, ...]:
+        """The blocks of a plan that are removed at a ratio, in order of removal."""
         return tuple(plan["blocks"][: count_at(ratio, num_blocks)])
 
     def cells(self, known: Known, model: str) -> dict[str, Cell]:
@@ -279,10 +277,10 @@ class Layout(Plain):
 
     def removals(
         self, known: Known, model: str, scorer: str, draw: int
-    ) -> Iterator[tuple[tuple[str, int | float], Cell, tuple[Step, ...] | None]]:
+    ) -> Iterator[tuple[tuple[str, int | float], Cell, tuple[int, ...] | None]]:
         """Yield what a scoring leads to, once it is known: for each pruner and amount the planning.
 
-        If the plan is known as well, the removed steps are with it, else None.
+        If the plan is known as well, the removed blocks are with it, else None.
         """
         if (scored := known(self.scoring(model, scorer, draw).key)) is None:
             return

@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 from layerimp.errors import LayerimpError, one_line
+from layerimp.indices import named
 from layerimp.pruner import counted
-from layerimp.steps import Step, named
 
 Kind = Literal["scoring", "planning", "evaluation", "costing"]
 Result = Mapping[str, Any]
@@ -58,20 +58,20 @@ class Cell:
         return what[self.kind]()
 
 
-def _without(steps: Sequence[Step]) -> str:
-    """Name the removed steps in words."""
-    return f"without {named(steps)}" if steps else "(intact)"
+def _without(blocks: Sequence[int]) -> str:
+    """Name the removed blocks in words."""
+    return f"without {named(blocks)}" if blocks else "(intact)"
 
 
-def score_by_step(scoring: Result) -> dict[Step, float]:
-    """Return the score of each block in a scoring, and of each seam if seams were scored."""
+def score_by_block(scoring: Result) -> dict[int, float]:
+    """Return the score of each block in a scoring."""
     scores = scoring["scores"]
     return dict(zip(scoring["blocks"] or range(len(scores)), scores, strict=True))
 
 
 def blocks_in(scoring: Result) -> int:
     """Return the number of blocks that a scoring has scored."""
-    return sum(isinstance(step, int) for step in score_by_step(scoring))
+    return len(scoring["scores"])
 
 
 def digest(content: Any) -> str:

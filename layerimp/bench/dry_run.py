@@ -14,6 +14,7 @@ from layerimp.bench.cells import Kind
 from layerimp.bench.store import stored_in
 from layerimp.errors import LayerimpError
 from layerimp.healer import Scope
+from layerimp.indices import kept_blocks
 from layerimp.pipeline.healing import healers_of
 from layerimp.pipeline.memory import Memory, most_gaps
 from layerimp.pipeline.outline import Outline
@@ -22,7 +23,6 @@ from layerimp.pipeline.workload import ROUGHLY, CellCount, DryRun, ModelWork, Ra
 from layerimp.progress import SILENT
 from layerimp.scoring.passes import shared_passes
 from layerimp.scoring.selection import Selection
-from layerimp.steps import candidates
 
 if TYPE_CHECKING:
     from layerimp.bench.cell_graph import Layout
@@ -55,12 +55,11 @@ def _work(prepared: PreparedGrid, label: str, known: Mapping[str, Result]) -> Mo
     cells, ledger, removed = _cells(layout, label, known, num_blocks), outline.ledger, Range.of(*counts)
     left = {kind: (cell.most - cell.finished) / max(cell.most, 1) for kind, cell in cells.items()}
     models = math.ceil(left["evaluation"] * cells["evaluation"].most / max(len(subject.all_measures), 1))
-    units = sum(map(len, candidates((), num_blocks, grid.cuts)))
     repeats = math.ceil(left["scoring"] * grid.repeats)
-    scope = Scope(most_gaps(counts, num_blocks, grid.cuts), length)
-    free = {part for part in ledger.sublayers if part.block not in grid.protect}
+    scope = Scope(most_gaps(counts, num_blocks), length)
+    free = kept_blocks(grid.protect, num_blocks)
     stages = [
-        *workload.scoring(_passes(layout, num_blocks), [units], rows=workload.rows, times=repeats),
+        *workload.scoring(_passes(layout, num_blocks), [num_blocks], rows=workload.rows, times=repeats),
         *workload.healing(healers_of(grid.healers, grid.heal_text), scope, None),
         *workload.measuring(prepared.evaluators[label], permissions, models),
     ]
@@ -71,11 +70,10 @@ def _work(prepared: PreparedGrid, label: str, known: Mapping[str, Result]) -> Mo
 def _passes(layout: Layout, num_blocks: int) -> list[Pass]:
     """List the passes of one scoring; a scorer that does not fit the model fails in its cells, and is left out here."""
     selection = Selection(SILENT, {label: entrant.spec for label, entrant in layout.scorers.items()})
-    scorers: tuple[dict[str, Scorer], dict[str, Scorer]] = {}, {}
+    scorers: dict[str, Scorer] = {}
     for label in selection.specs:
         with suppress(LayerimpError):
-            for own, fresh in zip(scorers, selection.create(layout.grid.cuts, num_blocks, label), strict=True):
-                own.update(fresh)
+            scorers |= selection.create(num_blocks, label)
     return shared_passes(scorers)
 
 

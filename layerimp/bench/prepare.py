@@ -95,7 +95,7 @@ def _check_amounts(grid: Grid, permissions: Permissions) -> None:
             for amount in grid.amounts:
                 share = {"count": amount} if isinstance(amount, int) else {"ratio": amount}
                 try:
-                    Budget.of(num_blocks, protect=grid.protect, cuts=grid.cuts, **share)
+                    Budget.of(num_blocks, protect=grid.protect, **share)
                 except OptionError as error:
                     reasons.append(str(error))
             if len(reasons) == len(grid.amounts):

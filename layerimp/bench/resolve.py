@@ -11,7 +11,6 @@ from layerimp.bench.cells import digest
 from layerimp.bench.grid import Grid
 from layerimp.calibration.documents import Reader, check_beginning, check_source, documents_in, is_dataset, task_of
 from layerimp.calibration.sampling import document_hash
-from layerimp.defaults import ALL
 from layerimp.errors import LayerimpError, OptionError
 from layerimp.evaluation.comparing import comparer_of
 from layerimp.evaluation.selection import (
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
     from layerimp.bench.digests import FileDigests
     from layerimp.bench.engine import Engine
     from layerimp.progress import Progress
-    from layerimp.steps import Cuts
 
 Evaluators = Mapping[str, Mapping[str, Evaluator]]
 """The evaluators of each model, by the labels of both."""
@@ -78,8 +76,8 @@ def resolve(
         InputError: something that the grid names does not exist, or does not fit the rest of the grid.
     """
     scorers = _entrants(grid, progress)
-    pruners = {label: _chooser(spec, grid.cuts) for label, spec in grid.pruners.items()}
-    own_pruners = {label: _chooser(spec, grid.cuts) for label, spec in grid.own_pruners.items()}
+    pruners = {label: _chooser(spec) for label, spec in grid.pruners.items()}
+    own_pruners = {label: _chooser(spec) for label, spec in grid.own_pruners.items()}
     menders = healers_of(grid.healers, grid.heal_text)
     healers = {label: Mender(spec=grid.healers[label], code=code_of(healer)) for label, healer in menders.items()}
     settling = _Settling(digests, engine, permissions, progress)
@@ -147,7 +145,7 @@ class _Settling:
         num_blocks, device = len(outline.stack), self.engine.place.type
         counts = [count_at(amount, num_blocks) for amount in grid.amounts]
         length = row_length(recipe.calibration, outline.stack.model)
-        scope = Scope(most_gaps(counts, num_blocks, grid.cuts), length)
+        scope = Scope(most_gaps(counts, num_blocks), length)
         stays = {label: each for label, each in before.items() if each.holds(device, scope)}
         on_place = recipe.model_copy(update={"device": str(self.engine.place)})
         memory = Memory.of(outline, on_place, self.permissions)
@@ -243,21 +241,7 @@ class _Settling:
 def _entrants(grid: Grid, progress: Progress) -> dict[str, Entrant]:
     specs = expanded(grid.scorers, progress)
     specs |= {label: spec for label, spec in grid.baselines.items() if label not in specs}
-    refused = {label: reason for label, spec in specs.items() if grid.cuts == "all" and (reason := _refusal(spec))}
-    left = {label: _entrant(label, spec) for label, spec in specs.items() if label not in refused}
-    if refused and ALL not in grid.scorers and left.keys().isdisjoint(grid.scorers):
-        raise OptionError("; ".join(f"scorer {label!r} cannot score seams: {why}" for label, why in refused.items()))
-    for label, reason in refused.items():
-        progress.note(f"the scorer {label} is left out: it cannot score seams, since {reason}")
-    return left
-
-
-def _refusal(spec: ComponentSpec) -> str | None:
-    """Tell why a scorer cannot score seams; None if it can, or if that is not known without a model."""
-    if (sample := _for_one_block(spec)) is None:
-        return None
-    with attributing("scorer", spec.name, type(sample)):
-        return sample.refusal("seam")
+    return {label: _entrant(label, spec) for label, spec in specs.items()}
 
 
 def _entrant(label: str, spec: ComponentSpec) -> Entrant:
@@ -282,6 +266,6 @@ def _for_one_block(spec: ComponentSpec) -> Scorer | None:
     return scorer
 
 
-def _chooser(spec: ComponentSpec, cuts: Cuts) -> Chooser:
-    pruner = create_pruner(spec, cuts)
+def _chooser(spec: ComponentSpec) -> Chooser:
+    pruner = create_pruner(spec)
     return Chooser(spec=spec, nested=pruner.nested, code=code_of(pruner))

@@ -10,7 +10,7 @@ from typing import Any
 
 from layerimp._paths import last_part
 from layerimp.bench.cell_graph import Layout
-from layerimp.bench.cells import Cell, Result, blocks_in, score_by_step
+from layerimp.bench.cells import Cell, Result, blocks_in, score_by_block
 from layerimp.bench.store import StoredCell
 from layerimp.calibration.splits import few_judges
 from layerimp.evaluation.packing import unpacked
@@ -26,7 +26,6 @@ from layerimp.report.results.models import PrunedModel, Repaired, Size
 from layerimp.report.results.scores import Scored
 from layerimp.report.rows import Measurements, Pruned, Removed
 from layerimp.report.statistics import by_task
-from layerimp.steps import Step
 
 
 def grid_results(layout: Layout, records: Mapping[str, StoredCell], directory: Path | None = None) -> Results:
@@ -93,7 +92,6 @@ def _design(layout: Layout) -> Design:
         amounts=list(grid.amounts),
         repeats=grid.repeats,
         seed=grid.seed,
-        cuts=grid.cuts,
         protect=list(grid.protect),
         limit=grid.limit,
         limits=dict(grid.limits),
@@ -172,10 +170,10 @@ class GridModel:
         if not layout.scorers[scorer].blind:
             timed = self._known(layout.costing(label, scorer))
             cost = timed and timed["bare_passes"]
-        return scored(list(map(score_by_step, scorings)), cost, first["columns"], first["notes"], first["spans"])
+        return scored(list(map(score_by_block, scorings)), cost, first["columns"], first["notes"], first["spans"])
 
-    def _evaluated(self, blocks: tuple[Step, ...], healer: str = "", text: int = 0) -> _Evaluated:
-        """Return what is known of a model without some steps."""
+    def _evaluated(self, blocks: tuple[int, ...], healer: str = "", text: int = 0) -> _Evaluated:
+        """Return what is known of a model without some blocks."""
         known = _Evaluated()
         for measure in self.layout.models[self.label].all_measures:
             evaluated = self._known(self.layout.evaluation(self.label, blocks, measure, healer, text))
@@ -211,7 +209,7 @@ class GridModel:
                     )
                     yield (pruner, amount, contender), Pruned(model, known.metrics)
 
-    def _plan(self, pruner: str, scorer: str, blocks: Sequence[Step], num_blocks: int) -> PrunePlan:
+    def _plan(self, pruner: str, scorer: str, blocks: Sequence[int], num_blocks: int) -> PrunePlan:
         layout = self.layout
         return PrunePlan(
             num_blocks=num_blocks,

@@ -7,7 +7,7 @@ by weight, bit for bit, and then compute with the very same tensors: equal model
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,6 @@ from layerimp.errors import ModelError, NonFiniteError, one_line
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
-
-    from layerimp.steps import Step
 
 TOKENS = 12
 PROMPT = 8
@@ -95,8 +93,8 @@ def probes(stack: BlockStack) -> list[Probe]:
     return [text_probe(stack), *beside]
 
 
-def last_hidden(stack: BlockStack, skipped: Sequence[Step] = (), probe: Probe | None = None) -> Tensor:
-    """Return the last hidden states [1, seq, hidden] with steps bypassed; for an encoder-decoder model, the logits."""
+def last_hidden(stack: BlockStack, skipped: Collection[int] = (), probe: Probe | None = None) -> Tensor:
+    """Return the last hidden states [1, seq, hidden] with blocks bypassed; for an encoder-decoder model, the logits."""
     with in_eval_mode(stack.model), on_demand(stack), bypassed(stack, skipped):
         return _answer(stack, whole_or_backbone(stack), probe)
 
@@ -114,8 +112,8 @@ def _answer(stack: BlockStack, part: nn.Module, probe: Probe | None) -> Tensor:
         return hidden_states(part(**inputs, **without_cache(part)))
 
 
-def cached_logits(stack: BlockStack, skipped: Sequence[Step] = (), probe: Probe | None = None) -> Tensor | None:
-    """Return the logits [1, token, vocab] of the last tokens, computed with a cache and with steps bypassed.
+def cached_logits(stack: BlockStack, skipped: Collection[int] = (), probe: Probe | None = None) -> Tensor | None:
+    """Return the logits [1, token, vocab] of the last tokens, computed with a cache and with blocks bypassed.
 
     The tokens are fixed, whatever the model would generate. None for a model that does not generate.
     """

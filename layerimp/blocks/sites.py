@@ -4,7 +4,8 @@ Nothing is known by name. One trial on a few tokens records the input and output
 output is an *addition* if the sum of a residual value and this output (times a constant, in models that scale their
 branches) equals, element by element, a later submodule's input or the block's output. The first addition is that of the
 attention (`attn_out`), the last one that of the MLP (`mlp_out`); `attn_act` and `mlp_act` are the inputs of the linear
-maps whose outputs become these additions. This works for sandwich norms, post-norm encoders, parallel branches and
+maps whose outputs become these additions. If the branches are not parallel, `middle` is the residual value that the
+last addition adds to. This works for sandwich norms, post-norm encoders, parallel branches and
 modules that add the residual themselves, because only the numbers count. A block that computes differently has no such
 sites.
 """
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from layerimp.blocks.trial import Event, Trial, TrialRecord, examined
+from layerimp.blocks.trial import Event, TrialRecord, examined
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,7 +82,7 @@ def find_taps(stack: BlockStack) -> list[Taps]:
     return [taps or {} for taps in examined(stack, _taps)]
 
 
-def _taps(_trial: Trial, record: TrialRecord) -> Taps | None:
+def _taps(record: TrialRecord) -> Taps | None:
     """Find the taps of a block; None if there are none."""
     branches = Branches(record.events)
     additions = branches.additions or branches.parallel()
@@ -95,6 +96,9 @@ def _taps(_trial: Trial, record: TrialRecord) -> Taps | None:
         if last := _last_linear(branches.outputs[before:until], addition.event, branches.inputs):
             taps[site] = Tap(last.path, "input", 1.0, branches.inputs[last.path].overwritten)
         before = until
+    reads_middle = (e for e in record.events if e.side == "input" and torch.equal(e.rows, mlp.residual))
+    if branches.additions and (reader := next(reads_middle, None)):
+        taps["middle"] = Tap(reader.path, "input", 1.0, reader.overwritten)
     return taps
 
 

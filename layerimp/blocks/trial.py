@@ -8,7 +8,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
@@ -67,12 +66,10 @@ class TrialRecord:
 
     Attributes:
         events: The inputs and outputs of submodules, in order; the first is the block's input, the last its output.
-        calls: For each submodule that was called, the number of earlier events at each call.
         output: The output of the block.
     """
 
     events: list[Event] = field(default_factory=list)
-    calls: dict[nn.Module, list[int]] = field(default_factory=dict)
     output: Any = None
 
 
@@ -96,24 +93,15 @@ class Trial:
             _widened, dict(chain(block.named_parameters(), block.named_buffers()))
         )
 
-    def run(self, *, changed: Iterable[str] = (), nudged: bool = False) -> TrialRecord:
-        """Run the block, and record what happens in it.
-
-        Args:
-            changed: The names of parameters or buffers that get other values for this run.
-            nudged: Whether the block reads other hidden states than in the original call.
-        """
+    def run(self) -> TrialRecord:
+        """Run the block, and record what happens in it."""
         call = self._copied()
-        if nudged:
-            hidden = block_input(*call)
-            hidden.copy_(_other(hidden))
         if self._tensors is not None:
-            tensors = self._tensors | {name: _other(self._tensors[name]) for name in changed}
             try:
-                return self._record(tree_map_only(torch.Tensor, _widened, call), tensors)
+                return self._record(tree_map_only(torch.Tensor, _widened, call), self._tensors)
             except RuntimeError:  # an attention kernel that supports only half precision
                 self._tensors = None
-        return self._record(call, {name: _other(attrgetter(name)(self.block)) for name in changed})
+        return self._record(call, {})
 
     def _copied(self) -> Call:
         """Copy the arguments, since a run may change them: a cache grows, and some blocks write into tensors."""
@@ -138,7 +126,6 @@ class Trial:
                 events.append(Event(path, module, side, rows, value, value._version))
 
         def enter(path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            record.calls.setdefault(module, []).append(len(events))
             note(path, module, "input", (*args, *kwargs.values()))
 
         def leave(path: str, module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
@@ -161,14 +148,7 @@ def _widened(tensor: Tensor) -> Tensor:
     return tensor.to(working_dtype(tensor.dtype)) if tensor.is_floating_point() else tensor
 
 
-def _other(tensor: Tensor) -> Tensor:
-    """Return a tensor that differs in every number."""
-    if not tensor.is_floating_point():
-        return tensor
-    return tensor * 1.25 + torch.linspace(0.1, 0.3, tensor.numel(), device=tensor.device).view_as(tensor).to(tensor)
-
-
-def examined(stack: BlockStack, examine: Callable[[Trial, TrialRecord], Result]) -> list[Result | None]:
+def examined(stack: BlockStack, examine: Callable[[TrialRecord], Result | None]) -> list[Result | None]:
     """Examine the blocks of `stack`, and return the result for every block.
 
     One block of each structure is tried, and the pass ends when all structures are known. If nothing is found in a
@@ -176,7 +156,7 @@ def examined(stack: BlockStack, examine: Callable[[Trial, TrialRecord], Result])
 
     Args:
         stack: The model's blocks.
-        examine: Examines the record of a block, and may run the trial again; returns None if nothing is found.
+        examine: Examines the record of a block; returns None if nothing is found.
 
     Raises:
         NonFiniteError: a block puts out a NaN or an infinity, so that nothing can be found out.
@@ -196,7 +176,7 @@ def _pass(
     stack: BlockStack,
     structures: Mapping[nn.Module, Structure],
     results: dict[Structure, Result],
-    examine: Callable[[Trial, TrialRecord], Result],
+    examine: Callable[[TrialRecord], Result | None],
     *,
     passing: bool,
 ) -> None:
@@ -215,11 +195,10 @@ def _pass(
             trying, finite, new = True, True, None
             with stack.held(indices[block]):
                 try:
-                    trial = Trial(block, args, kwargs)
-                    record = trial.run()
+                    record = Trial(block, args, kwargs).run()
                     finite = bool(hidden_states(record.output).isfinite().all())
                     shown[structure] = record.output
-                    new = examine(trial, record) if finite else None
+                    new = examine(record) if finite else None
                 except Exception:  # whatever a block makes of running twice; then nothing is known of its inside
                     new = None
                 finally:

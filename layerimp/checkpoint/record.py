@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_serializer, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_serializer, field_validator
 
 from layerimp.component import Plain, versioned
 from layerimp.errors import InputError, OptionError, first_problem
-from layerimp.steps import Step, checked_steps
+from layerimp.indices import checked_blocks
 
 FILE = "layerimp.json"
 """The name of the file in a checkpoint."""
@@ -43,14 +43,20 @@ class Record(Plain):
     """The model that the checkpoint was made from: an absolute path, or a name."""
     num_blocks: int = Field(ge=1)
     """The number of blocks of that model."""
-    removed: tuple[Step, ...]
-    """The removed steps in order: blocks by their indices in that model, and seams such as `17/18`."""
+    removed: tuple[int, ...]
+    """The removed blocks in order, by their indices in that model."""
     healers: tuple[str, ...] = ()
     """The healers that repaired the model, in order."""
     fidelity_text: ReservedText | None = None
     """Text that neither scorers nor healers have read; null if none was kept apart."""
     files: tuple[str, ...] = ()
     """The files of the checkpoint, by which others beside them are recognised; empty if they are not known."""
+
+    @field_validator("removed", mode="before")
+    @classmethod
+    def _sound(cls, removed: Any, info: ValidationInfo) -> Any:
+        count = info.data.get("num_blocks")
+        return removed if count is None else checked_blocks(removed, count, what="removed block")
 
     def write(self, directory: Path) -> None:
         """Write the record into a checkpoint whose other files are written."""
@@ -70,7 +76,6 @@ def read_record(directory: Path) -> Record | None:
         record = Record.model_validate_json(file.read_text(encoding="utf-8"))
         if "schema_version" not in record.model_fields_set:
             raise ValueError("it has no schema_version")
-        checked_steps(record.removed, record.num_blocks, what="removed block")
         return record
     except FileNotFoundError:
         return None

@@ -47,7 +47,7 @@ _OWN: dict[str, Any] = {
 
 
 @o.taking(
-    "recipe model scorer tasks output no_baselines pruner cuts heal heal_text allow_overlap ratio count repeats "
+    "recipe model scorer tasks output no_baselines pruner heal heal_text allow_overlap ratio count repeats "
     f"random_draws calibration engine address workers retry_failed set_ {o.TEXT} batch_size seed protect evaluator "
     f"{o.TASKS} dtype device trust_remote_code dry_run json",
     kind=Grid,

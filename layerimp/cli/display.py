@@ -205,9 +205,7 @@ class Screen(Reporter):
 
 
 def _done(model: ModelResults) -> Iterator[str]:
-    """Yield where halves of blocks were joined, and what healers did: a line for the model, and one for each gap."""
-    plans = [removal.models[0].blocks for removal in models.pruned(model)]
-    yield from dict.fromkeys(line for plan in plans for line in words.seams(plan))
+    """Yield what healers did: a line for each model, and one for each gap."""
     for removal in model.removals:
         if (repaired := removal.models[0].healing) is not None:
             yield f"{removal.label}: {words.recovery(repaired.loss, repaired.accuracy, repaired.recovered)}"

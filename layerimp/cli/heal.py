@@ -23,9 +23,7 @@ _OWN: dict[str, Any] = {
     ),
     "healer": o.option(o.Text, f"Healer. Default: {HEALER}."),
     "set_": o.option(o.Texts, f"HEALER.OPTION=VALUE, or {FIDELITY}.OPTION=VALUE; repeatable.", "--set"),
-    "removed": o.option(
-        o.Text, "The removed blocks and seams, such as 12,17/18. Default: those in the checkpoint's layerimp.json."
-    ),
+    "removed": o.option(o.Text, "The removed blocks, such as 12,17. Default: those in the checkpoint's layerimp.json."),
     "output": o.option(o.Text, "Directory for the healed checkpoint; must not exist."),
 }
 
@@ -61,13 +59,13 @@ def heal(
     recipe, allowed = recipe_from(**given), permissions(**given)
     from layerimp.cli.display import Screen
     from layerimp.cli.dry_run import lines_of
+    from layerimp.indices import read_blocks
     from layerimp.pipeline.dry_run import healing_dry_run_of
     from layerimp.pipeline.heal_checkpoint import heal_checkpoint, prepare_healing
-    from layerimp.steps import read_steps
 
-    steps = None if removed is None else read_steps(removed, what="--removed")
+    blocks = None if removed is None else read_blocks(removed, what="--removed")
     with Screen(json=json) as screen:
-        prepared = prepare_healing(recipe, spec, allowed, screen, teacher, steps)
+        prepared = prepare_healing(recipe, spec, allowed, screen, teacher, blocks)
         if dry_run:
             foreseen = healing_dry_run_of(prepared)
             screen.present(foreseen, lines_of(foreseen))

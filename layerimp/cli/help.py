@@ -12,7 +12,7 @@ FIRST = 5
 FEW = 10
 """Up to this many options are shown without headings."""
 HEADINGS = {
-    "What to remove": "scorer no_baselines plan label blocks ratio count target keep cuts by pruner protect removed",
+    "What to remove": "scorer no_baselines plan label blocks ratio count target keep by pruner protect removed",
     "Healing": "teacher heal healer minutes heal_text allow_overlap",
     "Calibration text": "calibration field packing label_field samples max_length batch_size seed repeats random_draws",
     "Evaluation": "tasks evaluator limit num_fewshot task_path data_dir allow_task_code",

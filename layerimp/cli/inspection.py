@@ -47,8 +47,6 @@ def _table(inspection: Inspection) -> Table:
     columns = [
         Column("parameters", [f"{size.parameters:,}" for size in sizes]),
         Column("bytes", [f"{size.bytes:,}" for size in sizes]),
-        Column("attention", [*(_count(first.attention) for first in firsts), *empty, ""]),
-        Column("MLP", [*(_count(first.mlp) for first in firsts), *empty, ""]),
         Column("cache", [*cache, *empty, words.amount(inspection.kv_bytes_per_token)]),
     ]
     if any(first.kind for first in firsts):
@@ -83,33 +81,20 @@ def _lines(inspection: Inspection) -> Iterator[str]:
         f"the model {fits} (--offload: {gib(memory.offloaded)} of weights at a time)"
     )
     removed = [block.not_removed for block in inspection.blocks]
-    divided = [block.not_divided for block in inspection.blocks]
-    yield from _refusals(removed, "removed", "stock code builds the model without any one of its blocks")
-    seams = "every block can be divided into attention and MLP, so seams can be cut"
-    yield from _refusals(divided, "divided into attention and MLP", seams)
+    yield from _refusals(removed)
     yield from (f"note: {note}" for note in inspection.notes)
     yield "whether the smaller model computes the same is checked with the weights, when blocks are removed"
 
 
-def _refusals(reasons: Sequence[str], action: str, fine: str) -> Iterator[str]:
-    """Yield the blocks for which something is not possible, by reason, or a line saying that it is always possible.
-
-    Args:
-        reasons: For each block, why it is not possible; empty if it is.
-        action: What cannot be done with these blocks.
-        fine: The line if it is possible for all blocks.
-    """
+def _refusals(reasons: Sequence[str]) -> Iterator[str]:
+    """Yield the blocks that cannot be removed, by reason; each reason is empty if the block can be removed."""
     from layerimp.report import words
 
     by_reason: dict[str, list[int]] = {}
     for block, reason in enumerate(reasons):
         by_reason.setdefault(reason, []).append(block)
     if list(by_reason) == [""]:
-        yield fine
+        yield "stock code builds the model without any one of its blocks"
     for reason, blocks in by_reason.items():
         if reason:
-            yield f"{'block' if len(blocks) == 1 else 'blocks'} {words.ranges(blocks)} cannot be {action}: {reason}"
-
-
-def _count(part: PartSize | None) -> str:
-    return "-" if part is None else f"{part.parameters:,}"
+            yield f"{'block' if len(blocks) == 1 else 'blocks'} {words.ranges(blocks)} cannot be removed: {reason}"

@@ -78,7 +78,7 @@ keep = option(
     "Share of the model's quality to keep, such as 0.95, in place of --ratio; as many blocks are removed as "
     "that allows. agreement=0.9: share of the predictions with the same top token as the intact model's.",
 )
-blocks = option(Text, "What to remove regardless of scores: blocks and seams between blocks, such as 3,8-10,17/18.")
+blocks = option(Text, "Blocks to remove regardless of scores, such as 3,8-10.")
 protect = option(Text, "Blocks to keep regardless of scores, such as 0,15-17.")
 plan = option(File, "Plan file (plan.json of an earlier output) to apply.")
 label = option(Texts, "Which plan of the file; repeatable. Default: all except those of the baselines.")

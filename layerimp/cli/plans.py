@@ -9,7 +9,7 @@ import yaml
 
 from layerimp.cli import options as o
 from layerimp.errors import OptionError, listing
-from layerimp.steps import touched_by, untouched
+from layerimp.indices import kept_blocks
 
 if TYPE_CHECKING:
     from layerimp.pruner import PrunePlan
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _OWN: dict[str, Any] = {
     "plan": o.option(o.File, "Plan file, such as plan.json of an earlier output."),
     "model": o.option(o.Text, "The model to name to the other tool. Default: the plan's."),
-    "count": o.option(int | None, "How many steps to take of each plan, from the first on. Default: all."),
+    "count": o.option(int | None, "How many blocks to take of each plan, from the first on. Default: all."),
 }
 
 
@@ -52,17 +52,13 @@ def exported(plan: PrunePlan, tool: str, *, model: str | None = None) -> str:
     """Write a plan as text that another tool reads.
 
     Args:
-        plan: The plan; only whole blocks, since no other tool can cut seams.
+        plan: The plan.
         tool: `mergekit`, or `llama.cpp`.
         model: The name of the model; None for the model that the plan was made for.
 
     Raises:
-        OptionError: the plan has seams, or the tool needs the name of a model and neither `model` nor the plan has one.
+        OptionError: the tool needs the name of a model and neither `model` nor the plan has one.
     """
-    from layerimp.report.words import whole
-
-    if not whole(plan.blocks):
-        raise OptionError(f"{tool} removes only whole blocks, and this plan has seams")
     return _mergekit(plan, model or plan.model) if tool == "mergekit" else _llama_cpp(plan)
 
 
@@ -71,7 +67,7 @@ def _mergekit(plan: PrunePlan, model: str | None) -> str:
     if model is None:
         raise OptionError("the plan does not say which model it is for; name the model with --model")
     slices: list[list[int]] = []
-    for block in untouched(plan.blocks, plan.num_blocks):
+    for block in kept_blocks(plan.blocks, plan.num_blocks):
         if slices and slices[-1][1] == block:
             slices[-1][1] = block + 1
         else:
@@ -82,4 +78,4 @@ def _mergekit(plan: PrunePlan, model: str | None) -> str:
 
 def _llama_cpp(plan: PrunePlan) -> str:
     """Write the list for `llama-quantize --prune-layers`: 0-based, as in GGUF's tensor names, in ascending order."""
-    return ",".join(map(str, sorted(touched_by(plan.blocks)))) + "\n"
+    return ",".join(map(str, sorted(plan.blocks))) + "\n"

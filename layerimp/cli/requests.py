@@ -14,10 +14,10 @@ from layerimp.bench.grid import Grid
 from layerimp.cli.options import FIELDS, TEXT
 from layerimp.cli.set_options import with_settings
 from layerimp.errors import OptionError
+from layerimp.indices import read_blocks
 from layerimp.recipe import PERMISSIONS, Permissions, Recipe, read_recipe, validated
 from layerimp.recipe.recipe import AMOUNTS
 from layerimp.sizes.targets import split_targets
-from layerimp.steps import read_steps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -175,15 +175,6 @@ def _labelled(kind: str, specs: list[str], option: str = "") -> dict[str, dict[s
     return components
 
 
-def _protected(text: str) -> list[int]:
-    """Return the blocks that an option protects."""
-    with suppress(OptionError):
-        steps = read_steps(text)
-        if len(blocks := [step for step in steps if isinstance(step, int)]) == len(steps):
-            return blocks
-    raise OptionError(f"--protect takes whole blocks such as 0,15-17, got {text!r}")
-
-
 _AMOUNTS = {*AMOUNTS, "keep_of", "ratios", "counts"}
 """The fields of a run and of a grid that say how much to remove, and of what."""
 _READERS: dict[str, Callable[[Any], Any]] = {
@@ -193,8 +184,8 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "healers": _healers,
     "evaluators": partial(_labelled, "evaluator"),
     "targets": split_targets,
-    "blocks": read_steps,
-    "protect": _protected,
+    "blocks": read_blocks,
+    "protect": partial(read_blocks, what="--protect"),
     "tasks": _tasks,
     "verify": lambda _no: False,
 }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @o.taking(
-    "model scorer calibration tasks output ratio count target keep blocks cuts pruner protect no_baselines heal "
+    "model scorer calibration tasks output ratio count target keep blocks pruner protect no_baselines heal "
     f"minutes heal_text allow_overlap set_ {o.TEXT} batch_size seed evaluator {o.TASKS} offload {o.MODEL} overwrite "
     "max_shard_size no_verify recipe dry_run json",
     argument="model",
@@ -33,12 +33,12 @@ def run(*, dry_run: bool, **given: Any) -> int:
 
 
 @o.taking(
-    f"model scorer calibration output cuts by set_ {o.TEXT} batch_size seed task_path data_dir allow_task_code "
+    f"model scorer calibration output by set_ {o.TEXT} batch_size seed task_path data_dir allow_task_code "
     f"offload {o.MODEL} overwrite recipe json",
     argument="model",
 )
 def score(*, by: str | None, **given: Any) -> int:
-    """Score every block of a model, and the seams between them with --cuts all.
+    """Score every block of a model.
 
     Example: layerimp score --model DIR --scorer avss --calibration FILE.jsonl
     """
@@ -46,20 +46,20 @@ def score(*, by: str | None, **given: Any) -> int:
 
 
 @o.taking(
-    "model plan blocks scorer output label ratio count target calibration cuts pruner protect heal minutes "
+    "model plan blocks scorer output label ratio count target calibration pruner protect heal minutes "
     "heal_text set_ "
     f"{o.TEXT} batch_size seed task_path data_dir allow_task_code offload {o.MODEL} overwrite max_shard_size "
     "no_verify recipe dry_run json",
     argument="model",
 )
 def prune(*, plan: Path | None, label: list[str] | None, dry_run: bool, **given: Any) -> int:
-    """Remove blocks or seams from a model: those of a plan, those that you name, or those with the lowest scores.
+    """Remove blocks from a model: those of a plan, those that you name, or those with the lowest scores.
 
     Example: layerimp prune --model DIR --blocks 3,17/18 --output OUT
     """
     if plan is None and label is not None:
         raise OptionError("--label chooses a plan of a file; name the file with --plan")
-    for name in ("blocks", "ratio", "target", "protect", "cuts", *_CHOOSING["prune_model"]):
+    for name in ("blocks", "ratio", "target", "protect", *_CHOOSING["prune_model"]):
         if plan is not None and given[name] is not None:
             raise OptionError(f"a plan says what goes: --plan and {_option(name)} contradict each other")
     from layerimp.recipe.plans import read_plans

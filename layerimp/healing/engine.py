@@ -24,12 +24,11 @@ from layerimp.healing.loss import HeldOutLoss
 from layerimp.healing.origin import check_pair
 from layerimp.healing.parameters import changed, held_by, put
 from layerimp.healing.reruns import Reruns
+from layerimp.indices import named as written
 from layerimp.models.fingerprint import model_fingerprint
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.attribution import attributing, named
 from layerimp.registry.source_code import code_of
-from layerimp.steps import Step
-from layerimp.steps import named as written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +82,7 @@ class Healed:
 def heal_beside(
     intact: BlockStack,
     pruned: BlockStack,
-    removed: Sequence[Step],
+    removed: Sequence[int],
     calibration: Iterable[Batch],
     healer: Healer,
     *,
@@ -101,7 +100,7 @@ def heal_beside(
         intact: The blocks of the intact model, which is not changed, bit for bit.
         pruned: The blocks of the pruned model, which gets new parameters. It may share tensors with the intact model,
             and it may have been healed before.
-        removed: The removed steps, by the indices of the intact model.
+        removed: The removed blocks, by the indices of the intact model.
         calibration: Batches of text, padded on either side. Two of eight rows are held out: one for choices, and one to
             measure the result on.
         healer: The healer.
@@ -165,10 +164,10 @@ def heal_beside(
     return Healed(pruned.model, repairs, loss, accuracy, distance, decided, list(changed(before, pruned.model)))
 
 
-def _before(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step], held_out: HeldOutLoss) -> dict[str, Loss]:
-    """Measure the models before the healing. If steps are given, the pruned model was healed before.
+def _before(intact: BlockStack, pruned: BlockStack, removed: Sequence[int], held_out: HeldOutLoss) -> dict[str, Loss]:
+    """Measure the models before the healing. If blocks are given, the pruned model was healed before.
 
-    What such a model has recovered is counted from the intact model without these steps, which are bypassed here.
+    What such a model has recovered is counted from the intact model without these blocks, which are bypassed here.
     """
     whole, given = held_out.of(intact), held_out.of(pruned)
     if not removed:
@@ -195,12 +194,12 @@ def _workspace(
         "options": healer.config.model_dump(mode="json"),
         "intact": model_fingerprint(case.intact.model, None),
         "pruned": model_fingerprint(case.pruned.model, None),
-        "gaps": [[str(sublayer) for sublayer in gap.removed] for gap in case.gaps],
+        "gaps": [gap.removed for gap in case.gaps],
         "text": [{name: _hash(value) for name, value in batch.items()} for batch in rows],
         "batches": [len(case.batches), len(case.held_out)],
         "further": more,
     }
-    removed = written([step for gap in case.gaps for step in gap.steps])
+    removed = written([block for gap in case.gaps for block in gap.removed])
     return unfinished.directory(content, f"{healer.name} of {type(case.intact.model).__name__} without {removed}")
 
 

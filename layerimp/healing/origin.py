@@ -1,4 +1,4 @@
-"""Checks that a pruned model is the intact one without the removed steps, and lets both share what is equal."""
+"""Checks that a pruned model is the intact one without the removed blocks, and lets both share what is equal."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from layerimp.blocks.halves import halves_of
-from layerimp.blocks.middle import in_mlp
 from layerimp.errors import ModelError
 from layerimp.healing.parameters import held_by, put
-from layerimp.steps import Step, checked_steps, kept_halves
+from layerimp.indices import checked_blocks, kept_blocks
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,8 +18,8 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
 
 
-def check_pair(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) -> bool:
-    """Refuse a pruned model that is not the intact model without the removed steps.
+def check_pair(intact: BlockStack, pruned: BlockStack, removed: Sequence[int]) -> bool:
+    """Refuse a pruned model that is not the intact model without the removed blocks.
 
     Returns:
         Whether the pruned model has the parameters that the removal left, so that nothing has healed or trained it.
@@ -29,14 +27,14 @@ def check_pair(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) 
     Raises:
         ModelError: the architecture, the width, the vocabulary or the number of blocks is wrong, or a block is not the
             expected block of the intact model.
-        OptionError: a step does not exist in the intact model, or overlaps with an earlier step.
+        OptionError: a block does not exist in the intact model, or is named twice.
     """
     check_shapes(intact, pruned, removed)
     same = _check_origin(intact, pruned, removed)
     return same and all(_equal(theirs, value) for theirs, value in _outside(intact, pruned))
 
 
-def share(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) -> None:
+def share(intact: BlockStack, pruned: BlockStack, removed: Sequence[int]) -> None:
     """Let a pruned model that was loaded by itself use the intact model's tensors where both are equal.
 
     So no weight is in memory twice, as after `Removal.beside`. A tensor on another device stays.
@@ -44,7 +42,7 @@ def share(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) -> No
     Args:
         intact: The blocks of the intact model.
         pruned: The blocks of the pruned model, of the shapes that `check_shapes` expects.
-        removed: The removed steps.
+        removed: The removed blocks.
     """
     blocks = [dict(block.named_parameters()) for block in intact]
     pairs = [(blocks[block].get(name), value) for _, block, name, value in _inside(intact, pruned, removed)]
@@ -56,7 +54,7 @@ def share(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) -> No
     put([(module, name, theirs.get(id(value), value)) for module, name, value in held_by(pruned.model)])
 
 
-def check_shapes(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) -> None:
+def check_shapes(intact: BlockStack, pruned: BlockStack, removed: Sequence[int]) -> None:
     """Do the part of `check_pair` that needs no weights: everything except which blocks are left."""
     ours, theirs = pruned.model, intact.model
     if type(ours) is not type(theirs):
@@ -67,7 +65,7 @@ def check_shapes(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]
         raise ModelError(
             f"the pruned model is {pruned.config.hidden_size} wide, and the intact one {intact.config.hidden_size}"
         )
-    checked_steps(removed, len(intact), what="removed block")
+    checked_blocks(removed, len(intact), what="removed block")
     left = len(intact) - len(removed)
     if left != len(pruned):
         raise ModelError(
@@ -76,7 +74,7 @@ def check_shapes(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]
         )
 
 
-def _check_origin(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) -> bool:
+def _check_origin(intact: BlockStack, pruned: BlockStack, removed: Sequence[int]) -> bool:
     """Refuse a pruned model if a block holds a matrix of an unexpected block of the intact model.
 
     A matrix that was healed or trained after the removal matches no block, and is not checked.
@@ -99,14 +97,12 @@ def _check_origin(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step
 
 
 def _inside(
-    intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]
+    intact: BlockStack, pruned: BlockStack, removed: Sequence[int]
 ) -> Iterator[tuple[int, int, str, nn.Parameter]]:
     """Yield the pruned model's parameters in blocks: block, the intact model's block it is from, name, parameter."""
-    pairs = kept_halves(removed, len(intact))
-    composed = halves_of(pruned, {new for new, pair in enumerate(pairs) if len(set(pair)) > 1})
-    for new, (attention, mlp) in enumerate(pairs):
+    for new, index in enumerate(kept_blocks(removed, len(intact))):
         for name, value in pruned[new].named_parameters():
-            yield new, mlp if new in composed and in_mlp(name, composed[new].mlp) else attention, name, value
+            yield new, index, name, value
 
 
 def _outside(intact: BlockStack, pruned: BlockStack) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:

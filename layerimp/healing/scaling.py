@@ -1,4 +1,4 @@
-"""Scales the residual stream from a gap on, by dividing what later sublayers write into it.
+"""Scales the residual stream from a gap on, by dividing what later blocks write into it.
 
 Every later norm cancels a common factor of the whole stream, up to the norm's eps. So the stream itself need not be
 multiplied: dividing everything that is added after the gap by the factor has the same effect. (Prune&Comp,
@@ -10,7 +10,8 @@ output as with its stream scaled by a hook.
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,9 +19,8 @@ import torch
 from torch.func import functional_call
 
 from layerimp.blocks.equivalence import TOLERANCE, deviation, last_hidden
-from layerimp.blocks.forward import hidden_states
+from layerimp.blocks.forward import block_input, hidden_states, with_input
 from layerimp.blocks.sites import find_taps
-from layerimp.blocks.stream import Place
 from layerimp.errors import ModelError
 from layerimp.healing.gaps import has_feature_weight, offset_of
 from layerimp.healing.parameters import held_by, replace, trying
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from layerimp.blocks.stack import BlockStack
     from layerimp.healer import Gap
-    from layerimp.steps import Sublayer
 
 TRIAL = 2.0
 """The factor of the test: a power of two, by which floating-point numbers are scaled without rounding."""
@@ -47,11 +46,11 @@ used: 1 in norms that multiply by 1 + weight, else 0."""
 
 
 def scale_stream(stack: BlockStack, gap: Gap, factor: float) -> None:
-    """Multiply the residual stream from a gap on, by replacing parameters of later sublayers.
+    """Multiply the residual stream from a gap on, by replacing parameters of later blocks.
 
     Args:
         stack: The blocks of the pruned model.
-        gap: The gap, with a sublayer after it.
+        gap: The gap, with a block after it.
         factor: A number above 0.
 
     Raises:
@@ -67,9 +66,15 @@ def _scale(stack: BlockStack, writers: Scales, factor: float) -> None:
         replace(stack.model, path, factor * (value + offset) - offset)
 
 
-def stream_scaled(stack: BlockStack, gap: Gap, factor: float) -> AbstractContextManager[None]:
+@contextmanager
+def stream_scaled(stack: BlockStack, gap: Gap, factor: float) -> Iterator[None]:
     """A context in which a hook multiplies the residual stream at a gap, to try a factor without changing a weight."""
-    return Place(stack, gap.position).changing(lambda stream: stream * factor)
+
+    def enter(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return with_input(args, kwargs, factor * block_input(args, kwargs))
+
+    with stack[gap.position].register_forward_pre_hook(enter, with_kwargs=True):
+        yield
 
 
 def later_writers(stack: BlockStack, gap: Gap) -> Scales:
@@ -135,16 +140,15 @@ def _base(path: str) -> str:
     return (owner if name in ("weight", "bias") else name).removesuffix("_bias")
 
 
-def _additions(stack: BlockStack, position: Sublayer) -> dict[str, _Call]:
-    """Find the modules that add to the stream from the sublayer at `position` on, by path, and call each once."""
+def _additions(stack: BlockStack, position: int) -> dict[str, _Call]:
+    """Find the modules that add to the stream from the block at `position` on, by path, and call each once."""
     paths: list[str] = []
     taps = find_taps(stack)
-    for index in range(position.block, len(stack)):
+    for index in range(position, len(stack)):
         sites = [site for site in ("attn_out", "mlp_out") if site in taps[index]]
         if len(sites) < 2:
             raise ModelError(f"it is not clear what block {index} of what is left adds to the residual stream")
-        after = sites[index == position.block and position.part == "mlp" :]
-        paths += [f"{stack.path}.{index}.{taps[index][site].path}" for site in after]
+        paths += [f"{stack.path}.{index}.{taps[index][site].path}" for site in sites]
     calls: dict[str, _Call] = {}
 
     def take(path: str, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from layerimp.blocks.forward import block_input, hidden_states, run, with_hidden
-from layerimp.blocks.halves import halves_of
 from layerimp.blocks.head import Head
 from layerimp.blocks.modes import in_eval_mode
-from layerimp.blocks.stream import Place
 from layerimp.errors import LayerimpError, ModelError
 
 if TYPE_CHECKING:
@@ -22,19 +20,18 @@ if TYPE_CHECKING:
 
     from layerimp.blocks.stack import Batch, BlockStack
     from layerimp.healer import Case, Gap, Writer
-    from layerimp.steps import Sublayer
 
 
 @dataclass(frozen=True)
 class State:
     """The states of both models at a gap in one batch.
 
-    All tensors hold the real tokens in order, without padding. Where no attention follows the gap, they hold only the
-    tokens that the head reads, such as the first one of each row.
+    All tensors hold the real tokens in order, without padding. At the end of the stack they hold only the tokens that
+    the head reads, such as the first one of each row.
 
     Attributes:
         stream: The residual stream of the pruned model at the gap [token, hidden].
-        target: The residual stream of the intact model after the removed sublayers [token, hidden].
+        target: The residual stream of the intact model after the removed blocks [token, hidden].
         read: The input of the last linear map before the gap [token, feature]; None if the gap has no writer.
         written: The output of that map [token, hidden]; None if the gap has no writer.
         normed: The input of the norm between the map and the gap [token, hidden]; None if there is no norm.
@@ -90,8 +87,8 @@ def intact_states(stack: BlockStack, gaps: Sequence[Gap], batches: Iterable[Batc
 class _TokensRead:
     """Keeps only the tokens that something reads after the gap.
 
-    Where an attention follows the gap, it reads all tokens. Elsewhere only the head reads, and the head of a classifier
-    often reads one token of a row. A fit to the other tokens as well would repair that one badly.
+    Where a block follows the gap, its attention reads all tokens. Elsewhere only the head reads, and the head of a
+    classifier often reads one token of a row. A fit to the other tokens as well would repair that one badly.
 
     Args:
         stack: The blocks of the intact model.
@@ -99,8 +96,7 @@ class _TokensRead:
     """
 
     def __init__(self, stack: BlockStack, gaps: Sequence[Gap]) -> None:
-        last_attention = 2 * len(stack) - 2
-        self._stack, self._at_end = stack, [gap.end.depth > last_attention for gap in gaps]
+        self._stack, self._at_end = stack, [gap.end == len(stack) for gap in gaps]
         self._head = Head(stack) if any(self._at_end) else None
 
     def of(self, states: Sequence[State], batch: Batch) -> list[State]:
@@ -134,14 +130,14 @@ class _Taken:
     """What was read of a model in one batch, as rows of real tokens.
 
     Attributes:
-        streams: The residual stream before sublayers [token, hidden].
+        streams: The residual stream before blocks [token, hidden]; at the end of the stack under the number of blocks.
         inside: For each writer's path and each name of a field of `State`, the value there.
     """
 
-    streams: dict[Sublayer, Tensor] = field(default_factory=dict)
+    streams: dict[int, Tensor] = field(default_factory=dict)
     inside: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
-    def state(self, position: Sublayer, target: Tensor, writer: Writer | None) -> State:
+    def state(self, position: int, target: Tensor, writer: Writer | None) -> State:
         """Return the state at a gap, all of it on the device of the writer."""
         path, stream = "" if writer is None else writer.path, self.streams[position]
         read, written, normed = (self.inside.get((path, name)) for name in ("read", "written", "normed"))
@@ -157,14 +153,14 @@ class _Reader:
 
     Args:
         stack: The model's blocks.
-        places: The sublayers before which the stream is read; the model does not run beyond the last of them.
+        places: The blocks before which the stream is read, and the number of blocks for the end of the stack; the model
+            does not run beyond the last of them.
         writers: The writers; None is left out.
     """
 
-    def __init__(self, stack: BlockStack, places: Sequence[Sublayer], writers: Iterable[Writer | None]) -> None:
+    def __init__(self, stack: BlockStack, places: Sequence[int], writers: Iterable[Writer | None]) -> None:
         self.stack = stack
-        halves = halves_of(stack, {place.block for place in places if place.part == "mlp"})
-        self._places = {place: Place(stack, place, halves) for place in places}
+        self._places = places
         self._writers = {writer.path: writer for writer in writers if writer is not None}
 
     def read(self, batch: Batch, within: AbstractContextManager[None]) -> _Taken:
@@ -187,10 +183,16 @@ class _Reader:
         def leave(path: str, _module: nn.Module, _args: Any, output: Any) -> None:
             taken.inside[path, "written"] = rows(hidden_states(output))
 
-        def see(place: Sublayer, value: Tensor) -> None:
+        def see(place: int, value: Tensor) -> None:
             taken.streams[place] = rows(value)
             if len(taken.streams) == len(self._places):
                 raise _AtTheGapError
+
+        def before(place: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            see(place, block_input(args, kwargs))
+
+        def at_end(_block: nn.Module, _args: Any, output: Any) -> None:
+            see(len(self.stack), hidden_states(output))
 
         model = self.stack.model
         with ExitStack() as hooks:
@@ -201,8 +203,12 @@ class _Reader:
                 if writer.norm is not None:
                     norm, reading = model.get_submodule(writer.norm), partial(enter, path, "normed")
                     hooks.enter_context(norm.register_forward_pre_hook(reading, with_kwargs=True))
-            for place, known in self._places.items():
-                hooks.enter_context(known.watching(partial(see, place)))
+            for place in self._places:
+                if place == len(self.stack):
+                    hooks.enter_context(self.stack[-1].register_forward_hook(at_end))
+                else:
+                    block, reading = self.stack[place], partial(before, place)
+                    hooks.enter_context(block.register_forward_pre_hook(reading, with_kwargs=True))
             with in_eval_mode(model), torch.no_grad(), suppress(_AtTheGapError):
                 with within:
                     run(self.stack.backbone, batch)

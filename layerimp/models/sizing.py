@@ -5,42 +5,34 @@ from __future__ import annotations
 import copy
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from layerimp.blocks.middle import in_mlp
 from layerimp.blocks.modes import quiet
 from layerimp.models.dtypes import note_stored, stored_dtype, stored_width
 from layerimp.models.traits import cached_bytes, longest_row
 from layerimp.sizes.ledger import Amounts, Ledger
-from layerimp.steps import Sublayer, sublayers_of
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from layerimp.blocks.middle import Halves
     from layerimp.blocks.stack import BlockStack
 
 CACHE_TOKENS = 128
 """The cache is measured after this many tokens, or the model's limit, since local attention keeps a bounded number."""
 
 
-def ledger_of(stack: BlockStack, halves: Mapping[int, Halves]) -> Ledger:
-    """Make the ledger of a model: the sizes of its parts.
-
-    Args:
-        stack: The model's blocks.
-        halves: The halves of the blocks of which one half may be removed alone, by index; other blocks count as whole.
-    """
-    return Ledger.collected(len(stack), [*_weights(stack, halves), *_cache(stack)])
+def ledger_of(stack: BlockStack) -> Ledger:
+    """Make the ledger of a model: the sizes of its parts."""
+    return Ledger.collected(len(stack), [*_weights(stack), *_cache(stack)])
 
 
-def _weights(stack: BlockStack, halves: Mapping[int, Halves]) -> Iterator[tuple[Collection[Sublayer], Amounts]]:
+def _weights(stack: BlockStack) -> Iterator[tuple[Collection[int], Amounts]]:
     """Yield each distinct parameter's size with its owners; a parameter that is also used outside blocks has none."""
-    owners: defaultdict[int, set[Sublayer]] = defaultdict(set)
+    owners: defaultdict[int, set[int]] = defaultdict(set)
     stays: set[int] = set()
     distinct = {}
     for name, parameter in stack.model.named_parameters(remove_duplicate=False):
@@ -49,11 +41,7 @@ def _weights(stack: BlockStack, halves: Mapping[int, Halves]) -> Iterator[tuple[
         if inside == name:
             stays.add(id(parameter))
             continue
-        number, _, path = inside.partition(".")
-        attention, mlp = sublayers_of(int(number))
-        divided = halves.get(int(number))
-        half = mlp if divided and in_mlp(path, divided.mlp) else attention
-        owners[id(parameter)].update([half] if divided else [attention, mlp])
+        owners[id(parameter)].add(int(inside.partition(".")[0]))
     for key, parameter in distinct.items():
         amounts = Amounts(parameter.numel(), parameter.numel() * stored_width(stack.model, parameter))
         yield (() if key in stays else owners[key]), amounts
@@ -74,8 +62,8 @@ def language_model(stack: BlockStack) -> Amounts | None:
     return Amounts(sum(count for count, _ in sizes), sum(width for _, width in sizes))
 
 
-def _cache(stack: BlockStack) -> Iterator[tuple[Collection[Sublayer], Amounts]]:
-    """Yield what each attention keeps per token; a single NaN for the whole model if this is not known by block."""
+def _cache(stack: BlockStack) -> Iterator[tuple[Collection[int], Amounts]]:
+    """Yield what each block keeps per token; a single NaN for the whole model if this is not known by block."""
     length = min(CACHE_TOKENS, longest_row(stack.model) or CACHE_TOKENS)
     try:
         model, device = (shapes_only(stack.model), "meta") if stack.offloaded else (stack.model, stack.device)
@@ -86,7 +74,7 @@ def _cache(stack: BlockStack) -> Iterator[tuple[Collection[Sublayer], Amounts]]:
         yield (), Amounts(cache=math.nan)
         return
     for block, size in enumerate(kept):
-        yield [Sublayer(block, "attn")], Amounts(cache=size / length)
+        yield [block], Amounts(cache=size / length)
 
 
 def shapes_only(model: PreTrainedModel, config: PretrainedConfig | None = None) -> PreTrainedModel:

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from layerimp.blocks.halves import halves_of
 from layerimp.errors import ModelError, OptionError
+from layerimp.indices import kept_blocks
 from layerimp.models.sizing import language_model, ledger_of
 from layerimp.pipeline.resolve import budget_for, budget_of
 from layerimp.pruner import Budget, counted
 from layerimp.report.words import amount
 from layerimp.sizes.targets import UNITS, Quantity, Reached, Target, read_targets
-from layerimp.steps import removed_by, touched_by
 
 if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
@@ -53,12 +52,11 @@ class Goal:
         """Make the goal of a recipe for a model, before anything is scored.
 
         Raises:
-            ModelError: a target limits the KV cache but the size of the model's cache is not known, or the model's
-                blocks cannot be divided.
+            ModelError: a target limits the KV cache but the size of the model's cache is not known.
             OptionError: the intact model meets all targets, or no removal meets them; then the error names the smallest
                 possible value.
         """
-        ledger = ledger_of(stack, halves_of(stack, _divided(recipe, len(stack))))
+        ledger = ledger_of(stack)
         if language := language_model(stack):
             whole, own = ledger.left(()).parameters, language.parameters
             progress.note(f"targets count the whole model; its language model has {own:,} of {whole:,} parameters")
@@ -91,8 +89,7 @@ class Goal:
             lightest: Whether to assume that the lightest blocks are removed, so that nearly any plan of this count will
                 meet the targets.
         """
-        free = {part for part in self.ledger.sublayers if part.block not in self.budget.protected}
-        free |= removed_by(self.budget.forced)
+        free = kept_blocks(self.budget.protected, self.ledger.num_blocks)
         counts = [self.ledger.fewest(t.quantity, limit, free, lightest=lightest) for t, limit in self.limits.items()]
         return max(self.budget.count, *counts, 1)
 
@@ -104,9 +101,7 @@ class Goal:
                 raise ModelError(f"{target}: the size of the cache of {kind} is not known by block")
             if not value:
                 raise ModelError(f"{target}: {kind} keeps nothing of the tokens that it has read")
-            least = self.ledger.least(
-                target.quantity, self.budget.protected, removed_by(self.budget.forced), self.recipe.cuts
-            )
+            least = self.ledger.least(target.quantity, self.budget.protected, self.budget.forced)
             if least.of(target.quantity) > limit:
                 unit, outside = UNITS[target.quantity], self.ledger.outside.of(target.quantity)
                 smallest = amount(least.of(target.quantity))
@@ -124,7 +119,7 @@ class Goal:
     def reached(self, ask: Ask) -> tuple[PrunePlan, list[Reached]]:
         """Return the shortest plan that meets all targets, and its values beside the targets.
 
-        Arithmetic gives the least number of steps that can be enough. From there on, longer and longer plans are asked
+        Arithmetic gives the least number of blocks that can be enough. From there on, longer and longer plans are asked
         for.
 
         Raises:
@@ -139,7 +134,7 @@ class Goal:
         """Ask for the plan for a count.
 
         Raises:
-            OptionError: the budget or the pruner does not allow so many steps.
+            OptionError: the budget or the pruner does not allow so many blocks.
         """
         try:
             return ask(budget_for(self.recipe, count, self.ledger.num_blocks))
@@ -149,27 +144,20 @@ class Goal:
 
     def _holds(self, plan: PrunePlan) -> bool:
         """Whether a plan meets all targets."""
-        left = self.ledger.left(removed_by(plan.blocks))
+        left = self.ledger.left(plan.blocks)
         return all(left.of(target.quantity) <= limit for target, limit in self.limits.items())
 
     def _reached(self, plan_for: Plans, count: int, target: Target, limit: float) -> Reached:
-        """Return the value of a count's plan beside a target, and the values with one step less and one step more."""
+        """Return the value of a count's plan beside a target, and the values with one block less and one block more."""
 
         def value(count: int) -> float | None:
             try:
                 blocks = plan_for(count).blocks
             except OptionError:
                 return None
-            return self.ledger.left(removed_by(blocks)).of(target.quantity)
+            return self.ledger.left(blocks).of(target.quantity)
 
         intact, now = self.intact[target.quantity], value(count)
         assert now is not None
         less = intact if count == 1 else value(count - 1)
         return Reached(target, limit, intact, now, less, value(count + 1))
-
-
-def _divided(recipe: Recipe, num_blocks: int) -> set[int]:
-    """Return the blocks of which one half may be removed."""
-    if recipe.cuts == "all":
-        return set(range(num_blocks))
-    return set(touched_by(step for step in recipe.blocks if isinstance(step, str)))

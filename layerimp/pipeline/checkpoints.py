@@ -14,7 +14,6 @@ from layerimp.pipeline.file_pruning import offloaded_blocks, write_pruned
 from layerimp.pipeline.resolve import model_anywhere
 from layerimp.pipeline.texts import publishable, reserved
 from layerimp.report.card import model_card
-from layerimp.steps import simplest
 
 if TYPE_CHECKING:
     from layerimp.pipeline.run import CutModel, Run
@@ -118,7 +117,7 @@ def _record(run: Run, plan: PrunePlan, healers: Sequence[str]) -> Record:
     return Record(
         source=model_anywhere(run.resolved.model),
         num_blocks=plan.num_blocks,
-        removed=tuple(simplest(plan.blocks)),
+        removed=tuple(sorted(plan.blocks)),
         healers=tuple(healers),
         fidelity_text=None if run.reserved is None else reserved(run.reserved),
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerimp.cache.unfinished import Unfinished
-from layerimp.errors import OptionError
 from layerimp.pipeline.checkpoints import describe_checkpoints, write_checkpoints
 from layerimp.pipeline.keeping import prune_to_quality
 from layerimp.pipeline.output import output_directory, write_output
@@ -78,12 +77,10 @@ def score_model(
 
     Args:
         recipe: The run.
-        by: The units to score: blocks (and seams, if the recipe cuts them), or attention and MLP separately.
+        by: The units to score: whole blocks, or attention and MLP separately.
         permissions: Which code that came with data may run.
         progress: Where to report progress.
     """
-    if by == "sublayer" and recipe.cuts == "all":
-        raise OptionError("--by sublayer scores what cannot go alone, and contradicts --cuts all")
     if by == "sublayer" and recipe.is_recommended:  # which repairs what is removed
         recipe = recipe.in_one_pass
     prepared = prepare("score", recipe, permissions or Permissions(), progress)

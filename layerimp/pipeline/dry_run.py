@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from layerimp.errors import SurgeryError
 from layerimp.healer import Scope
 from layerimp.healing.origin import check_shapes
+from layerimp.indices import kept_blocks, named, runs_of
 from layerimp.pipeline.blocks_for_size import Goal
 from layerimp.pipeline.keeping import longest_plan
 from layerimp.pipeline.memory import Memory, most_gaps
@@ -17,12 +18,10 @@ from layerimp.pipeline.resolve import budget_for, budget_of, row_length
 from layerimp.pipeline.trial import trial
 from layerimp.pipeline.workload import ROUGHLY, DryRun, Range, Stage, Workload, bounds, sizes_of
 from layerimp.scoring.passes import check_offloading, shared_passes
-from layerimp.steps import candidates, named, removed_by, runs_of, steps_of
 
 if TYPE_CHECKING:
     from layerimp.pipeline.heal_checkpoint import PreparedHealing
     from layerimp.pipeline.prepare import Prepared
-    from layerimp.steps import Step, Sublayer
 
 SEARCHED = "how many blocks may go is found by measuring pruned models, and not known before"
 
@@ -46,11 +45,10 @@ def dry_run_of(prepared: Prepared) -> DryRun:
         if plans:
             return [ledger.left(plan).of(quantity) for plan in plans]
         budget = budget_for(recipe, int(count.most), num_blocks)
-        free = {part for part in ledger.sublayers if part.block not in budget.protected}
-        return bounds(ledger, free | removed_by(budget.forced), count, quantity)
+        return bounds(ledger, kept_blocks(budget.protected, num_blocks), count, quantity)
 
     counts = range(int(count.least), int(count.most) + 1)
-    gaps = [len(list(runs_of(plan))) for plan in plans] or [most_gaps(counts, num_blocks, recipe.cuts)]
+    gaps = [len(list(runs_of(plan))) for plan in plans] or [most_gaps(counts, num_blocks)]
     scope = Scope(max(gaps), length)
     stages = list(_stages(prepared, workload, count, scope))
     decided = memory.decisions(prepared.healers, outline.stack, scope)
@@ -79,7 +77,7 @@ def healing_dry_run_of(prepared: PreparedHealing) -> DryRun:
     # Both models compute in the dtype of the pruned one.
     memory = Memory.of(pruned, recipe, permissions, verifies=recipe.verify, beside=teacher.size.parameters)
     workload = Workload(teacher, recipe, row_length(recipe.calibration, pruned.stack.model), memory)
-    gaps = [named(steps_of(gap)) for gap in runs_of(removed_by(record.removed))]
+    gaps = [named(gap) for gap in runs_of(record.removed)]
     scope, healers = Scope(len(gaps), workload.length), {prepared.label: healer}
     # What no healer has changed is shared; of a model that was healed before it is not known what that is.
     both = pruned.size.parameters + teacher.size.parameters
@@ -97,14 +95,14 @@ def healing_dry_run_of(prepared: PreparedHealing) -> DryRun:
     )
 
 
-def _removed(prepared: Prepared, outline: Outline) -> tuple[list[frozenset[Sublayer]], Range]:
-    """Return the sublayers that each plan removes, as far as they are named, and the number of steps."""
+def _removed(prepared: Prepared, outline: Outline) -> tuple[list[Sequence[int]], Range]:
+    """Return the blocks that each plan removes, as far as they are named, and their number."""
     recipe = prepared.recipe
     if prepared.plans is not None:
         plans = [plan.blocks for plan in prepared.plans.values()]
-        for steps in plans:
-            _refuse(outline, steps)
-        return [removed_by(steps) for steps in plans], Range.of(*map(len, plans))
+        for blocks in plans:
+            _refuse(outline, blocks)
+        return plans, Range.of(*map(len, plans))  # type: ignore[return-value]
     if recipe.targets:
         kind = type(outline.stack.model).__name__
         goal = Goal.by_arithmetic(recipe, outline.ledger, kind)
@@ -113,14 +111,14 @@ def _removed(prepared: Prepared, outline: Outline) -> tuple[list[frozenset[Subla
     _refuse(outline, budget.forced)
     if recipe.keep is not None:
         return [], Range.of(0, budget.most)
-    known = [removed_by(budget.forced)] if len(budget.forced) == budget.count else []
+    known: list[Sequence[int]] = [budget.forced] if len(budget.forced) == budget.count else []
     return known, Range.of(budget.count)
 
 
-def _refuse(outline: Outline, steps: Sequence[Step]) -> None:
-    """Refuse steps that cannot be taken, as far as this can be seen without the weights."""
-    if steps and (reason := outline.refusal(steps)):
-        raise SurgeryError(f"{named(steps)} cannot be removed: {reason}")
+def _refuse(outline: Outline, blocks: Sequence[int]) -> None:
+    """Refuse blocks that cannot be removed, as far as this can be seen without the weights."""
+    if blocks and (reason := outline.refusal(blocks)):
+        raise SurgeryError(f"{named(blocks)} cannot be removed: {reason}")
 
 
 def _stages(prepared: Prepared, workload: Workload, count: Range, scope: Scope) -> Iterator[Stage]:
@@ -140,21 +138,21 @@ def _stages(prepared: Prepared, workload: Workload, count: Range, scope: Scope) 
 def _scoring(prepared: Prepared, workload: Workload, count: Range) -> Iterator[Stage]:
     """Yield the passes of the first scoring, and of the pruner's further ones, as a trial with equal scores shows them.
 
-    Scorers that do not fit the model are left out. Like a search, the trial goes down from the most steps to what the
+    Scorers that do not fit the model are left out. Like a search, the trial goes down from the most blocks to what the
     pruner can plan.
     """
     selection, recipe, num_blocks = prepared.selection, prepared.recipe, len(workload.outline.stack)
     for label in list(selection.specs):
         with selection.excusing(label):
-            scorers, _ = selection.create(recipe.cuts, num_blocks, label)
+            scorers = selection.create(num_blocks, label)
             if prepared.offloaded:
-                check_offloading([scorers])
+                check_offloading(scorers)
     selection.need_any()
-    passes = shared_passes(selection.create(recipe.cuts, num_blocks))
-    yield from workload.scoring(passes, [sum(map(len, candidates((), num_blocks, recipe.cuts)))], rows=workload.rows)
+    passes = shared_passes(selection.create(num_blocks))
+    yield from workload.scoring(passes, [num_blocks], rows=workload.rows)
     budget = budget_for(recipe, int(count.most), num_blocks)
     least = max(int(count.least), len(budget.forced), 1)
-    asked = longest_plan(partial(trial, prepared.pruner, recipe.cuts), budget, least)
+    asked = longest_plan(partial(trial, prepared.pruner), budget, least)
     rows = min(workload.rows, prepared.pruner.rescored_rows or workload.rows)
-    if again := [len(steps) for removed, steps in asked if removed]:
+    if again := [len(blocks) for removed, blocks in asked if removed]:
         yield from workload.scoring(passes, again, rows=rows, again=True)

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from layerimp.blocks.equivalence import TOLERANCE, deviation, last_hidden, require_finite
-from layerimp.blocks.middle import in_mlp
 from layerimp.blocks.modes import quiet
 from layerimp.checkpoint.companions import write_companions
 from layerimp.checkpoint.copying import copy_weights, require_same_bits
 from layerimp.errors import CheckpointError, SurgeryError, one_line
+from layerimp.indices import named
 from layerimp.models.dtypes import HALF, stored_dtype
 from layerimp.models.fingerprint import REMOTE
 from layerimp.models.offloading import OffloadedBlocks, open_offloaded
 from layerimp.models.safetensors_files import Stored
 from layerimp.models.stored_weights import WeightNames
-from layerimp.steps import named
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -44,7 +42,7 @@ def write_pruned(loaded: Loaded, removal: Removal, directory: Path, recipe: Reci
 
     Raises:
         SurgeryError: a model cannot run, or the pruned model does not compute the same as the intact one with the
-            removed steps bypassed.
+            removed blocks bypassed.
         CheckpointError: a source file has become shorter, the copied tensors differ from the originals, or the
             checkpoint loads with the wrong number of blocks.
         OutputError: the checkpoint cannot be written.
@@ -83,7 +81,7 @@ def kept_tensors(stack: BlockStack, removal: Removal) -> dict[str, Stored]:
         return dict(offloaded_blocks(stack).tensors)
     if beside := [*shortened.tables, *shortened.parallel]:
         raise SurgeryError(
-            f"{beside[0]} has a part per block and is not cut in files; --no-offload removes {named(removal.steps)}"
+            f"{beside[0]} has a part per block and is not cut in files; --no-offload removes {named(removal.removed)}"
         )
     names = WeightNames(shortened.meta_model)
     kept: dict[str, Stored] = {}
@@ -93,19 +91,10 @@ def kept_tensors(stack: BlockStack, removal: Removal) -> dict[str, Stored]:
             if names.targets(key):
                 kept[key] = tensor
             continue
-        for new in _places(stack, removal, inside):
-            kept[_renamed(key, stack.path, inside, new, names)] = tensor
+        block, _ = _split(stack.path, next(iter(inside)))
+        if block in removal.kept:
+            kept[_renamed(key, stack.path, inside, removal.kept.index(block), names)] = tensor
     return kept
-
-
-def _places(stack: BlockStack, removal: Removal, targets: set[str]) -> Iterator[int]:
-    """The new indices of the block that a tensor belongs to; none where its block, or its half of it, goes."""
-    old, path = _split(stack.path, next(iter(targets)))
-    for new, (attention, mlp) in enumerate(removal.kept):
-        composed = attention != mlp
-        owner = mlp if composed and in_mlp(path, removal.halves[mlp].mlp) else attention
-        if owner == old:
-            yield new
 
 
 def _split(blocks: str, target: str) -> tuple[int, str]:
@@ -140,7 +129,7 @@ def _describe(loaded: Loaded, removal: Removal, directory: Path) -> None:
 
 
 def _prove(stack: BlockStack, removal: Removal, pruned: BlockStack, directory: Path) -> None:
-    """Compare the pruned model's output with that of the intact model when the removed steps are bypassed.
+    """Compare the pruned model's output with that of the intact model when the removed blocks are bypassed.
 
     If the outputs of half-precision models differ in any bit, both models are loaded again and compared in float32.
 
@@ -156,7 +145,7 @@ def _prove(stack: BlockStack, removal: Removal, pruned: BlockStack, directory: P
         off = _deviation(intact, removal, _opened(stack, directory, torch.float32))
     if off > TOLERANCE:
         raise SurgeryError(
-            f"{type(stack.model).__name__} computes differently without {named(removal.steps)} than past it "
+            f"{type(stack.model).__name__} computes differently without {named(removal.removed)} than past it "
             f"({off:.2g} roundings off): what its blocks do depends on their position"
         )
 
@@ -166,12 +155,12 @@ def _deviation(stack: BlockStack, removal: Removal, pruned: BlockStack) -> float
     kind, off = type(stack.model).__name__, 0.0
     try:
         for probe in removal.probes:
-            expected = last_hidden(stack, removal.steps, probe)
-            require_finite(expected, f"{kind} past {named(removal.steps)}")
+            expected = last_hidden(stack, removal.removed, probe)
+            require_finite(expected, f"{kind} past {named(removal.removed)}")
             off = max(off, deviation(expected, last_hidden(pruned, probe=probe)))
         return off
     except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
-        raise SurgeryError(f"{kind} cannot run without {named(removal.steps)}: {one_line(error)}") from error
+        raise SurgeryError(f"{kind} cannot run without {named(removal.removed)}: {one_line(error)}") from error
 
 
 def _opened(stack: BlockStack, directory: Path, dtype: torch.dtype | None = None) -> BlockStack:

@@ -18,6 +18,7 @@ from layerimp.evaluation.selection import fitting, prepared_comparers, with_text
 from layerimp.healer import Healer
 from layerimp.healing.engine import Healed, heal_beside
 from layerimp.healing.origin import check_shapes, share
+from layerimp.indices import checked_blocks
 from layerimp.models.configuration import auto_class, configuration, source_of
 from layerimp.models.origin import CARD, origin_of
 from layerimp.pipeline.healing import check_heal_text, configured, repaired
@@ -28,7 +29,6 @@ from layerimp.pipeline.texts import Texts, check_calibration, publishable
 from layerimp.registry.assets import absolute, assets
 from layerimp.report.card import HealedCheckpoint, healed_card
 from layerimp.report.results.healing import HealingReport
-from layerimp.steps import Step, checked_steps, simplest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,7 +51,7 @@ class PreparedHealing:
         label: The name that the healer was requested by.
         healer: The healer.
         record: What was removed from which model.
-        named: The intact model (`teacher`) and the `removed` steps, if they were named and not read from a record.
+        named: The intact model (`teacher`) and the `removed` blocks, if they were named and not read from a record.
         trained_on: The evaluator of the task whose training split is the text; None for other texts.
         comparers: What compares the models with the intact one, by label; at most one.
         permissions: Which code that came with data may run.
@@ -75,7 +75,7 @@ def prepare_healing(
     permissions: Permissions,
     progress: Progress,
     teacher: str | None = None,
-    removed: Sequence[Step] | None = None,
+    removed: Sequence[int] | None = None,
 ) -> PreparedHealing:
     """Prepare the healing of a checkpoint. Nothing is loaded, healed or written.
 
@@ -86,7 +86,7 @@ def prepare_healing(
         permissions: Which code that came with data may run.
         progress: Where to report progress.
         teacher: The intact model; by default the one named in the checkpoint's record.
-        removed: The removed steps; by default those in the record.
+        removed: The removed blocks; by default those in the record.
 
     Raises:
         InputError: something in the request is wrong, as far as this can be seen without the weights; or there is no
@@ -95,18 +95,21 @@ def prepare_healing(
     recipe, made = resolve(given), configured(healer.name, healer.options)
     check_heal_text(recipe.heal_text, [made])
     record = _record_of(recipe.model, teacher, removed)
-    steps = ",".join(map(str, removed or ()))
     check_own_text(given, configuration(given.model, trust_remote_code=permissions.trust_remote_code))
     if by_default := defaults_note(given, recipe, ["calibration"], names_method=False):
         progress.note(by_default)
-    check_ahead(record.source, permissions, partial(checked_steps, record.removed, what="removed block"))
+    check_ahead(record.source, permissions, partial(checked_blocks, record.removed, what="removed block"))
     check_output(recipe, why_not_healed, [record.source])
     return PreparedHealing(
         recipe=recipe,
         label=healer.name,
         healer=made,
         record=record,
-        named={option: text for option, text in (("teacher", teacher), ("removed", steps)) if text},
+        named={
+            option: text
+            for option, text in (("teacher", teacher), ("removed", ",".join(map(str, removed or ()))))
+            if text
+        },
         trained_on=check_calibration(recipe, permissions, progress),
         comparers=prepared_comparers(recipe, permissions, progress),
         permissions=permissions,
@@ -212,7 +215,7 @@ def _save(prepared: PreparedHealing, healed: Healed, ours: Loaded, record: Recor
     record.model_copy(update={"healers": (*record.healers, prepared.healer.name)}).write(stage)
 
 
-def _record_of(model: str, teacher: str | None, removed: Sequence[Step] | None) -> Record:
+def _record_of(model: str, teacher: str | None, removed: Sequence[int] | None) -> Record:
     """Return the record of what was removed from which model; arguments override the checkpoint's record."""
     if not Path(source_of(model)).is_dir():
         raise ModelError(f"the model directory {model!r} does not exist")
@@ -227,7 +230,7 @@ def _record_of(model: str, teacher: str | None, removed: Sequence[Step] | None) 
             "model with --teacher"
         )
     known = record or Record(source="", num_blocks=1, removed=())
-    changed: dict[str, Any] = {} if removed is None else {"removed": tuple(simplest(removed))}
+    changed: dict[str, Any] = {} if removed is None else {"removed": tuple(sorted(removed))}
     if teacher is not None:
         changed["source"] = absolute(teacher, assets().models)
     return known.model_copy(update=changed)

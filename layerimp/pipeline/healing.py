@@ -13,12 +13,12 @@ from layerimp.defaults import HEALER, HUB, HUB_TEXT
 from layerimp.errors import CalibrationError, OptionError
 from layerimp.healer import Healer
 from layerimp.healing.engine import Healed, heal_beside
+from layerimp.indices import checked_blocks
 from layerimp.models.discovery import find_blocks
 from layerimp.progress import SILENT, Progress
 from layerimp.pruner import PrunePlan
 from layerimp.registry.attribution import attributing, create
 from layerimp.report.results.models import Repaired, RepairedGap, TrainingText
-from layerimp.steps import Step, checked_steps
 from layerimp.surgery.removal import prepare
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def heal(
     model: PreTrainedModel,
-    blocks: Sequence[Step] | PrunePlan,
+    blocks: Sequence[int] | PrunePlan,
     calibration: Iterable[Batch],
     healer: str | Healer = HEALER,
     *,
@@ -74,8 +74,8 @@ def heal(
         NonFiniteError: a value in the healed model is a NaN or an infinity.
     """
     stack = find_blocks(model)
-    steps = blocks.steps_for(len(stack)) if isinstance(blocks, PrunePlan) else blocks
-    removed = checked_steps(steps, len(stack))
+    blocks = blocks.blocks_for(len(stack)) if isinstance(blocks, PrunePlan) else blocks
+    removed = checked_blocks(blocks, len(stack))
     if not isinstance(healer, Healer):
         healer = configured(healer, options)
     elif options:
@@ -108,7 +108,7 @@ def repaired(healed: Healed, further: FurtherText | None) -> Repaired:
         gaps=[
             RepairedGap(
                 gap=str(repair.gap),
-                removed=repair.gap.steps,
+                removed=list(repair.gap.removed),
                 done=repair.done,
                 why=repair.why,
                 numbers=dict(repair.numbers),

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from layerimp.blocks.memory import free_bytes
-from layerimp.blocks.middle import Whole
 from layerimp.blocks.modalities import not_tried
 from layerimp.component import versioned
 from layerimp.models.devices import device_named
@@ -15,7 +14,6 @@ from layerimp.models.dtypes import SAFETENSORS, name_of
 from layerimp.models.sizing import language_model
 from layerimp.pipeline.outline import Outline
 from layerimp.report.results.part import Known, Part, Versioned
-from layerimp.steps import sublayers_of
 
 if TYPE_CHECKING:
     from layerimp.recipe import Permissions
@@ -51,12 +49,6 @@ class InspectedBlock(Part):
     """The bytes of these parameters in the stored dtype."""
     kv_bytes_per_token: Known
     """The KV cache of the block per token, in bytes; null if not known."""
-    attention: PartSize | None
-    """The attention; null if the block cannot be divided."""
-    mlp: PartSize | None
-    """The MLP; null if the block cannot be divided."""
-    not_divided: str
-    """Why the block cannot be divided into attention and MLP, and has no seams; else empty."""
     not_removed: str
     """Why stock code cannot build the model without the block; empty if it can."""
 
@@ -151,20 +143,14 @@ def inspect_model(model: str, permissions: Permissions) -> Inspection:
 
 
 def _block(outline: Outline, index: int, refusal: str) -> InspectedBlock:
-    attention, mlp = sublayers_of(index)
-    ledger, halves = outline.ledger, outline.halves[index]
-    amounts = ledger.inside((attention, mlp))
-    divided, cached = not isinstance(halves, Whole), math.isfinite(ledger.outside.cache)
+    amounts = outline.ledger.inside([index])
     return InspectedBlock(
         block=index,
         kind=outline.names[index],
         alike=outline.alike[index],
         parameters=amounts.parameters,
         bytes=amounts.bytes,
-        kv_bytes_per_token=amounts.cache if cached else None,
-        attention=PartSize.of(ledger.inside([attention])) if divided else None,
-        mlp=PartSize.of(ledger.inside([mlp])) if divided else None,
-        not_divided=halves.reason if isinstance(halves, Whole) else "",
+        kv_bytes_per_token=amounts.cache if math.isfinite(outline.ledger.outside.cache) else None,
         not_removed=refusal,
     )
 

@@ -20,7 +20,6 @@ from layerimp.recipe import check_label
 from layerimp.report.results.contenders import Contender, contenders
 from layerimp.report.results.search import MostBlocks, QualitySearch, TriedModel
 from layerimp.report.retained import ROUNDING, counting, share
-from layerimp.steps import Sublayer, removed_by
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Evaluator
@@ -59,8 +58,8 @@ class _Trials:
     run: Run
     evaluators: Mapping[str, Evaluator]
     intact: DocumentHalves
-    _pruned: dict[frozenset[Sublayer], CutModel] = field(default_factory=dict)
-    _known: dict[tuple[frozenset[Sublayer], str], _Trial] = field(default_factory=dict)
+    _pruned: dict[frozenset[int], CutModel] = field(default_factory=dict)
+    _known: dict[tuple[frozenset[int], str], _Trial] = field(default_factory=dict)
 
     def keeps(self, share: Estimate | None) -> bool:
         """Whether a share is large enough."""
@@ -69,7 +68,7 @@ class _Trials:
 
     def of(self, plan: PrunePlan, contender: Contender) -> _Trial:
         """Try the model that a plan leaves, healed or not. If it cannot be pruned or measured, it keeps nothing."""
-        key, progress = (removed_by(plan.blocks), contender.healer), self.run.progress
+        key, progress = (frozenset(plan.blocks), contender.healer), self.run.progress
         if key not in self._known:
             try:
                 self._known[key] = self._tried(plan, contender)
@@ -79,7 +78,7 @@ class _Trials:
         return self._known[key]
 
     def _tried(self, plan: PrunePlan, contender: Contender) -> _Trial:
-        run, removed = self.run, removed_by(plan.blocks)
+        run, removed = self.run, frozenset(plan.blocks)
         if removed not in self._pruned:
             self._pruned[removed] = pruned(run.loaded.stack, plan, contender)
         model = self._pruned[removed]

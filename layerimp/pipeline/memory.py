@@ -20,19 +20,16 @@ if TYPE_CHECKING:
     from layerimp.healer import Decision, Healer, Scope
     from layerimp.pipeline.outline import Outline
     from layerimp.recipe import Permissions, Recipe
-    from layerimp.steps import Cuts
 
 
-def most_gaps(counts: Iterable[int], num_blocks: int, cuts: Cuts) -> int:
-    """Return the most places at which some number of blocks or seams can be removed: none is beside another.
+def most_gaps(counts: Iterable[int], num_blocks: int) -> int:
+    """Return the most places at which some number of blocks can be removed: none is beside another.
 
     Args:
         counts: The numbers that may be removed.
         num_blocks: The blocks of the intact model.
-        cuts: What may be removed. A seam leaves the other halves of its two blocks.
     """
-    per_block = 2 if cuts == "all" else 1
-    return max(min(count, per_block * (num_blocks - count) + 1) for count in counts)
+    return max(min(count, num_blocks - count + 1) for count in counts)
 
 
 class Memory(Part):

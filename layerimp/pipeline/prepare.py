@@ -135,11 +135,11 @@ def prepare(
     if "calibration" in reads and recipe.is_recommended:
         recipe = _within_reach(recipe, permissions, progress, loaded)
     healers = healers_of(recipe.healers, recipe.heal_text)
-    pruner, selection = create_pruner(recipe.pruner, recipe.cuts), Selection.of(recipe, progress)
+    pruner, selection = create_pruner(recipe.pruner), Selection.of(recipe, progress)
     if {"calibration", "amount"} <= reads:
 
         def fits(num_blocks: int) -> None:
-            check_rescoring(pruner, selection, budget_of(recipe, num_blocks), recipe.cuts)
+            check_rescoring(pruner, selection, budget_of(recipe, num_blocks))
 
         on_blocks(fits)
     if command == "score" or "calibration" not in reads:

@@ -24,7 +24,6 @@ from layerimp.pruner import Budget, PrunePlan
 from layerimp.registry.attribution import attributing
 from layerimp.report.results.contenders import Contender
 from layerimp.report.results.models import Size
-from layerimp.steps import Sublayer, removed_by
 from layerimp.surgery.removal import prepare
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def planner(run: Run, label: str, first: Importance, memory: Memory) -> Callable
     origin = {"scorer": run.selection.specs[label].name, "pruner": name, "model": model_anywhere(recipe.model)}
     text = run.text if pruner.rescored_rows is None else run.text.first(pruner.rescored_rows)
     kept = memory if text is run.text else {}
-    scoring = Rescoring(run.loaded.stack, text, first, run.selection, label, recipe.cuts, kept)
+    scoring = Rescoring(run.loaded.stack, text, first, run.selection, label, kept)
 
     def plan(budget: Budget) -> PrunePlan:
         with attributing("pruner", name, type(pruner), f"on the scores of {label}"):
@@ -118,11 +117,11 @@ def prepare_removals(run: Run, choice: Choice) -> dict[str, CutModel]:
         OutputError: there is not enough disk space for the checkpoints, or not enough memory to load one back.
     """
     models: dict[str, CutModel] = {}
-    first: dict[frozenset[Sublayer], CutModel] = {}
+    first: dict[frozenset[int], CutModel] = {}
     check_plans(choice.plans, len(run.loaded.stack))
     for label, plan in choice.plans.items():
         with run.selection.excusing(label):
-            removed, contender = removed_by(plan.blocks), Contender(label)
+            removed, contender = frozenset(plan.blocks), Contender(label)
             if removed not in first:
                 first[removed] = pruned(run.loaded.stack, plan, contender)
             reached = choice.reached.get(label, ())
@@ -173,7 +172,7 @@ def prune_by_amount(run: Run) -> StageResults:
 def measure_quality(run: Run, models: Mapping[str, CutModel]) -> dict[str, CutModel]:
     """Measure the quality of pruned models, by label; equal models are measured once."""
     measured: dict[str, CutModel] = {}
-    first: dict[tuple[frozenset[Sublayer], str], str] = {}
+    first: dict[tuple[frozenset[int], str], str] = {}
     for label, model in models.items():
         same = first.setdefault(model.key, label)
         if metrics := measured[same].metrics if same in measured else ():
@@ -198,7 +197,7 @@ def measure_fidelity(run: Run, models: Mapping[str, CutModel]) -> Mapping[str, C
     if (comparer := comparer_of(run.evaluators)) is None or run.reserved is None:
         return models
     comparing = Comparing(*comparer, run.loaded.model, run.loaded.tokenizer, run.progress)
-    known: dict[tuple[frozenset[Sublayer], str], Fidelity | None] = {}
+    known: dict[tuple[frozenset[int], str], Fidelity | None] = {}
     for label, model in models.items():
         if model.key not in known:
             beside = model.beside or model.removal.beside()
@@ -223,7 +222,7 @@ def heal_pruned(run: Run, models: Mapping[str, CutModel]) -> tuple[dict[str, Cut
     """
     healed: dict[str, CutModel] = {}
     failed: dict[str, str] = {}
-    first: dict[tuple[frozenset[Sublayer], str], str] = {}
+    first: dict[tuple[frozenset[int], str], str] = {}
     for (scorer, model), healer in product(models.items(), run.healers):
         contender = Contender(scorer, healer)
         label = contender.label

@@ -9,6 +9,7 @@ from layerimp._paths import expanded, last_name
 from layerimp._version import versions
 from layerimp.defaults import ALL, RANDOM
 from layerimp.evaluation.selection import data_files
+from layerimp.indices import named
 from layerimp.metric import by_key
 from layerimp.pipeline.resolve import anywhere
 from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe
@@ -20,7 +21,6 @@ from layerimp.report.results.models import PLAN, PrunedModel, ReachedTarget, Tar
 from layerimp.report.rows import Left, Measurements, Pruned
 from layerimp.report.statistics import by_task, costs
 from layerimp.report.words import amount, asked
-from layerimp.steps import named
 
 if TYPE_CHECKING:
     from layerimp.pipeline.run import Run, StageResults
@@ -59,7 +59,7 @@ def recorded(run: Run, plans: Mapping[str, PrunePlan] | None = None) -> Recipe:
 
     Args:
         run: The run.
-        plans: The plans that were given, if any. The steps of a single plan become blocks of the recipe; no recipe
+        plans: The plans that were given, if any. The blocks of a single plan become those of the recipe; no recipe
             names those of several.
     """
     recipe, selection = anywhere(run.recipe), run.selection
@@ -73,11 +73,11 @@ def recorded(run: Run, plans: Mapping[str, PrunePlan] | None = None) -> Recipe:
 
 
 def _design(run: Run, name: str, known: Measurements) -> Design:
-    recipe, specs = _settled(run), run.selection.specs
+    recipe = _settled(run)
     return Design(
         models={name: recipe},
         measured={name: list(dict.fromkeys(task for task, _ in known.intact))},
-        scorers={label: specs.get(label, ComponentSpec(name=label)) for label in known.scored},
+        scorers={label: run.selection.spec_of(label) or ComponentSpec(name=label) for label in known.scored},
         blind=[label for label in known.scored if label in run.selection.blind],
         baselines=[label for label in known.scored if label in recipe.baselines],
         added=[label for label in run.selection.baselines if label in known.scored],
@@ -86,7 +86,6 @@ def _design(run: Run, name: str, known: Measurements) -> Design:
         amounts=list(dict.fromkeys(amount for _, amount, _ in known.left)),
         repeats=1,
         seed=recipe.seed,
-        cuts=recipe.cuts,
         protect=list(recipe.protect),
         limit=recipe.limit,
         limits=dict(recipe.limits),
@@ -105,7 +104,7 @@ def _settled(run: Run) -> Recipe:
 
 
 def _measurements(run: Run, stages: StageResults) -> Measurements:
-    importance = {label: scores for label, scores in stages.importance.items() if label in run.selection.specs}
+    importance = {label: scores for label, scores in stages.importance.items() if run.selection.spec_of(label)}
     reached_values = [value for model in stages.models.values() for value in model.reached]
     return Measurements(
         num_blocks=len(run.loaded.stack),
@@ -122,9 +121,9 @@ def _measurements(run: Run, stages: StageResults) -> Measurements:
 
 
 def _scored(importance: Importance, *, blind: bool) -> Scored:
-    by_step = dict(zip(importance.blocks, importance.scores, strict=True))
+    by_block = dict(zip(importance.blocks, importance.scores, strict=True))
     cost = 0.0 if blind else None
-    return scored([by_step], cost, importance.columns, importance.notes, importance.spans)
+    return scored([by_block], cost, importance.columns, importance.notes, importance.spans)
 
 
 def _left(run: Run, stages: StageResults) -> Left:

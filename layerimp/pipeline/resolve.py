@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from layerimp.calibration.documents import TASK, task_of
 from layerimp.calibration.rows import default_packing
 from layerimp.defaults import HUB, LENGTH, PROSE, RATIO, STARTER, STARTER_TASKS
-from layerimp.errors import OptionError, listing
+from layerimp.errors import OptionError
 from layerimp.evaluation.selection import compares_with_intact, reads_tasks
 from layerimp.models.configuration import CLASSIFIER, auto_class, blocks_stated, count_blocks
 from layerimp.models.dtypes import name_of
@@ -23,7 +23,6 @@ from layerimp.pruner import Budget, PrunePlan, Pruner
 from layerimp.recipe import check_label
 from layerimp.registry.assets import absolute, assets
 from layerimp.registry.attribution import create
-from layerimp.registry.catalog import registry
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
     from layerimp.recipe import CalibrationSpec, ComponentSpec, Permissions, Recipe
-    from layerimp.steps import Cuts
 
 
 def resolve(recipe: Recipe) -> Recipe:
@@ -142,22 +140,15 @@ def _task_anywhere(task: str) -> str:
     return absolute(task) if task.endswith(".yaml") else task
 
 
-def create_pruner(spec: ComponentSpec, cuts: Cuts) -> Pruner:
-    """Create a pruner that can choose among all steps that may be cut.
+def create_pruner(spec: ComponentSpec) -> Pruner:
+    """Create a pruner.
 
     Raises:
         UnknownNameError: there is no such pruner.
-        OptionError: an option is wrong, or the pruner only chooses among whole blocks and seams may be cut.
+        OptionError: an option is wrong.
     """
     pruner = create("pruner", spec.name, spec.options)
     assert isinstance(pruner, Pruner)
-    if cuts == "all" and not pruner.cuts_seams:
-        names = registry().names("pruner")
-        able = [name for name in names if getattr(registry().get("pruner", name), "cuts_seams", False)]
-        raise OptionError(
-            f"the pruner {spec.name!r} chooses among whole blocks alone, and --cuts all offers seams as well; pruners "
-            f"that choose among both: {listing(able)}"
-        )
     return pruner
 
 
@@ -209,17 +200,16 @@ def budget_of(recipe: Recipe, num_blocks: int) -> Budget:
         count=recipe.count,
         blocks=recipe.blocks,
         protect=recipe.protect,
-        cuts=recipe.cuts,
     )
 
 
 def budget_for(recipe: Recipe, count: int, num_blocks: int) -> Budget:
-    """Return a recipe's budget for removing `count` steps from a model with `num_blocks` blocks.
+    """Return a recipe's budget for removing `count` blocks from a model with `num_blocks` blocks.
 
     Raises:
         OptionError: no block or every block would be removed, or the fields of the recipe contradict each other.
     """
-    return Budget.exactly(count, num_blocks, protect=recipe.protect, forced=recipe.blocks, cuts=recipe.cuts)
+    return Budget.exactly(count, num_blocks, protect=recipe.protect, forced=recipe.blocks)
 
 
 def named_plan(recipe: Recipe, num_blocks: int) -> PrunePlan:

@@ -24,7 +24,6 @@ from layerimp.pipeline.resolve import settled
 from layerimp.pipeline.stages import Loaded, load_model, tell_unmeasured
 from layerimp.pipeline.texts import Texts, check_data_sets
 from layerimp.report.results.models import Size
-from layerimp.steps import Sublayer, removed_by
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -183,7 +182,7 @@ class Run:
         return heal_beside(
             self.loaded.stack,
             find_blocks(pruned or removal.beside()),
-            removal.steps,
+            removal.removed,
             self.text,
             self.healers[healer],
             further=self.further,
@@ -231,9 +230,9 @@ class CutModel:
     checkpoint: Path | None = None
 
     @property
-    def key(self) -> tuple[frozenset[Sublayer], str]:
-        """The removed sublayers, and the label of the healer, if any: models with the same key are equal."""
-        return removed_by(self.plan.blocks), self.contender.healer
+    def key(self) -> tuple[frozenset[int], str]:
+        """The removed blocks, and the label of the healer, if any: models with the same key are equal."""
+        return frozenset(self.plan.blocks), self.contender.healer
 
     @property
     def standing(self) -> list[Reached]:

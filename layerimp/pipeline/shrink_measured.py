@@ -60,7 +60,7 @@ def _sizes(stack: BlockStack, size: Size) -> Iterator[Metric]:
     """Yield the sizes of a model, and of its cache if that is known, as metrics of cost."""
     yield Metric(FOOTPRINT, "parameters", float(size.parameters), None, higher_is_better=False)
     yield Metric(FOOTPRINT, "bytes", float(size.bytes), None, higher_is_better=False)
-    kept = ledger_of(stack, {}).left(()).of("kv-cache")
+    kept = ledger_of(stack).left(()).of("kv-cache")
     if kept and math.isfinite(kept):
         yield Metric(FOOTPRINT, CACHE, float(kept), None, higher_is_better=False)
 

@@ -52,7 +52,7 @@ class State:
     def _given(self) -> dict[str, Any]:
         """Everything that determines the choice."""
         run, text = self.run, self.run.text
-        fields = {"scorers", "pruner", "cuts", "ratio", "count", "keep", "keep_of", "targets", "blocks", "protect"}
+        fields = {"scorers", "pruner", "ratio", "count", "keep", "keep_of", "targets", "blocks", "protect"}
         return {
             "model": model_fingerprint(run.loaded.model, run.loaded.tokenizer),
             "recipe": run.recipe.model_dump(mode="json", include={*fields, "seed", "batch_size"}),
@@ -70,8 +70,7 @@ class State:
         selection, num_blocks, code = self.run.selection, len(self.run.loaded.stack), dict[str, str]()
         for label in selection.specs:
             with suppress(LayerimpError):
-                scorers, beside = selection.create(self.run.recipe.cuts, num_blocks, label)
-                code[label] = code_of((scorers | beside)[label])
+                code[label] = code_of(selection.create(num_blocks, label)[label])
         return code
 
     def _measured_by(self) -> dict[str, list[Any]]:
@@ -136,7 +135,7 @@ class State:
         for number, label in enumerate(self.run.healers, 1):
             specs = list(self.run.recipe.healers.values())[:number]
             made = {
-                "removed": list(map(str, removal.steps)),
+                "removed": list(removal.removed),
                 "healers": [spec.model_dump(mode="json") for spec in specs],
                 "code": [code_of(healer) for healer in list(self.run.healers.values())[:number]],
                 "judging": self.run.judging.fingerprint if self.run.judging else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from layerimp.recipe import Permissions, Recipe
     from layerimp.scoring.passes import Pass
     from layerimp.sizes.ledger import Ledger
-    from layerimp.steps import Sublayer
 
 QUANTITIES = ("parameters", "bytes", "kv-cache")
 MOMENT = 0.2
@@ -195,10 +194,10 @@ class Workload:
     def scoring(
         self, passes: Sequence[Pass], asked: Sequence[int], *, rows: int, times: int = 1, again: bool = False
     ) -> Iterator[Stage]:
-        """Yield a stage for each pass over some rows of the text, once for each number of units in `asked`."""
+        """Yield a stage for each pass over some rows of the text, once for each number of blocks in `asked`."""
         for shared in passes:
-            labels = ", ".join(dict.fromkeys(label for label, _ in shared.scorers))
-            tokens = rows * self.length * sum(shared.sweep.passes(units, rows) for units in asked)
+            labels = ", ".join(shared.scorers)
+            tokens = rows * self.length * sum(shared.sweep.passes(blocks, rows) for blocks in asked)
             predicted = tokens if shared.sweep.predicts else 0
             yield self.stage(f"score{' again' * again} by {labels}", rows, tokens, predicted, times)
 
@@ -263,8 +262,8 @@ def sizes_of(ledger: Ledger, left: Callable[[str], Iterable[float]]) -> dict[str
     }
 
 
-def bounds(ledger: Ledger, free: Iterable[Sublayer], count: Range, quantity: str) -> list[float]:
-    """Return the least and the most of a quantity that can be left without so many of some sublayers' steps."""
-    whole, parts = ledger.left(()).of(quantity), frozenset(free)
-    taken = (ledger.removable(quantity, parts), ledger.removable(quantity, parts, lightest=True))
+def bounds(ledger: Ledger, free: Collection[int], count: Range, quantity: str) -> list[float]:
+    """Return the least and the most of a quantity that can be left without so many of some blocks."""
+    whole = ledger.left(()).of(quantity)
+    taken = (ledger.removable(quantity, free), ledger.removable(quantity, free, lightest=True))
     return [whole - most[: int(number) + 1][-1] for most, number in zip(taken, (count.most, count.least), strict=True)]

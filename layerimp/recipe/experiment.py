@@ -11,7 +11,6 @@ from layerimp.component import Plain
 from layerimp.defaults import BASELINES, BATCH_SIZE, BEST, EVALUATORS
 from layerimp.recipe.calibration import CalibrationSpec
 from layerimp.recipe.components import Baselines, Evaluators, Healers, Scorers, named
-from layerimp.steps import Cuts
 
 ModelName = Annotated[
     str, Field(description="Model directory, name of a model that a plugin ships, or model id on the hub.")
@@ -33,8 +32,6 @@ class Experiment(Plain):
     """The version of this format."""
     scorers: Scorers = named(BEST)
     baselines: Baselines = named(*BASELINES)
-    cuts: Cuts = "blocks"
-    """What may be removed: blocks, or all, which is blocks and the seams between them."""
     healers: Healers = named()
     heal_text: str | None = None
     """Further text for healers that train, such as distill, from any source of calibration text, or hub, a part of

@@ -48,10 +48,10 @@ def read_plans(path: Path, labels: Sequence[str] | None = None, count: int | Non
     Args:
         path: The file.
         labels: The labels of the plans to use; all plans but those of baselines if there are none.
-        count: How many steps of each plan to use, from the first on; None for all.
+        count: How many blocks of each plan to use, from the first on; None for all.
 
     Raises:
-        OptionError: there is no plan under a label, or a plan cannot be shortened to `count` steps.
+        OptionError: there is no plan under a label, or a plan cannot be shortened to `count` blocks.
         InputError: the file cannot be read, is of another version, or does not hold plans.
     """
     plans, baselines = _all_plans(path)

@@ -11,20 +11,20 @@ from pydantic import AfterValidator, BeforeValidator, Field, ModelWrapValidatorH
 from layerimp.component import versioned
 from layerimp.defaults import FAST, HEALING_ROWS, PRUNER, RATIO, RECOMMENDED, SCORERS, SHARD_SIZE, STARTER
 from layerimp.errors import OptionError
+from layerimp.indices import read_blocks
 from layerimp.pruner import checked_ratio
 from layerimp.recipe.components import ComponentSpec, NamedComponent, named
 from layerimp.recipe.experiment import Dtype, Experiment, ModelName
 from layerimp.recipe.method import completed
 from layerimp.sizes.targets import read_targets
-from layerimp.steps import Step, read_steps
 
 
-def _steps(value: Any) -> Any:
-    """Accept one step, a list of steps, or text as on the command line; pydantic validates anything else."""
+def _blocks(value: Any) -> Any:
+    """Accept one block, a list of blocks, or text as on the command line; pydantic validates anything else."""
     parts = [value] if isinstance(value, int | str) else value
     if not isinstance(parts, list | tuple):
         return value
-    return read_steps(",".join(map(str, parts)), what="blocks") if parts else []
+    return read_blocks(",".join(map(str, parts)), what="blocks") if parts else []
 
 
 def _ratio(value: Any) -> Any:
@@ -94,9 +94,8 @@ class Recipe(Experiment):
     keep_of: Literal["quality", "agreement"] = "quality"
     """What keep is a share of: quality, or agreement, the share of predictions with the same top token (or label) as
     the intact model's, which takes no tasks."""
-    blocks: Annotated[tuple[Step, ...], BeforeValidator(_steps)] = ()
-    """What to remove regardless of scores: blocks, and seams between neighbours such as 17/18; a list, or text such as
-    5,17/18."""
+    blocks: Annotated[tuple[int, ...], BeforeValidator(_blocks)] = ()
+    """Blocks to remove regardless of scores: a list, or text such as 5,8-10."""
     output: Path | None = None
     """Directory for results and checkpoints; must not exist."""
     overwrite: bool = False

@@ -10,12 +10,13 @@ import numpy as np
 
 from layerimp.errors import listing
 from layerimp.fidelity.record import Fidelity
+from layerimp.indices import named
 from layerimp.metric import Key, Metric
 from layerimp.report.paired_bootstrap import Estimate, difference
 from layerimp.report.results.comparison import Design, ModelResults
 from layerimp.report.results.models import Removal
 from layerimp.report.results.rows import Removable
-from layerimp.report.results.scores import Agreement, Scored, common_steps
+from layerimp.report.results.scores import Agreement, Scored, common_blocks
 from layerimp.report.retained import (
     FEW,
     RetainedDraws,
@@ -39,7 +40,6 @@ from layerimp.report.statistics import (
     stability,
 )
 from layerimp.report.words import amount_name
-from layerimp.steps import Step, named, removed_by, simplest
 
 ONE_DRAW = (
     "one draw of calibration text: the comparison is of the models from this draw, and another draw may give others"
@@ -47,7 +47,7 @@ ONE_DRAW = (
 
 
 def scored(
-    by_repeat: Sequence[Mapping[Step, float]],
+    by_repeat: Sequence[Mapping[int, float]],
     cost: float | None,
     columns: Mapping[str, Sequence[float]],
     notes: Iterable[str],
@@ -56,17 +56,17 @@ def scored(
     """Return the scores of one scorer; see the fields of `Scored`.
 
     Args:
-        by_repeat: The score of each step, by repeat.
+        by_repeat: The score of each block, by repeat.
         cost: The time of scoring, in bare passes.
-        columns: Further numbers of the first repeat, in the order of its steps.
+        columns: Further numbers of the first repeat, in the order of its blocks.
         notes: Notes for a reader.
         spans: The scores of windows in the first repeat, by length.
     """
-    steps, order = common_steps(by_repeat), list(by_repeat[0])
-    scores = [[known[step] for step in steps] for known in by_repeat]
-    places = [order.index(step) for step in steps]
+    blocks, order = common_blocks(by_repeat), list(by_repeat[0])
+    scores = [[known[block] for block in blocks] for known in by_repeat]
+    places = [order.index(block) for block in blocks]
     return Scored(
-        steps=steps,
+        blocks=blocks,
         scores=scores,
         means=[interval(values) for values in zip(*scores, strict=True)],
         tau=self_tau(scores),
@@ -110,9 +110,9 @@ def model_results(design: Design, label: str, known: Measurements) -> ModelResul
 
 
 def _agreements(scored: Mapping[str, Scored]) -> Iterator[Agreement]:
-    """Yield the agreement of each two scorers on the steps that all scored, in both orders."""
-    steps = common_steps(scoring.steps for scoring in scored.values())
-    scores = {scorer: scoring.on(steps) for scorer, scoring in scored.items()}
+    """Yield the agreement of each two scorers on the blocks that all scored, in both orders."""
+    blocks = common_blocks(scoring.blocks for scoring in scored.values())
+    scores = {scorer: scoring.on(blocks) for scorer, scoring in scored.items()}
     for pair in product(scored, scored):
         if pair[0] != pair[1]:
             yield Agreement(scorers=pair, tau=mean_tau(*(scores[scorer] for scorer in pair)))
@@ -142,7 +142,7 @@ def _removal(design: Design, key: Removed, known: Measurements, retained: Retain
         scorer=contender.scorer,
         healer=contender.healer,
         models=[each.model for each in models],
-        stability=None if contender.healer else stability([removed_by(each.blocks) for each in models]),
+        stability=None if contender.healer else stability([frozenset(each.blocks) for each in models]),
         retained=None if retained is None else shares(retained),
         flips=flips_by_task(known.intact, tables),
         notes=notes,
@@ -220,12 +220,12 @@ def above_the_intact(
 
 def not_as_asked(left: Left) -> Iterator[str]:
     """Yield a note on each healer that, in some models, did at every gap something other than requested, or nothing."""
-    reasons: dict[str, dict[tuple[int, tuple[Step, ...]], list[str]]] = {}
+    reasons: dict[str, dict[tuple[int, tuple[int, ...]], list[str]]] = {}
     for (_, _, contender), models in left.items():
         for model in (each.model for each in models):
             if model.healing:
                 own = [gap.why for gap in model.healing.gaps]
-                reasons.setdefault(contender.healer, {})[model.draw, tuple(simplest(model.blocks))] = own
+                reasons.setdefault(contender.healer, {})[model.draw, tuple(sorted(model.blocks))] = own
     for healer, by_model in reasons.items():
         other = [(blocks, own[0]) for (_, blocks), own in by_model.items() if own and all(own)]
         if other:

@@ -282,13 +282,11 @@ def _template() -> Any:
         "plain": escaped,
         "quoted": lambda name: shlex.quote(" ".join(name.split())),
         "ranges": words.ranges,
-        "seams": words.seams,
         "share": "{:.2%}".format,
-        "whole": words.whole,
         "why_poor": lambda fidelity, retained=None: judged(fidelity, retained)[1],
         "without_folders": without_folders,
     }
-    environment.globals |= {"beside": words.beside, "recovery": words.recovery, "sources": words.sources}
+    environment.globals |= {"beside": words.beside, "recovery": words.recovery}
     environment.globals |= {"by_folder": by_folder, "documents_asked": documents_asked, "figures": FIGURES}
     environment.globals |= {"at_floor": AT_FLOOR, "mark": MARK, "version": __version__}
     return environment.from_string(files(__package__).joinpath("card.md.jinja").read_text("utf-8")).module

@@ -112,7 +112,7 @@ class Results(Compared, Versioned):
           about; `blocks`, how many are removed, and `removed`, which, if all repeats remove the same;
         - `kind`: `quality`, with the `task` (`retained` for what is retained on average), the `metric` and its
           direction (`higher_is_better`); `size` and `cost`, with the `metric`; `removable`, how many blocks may be
-          removed, or at least (`at_least`), without an interval; `score`, with the `step`, which is a block or a seam;
+          removed, or at least (`at_least`), without an interval; `score`, with the `block`;
           and `fidelity`, how far the model is from the intact one: with the `metric`, and of answers to a `task` the
           share that are others than the intact model's (`flips`), and how many of these went from `right to wrong` and
           from `wrong to right`;

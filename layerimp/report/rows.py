@@ -20,7 +20,6 @@ from layerimp.report.results.scores import Scored
 from layerimp.report.results.search import QualitySearch
 from layerimp.report.retained import RetainedDraws, counting
 from layerimp.report.statistics import corrected, interval, measured
-from layerimp.steps import Step, Sublayer, removed_by
 
 Scale = Callable[[float], float]
 """Maps the scale on which figures are compared to the scale on which they are shown."""
@@ -43,8 +42,8 @@ class Pruned:
     metrics: Mapping[Key, Metric]
 
     @property
-    def blocks(self) -> list[Step]:
-        """The removed steps, in order."""
+    def blocks(self) -> list[int]:
+        """The removed blocks, in order."""
         return self.model.blocks
 
 
@@ -246,10 +245,10 @@ class _Comparison:
         return difference(estimates[label], estimates[other], paired=paired)
 
     @cached_property
-    def _removed(self) -> dict[str, set[tuple[frozenset[Sublayer], str, int]]]:
+    def _removed(self) -> dict[str, set[tuple[frozenset[int], str, int]]]:
         """What identifies the models of each contender. Healing on different texts gives different models."""
         return {
-            each.label: {(removed_by(m.blocks), each.healer, m.model.draw if each.healer else 0) for m in models}
+            each.label: {(frozenset(m.blocks), each.healer, m.model.draw if each.healer else 0) for m in models}
             for each, models in self.models.items()
         }
 

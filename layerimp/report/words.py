@@ -1,18 +1,18 @@
-"""How tables, pages and cards say it: removed steps, amounts, targets, what healing brought back, and numbers."""
+"""How tables, pages and cards say it: removed blocks, amounts, targets, what healing brought back, and numbers."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from layerimp._table import Cell
+from layerimp.indices import named, read_blocks, runs_of
 from layerimp.pruner import counted
 from layerimp.report.results.comparison import Compared, ModelResults
 from layerimp.report.results.measures import Interval, Measured, Share
 from layerimp.report.results.models import PLAN, Amount, ReachedTarget, RepairedGap, Target
 from layerimp.report.results.rows import Level
-from layerimp.steps import Step, kept_halves, named, read_steps, removed_by, runs_of, steps_of, sublayers_of
 
 MINUS = "\N{MINUS SIGN}"
 _MOST = 700.0  # of which floating point has an exponential
@@ -24,72 +24,19 @@ Ends = tuple[float | None, float | None] | None
 """The ends of an interval, as far as they are known."""
 
 
-def ranges(steps: Iterable[Step]) -> str:
-    """List the removed steps in depth order, with neighbouring blocks as a range: `2, 7-9, 17/18`."""
-    parts: list[str] = []
-    for run in runs_of(removed_by(steps)):
-        if run[0].part == "mlp":
-            parts += map(str, steps_of(run))
-        else:
-            parts.append(_range(run[0].block, run[-1].block))
-    return ", ".join(parts)
+def ranges(blocks: Collection[int]) -> str:
+    """List the removed blocks in depth order, with neighbours as a range: `2, 7-9`."""
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs_of(blocks))
 
 
-def always(plans: Sequence[Sequence[Step]]) -> str:
+def always(plans: Sequence[Sequence[int]]) -> str:
     """List what is removed, if all plans remove the same; else empty."""
-    return ranges(plans[0]) if len({removed_by(steps) for steps in plans}) == 1 else ""
+    return ranges(plans[0]) if len(set(map(frozenset, plans))) == 1 else ""
 
 
-def whole(steps: Iterable[Step]) -> bool:
-    """Whether only whole blocks are removed."""
-    return all(run[0].part == "attn" for run in runs_of(removed_by(steps)))
-
-
-def seams(steps: Iterable[Step]) -> Iterator[str]:
-    """Yield a sentence for each place where halves of two blocks become one: what is removed, and what is joined."""
-    for run in runs_of(removed_by(steps)):
-        if run[0].part == "mlp":
-            first, last = run[0].block, run[-1].block
-            gone = f"the MLP of block {first} and the attention of block {last}"
-            if last > first + 1:
-                gone = f"all from the MLP of block {first} to the attention of block {last}"
-            yield (f"{named(steps_of(run))}: {gone}; the attention of {first} and the MLP of {last} now form one block")
-
-
-def sources(steps: Iterable[Step], num_blocks: int) -> Iterator[tuple[str, str, str]]:
-    """Yield the blocks of the pruned model, with the origins of attention and MLP; neighbouring blocks as a range."""
-    halves = kept_halves(steps, num_blocks)
-    start = 0
-    for end in range(1, len(halves) + 1):
-        shift = tuple(half - start for half in halves[start])
-        if end == len(halves) or tuple(half - end for half in halves[end]) != shift:
-            ends = [(start, end - 1), *zip(halves[start], halves[end - 1], strict=True)]
-            block, attention, mlp = (_range(first, last) for first, last in ends)
-            yield block, attention, mlp
-            start = end
-
-
-def marked(scored: Step, taken: Sequence[Step]) -> str:
-    """Return the mark for a block in a table: `✗ 2nd` if it is removed, `½ 1st (17/18)` if one half is, else empty.
-
-    A seam is marked if the plan has this seam, but not if it has a block beside it.
-
-    Args:
-        scored: The block, or another step that was scored.
-        taken: The steps of the plan, in order.
-    """
-    if not isinstance(scored, int):
-        return f"✗ {_ordinal(taken.index(scored) + 1)}" if scored in taken else ""
-    parts = set(sublayers_of(scored))
-    touching = [(place, step) for place, step in enumerate(taken, 1) if parts.intersection(sublayers_of(step))]
-    if not touching:
-        return ""
-    marks = (_ordinal(place) + (f" ({step})" if step != scored else "") for place, step in touching)
-    return f"{'✗' if parts <= removed_by(taken) else '½'} {', '.join(marks)}"
-
-
-def _range(first: int, last: int) -> str:
-    return str(first) if first == last else f"{first}-{last}"
+def marked(block: int, removed: Sequence[int]) -> str:
+    """Return the mark for a block in a table: `✗ 2nd` if a plan removes it second, else empty."""
+    return f"✗ {_ordinal(removed.index(block) + 1)}" if block in removed else ""
 
 
 def _ordinal(number: int) -> str:
@@ -112,8 +59,8 @@ def asked(quantity: str, target: Target) -> str:
 
 
 def beside(quantity: str, target: Target, reached: ReachedTarget) -> str:
-    """Show a target, the value reached, and the values with one step less or more."""
-    ends = f"one step less {amount(reached.one_less)}, one more {amount(reached.one_more)}"
+    """Show a target, the value reached, and the values with one block less or more."""
+    ends = f"one block less {amount(reached.one_less)}, one more {amount(reached.one_more)}"
     return f"{asked(quantity, target)}; reached {amount(reached.value)}; {ends}"
 
 
@@ -231,7 +178,7 @@ def amount_name(amount: Amount) -> str:
     if amount == PLAN:
         return "blocks of the plan"
     if isinstance(amount, str):
-        return named(read_steps(amount.removeprefix("blocks="))) if amount.startswith("blocks=") else amount
+        return named(read_blocks(amount.removeprefix("blocks="))) if amount.startswith("blocks=") else amount
     if isinstance(amount, int):
         return counted(amount)
     return f"{amount * 100:.4g}%"

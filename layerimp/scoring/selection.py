@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from layerimp.blocks.stack import TRIAL_TOKENS
 from layerimp.defaults import ALL
@@ -14,16 +14,16 @@ from layerimp.recipe import ComponentSpec, Recipe
 from layerimp.registry.attribution import attributing, create
 from layerimp.registry.catalog import registry
 from layerimp.scorer import Scorer
-from layerimp.scoring.engine import measure
+from layerimp.scoring.engine import measure, scored_blocks
 from layerimp.scoring.passes import check_offloading
-from layerimp.scoring.series import Units, series_of
+from layerimp.sweep.forward import Forward
+from layerimp.sweep.half import Half, Part
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping
 
     from layerimp.blocks.stack import Batch, BlockStack
     from layerimp.progress import Progress
-    from layerimp.steps import Step
 
 
 @dataclass
@@ -93,6 +93,10 @@ class Selection:
         """The labels of scorers that do not look at the model, so that no text changes their scores."""
         return [label for label, spec in self.specs.items() if is_blind(spec.name)]
 
+    def spec_of(self, label: str) -> ComponentSpec | None:
+        """The scorer of a label, or of that of a half (see `create_halves`); None if it takes no part."""
+        return self.specs.get(label) or self.specs.get(label.removesuffix(".attn").removesuffix(".mlp"))
+
     @contextmanager
     def excusing(self, label: str) -> Iterator[None]:
         """Go on without the scorer if it fails inside this context, where that is allowed.
@@ -115,14 +119,8 @@ class Selection:
                 self.baselines.remove(label)
             self.progress.note(f"the scorer {label} is left out: {error}")
 
-    def try_out(self, stack: BlockStack, batch: Batch, units: Units) -> None:
-        """Leave out the unnamed scorers that cannot run on a model, as a trial on a few tokens of `batch` shows.
-
-        Args:
-            stack: The model's blocks.
-            batch: The text.
-            units: What the scorers have to score.
-        """
+    def try_out(self, stack: BlockStack, batch: Batch) -> None:
+        """Leave out the unnamed scorers that cannot run on a model, as a trial on a few tokens of `batch` shows."""
         few = {name: part[:1, :TRIAL_TOKENS] if part.ndim > 1 else part[:1] for name, part in batch.items()}
         if trying := [label for label in self.specs if label in self.unnamed]:
             with self.progress.stage(
@@ -131,11 +129,11 @@ class Selection:
                 for label in trying:
                     # Too few tokens, or a NaN, will be reported for the whole set.
                     with self.excusing(label), suppress(CalibrationError, NonFiniteError):
-                        scorers, beside = self.create(units, len(stack), label)
+                        scorers = self.create(len(stack), label)
                         if stack.offloaded:  # a trial would read the whole model
-                            check_offloading([scorers])
+                            check_offloading(scorers)
                         else:
-                            measure(stack, [few], scorers, beside=beside, units=units)
+                            measure(stack, [few], scorers)
                     advance(1)
         self.need_any()
 
@@ -150,38 +148,42 @@ class Selection:
             raise ModelError(f"no scorer is left ({reasons or 'none is installed'})")
 
     def create(
-        self,
-        units: Units,
-        num_blocks: int,
-        *labels: str,
-        removed: Sequence[Step] = (),
-        among: Collection[Step] | None = None,
-    ) -> tuple[dict[str, Scorer], dict[str, Scorer]]:
-        """Create fresh scorers for the two series of units.
+        self, num_blocks: int, *labels: str, removed: Collection[int] = (), among: Collection[int] | None = None
+    ) -> dict[str, Scorer]:
+        """Create fresh scorers, by label.
 
         Args:
-            units: What they score.
             num_blocks: The number of blocks of the intact model.
             labels: The scorers; all of them if no label is given.
-            removed: The removed steps.
-            among: The steps to score; None for all that can be taken next.
-
-        Returns:
-            The scorers by label, for each series; none for a series without units.
-
-        Raises:
-            ModelError: a scorer cannot score such units.
+            removed: The removed blocks.
+            among: The blocks to score; None for all that are left.
         """
-        scorers: tuple[dict[str, Scorer], dict[str, Scorer]] = {}, {}
+        scorers: dict[str, Scorer] = {}
+        count = len(scored_blocks(removed, num_blocks, among))
         for label in labels or self.specs:
             spec = self.specs[label]
-            for own, series in zip(scorers, series_of(units, removed, num_blocks, among), strict=True):
-                if series.steps:
-                    scorer = create("scorer", spec.name, spec.options, len(series.steps), label=label)
-                    assert isinstance(scorer, Scorer)
-                    series.take(label, scorer)
-                    own[label] = scorer
+            scorer = create("scorer", spec.name, spec.options, count, label=label)
+            assert isinstance(scorer, Scorer)
+            scorers[label] = scorer
         return scorers
+
+    def create_halves(self, num_blocks: int, label: str) -> dict[str, Scorer]:
+        """Create two fresh instances of a scorer: for the attentions (`LABEL.attn`) and for the MLPs (`LABEL.mlp`).
+
+        Raises:
+            ModelError: the scorer reads something else than the input and the output of each block.
+        """
+        halves: dict[str, Scorer] = {}
+        for part in get_args(Part):
+            scorer = self.create(num_blocks, label)[label]
+            if type(scorer.sweep) is not Forward or scorer.lookback or not scorer.observes <= Half.SITES:
+                raise ModelError(
+                    f"scorer {label!r} cannot score attention and MLP apart: only scorers can that read the input and "
+                    "the output of each block, and nothing else, such as block-influence"
+                )
+            scorer.sweep = Half(part)
+            halves[f"{label}.{part}"] = scorer
+        return halves
 
 
 def check_spec(label: str, spec: ComponentSpec) -> None:

@@ -6,16 +6,9 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
-from layerimp.steps import Sublayer, sublayers_of
-
-if TYPE_CHECKING:
-    from layerimp.steps import Cuts
-
-Owners = frozenset[Sublayer]
-"""The sublayers that use a parameter. The parameter is removed once all of them are removed."""
-_PARTS = ("attn", "mlp")
+Owners = frozenset[int]
+"""The blocks that use a parameter. The parameter is removed once all of them are removed."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +40,7 @@ class Ledger:
     Attributes:
         num_blocks: The number of blocks.
         outside: The part that is never removed: embeddings, head, and everything else outside the blocks.
-        parts: For each set of owners, the part that is removed once all of these sublayers are removed. If the halves
-            of a block are not known, its whole content belongs to both halves.
+        parts: For each set of owners, the part that is removed once all of these blocks are removed.
     """
 
     num_blocks: int
@@ -56,7 +48,7 @@ class Ledger:
     parts: Mapping[Owners, Amounts]
 
     @classmethod
-    def collected(cls, num_blocks: int, entries: Iterable[tuple[Collection[Sublayer], Amounts]]) -> Ledger:
+    def collected(cls, num_blocks: int, entries: Iterable[tuple[Collection[int], Amounts]]) -> Ledger:
         """Make a ledger from single entries with their owners; an entry without owners is outside the blocks."""
         sums: defaultdict[Owners, Amounts] = defaultdict(Amounts)
         for owners, amounts in entries:
@@ -64,68 +56,55 @@ class Ledger:
         outside = sums.pop(frozenset(), Amounts())
         return cls(num_blocks, outside, dict(sums))
 
-    @property
-    def sublayers(self) -> list[Sublayer]:
-        """All sublayers, in depth order."""
-        return [Sublayer.at(depth) for depth in range(2 * self.num_blocks)]
-
-    def left(self, removed: Collection[Sublayer]) -> Amounts:
-        """Return the size of the model without some sublayers."""
+    def left(self, removed: Collection[int]) -> Amounts:
+        """Return the size of the model without some blocks."""
         out = frozenset(removed)
         return sum((amounts for owners, amounts in self.parts.items() if not owners <= out), self.outside)
 
     @property
     def largest_block(self) -> Amounts:
         """The size of the block with the most bytes."""
-        sizes = (self.inside(sublayers_of(block)) for block in range(self.num_blocks))
+        sizes = (self.inside([block]) for block in range(self.num_blocks))
         return max(sizes, key=lambda size: size.bytes)
 
-    def inside(self, of: Collection[Sublayer]) -> Amounts:
-        """Return the size of what is removed with some sublayers."""
+    def inside(self, of: Collection[int]) -> Amounts:
+        """Return the size of what is removed with some blocks."""
         own = frozenset(of)
         return sum((amounts for owners, amounts in self.parts.items() if owners <= own), Amounts())
 
-    def fewest(self, quantity: str, limit: float, free: Collection[Sublayer], *, lightest: bool = False) -> int:
-        """Return the least number of steps that can bring a quantity down to a limit.
+    def fewest(self, quantity: str, limit: float, free: Collection[int], *, lightest: bool = False) -> int:
+        """Return the least number of blocks whose removal can bring a quantity down to a limit.
 
         Args:
             quantity: The quantity.
             limit: The largest value that is allowed.
-            free: The sublayers that may be removed.
-            lightest: Whether to assume that the smallest parts are removed first. The result is then about the number
-                of steps with which any removal meets the limit.
+            free: The blocks that may be removed.
+            lightest: Whether to assume that the smallest blocks are removed first. The result is then about the number
+                of blocks with which any removal meets the limit.
         """
         excess = self.left(()).of(quantity) - limit
         slack = 1e-9 * max(1.0, abs(excess))  # the shares are rounded
         return sum(amount < excess - slack for amount in self.removable(quantity, free, lightest=lightest))
 
-    def removable(self, quantity: str, free: Collection[Sublayer], *, lightest: bool = False) -> list[float]:
-        """Return the most of a quantity that 0, 1, 2 and more steps remove, or with `lightest` about the least.
+    def removable(self, quantity: str, free: Collection[int], *, lightest: bool = False) -> list[float]:
+        """Return the most of a quantity that 0, 1, 2 and more blocks remove, or with `lightest` about the least.
 
-        A part with several owners counts in equal shares, since no removal takes more than the shares of its sublayers.
+        A part with several owners counts in equal shares, since no removal takes more than the shares of its blocks.
         """
-        shares: defaultdict[Sublayer, float] = defaultdict(float)
+        shares: defaultdict[int, float] = defaultdict(float)
         for owners, amounts in self.parts.items():
             for owner in owners:
                 shares[owner] += amounts.of(quantity) / len(owners)
-        halves = (sorted((shares[own] for own in free if own.part == part), reverse=not lightest) for part in _PARTS)
-        return list(accumulate((sum(pair) for pair in zip(*halves, strict=False)), initial=0.0))
+        return list(accumulate(sorted((shares[block] for block in free), reverse=not lightest), initial=0.0))
 
-    def least(self, quantity: str, stay: Collection[int], removed: Collection[Sublayer], cuts: Cuts) -> Amounts:
+    def least(self, quantity: str, stay: Collection[int], removed: Collection[int]) -> Amounts:
         """Return the size of the smallest model that a removal can leave, by one quantity.
 
         Args:
             quantity: The quantity.
-            stay: The blocks that are kept whole; if there are none, one block of some kind is left.
-            removed: The sublayers that are removed in any case.
-            cuts: Whether only whole blocks are removed, or seams as well, so that a block of two halves may be left.
+            stay: The blocks that are kept; if there are none, one block of some kind is left.
+            removed: The blocks that are removed in any case.
         """
-        kept = [{sublayer for sublayer in self.sublayers if sublayer.block in stay and sublayer not in removed}]
-        if not kept[0]:
-            pairs = [
-                {Sublayer(first, "attn"), Sublayer(second, "mlp")}
-                for first in range(self.num_blocks)
-                for second in range(first, self.num_blocks if cuts == "all" else first + 1)
-            ]
-            kept = [pair for pair in pairs if pair.isdisjoint(removed)] or pairs
-        return min((self.left(set(self.sublayers) - pair) for pair in kept), key=lambda left: left.of(quantity))
+        blocks = set(range(self.num_blocks))
+        kept = [set(stay)] if stay else [{block} for block in blocks.difference(removed) or blocks]
+        return min((self.left(blocks - own) for own in kept), key=lambda left: left.of(quantity))

@@ -130,9 +130,9 @@ class Reached:
         limit: The largest value that is allowed.
         original: The intact model's value.
         value: The pruned model's value.
-        less: The value with one step less, which for a single step is the intact model's value. None if there is no
+        less: The value with one block less, which for a single block is the intact model's value. None if there is no
             such plan.
-        more: The value with one step more; None in the same case.
+        more: The value with one block more; None in the same case.
     """
 
     target: Target

@@ -31,10 +31,10 @@ Fields = dict[FieldPath, Any]
 
 @dataclass(frozen=True)
 class Rewrites:
-    """Possible new values of fields for the kept blocks, or for the kept attentions or MLPs.
+    """Possible new values of fields for the kept blocks.
 
     Attributes:
-        kept: The indices of the kept blocks, or of the blocks of which that half is kept, in order.
+        kept: The indices of the kept blocks, in order.
         count: The number of blocks of the intact model.
         kinds: The blocks grouped by their structure, if structures differ.
     """

@@ -9,10 +9,10 @@ the meta model more like the kept blocks. If any difference is left at the end, 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from itertools import chain, product
+from itertools import product
 from operator import getitem
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +21,13 @@ from torch import nn
 from layerimp.blocks.modes import quiet
 from layerimp.errors import SurgeryError
 from layerimp.surgery.config_edits import COMMON, COUNTS_LAYERS, FieldPath, Fields, Rewrites, leaves, write
-from layerimp.surgery.kept import KeptBlocks, Pair, same
+from layerimp.surgery.kept import KeptBlocks, same
 from layerimp.surgery.meta_model import Builder, Facts, blocks_of, facts, lists_of
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from layerimp.blocks.middle import Halves
     from layerimp.blocks.stack import BlockStack
-    from layerimp.steps import Part
 
 _LIMIT = 400
 """The largest number of meta models to try."""
@@ -65,25 +63,24 @@ class Shortened:
         return len(self.left) + len(self.beside)
 
 
-def shortened(stack: BlockStack, kept: Sequence[Pair], halves: Mapping[int, Halves]) -> Shortened:
+def shortened(stack: BlockStack, kept: Sequence[int]) -> Shortened:
     """Find a configuration from which stock code builds the kept blocks.
 
     Args:
         stack: The blocks of the intact model.
         kept: The kept blocks.
-        halves: The halves of the blocks of which only one half is kept, by index.
 
     Raises:
         SurgeryError: no such configuration was found; the error says what would be different.
     """
     with quiet():
-        return _Search(stack, kept, halves).run()
+        return _Search(stack, kept).run()
 
 
 class _Search:
     """The search for a configuration of the kept blocks."""
 
-    def __init__(self, stack: BlockStack, kept: Sequence[Pair], halves: Mapping[int, Halves]) -> None:
+    def __init__(self, stack: BlockStack, kept: Sequence[int]) -> None:
         self.stack, self.count = stack, len(stack)
         self.model, self.name = stack.model, type(stack.model).__name__
         self.builder = Builder(self.model)
@@ -96,14 +93,12 @@ class _Search:
         blocks = blocks_of(intact, stack.path)
         if len(blocks) != self.count:
             raise SurgeryError(f"{self.name} is not built from its own configuration with {self.count} blocks")
-        self.kept = KeptBlocks(kept, [facts(block) for block in blocks], halves)
+        self.kept = KeptBlocks(kept, [facts(block) for block in blocks])
         self.rest, self.lists = facts(intact, without=stack.path), lists_of(intact)
         self.names = {*intact.state_dict(), *(f"{path}.class" for path, _ in intact.named_modules())}
         self.whole = self.model.config.to_dict()
         self.where = _location(self.model.config, stack.config, self.name)
-        # Lists with one entry per block follow the attention at first, and then the MLP if that fits better.
-        parts: tuple[Part, ...] = ("attn",) if self.kept.by["attn"] == self.kept.by["mlp"] else ("attn", "mlp")
-        self.rewrites = [Rewrites(self.kept.by[part], self.count, self.kept.kinds(part)) for part in parts]
+        self.rewrites = Rewrites(kept, self.count, self.kept.kinds())
 
     def run(self) -> Shortened:
         fields, best = self._start()
@@ -116,7 +111,7 @@ class _Search:
     def _start(self) -> tuple[Fields, Shortened]:
         """Shorten the lists and mappings, and choose the best field among those that may count the blocks."""
         part = self._part(self.whole)
-        listed = {(name,): new for name, old in part.items() if (new := self.rewrites[0].listed(name, old)) is not None}
+        listed = {(name,): new for name, old in part.items() if (new := self.rewrites.listed(name, old)) is not None}
         starts: list[tuple[Fields, Shortened]] = []
         for left_out, counted in product(((), *listed), list(self._counts())):
             if left_out and starts:
@@ -161,21 +156,17 @@ class _Search:
         """Yield fields with their values and possible new values."""
         # Likely values of all fields come first, and among them fields whose name mentions layers.
         known = sorted(leaves(self._part(self.whole)), key=lambda pair: not COUNTS_LAYERS.search(pair[0][-1]))
-        for (path, value), rewrite in product(known, self.rewrites):
-            yield from ((path, value, candidate) for candidate in rewrite.candidates(value))
-        for (path, value), rewrite in product(known, self.rewrites[1:]):
-            if isinstance(value, dict) and (listed := rewrite.listed(path[-1], value)) is not None:
-                yield path, value, listed
         for path, value in known:
-            yield from ((path, value, candidate) for candidate in self.rewrites[0].periods(value))
+            yield from ((path, value, candidate) for candidate in self.rewrites.candidates(value))
+        for path, value in known:
+            yield from ((path, value, candidate) for candidate in self.rewrites.periods(value))
 
     def _consistent(self, fields: Fields, best: Shortened) -> Shortened:
         """Also shorten fields that count layers but have no effect, because a list decides, for other readers.
 
         A meta model shows whether a field has an effect.
         """
-        followers = (rewrite.followers(self._part(self.whole), fields) for rewrite in self.rewrites)
-        for path, follower in chain.from_iterable(followers):
+        for path, follower in self.rewrites.followers(self._part(self.whole), fields):
             changed = {**fields, path: follower}
             tried = self._try(changed)
             if tried is None or tried.misfit or (tried.parallel, tried.tables) != (best.parallel, best.tables):
@@ -210,7 +201,7 @@ class _Search:
                 shortened.attributes[new, name] = now
             else:
                 shortened.left.append(
-                    f"{self.kept.named(new)} cannot become block {new} of {self.name}: "
+                    f"block {self.kept.kept[new]} cannot become block {new} of {self.name}: "
                     f"its {name} would change from {was} to {now}"
                 )
 

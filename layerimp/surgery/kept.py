@@ -3,53 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from layerimp.blocks.middle import in_mlp, parts_both
-
 if TYPE_CHECKING:
-    from layerimp.blocks.middle import Halves
-    from layerimp.steps import Part
     from layerimp.surgery.meta_model import Facts
-
-Pair = tuple[int, int]
-"""A kept block, as the blocks that its attention and its MLP come from; usually the same block."""
 
 
 class KeptBlocks:
     """The facts of the kept blocks.
 
     Args:
-        pairs: The kept blocks, in depth order.
+        kept: The kept blocks, in depth order.
         before: The facts of all blocks of the intact model.
-        halves: The halves of the blocks of which only one half is kept, by index.
 
     Attributes:
-        by: For each half, the blocks of which that half is kept, in depth order. If only whole blocks are removed, both
-            lists are the same.
+        kept: The kept blocks, in depth order.
     """
 
-    def __init__(self, pairs: Sequence[Pair], before: Sequence[Facts], halves: Mapping[int, Halves]) -> None:
-        self._pairs, self._before, self._halves = pairs, before, halves
-        self._count = len(before)
-        self.by: dict[Part, list[int]] = {"attn": [first for first, _ in pairs], "mlp": [last for _, last in pairs]}
+    def __init__(self, kept: Sequence[int], before: Sequence[Facts]) -> None:
+        self.kept, self._before, self._count = kept, before, len(before)
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self.kept)
 
-    def kinds(self, part: Part) -> list[frozenset[int]]:
-        """Group the blocks by the classes of their parts, or of a half's parts; empty if all blocks are alike."""
-        mlp = frozenset[str]().union(*(halves.mlp for halves in self._halves.values()))
+    def kinds(self) -> list[frozenset[int]]:
+        """Group the blocks by the classes of their parts; empty if all blocks are alike."""
         kinds: dict[object, list[int]] = {}
         for index, known in enumerate(self._before):
-            classes = tuple(
-                sorted(
-                    (name, str(value))
-                    for name, value in known.items()
-                    if name.endswith("class") and (not mlp or in_mlp(name, mlp) == (part == "mlp"))
-                )
-            )
+            classes = tuple(sorted((name, str(value)) for name, value in known.items() if name.endswith("class")))
             kinds.setdefault(classes, []).append(index)
         return [frozenset(blocks) for blocks in kinds.values()] if len(kinds) > 1 else []
 
@@ -63,51 +45,16 @@ class KeptBlocks:
             For each difference, the block's new index, the name of the fact, the old and the new value, and whether the
             kept block can simply take the new value.
         """
-        for new in range(len(self)):
-            names = self._names(new) | after[new].keys()
+        for new, index in enumerate(self.kept):
+            names = self._before[index].keys() | after[new].keys()
             for name in sorted(names, key=lambda n: (n.count("."), n)):
-                now = after[new].get(name)
-                parts = self._parts(new, name)
-                held = [self._held(new, part, name) for part in parts]
-                if not same(held[0], now):
-                    refers = (self._refers(name, part, new, was, now) for part, was in zip(parts, held, strict=True))
-                    settable = not name.endswith(("class", "(values)")) and not isinstance(now, tuple)
-                    other = settable and any(same(was, now) for was in held)
-                    yield new, name, held[0], now, other or any(refers)
+                was, now = self._before[index].get(name), after[new].get(name)
+                if not same(was, now):
+                    yield new, name, was, now, self._refers(name, new, was, now)
 
-    def named(self, new: int) -> str:
-        """Name a kept block by its index, or by the halves that it is composed of."""
-        attention, mlp = self._pairs[new]
-        return f"block {attention}" if attention == mlp else f"{attention}.attn with {mlp}.mlp"
-
-    def _names(self, new: int) -> set[str]:
-        """Return the names of a kept block's facts."""
-        attention, mlp = self._pairs[new]
-        if attention == mlp:
-            return set(self._before[attention])
-        names = {name for name in self._before[attention] if not in_mlp(name, self._halves[attention].mlp)}
-        return names | {name for name in self._before[mlp] if in_mlp(name, self._halves[mlp].mlp)}
-
-    def _parts(self, new: int, name: str) -> tuple[Part, ...]:
-        """Return the half that a fact of a kept block belongs to; both if a module contains parts of both."""
-        attention, mlp = self._pairs[new]
-        if attention == mlp:
-            return ("attn",)
-        paths = self._halves[mlp].mlp
-        if in_mlp(name, paths):
-            return ("mlp",)
-        return ("attn", "mlp") if parts_both(name.rpartition(".")[0], paths) else ("attn",)
-
-    def _held(self, new: int, part: Part, name: str) -> object:
-        """Return a fact of the block that a half comes from; None if the fact concerns the half that is not kept."""
-        index, other = self.by[part][new], self._pairs[new][part == "attn"]
-        if part == "attn" and index != other and in_mlp(name, self._halves[index].mlp):
-            return None
-        return self._before[index].get(name)
-
-    def _refers(self, name: str, part: Part, new: int, was: object, now: object) -> bool:
+    def _refers(self, name: str, new: int, was: object, now: object) -> bool:
         """Whether an attribute refers to the block's own position, to that of another block, or to their number."""
-        kept = self.by[part]
+        kept = self.kept
         old = kept[new]
         if isinstance(was, dict) and isinstance(now, dict):  # mappings from block indices
             return True

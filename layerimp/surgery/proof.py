@@ -1,4 +1,4 @@
-"""Verifies a removal: the pruned model computes the same as the intact one with the removed steps bypassed."""
+"""Verifies a removal: the pruned model computes the same as the intact one with the removed blocks bypassed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from layerimp.blocks.equivalence import (
 )
 from layerimp.blocks.forward import block_input, hidden_states
 from layerimp.errors import LayerimpError, SurgeryError, one_line
-from layerimp.steps import Step, named
+from layerimp.indices import named
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,7 +35,7 @@ _LOCAL = re.compile(r"sliding_window|attention_chunk|window_size")
 
 @dataclass(frozen=True)
 class Past:
-    """The outputs of the intact model with steps bypassed.
+    """The outputs of the intact model with blocks bypassed.
 
     Attributes:
         probe: The inputs.
@@ -55,8 +55,8 @@ class Past:
         return put_in(self.changed) if self.changed else "what its blocks do depends on their position"
 
 
-def past(stack: BlockStack, removed: Sequence[Step], probe: Probe) -> Past:
-    """Return a model's outputs for a probe with steps bypassed.
+def past(stack: BlockStack, removed: Sequence[int], probe: Probe) -> Past:
+    """Return a model's outputs for a probe with blocks bypassed.
 
     Raises:
         NonFiniteError: an output holds a NaN or an infinity.
@@ -75,31 +75,20 @@ def past(stack: BlockStack, removed: Sequence[Step], probe: Probe) -> Past:
     require_finite(hidden, whose)
     try:
         cached = cached_logits(stack, removed, probe)
-    except Exception as error:
-        if any(isinstance(step, str) for step in removed) and _can_generate(stack, probe):
-            kind = type(stack.model).__name__
-            raise SurgeryError(f"{kind} cannot generate past {named(removed)}: {one_line(error)}") from error
-        return Past(probe, hidden, None, changed)  # a model that cannot use a cache: there is nothing to compare
+    except Exception:  # a model that cannot use a cache: there is nothing to compare
+        return Past(probe, hidden, None, changed)
     if cached is not None:
         require_finite(cached, whose)
     return Past(probe, hidden, cached, changed)
 
 
-def _can_generate(stack: BlockStack, probe: Probe) -> bool:
-    """Whether the intact model generates with a cache."""
-    try:
-        return cached_logits(stack, probe=probe) is not None
-    except Exception:  # a model may fail in any way with its own cache
-        return False
-
-
 def prove(stack: BlockStack, expected: Past, without: str) -> bool:
-    """Compare the outputs of the pruned model with those of the intact model with the steps bypassed.
+    """Compare the outputs of the pruned model with those of the intact model with the blocks bypassed.
 
     Args:
         stack: The blocks of the model, which is pruned now.
         expected: The outputs of the intact model.
-        without: The removed steps, for errors, such as `without 5`.
+        without: The removed blocks, for errors, such as `without 5`.
 
     Returns:
         Whether all values are equal bit for bit.

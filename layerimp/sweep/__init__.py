@@ -4,10 +4,9 @@ from layerimp.blocks.head import Quantity
 from layerimp.blocks.stack import Batch
 from layerimp.sweep.ablation import Ablation
 from layerimp.sweep.backward import Backward
-from layerimp.sweep.base import Drive, Scouting, Series, Sweep, Trace
+from layerimp.sweep.base import Drive, Scouting, Sweep, Trace
 from layerimp.sweep.forward import Forward
 from layerimp.sweep.replay import Recorded, Replay
-from layerimp.sweep.units import Point, Unit
 
 __all__ = [
     "Ablation",
@@ -15,13 +14,10 @@ __all__ = [
     "Batch",
     "Drive",
     "Forward",
-    "Point",
     "Quantity",
     "Recorded",
     "Replay",
     "Scouting",
-    "Series",
     "Sweep",
     "Trace",
-    "Unit",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
@@ -13,7 +12,7 @@ from layerimp.blocks.bypass import bypassed
 from layerimp.blocks.head import Head
 from layerimp.blocks.stack import Batch
 from layerimp.errors import CalibrationError, NonFiniteError
-from layerimp.steps import named
+from layerimp.indices import kept_blocks
 from layerimp.sweep.base import Drive, Sweep, Trace
 from layerimp.sweep.replay import Replay
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from layerimp.blocks.stack import BlockStack
-    from layerimp.sweep.units import Unit
 
 Probe = float | Literal["mean"]
 """A change of a block: a factor on what the block adds, or "mean" for the mean of that over the calibration set."""
@@ -45,7 +43,7 @@ class Ablation(Sweep):
     A block with the input h and the output h + D has the output h + a D under the probe a: 0 skips the block, 1 is the
     intact model. Under the probe "mean" the output is h + the mean of D over the real tokens of the whole set; the mean
     takes a pass of its own, which comes first. The blocks before the changed one are not run again but return their
-    outputs from the intact pass. A seam ends inside a block, which is then run from its middle on.
+    outputs from the intact pass.
 
     Sites: `Ablation.site(probe)` for each probe and for the intact model (`Ablation.INTACT`), [batch, position] as in
     `layerimp.blocks.head.Targets`. The trace's mask is True at the positions that have a target.
@@ -70,9 +68,9 @@ class Ablation(Sweep):
         """All sites that this sweep offers."""
         return frozenset(map(self.site, self.probes)) | {self.INTACT}
 
-    def passes(self, units: int, rows: int) -> float:
-        """One intact pass, one more for a mean, and half a pass per unit and probe, since earlier blocks do not run."""
-        return 1 + ("mean" in self.probes) + units * len(self.probes - {1}) / 2
+    def passes(self, blocks: int, rows: int) -> float:
+        """One intact pass, one for a mean, and half a pass per block and probe, since earlier blocks do not run."""
+        return 1 + ("mean" in self.probes) + blocks * len(self.probes - {1}) / 2
 
     def union(self, other: Sweep) -> Sweep | None:
         """Return an ablation with the probes of both, if nothing else differs."""
@@ -92,26 +90,25 @@ class Ablation(Sweep):
             head = Head(stack)
             batches = head.labelled(batches) if drive.removed else batches
             undo.enter_context(bypassed(stack, drive.removed, idle=True))
-            replay = Replay(stack, head.backbone, drive.blocks(stack), drive.middles)
+            replay = Replay(stack, head.backbone, kept_blocks(drive.removed, len(stack)))
             means = _means(replay, batches, drive) if "mean" in self.probes else {}
             seen = 0
             for number, batch in enumerate(batches):
-                passed = replay.record(batch, f"in batch {number}", partial(drive.remembered, number))
+                passed = replay.record(batch, f"in batch {number}", drive.remembered(number))
                 targets = head.targets(batch, passed.output)
                 seen += int(targets.mask.sum())
                 intact = _finite(head.log_probs(passed.output, targets), "the intact model", number)
                 mask, padded = targets.mask.to(intact.device), not bool(targets.mask.all())
-                for series in drive.series:
-                    for position, unit in enumerate(series.units):
-                        acts = {self.INTACT: intact}
-                        for probe in self.probes - {1}:
-                            if (site := self.site(probe)) not in series.sites:
-                                continue
-                            by = means[unit] if isinstance(probe, str) else probe
-                            output = replay.resume(passed, unit.end, passed.changed(unit, by))
-                            what = f"with {named([unit.step])} changed ({site}), the model"
-                            acts[site] = _finite(head.log_probs(output, targets), what, number)
-                        series.emit(Trace(position, number, acts, mask, padded))
+                for position, index in enumerate(drive.blocks):
+                    acts = {self.INTACT: intact}
+                    for probe in self.probes - {1}:
+                        if (site := self.site(probe)) not in drive.sites:
+                            continue
+                        by = means[index] if isinstance(probe, str) else probe
+                        output = replay.resume(passed, index, passed.changed(index, by))
+                        what = f"with block {index} changed ({site}), the model"
+                        acts[site] = _finite(head.log_probs(output, targets), what, number)
+                    drive.emit(Trace(position, number, acts, mask, padded))
                 drive.end_batch()
         if not seen:
             raise CalibrationError("the calibration set holds nothing to predict: every row is a single token")
@@ -123,16 +120,16 @@ def _finite(log_probs: Tensor, what: str, number: int) -> Tensor:
     return log_probs
 
 
-def _means(replay: Replay, batches: Iterable[Batch], drive: Drive) -> dict[Unit, Tensor]:
-    """The mean over all real tokens of what each unit adds [hidden], in float64."""
-    totals: dict[Unit, Tensor] = {}
+def _means(replay: Replay, batches: Iterable[Batch], drive: Drive) -> dict[int, Tensor]:
+    """The mean over all real tokens of what each scored block adds [hidden], in float64, by the block's index."""
+    totals: dict[int, Tensor] = {}
     count = 0
     for number, batch in enumerate(batches):
         mask = batch["attention_mask"].bool()
-        passed = replay.record(batch, f"in batch {number}", partial(drive.remembered, number))
-        for unit in drive.units:
-            added = passed.added(unit)
+        passed = replay.record(batch, f"in batch {number}", drive.remembered(number))
+        for index in drive.blocks:
+            added = passed.added(index)
             new = added[mask.to(added.device)].sum(dim=0, dtype=torch.float64)
-            totals[unit] = totals[unit] + new if unit in totals else new
+            totals[index] = totals[index] + new if index in totals else new
         count += int(mask.sum())
-    return {unit: total / count for unit, total in totals.items()}
+    return {index: total / count for index, total in totals.items()}

@@ -81,12 +81,7 @@ class Backward(Sweep):
             return None
         return self if self.parameters else other
 
-    @property
-    def reads_weights(self) -> bool:
-        """Whether gradients of parameters are read."""
-        return self.parameters
-
-    def passes(self, units: int, rows: int) -> float:
+    def passes(self, blocks: int, rows: int) -> float:
         """One pass forward, and one pass back, or two with the gradients of parameters."""
         return 2 + self.parameters
 
@@ -152,7 +147,7 @@ class Backward(Sweep):
             raise NonFiniteError(f"what the model predicts is a NaN or an infinity in batch {recorder.batch.number}")
         recorder.batch.targets = values
         torch.autograd.backward([output[name] for name in slope], list(slope.values()))
-        recorder.check_gradients()
+        recorder.batch.check_gradients()
         return len(values)
 
 

@@ -7,19 +7,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from layerimp.steps import left
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+    from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 
     from torch import Tensor
 
-    from layerimp.blocks.middle import Halves
     from layerimp.blocks.sites import Taps
     from layerimp.blocks.stack import Batch, BlockStack
-    from layerimp.steps import Step
     from layerimp.sweep.cache import BlockCache
-    from layerimp.sweep.units import Show, Unit
 
 
 @dataclass(frozen=True)
@@ -34,24 +29,18 @@ class Trace:
 
     `trace.acts["block_out"]` is [2, 3, 2], and `trace.rows("block_out")` is [5, 2], without the padding.
 
-    A seam has the same kind of trace as a block. Its input is the residual stream after the attention of one block, and
-    its output is the stream after the attention of the next; `attn_out` belongs to the attention in the seam, `mlp_out`
-    and `mlp_act` to the MLP in it. The trace of a single attention or MLP has only the sites of that half.
-
     Attributes:
-        block: The block's position among the scored blocks, or the seam's position among the scored seams.
+        block: The block's position among the scored blocks.
         batch: The batch's position in the calibration set.
         acts: The activations by site, [batch, seq, features] unless the sweep says otherwise, on the device of the
             mask. Borrowed: reduce them, never keep or change them.
         mask: [batch, seq]; False at padding, and in the sweep `Ablation` at positions without a target.
         padded: Whether the mask is False anywhere.
-        inputs: The inputs of up to `lookback` blocks before this one, by position, on the same device. For a seam, the
-            inputs of earlier seams. Borrowed.
+        inputs: The inputs of up to `lookback` blocks before this one, by position, on the same device. Borrowed.
         targets: The value of the sweep's target for each prediction in the batch [target], float64; None if the sweep
             has no target.
         extras: Further tensors that a sweep provides for this block, by name.
-        gradients: For each parameter of the block, by name, the parameter and its gradient in this batch. If the unit
-            lies in two blocks, the name begins with the block's index. Borrowed.
+        gradients: For each parameter of the block, by name, the parameter and its gradient in this batch. Borrowed.
     """
 
     block: int
@@ -103,19 +92,32 @@ class Scouting:
 
 
 @dataclass(frozen=True)
-class Series:
-    """Units that are scored side by side, and the function that takes their traces.
+class Drive:
+    """What a sweep has to read while it drives a model, and where the traces go.
 
     Attributes:
-        units: The units, in depth order. No two of them share a sublayer. `Trace.block` counts them.
-        takers: For each set of sites that are read together, the function that takes the traces of a unit in a batch: a
-            single one, or several, each with some rows of the batch. A trace may hold other sites as well.
-        lookback: How many earlier units' inputs each trace has to hold.
+        scouting: The result of `Sweep.scout` for the sites that are read, or for more sites.
+        blocks: The scored blocks, by their indices in the intact model, in depth order. `Trace.block` counts them.
+        takers: For each set of sites that are read together, the function that takes the traces of a block in a batch:
+            a single one, or several, each with some rows of the batch. A trace may hold other sites as well.
+        end_batch: Called when a batch is through.
+        lookback: How many earlier scored blocks' inputs each trace has to hold.
+        end_block: Called, for a model that is offloaded, when all batches have passed through a block.
+        removed: The blocks to bypass. None of them is scored.
+        cache: What the blocks put out in earlier passes; a sweep may run its batches inside `remembered`.
+        memory: What sweeps keep of the intact model on this calibration set, for later passes without other blocks. A
+            sweep uses itself as the key.
     """
 
-    units: Sequence[Unit]
+    scouting: Scouting
+    blocks: Sequence[int]
     takers: Mapping[frozenset[str], Callable[[Trace], None]]
+    end_batch: Callable[[], None]
     lookback: int = 0
+    end_block: Callable[[], None] = lambda: None
+    removed: Collection[int] = ()
+    cache: BlockCache | None = None
+    memory: MutableMapping[Hashable, Any] = field(default_factory=dict)
 
     @property
     def sites(self) -> frozenset[str]:
@@ -127,65 +129,18 @@ class Series:
         for take in self.takers.values():
             take(trace)
 
-
-@dataclass(frozen=True)
-class Drive:
-    """What a sweep has to read while it drives a model, and where the traces go.
-
-    Attributes:
-        scouting: The result of `Sweep.scout` for the sites that are read, or for more sites.
-        series: The series of units that are read in one pass, such as the blocks and the seams.
-        end_batch: Called when a batch is through.
-        end_block: Called, for a model that is offloaded, when all batches have passed through a block.
-        removed: Steps to bypass, such as `[5, "17/18"]`. No unit holds anything of them.
-        halves: The halves of every block that a unit divides, by its index.
-        cache: What the blocks put out in earlier passes; a sweep may run its batches inside `remembered`.
-        memory: What sweeps keep of the intact model on this calibration set, for later passes with other steps removed.
-            A sweep uses itself as the key.
-    """
-
-    scouting: Scouting
-    series: Sequence[Series]
-    end_batch: Callable[[], None]
-    end_block: Callable[[], None] = lambda: None
-    removed: Sequence[Step] = ()
-    halves: Mapping[int, Halves] = field(default_factory=dict)
-    cache: BlockCache | None = None
-    memory: MutableMapping[Hashable, Any] = field(default_factory=dict)
-
-    @property
-    def sites(self) -> frozenset[str]:
-        """All sites that are read."""
-        return frozenset().union(*(series.sites for series in self.series))
-
-    @property
-    def units(self) -> list[Unit]:
-        """The units of all series."""
-        return [unit for series in self.series for unit in series.units]
-
-    @property
-    def middles(self) -> dict[int, Halves]:
-        """The halves of the blocks in whose middle a unit begins or ends, by index."""
-        points = {point for unit in self.units for point in (unit.begin, unit.end)}
-        return {point.block: self.halves[point.block] for point in sorted(points) if point.side == "middle"}
-
-    def blocks(self, stack: BlockStack) -> list[int]:
-        """The indices of the blocks that are not removed completely, in depth order."""
-        return sorted({sublayer.block for sublayer in left(self.removed, len(stack))})
-
     @property
     def apart(self) -> bool:
         """Whether it was verified that the blocks read nothing of one another but the hidden states."""
         return self.cache is not None and self.cache.apart
 
-    def remembered(self, number: int, show: Show) -> AbstractContextManager[None]:
+    def remembered(self, number: int) -> AbstractContextManager[None]:
         """A context in which the backbone runs one batch without the blocks whose outputs are known.
 
         Args:
             number: The batch's position in the calibration set.
-            show: Called for each middle of these blocks that has to be read.
         """
-        return nullcontext() if self.cache is None else self.cache.batch(number, self.middles, show)
+        return nullcontext() if self.cache is None else self.cache.batch(number)
 
 
 class Sweep(ABC):
@@ -196,9 +151,9 @@ class Sweep(ABC):
         predicts: Whether it needs what the model predicts, and so a head; see `layerimp.blocks.head`.
         reads_offloaded: Whether it drives a model whose blocks are in memory one at a time; see `BlockStack.offloaded`.
         reads_intact: Whether it compares with the intact model, so that its values after a removal are not those of a
-            model that never had the removed steps.
-        separate: Whether it runs the model for each unit separately: what it shows of a unit does not depend on which
-            other units are scored, and fewer units take less time.
+            model that never had the removed blocks.
+        separate: Whether it runs the model for each block separately: what it shows of a block does not depend on which
+            other blocks are scored, and fewer blocks take less time.
     """
 
     SITES: ClassVar[frozenset[str]] = frozenset()
@@ -212,20 +167,15 @@ class Sweep(ABC):
         """The sites that this sweep offers if a model has them; empty if only `scout` can tell."""
         return self.SITES
 
-    @property
-    def reads_weights(self) -> bool:
-        """Whether its values follow from weights as well: then a seam and a block that do the same may differ."""
-        return False
-
     def union(self, other: Sweep) -> Sweep | None:
         """Return a sweep that serves this one and `other` in one pass, or None if they have to run separately."""
         return self if self == other else None
 
-    def passes(self, units: int, rows: int) -> float:
+    def passes(self, blocks: int, rows: int) -> float:
         """Return about how many forward passes over the text the sweep takes; a backward pass counts as one or two.
 
         Args:
-            units: The number of scored units.
+            blocks: The number of scored blocks.
             rows: The number of rows of the text.
         """
         return 1.0

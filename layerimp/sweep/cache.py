@@ -2,52 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from layerimp.blocks.forward import giving_back, hidden_states
 from layerimp.blocks.memory import free_bytes
 from layerimp.errors import ModelError, NonFiniteError
-from layerimp.steps import Step, Sublayer, left, removed_by
 from layerimp.sweep.replay import Replay
-from layerimp.sweep.units import Point, Show
 from layerimp.sweep.watching import watching
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator
 
-    from torch import Tensor
-
-    from layerimp.blocks.middle import Halves
     from layerimp.blocks.stack import BlockStack
 
 LIMIT = 1 << 30
 """The largest size of a cache in bytes. A cache also takes no more than a quarter of the free memory."""
 
 
-class _Known(NamedTuple):
-    """A block's output, and the hidden states in its middle if these were read."""
-
-    output: Any
-    middle: Tensor | None = None
-
-    @property
-    def nbytes(self) -> int:
-        return hidden_states(self.output).nbytes + (0 if self.middle is None else self.middle.nbytes)
-
-
 class BlockCache:
     """The outputs of blocks on one calibration set with some blocks bypassed, as far as memory allows.
 
     A removal changes nothing before the removed block. In the next pass the blocks before it return their stored
-    outputs; the other blocks are computed, and their new outputs stored. If the middle of a block is read, it is stored
-    as well, and the block is skipped only if its middle is known. Nothing is stored for a model whose blocks cannot be
-    run separately.
+    outputs; the other blocks are computed, and their new outputs stored. Nothing is stored for a model whose blocks
+    cannot be run separately.
 
     Args:
         stack: The model's blocks.
@@ -59,78 +39,60 @@ class BlockCache:
     def __init__(self, stack: BlockStack) -> None:
         self._stack = stack
         self._room = min(LIMIT, _free(stack) // 4)
-        self._known: dict[int, dict[int, _Known]] = {}
-        self._removed: frozenset[Sublayer] = frozenset()
-        self._left = set(range(len(stack)))
+        self._known: dict[int, dict[int, Any]] = {}
+        self._removed: frozenset[int] = frozenset()
         self._tried = False
         self.apart = False
 
-    def begin(self, removed: Sequence[Step]) -> None:
-        """Prepare for passes with the steps `removed` bypassed: drop all outputs that this changes."""
+    def begin(self, removed: Collection[int]) -> None:
+        """Prepare for passes with the blocks `removed` bypassed: drop all outputs that this changes."""
         if self._room and not self._tried:
             self._tried = True
             with suppress(ModelError, NonFiniteError), torch.inference_mode():
                 Replay(self._stack, self._stack.backbone, range(len(self._stack)))
                 self.apart = True
-        now = removed_by(removed)
-        first = min((block for block, _ in self._removed ^ now), default=len(self._stack))
-        self._removed, self._left = now, {block for block, _ in left(removed, len(self._stack))}
-        self.forget_from(first)
+        before, self._removed = self._removed, frozenset(removed)
+        self.forget_from(min(before ^ self._removed, default=len(self._stack)))
 
     def forget_from(self, first: int) -> None:
         """Drop the outputs of the block `first` and of all later blocks."""
-        for blocks in self._known.values():
-            for index in [index for index in blocks if index >= first]:
-                self._room += blocks.pop(index).nbytes
+        for outputs in self._known.values():
+            for index in [index for index in outputs if index >= first]:
+                self._room += _bytes(outputs.pop(index))
 
     def keep_last(self, number: int, count: int) -> None:
         """Drop all but the last `count` outputs of a batch; the earlier blocks need not run as long as one is left."""
         known = self._known.get(number, {})
         for index in sorted(known)[:-count]:
-            self._room += known.pop(index).nbytes
+            self._room += _bytes(known.pop(index))
 
     @contextmanager
-    def batch(
-        self,
-        number: int,
-        halves: Mapping[int, Halves] = MappingProxyType({}),
-        show: Show = lambda _point, _hidden: None,
-    ) -> Iterator[None]:
+    def batch(self, number: int) -> Iterator[None]:
         """A context in which the backbone runs one batch without computing the blocks whose outputs are known.
 
         Args:
             number: The batch's position in the calibration set.
-            halves: The halves of the blocks whose middle is read, by index.
-            show: Takes the middles of the blocks that are not computed.
         """
         known = self._known.setdefault(number, {})
-        enough = {at: kept for at, kept in known.items() if at not in halves or kept.middle is not None}
-        if known and not halves:  # before the first known output, what blocks put out is of no effect
-            first = min(known)
-            enough |= {at: known[first] for at in self._left if at < first}
-        computed = {at: self._stack[at] for at in self._left if at not in enough}
-        last: dict[str, Tensor] = {}
-
-        def see(point: Point, hidden: Tensor) -> None:
-            last[point.side] = hidden
+        first = min(known, default=0)  # before the first known output, what blocks put out is of no effect
+        left = [index for index in range(len(self._stack)) if index not in self._removed]
+        given = {index: known[max(index, first)] for index in left if index in known or index < first}
+        computed = {index: self._stack[index] for index in left if index not in given}
 
         def remember(index: int, output: Any) -> None:
-            new = _Known(output, last.pop("middle", None))
-            room = self._room + (known[index].nbytes if index in known else 0)
-            if self.apart and new.nbytes <= room:
-                known[index] = new
-                self._room = room - new.nbytes
+            room = self._room + (_bytes(known[index]) if index in known else 0)
+            if self.apart and _bytes(output) <= room:
+                known[index] = output
+                self._room = room - _bytes(output)
 
-        def show_middle(at: int, *_call: Any) -> None:
-            if (middle := enough[at].middle) is not None:
-                show(Point(at, "middle"), middle)
-
-        with ExitStack() as undo:
-            for at in enough.keys() & halves.keys():
-                undo.enter_context(self._stack[at].register_forward_pre_hook(partial(show_middle, at)))
-            undo.enter_context(giving_back({self._stack[at]: kept.output for at, kept in enough.items()}))
-            undo.enter_context(watching(computed, halves, see, remember))
+        outputs = {self._stack[index]: output for index, output in given.items()}
+        with giving_back(outputs), watching(computed, put_out=remember):
             yield
+
+
+def _bytes(output: Any) -> int:
+    """The size of the hidden states in a block's output."""
+    return hidden_states(output).nbytes
 
 
 def _free(stack: BlockStack) -> int:

@@ -1,16 +1,15 @@
-"""Shows the readers of a sweep the residual stream where units begin and end, while a model runs."""
+"""Shows a sweep's readers what the blocks read and put out, while a model runs."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from layerimp.sweep.base import Drive, Series, Trace
-from layerimp.sweep.units import Point
+from layerimp.indices import kept_blocks
+from layerimp.sweep.base import Drive, Trace
 from layerimp.sweep.watching import Watched, watching
 
 if TYPE_CHECKING:
@@ -22,44 +21,29 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound="Reader")
 
 
-class Passing(Watched, Generic[R]):
-    """A batch, or some rows of one, on its way through the blocks, with a reader for each series of units.
+class Reader(Watched):
+    """A batch, or some rows of one, on its way through the blocks; collects their sites and emits their traces.
 
     Args:
+        drive: What is read, and where the traces go.
         number: The batch's position in the calibration set.
         mask: Which of its tokens are real [batch, seq].
-        series: The series that are read.
-        reader: Makes the reader of a series.
 
     Attributes:
         number: The batch's position in the calibration set.
-        readers: The readers, one for each series.
         targets: The value of the target for each prediction [target]; None if the sweep has no target.
         extras: Further tensors that the sweep provides, by name.
     """
 
-    def __init__(self, number: int, mask: Tensor, series: Iterable[Series], reader: type[R]) -> None:
+    def __init__(self, drive: Drive, number: int, mask: Tensor) -> None:
         super().__init__(mask, f"in batch {number}")
-        self.number = number
-        self.readers = [reader(own, self) for own in series]
+        self.drive, self.number = drive, number
         self.targets: Tensor | None = None
         self.extras: Mapping[str, Tensor] = {}
 
-
-class Reader(ABC):
-    """Reads the units of one series in one batch, and emits their traces.
-
-    Args:
-        series: The series.
-        batch: The batch.
-    """
-
-    def __init__(self, series: Series, batch: Passing[Any]) -> None:
-        self.series, self.batch = series, batch
-
     @abstractmethod
     def take(self, position: int, site: str, hidden: Tensor) -> None:
-        """Take what a unit has at a site; `block_in` is the residual stream where it begins, `block_out` at its end."""
+        """Take what the scored block at a position has at a site."""
 
     def trace(
         self,
@@ -69,62 +53,59 @@ class Reader(ABC):
         device: torch.device,
         gradients: Mapping[str, tuple[Tensor, Tensor]] = MappingProxyType({}),
     ) -> Trace:
-        """Return the trace of a unit, on one device: a block's input may lie on the device of the previous block."""
-        batch = self.batch
+        """Return the trace of a block, on one device: a block's input may lie on the device of the previous block."""
         return Trace(
             block=position,
-            batch=batch.number,
+            batch=self.number,
             acts={site: act.to(device) for site, act in acts.items()},
-            mask=batch.mask.to(device),
-            padded=batch.padded,
+            mask=self.mask.to(device),
+            padded=self.padded,
             inputs={at: value.to(device) for at, value in inputs.items()},
-            targets=batch.targets,
-            extras=dict(batch.extras),
+            targets=self.targets,
+            extras=dict(self.extras),
             gradients=gradients,
         )
 
 
 class Recorder(Generic[R]):
-    """Shows the units of several series to their readers, and watches the outputs of all blocks.
-
-    Where one unit ends and another begins, the end is shown first.
+    """Shows the scored blocks to a reader for each batch, and watches the outputs of all blocks.
 
     Args:
         stack: The model's blocks.
         drive: What is read, and where the traces go.
-        reader: Makes the reader of a series.
+        reader: Makes the reader of a batch.
+        tapped: The sites that the sweep reads elsewhere than at the beginning and the end of a block.
 
     Attributes:
-        blocks: The blocks that are not removed completely, by index.
+        blocks: The blocks that are not removed, by index.
+        positions: The position of each scored block, by its index.
         batch: The batch that is on its way through the blocks.
     """
 
-    batch: Passing[R]
+    batch: R
 
-    def __init__(self, stack: BlockStack, drive: Drive, reader: type[R]) -> None:
-        self.blocks = {index: stack[index] for index in drive.blocks(stack)}
-        self._drive, self._reader = drive, reader
-        self._sites: dict[Point, list[tuple[int, int, str]]] = defaultdict(list)
-        for site in ("block_out", "block_in"):
-            for which, series in enumerate(drive.series):
-                for position, unit in enumerate(series.units):
-                    self._sites[unit.end if site == "block_out" else unit.begin].append((which, position, site))
+    def __init__(self, stack: BlockStack, drive: Drive, reader: type[R], tapped: Collection[str] = ()) -> None:
+        self.blocks = {index: stack[index] for index in kept_blocks(drive.removed, len(stack))}
+        self.positions = {index: position for position, index in enumerate(drive.blocks)}
+        self._drive, self._reader, self._tapped = drive, reader, tapped
 
     def begin(self, number: int, mask: Tensor) -> None:
         """Begin a batch, or some rows of one; its `mask` [batch, seq] tells which tokens are real."""
-        self.batch = Passing(number, mask, self._drive.series, self._reader)
+        self.batch = self._reader(self._drive, number, mask)
 
     def watching(self) -> AbstractContextManager[None]:
         """A context in which the blocks are read."""
-        return watching(self.blocks, self._drive.middles, self.show, self._put_out)
+        return watching(self.blocks, self._read, self._put_out)
 
-    def show(self, point: Point, hidden: Tensor) -> None:
-        """Show the residual stream [batch, seq, hidden] at a place."""
-        for which, position, site in self._sites.get(point, ()):
-            self.batch.readers[which].take(position, site, hidden)
+    def _read(self, index: int, hidden: Tensor) -> None:
+        self._show(index, "block_in", hidden)
 
     def _put_out(self, index: int, output: Any) -> None:
-        self.show(Point(index, "output"), self.batch.put_out(output))
+        self._show(index, "block_out", self.batch.put_out(output))
+
+    def _show(self, index: int, site: str, hidden: Tensor) -> None:
+        if index in self.positions and site not in self._tapped:
+            self.batch.take(self.positions[index], site, hidden)
 
     def check(self) -> None:
         """Check the outputs of the blocks so far for the current batch.

@@ -5,40 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from layerimp.blocks.forward import block_input, hidden_states
-from layerimp.blocks.middle import watching_middle
 from layerimp.errors import ModelError, NonFiniteError
-from layerimp.sweep.units import Point, Show
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from layerimp.blocks.middle import Halves
 
 
 @contextmanager
 def watching(
     blocks: Mapping[int, nn.Module],
-    halves: Mapping[int, Halves] = MappingProxyType({}),
-    show: Show = lambda _point, _hidden: None,
+    read: Callable[[int, Tensor], None] = lambda _index, _hidden: None,
     put_out: Callable[[int, Any], None] = lambda _index, _output: None,
 ) -> Iterator[None]:
     """A context in which functions are shown what blocks read and put out.
 
     Args:
         blocks: The blocks, by index.
-        halves: The halves of the blocks whose middle is shown as well, by index.
-        show: Takes the inputs, and the middles that are asked for.
+        read: Takes the index and the input [batch, seq, hidden] of each block.
         put_out: Takes the index and the output of each block, in the block's own form.
     """
 
     def enter(index: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        show(Point(index, "input"), block_input(args, kwargs))
+        read(index, block_input(args, kwargs))
 
     def leave(index: int, _block: nn.Module, _args: Any, output: Any) -> None:
         put_out(index, output)
@@ -46,8 +39,6 @@ def watching(
     with ExitStack() as undo:
         for index, block in blocks.items():
             undo.enter_context(block.register_forward_pre_hook(partial(enter, index), with_kwargs=True))
-            if index in halves:
-                undo.enter_context(watching_middle(block, halves[index], partial(show, Point(index, "middle"))))
             undo.enter_context(block.register_forward_hook(partial(leave, index)))
         yield
 

@@ -23,7 +23,6 @@ from layerimp.healing.judging import Judge
 from layerimp.healing.loss import HeldOutLoss
 from layerimp.healing.parameters import changed, held_by
 from layerimp.models.discovery import find_blocks
-from layerimp.steps import Step
 from layerimp.surgery.removal import prepare
 from layerimp.testing.contracts import Contracts, require, unharmed
 from layerimp.testing.tiny import batch, padded_batch, tiny_classifier, tiny_model
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
     from layerimp.blocks.stack import Batch
 
-GONE: tuple[Step, ...] = (1, 3)
+GONE = (1, 3)
 """The removed blocks: one gap is inside the stack, and one at its end."""
 TEXT = (batch(6, 16, seed=1), padded_batch((12, 5, 9), seed=2))
 
@@ -68,7 +67,7 @@ class _Further:
 class HealerContracts(Contracts[Healer]):
     """The contracts of a healer."""
 
-    def _healed(self, model: PreTrainedModel, removed: Sequence[Step] = GONE) -> Healed:
+    def _healed(self, model: PreTrainedModel, removed: Sequence[int] = GONE) -> Healed:
         intact = find_blocks(model)
         return heal_beside(intact, find_blocks(prepare(intact, removed).beside()), removed, TEXT, self._fresh())
 
@@ -77,7 +76,7 @@ class HealerContracts(Contracts[Healer]):
 
         `heal` returns one `Repair` for each gap, in the order of the gaps.
         """
-        others: tuple[tuple[Step, ...], ...] = ((1,), (0, 2))
+        others: tuple[tuple[int, ...], ...] = ((1,), (0, 2))
         for removed in (*others, GONE):
             repairs = self._healed(tiny_model(), removed).repairs
             require(all(repair.done for repair in repairs), "a repair does not say what was done")

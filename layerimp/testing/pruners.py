@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
 from layerimp.errors import LayerimpError, OptionError, PluginError
+from layerimp.indices import checked_blocks
 from layerimp.pruner import Budget, PrunePlan, Pruner
 from layerimp.scorer import Importance
-from layerimp.steps import Step, checked_steps, touched_by
+from layerimp.scoring.engine import scored_blocks
 from layerimp.testing.contracts import Contracts, only_if, require
 
 NUM_BLOCKS = 6
@@ -28,17 +29,16 @@ BUDGETS: tuple[dict[str, Any], ...] = (
 
 
 class _Scoring:
-    """Gives made-up scores, which change a little with the removed steps, and records each request."""
+    """Gives made-up scores, which change a little with the removed blocks, and records each request."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[Step, ...]] = []
+        self.asked: list[tuple[int, ...]] = []
         self.given: list[tuple[Importance, Importance]] = []
 
-    def __call__(self, removed: Sequence[Step], among: Collection[Step] | None = None) -> Importance:
+    def __call__(self, removed: Sequence[int], among: Collection[int] | None = None) -> Importance:
         self.asked.append(tuple(removed))
-        gone = touched_by(removed)
-        blocks = [block for block in range(NUM_BLOCKS) if block not in gone and (among is None or block in among)]
-        scores = [SCORES[block] + 0.25 * sum(other < block for other in gone) for block in blocks]
+        blocks = scored_blocks(removed, NUM_BLOCKS, among)
+        scores = [SCORES[block] + 0.25 * sum(other < block for other in removed) for block in blocks]
         importance = Importance(scores=scores, blocks=blocks)
         self.given.append((importance, copy.deepcopy(importance)))
         return importance
@@ -69,7 +69,7 @@ class PrunerContracts(Contracts[Pruner]):
             yield budget, scoring
 
     def the_budget_is_kept(self) -> None:
-        """A plan has as many steps as the budget says, all forced steps among them, and no other protected blocks.
+        """A plan has as many blocks as the budget says, all forced blocks among them, and no other protected blocks.
 
         If there is no such plan, the pruner raises a `LayerimpError`.
         """
@@ -94,13 +94,12 @@ class PrunerContracts(Contracts[Pruner]):
                 require(given == copied, f"the scores {copied.scores} have become {given.scores}")
 
     def scoring_is_asked_soundly(self) -> None:
-        """A scoring is asked only for steps that exist, that may be removed, and that leave a model."""
+        """A scoring is asked only for blocks that exist, that may be removed, and that leave a model."""
         for budget, scoring in self._scorings():
             for removed in scoring.asked:
-                without = f"without the blocks {_listed(removed)} of {NUM_BLOCKS}"
-                require(_is_sound(removed), f"it asks for the scores {without}")
-                kept = budget.protected.isdisjoint(touched_by(set(removed).difference(budget.forced)))
-                require(kept, f"it asks for scores without a protected block: {_listed(removed)}")
+                named = f"{list(removed)} of {NUM_BLOCKS}"
+                require(_is_sound(removed), f"it asks for the scores without the blocks {named}")
+                require(budget.protected.isdisjoint(removed), f"it asks for scores without a protected block: {named}")
 
     @only_if(lambda pruner: pruner.nested)
     def plans_are_nested(self) -> None:
@@ -116,12 +115,8 @@ class PrunerContracts(Contracts[Pruner]):
                 require(more[: len(fewer)] == fewer, f"the plan {more} does not begin with the plan {fewer}")
 
 
-def _is_sound(removed: Sequence[Step]) -> bool:
-    """Whether steps exist, can be taken one after the other, and leave a model."""
+def _is_sound(removed: Sequence[int]) -> bool:
+    """Whether blocks exist, are named once each, and leave a model."""
     with suppress(OptionError):
-        return len(checked_steps(removed, NUM_BLOCKS)) < NUM_BLOCKS
+        return len(checked_blocks(removed, NUM_BLOCKS)) < NUM_BLOCKS
     return False
-
-
-def _listed(steps: Iterable[Step]) -> str:
-    return f"[{', '.join(map(str, steps))}]"

@@ -16,7 +16,6 @@ from layerimp.sweep import Forward
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from layerimp.scorer import Kind
     from layerimp.sweep import Trace
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -85,14 +84,6 @@ class AVSS(Scorer):
         self._sample_variance = Mean(num_blocks)
         self._inactive = Mean(num_blocks)
         self._workspace = Workspace()
-
-    def refusal(self, kind: Kind) -> str | None:
-        """Return why the configured site cannot score seams, or attention and MLP apart; None if it can.
-
-        A site inside a block cannot, because a block and the seam beside it share the site.
-        """
-        reason = super().refusal(kind)
-        return reason and f"{reason}; site=block_out and site=block_delta serve"
 
     def update(self, trace: Trace) -> None:
         """Add one block's activations [batch, seq, features] in one batch."""
@@ -192,24 +183,22 @@ class AVSS(Scorer):
         """Return notes if the scores hang on a handful of inactive activations, or do not compare with others."""
         floored = share < self.config.sparsity_floor
         few = ~floored & (self._inactive.total() < FEW)
-        blocks = any(isinstance(step, int) for step in self.steps)
-        floor, every = f"{self.config.sparsity_floor:g}", f"{self.num_blocks}{' blocks' * blocks}"
-        notes = [] if blocks else ["a score is a share of all of these, and does not compare with others"]
-        if where := self._steps_where(floored):
+        floor, notes = f"{self.config.sparsity_floor:g}", []
+        if where := self._blocks_where(floored):
             notes.append(
-                f"sparsity was floored at {floor} in {len(where)} of {every} ({', '.join(where)}): almost no "
-                "activation is below epsilon there"
+                f"sparsity was floored at {floor} in {len(where)} of {self.num_blocks} blocks ({', '.join(where)}): "
+                "almost no activation is below epsilon there"
             )
-        if where := self._steps_where(few):
+        if where := self._blocks_where(few):
             notes.append(
-                f"fewer than {FEW} activations are below epsilon in {len(where)} of {every} "
+                f"fewer than {FEW} activations are below epsilon in {len(where)} of {self.num_blocks} blocks "
                 f"({', '.join(where)}): single ones decide the scores there"
             )
         return notes
 
-    def _steps_where(self, holds: Tensor) -> list[str]:
-        """Return the blocks or seams of which something holds."""
-        return [str(self.steps[place]) for place in holds.nonzero().flatten().tolist()]
+    def _blocks_where(self, holds: Tensor) -> list[str]:
+        """Return the blocks of which something holds."""
+        return [str(self.blocks[place]) for place in holds.nonzero().flatten().tolist()]
 
 
 def _normalized(values: Tensor) -> Tensor:

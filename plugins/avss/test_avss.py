@@ -167,14 +167,6 @@ def test_a_handful_of_inactive_activations_is_named() -> None:
     assert note.startswith(f"fewer than 100 activations are below epsilon in {len(few)} of 4 blocks ({', '.join(few)})")
 
 
-def test_shares_of_seams_are_said_to_be_of_their_own_sum() -> None:
-    options = {"avss": {"variant": "paper", "epsilon": 1e-9}}
-    notes = layerimp.score(tiny_model(), [batch()], ["avss"], options=options, cuts="all")["avss"].notes
-    floored = [note for note in notes if "sparsity" in note]
-    assert [note.split(" in ")[1].split(" (")[0] for note in floored] == ["4 of 4 blocks", "3 of 3"]
-    assert [note.startswith("seams: ") for note in notes if "does not compare" in note] == [True]
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -24,7 +24,6 @@ from layerimp.blocks import computing
 from layerimp.fidelity import Distance, Loss
 from layerimp.healer import Case, Repair, Writer
 from layerimp.healing import Healed, State, replace
-from layerimp.steps import Step
 from layerimp.testing import batch, padded_batch, tiny_classifier, tiny_model
 
 TEXT = [batch(8, 16, seed=1), padded_batch((16, 9, 12, 5), seed=2), batch(8, 16, seed=3)]
@@ -195,13 +194,12 @@ def predictable(model: PreTrainedModel, scale: float = 8.0) -> list[dict[str, to
     return rows_of
 
 
-@pytest.mark.parametrize("gone", [(1, 2), ("1/2",)])
 @pytest.mark.parametrize("changes", [{}, {"architecture": "gemma3_text", "head_dim": 8, "tie_word_embeddings": False}])
-def test_linear_brings_back_what_was_lost(changes: dict[str, Any], gone: tuple[Step, ...], tmp_path: Any) -> None:
+def test_linear_brings_back_what_was_lost(changes: dict[str, Any], tmp_path: Any) -> None:
     model = tiny_model(**changes)
     text = predictable(model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    healing = layerimp.heal(model, gone, text, "linear")
+    healing = layerimp.heal(model, (1, 2), text, "linear")
     assert healing.recovered is not None
     assert healing.recovered > 0.05
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

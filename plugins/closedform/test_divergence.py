@@ -26,8 +26,7 @@ import layerimp
 from layerimp import Importance
 from layerimp.errors import CalibrationError
 from layerimp.pruner import Budget
-from layerimp.scoring.engine import measure
-from layerimp.steps import Step, candidates
+from layerimp.scoring.engine import measure, scored_blocks
 from layerimp.surgery.removal import pruned
 from layerimp.testing import batch, padded_batch, tiny_classifier
 
@@ -46,17 +45,12 @@ def model_of(architecture: str = "llama") -> Any:
     return tiny(architecture, dtype=torch.float64, num_hidden_layers=BLOCKS)
 
 
-def scored(
-    model: Any, removed: Sequence[Step] = (), *, text: Any = None, cuts: Any = "blocks", **how: Any
-) -> Importance:
+def scored(model: Any, removed: Sequence[int] = (), *, text: Any = None, **how: Any) -> Importance:
     """The importance of what is left of a model."""
     stack = layerimp.find_blocks(model)
-    steps = [
-        [step for step in series if how.get("among") is None or step in how["among"]]
-        for series in candidates(removed, len(stack), cuts)
-    ]
-    scorers, beside = ({"d": Divergence(len(part), Divergence.Config(**SETTINGS))} if part else {} for part in steps)
-    return measure(stack, text or TEXT, scorers, beside=beside, removed=removed, **how)["d"]
+    count = len(scored_blocks(removed, len(stack), how.get("among")))
+    scorers = {"d": Divergence(count, Divergence.Config(**SETTINGS))}
+    return measure(stack, text or TEXT, scorers, removed=removed, **how)["d"]
 
 
 def by_hand(model: Any, blocks: Sequence[int], *, repaired: bool = True) -> tuple[float, float]:
@@ -139,24 +133,13 @@ def test_it_is_the_divergence_of_the_repaired_model(removed: list[int]) -> None:
 @settings(max_examples=5, deadline=None, derandomize=True, database=None)
 @given(st.permutations([0, 1, 2, 3]), st.integers(2, 3))
 def test_the_scores_of_a_path_add_up_whatever_its_order(order: list[int], length: int) -> None:
-    """So undoing a step and taking another one, as in an exchange, costs the difference of two such sums."""
+    """So undoing a removal and making another one, as in an exchange, costs the difference of two such sums."""
     model = model_of()
     memory: dict[Any, Any] = {}
     total = 0.0
     for at, block in enumerate(order[:length]):
         total += scored(model, order[:at], among=[block], memory=memory).scores[0]
     plain, copied = by_hand(model, order[:length])
-    assert total == pytest.approx(0.75 * plain + 0.25 * copied, rel=1e-6)
-
-
-def test_seams_are_repaired_at_the_attention_before_them() -> None:
-    """A path of seams adds up as well: after 1/2, the block `1.attn,2.mlp` closes the gap of the blocks 1 and 2."""
-    model, memory = model_of(), {}
-    first = scored(model, [], cuts="all", memory=memory)
-    then = scored(model, ["1/2"], cuts="all", memory=memory)
-    after = dict(zip(then.blocks, then.scores, strict=True))
-    plain, copied = by_hand(model, [1, 2])
-    total = dict(zip(first.blocks, first.scores, strict=True))["1/2"] + after["1.attn,2.mlp"]
     assert total == pytest.approx(0.75 * plain + 0.25 * copied, rel=1e-6)
 
 
@@ -243,25 +226,24 @@ def test_a_repair_in_front_of_a_norm_is_least_squares_through_the_norm(block: in
 
 
 def test_a_gap_after_experts_is_scored_without_a_repair() -> None:
-    """No single map ends a mixture of experts. A seam follows an attention, at which its gap is repaired."""
+    """No single map ends a mixture of experts."""
     model = tiny("mixtral", num_hidden_layers=BLOCKS)  # its experts do not compute in float64
-    importance = scored(model, cuts="all")
+    importance = scored(model)
     assert importance.notes == (BARE.replace("block 0", "blocks 0, 1, 2, 3, 4"),)
-    blocks = [at for at, step in enumerate(importance.blocks) if isinstance(step, int)]
-    for block, at in enumerate(blocks):
-        found = importance.columns["divergence"][at], importance.columns["divergence_copying"][at]
+    for block in importance.blocks:
+        found = importance.columns["divergence"][block], importance.columns["divergence_copying"][block]
         assert found == pytest.approx(by_hand(model, [block], repaired=False), rel=1e-4)
 
 
 def test_the_cost_of_a_path_with_exchanges_is_the_divergence_at_its_end() -> None:
     model, memory = tiny("qwen2", dtype=torch.float64, num_hidden_layers=6), {}
 
-    def scoring(removed: Sequence[Step]) -> Importance:
+    def scoring(removed: Sequence[int]) -> Importance:
         return scored(model, removed, memory=memory)
 
     path = Search(scoring, Budget.exactly(4, 6), frozenset(), 0.0).exchanging(2)
     assert path.exchanges
-    plain, copied = by_hand(model, [step for step in path.steps if isinstance(step, int)])
+    plain, copied = by_hand(model, path.blocks)
     assert path.cost == pytest.approx(0.75 * plain + 0.25 * copied, rel=1e-6)
 
 

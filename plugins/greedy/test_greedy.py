@@ -20,19 +20,9 @@ from torch.nn.functional import cross_entropy
 import layerimp
 from layerimp import Importance
 from layerimp.errors import OptionError
+from layerimp.indices import kept_blocks, runs_of
 from layerimp.pruner import Budget
 from layerimp.scoring.engine import measure
-from layerimp.steps import (
-    Cuts,
-    Step,
-    Sublayer,
-    candidates,
-    checked_steps,
-    removed_by,
-    runs_of,
-    sublayers_of,
-    touched_by,
-)
 from layerimp.surgery.removal import pruned
 from layerimp.testing import BLOCKS, Check, padded_batch, parametrize
 
@@ -103,99 +93,70 @@ def test_ends() -> None:
         Greedy(Greedy.Config(protect_last=9)).plan(Asked(0, 0, 0, 0), Budget(BLOCKS, 1))
 
 
-def test_a_forced_seam_goes_first_and_its_blocks_are_left_alone() -> None:
-    scoring = Asked(3, 0, 0, 1)
-    plan = Greedy().plan(scoring, Budget.exactly(3, 4, forced=("1/2",)))
-    assert plan.blocks == ["1/2", 3, 0]
-    assert scoring.calls == [["1/2"], ["1/2", 3]]
-    with pytest.raises(OptionError, match="3 blocks are to go, but only 2 of 4 are not protected"):
-        Greedy(Greedy.Config(protect_first=1)).plan(scoring, Budget.exactly(3, 4, forced=("1/2",)))
-    with pytest.raises(OptionError, match="a half of block 0 is to be removed, and protected by"):
-        Greedy(Greedy.Config(protect_first=1)).plan(scoring, Budget.exactly(2, 4, forced=("0/1",)))
-
-
 modest = settings(derandomize=True, max_examples=60, deadline=None, database=None)
 
 
-def searched(scoring: Damage, budget: Budget, **options: float) -> list[Step]:
+def searched(scoring: Damage, budget: Budget, **options: float) -> list[int]:
     return Greedy(Greedy.Config(**options)).within_budget(scoring, budget).blocks
 
 
 @modest
-@given(seed=st.integers(0, 10**6), cuts=st.sampled_from(["all", "blocks"]), count=st.integers(1, 3))
-def test_each_step_is_the_best_of_all_legal_ones(seed: int, cuts: Cuts, count: int) -> None:
-    scoring = Damage(4, seed=seed, cuts=cuts)
-    steps = searched(scoring, Budget.exactly(count, 4, cuts=cuts))
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 5))
+def test_each_removal_is_the_best_of_all_possible_ones(seed: int, count: int) -> None:
+    scoring = Damage(6, seed=seed)
+    blocks = searched(scoring, Budget.exactly(count, 6))
     for end in range(count):
-        rises = {way[end]: scoring.of(way) for way in scoring.sequences(end + 1, tuple(steps[:end]))}
-        assert steps[end] == min(rises, key=lambda step: rises[step])
+        rises = {way[end]: scoring.of(way) for way in scoring.sequences(end + 1, tuple(blocks[:end]))}
+        assert blocks[end] == min(rises, key=lambda block: rises[block])
 
 
 @modest
-@given(seed=st.integers(0, 10**6), cuts=st.sampled_from(["all", "blocks"]), tried=st.integers(1, 9))
-def test_an_exchange_is_never_worse_than_none_and_never_better_than_the_best(seed: int, cuts: Cuts, tried: int) -> None:
-    scoring, budget = Damage(4, seed=seed, cuts=cuts), Budget.exactly(3, 4, cuts=cuts)
+@given(seed=st.integers(0, 10**6), tried=st.integers(1, 9))
+def test_an_exchange_is_never_worse_than_none_and_never_better_than_the_best(seed: int, tried: int) -> None:
+    scoring, budget = Damage(6, seed=seed), Budget.exactly(3, 6)
     costs = [scoring.of(searched(scoring, budget, exchange=exchange)) for exchange in (0, tried)]
     best = min(map(scoring.of, scoring.sequences(3)))
     assert costs[0] >= costs[1] - 1e-9
     assert costs[1] >= best - 1e-9
 
 
-def test_an_exchange_finds_what_one_step_at_a_time_misses() -> None:
-    first, pair = removed_by([2]), removed_by(["0/1", 4])
+def test_an_exchange_finds_what_one_removal_at_a_time_misses() -> None:
+    def cost(removed: frozenset[int]) -> float:
+        if removed == {0, 4}:
+            return 0.25
+        return len(removed) - (0.75 if removed == {2} else 0.0)
 
-    def cost(gone: frozenset[Sublayer]) -> float:
-        if gone == pair:
-            return 0.5
-        return len(gone) - (1.5 if gone == first else 0.0)
-
-    scoring, budget = Damage(5, cost), Budget.exactly(2, 5, cuts="all")
-    assert scoring.of(searched(scoring, budget)) == 4.0
-    assert min(map(scoring.of, scoring.sequences(2))) == 0.5
+    scoring, budget = Damage(5, cost), Budget.exactly(2, 5)
+    assert scoring.of(searched(scoring, budget)) == 2.0
+    assert min(map(scoring.of, scoring.sequences(2))) == 0.25
     made = Greedy(Greedy.Config(exchange=9)).plan(scoring, budget)
-    assert set(made.blocks) == {"0/1", 4}
+    assert set(made.blocks) == {0, 4}
     assert made.reason == "lowest score after each removal, with 1 exchange"
 
 
-def test_a_step_inside_a_gap_can_be_undone() -> None:
-    dug, best = removed_by([1, 2, 3]), removed_by([1, 3, 5, 6])
-
-    def cost(gone: frozenset[Sublayer]) -> float:
-        if gone == best:
-            return 0.0
-        return 1.0 + len(gone) - (0.9 * len(gone) if gone <= dug else 0.0)
-
-    scoring, budget = Damage(8, cost), Budget.exactly(4, 8, forced=(1,), cuts="all")
-    assert removed_by(searched(scoring, budget, exchange=99)) == best
-
-
 def test_what_is_forced_is_not_undone() -> None:
-    for forced in ((1,), ("1/2",), ("1/2", "1.attn,2.mlp"), (0, "1/2")):
+    for forced in ((1,), (0, 3)):
         for seed in range(10):
-            scoring, budget = Damage(5, seed=seed), Budget.exactly(4, 5, forced=forced, cuts="all")
+            scoring, budget = Damage(5, seed=seed), Budget.exactly(4, 5, forced=forced)
             assert tuple(searched(scoring, budget, exchange=2)[: len(forced)]) == forced
 
 
 @modest
 @given(
     seed=st.integers(0, 10**6),
-    cuts=st.sampled_from(["all", "blocks"]),
     exchange=st.integers(0, 2),
     penalty=st.sampled_from([0.0, 0.3, 5.0]),
     data=st.data(),
 )
-def test_every_plan_takes_turns_and_keeps_to_its_budget(
-    seed: int, cuts: Cuts, exchange: int, penalty: float, data: st.DataObject
-) -> None:
+def test_every_plan_keeps_to_its_budget(seed: int, exchange: int, penalty: float, data: st.DataObject) -> None:
     size = data.draw(st.integers(3, 7))
     protect = data.draw(st.sets(st.integers(0, size - 1), max_size=1))
-    scoring = Damage(size, seed=seed, cuts=cuts)
-    budget = Budget.exactly(data.draw(st.integers(1, size - 1)), size, protect=sorted(protect), cuts=cuts)
-    steps = searched(scoring, budget, exchange=exchange, gap_penalty=penalty)
-    assert len(checked_steps(steps, size)) == budget.count
-    assert protect.isdisjoint(touched_by(steps))
-    asked = [removed_by(way) for way in scoring.asked]
-    assert len(set(asked)) == len(asked)  # nothing is scored twice
+    scoring = Damage(size, seed=seed)
+    budget = Budget.exactly(data.draw(st.integers(1, size - 1)), size, protect=sorted(protect))
+    blocks = searched(scoring, budget, exchange=exchange, gap_penalty=penalty)
+    assert len(set(blocks)) == budget.count
+    assert protect.isdisjoint(blocks)
+    assert len(set(map(frozenset, scoring.asked))) == len(scoring.asked)  # nothing is scored twice
 
 
 def test_plans_are_nested_without_an_exchange_alone() -> None:
@@ -203,17 +164,16 @@ def test_plans_are_nested_without_an_exchange_alone() -> None:
     assert Greedy(Greedy.Config(gap_penalty=1)).nested
     assert not Greedy(Greedy.Config(exchange=1)).nested
     scoring = Damage(6, seed=3)
-    plans = [searched(scoring, Budget.exactly(count, 6, cuts="all"), gap_penalty=0.2) for count in range(1, 6)]
+    plans = [searched(scoring, Budget.exactly(count, 6), gap_penalty=0.2) for count in range(1, 6)]
     assert all(more[:-1] == fewer for fewer, more in pairwise(plans))
 
 
 def test_a_penalty_on_long_gaps() -> None:
-    scoring = Damage(6, lambda gone: float(sum(abs(part.block - 2) for part in gone)))
-    three = Budget.exactly(3, 6, cuts="all")
-    assert removed_by(searched(scoring, three)) == removed_by([1, 2, 3])
-    apart = searched(scoring, three, gap_penalty=100)
-    assert all(len(run) == 2 for run in runs_of(removed_by(apart)))
-    # Two steps that are joined by a third share a gap with it and with each other.
+    scoring = Damage(6, lambda removed: float(sum(2 * abs(block - 2) for block in removed)))
+    three = Budget.exactly(3, 6)
+    assert set(searched(scoring, three)) == {1, 2, 3}
+    assert all(len(run) == 1 for run in runs_of(searched(scoring, three, gap_penalty=100)))
+    # Two removals that are joined by a third share a gap with it and with each other.
     assert Search(scoring, three, frozenset(), 1.0)._costs((1, 3))[2] == 3.0
     assert Search(scoring, three, frozenset(), 1.0)._costs((1, 3))[4] == 5.0
     assert Search(scoring, three, frozenset(), 1.0)._costs((1,))[2] == 1.0
@@ -227,29 +187,22 @@ def test_contract(check: Check) -> None:
 class Growing:
     """Scores that grow with each removal, by how near that is; gives what was asked for, and remembers how much."""
 
-    def __init__(self, num_blocks: int, cuts: Cuts = "blocks", seed: int = 0) -> None:
-        self.base = torch.rand(2 * num_blocks, generator=torch.manual_seed(seed)).tolist()
-        self.num_blocks, self.cuts = num_blocks, cuts
+    def __init__(self, num_blocks: int, seed: int = 0) -> None:
+        self.base = torch.rand(num_blocks, generator=torch.manual_seed(seed)).tolist()
         self.scored: list[int] = []
 
-    def __call__(self, removed: Sequence[Step], among: Collection[Step] | None = None) -> Importance:
-        steps = [step for series in candidates(removed, self.num_blocks, self.cuts) for step in series]
-        steps = [step for step in steps if among is None or step in among]
-        self.scored.append(len(steps))
-        scores = [
-            sum(self.base[part.depth] for part in sublayers_of(step))
-            + sum(1 / (1 + abs(gone.depth - part.depth)) for gone in removed_by(removed) for part in sublayers_of(step))
-            for step in steps
-        ]
-        return Importance(scores=scores, blocks=steps)
+    def __call__(self, removed: Sequence[int], among: Collection[int] | None = None) -> Importance:
+        blocks = [block for block in kept_blocks(removed, len(self.base)) if among is None or block in among]
+        self.scored.append(len(blocks))
+        scores = [self.base[block] + sum(1 / (1 + 2 * abs(gone - block)) for gone in removed) for block in blocks]
+        return Importance(scores=scores, blocks=blocks)
 
 
-@pytest.mark.parametrize("cuts", ["blocks", "all"])
 @pytest.mark.parametrize("seed", range(5))
-def test_scores_that_only_grow_need_not_all_be_measured_again(cuts: Cuts, seed: int) -> None:
-    """A step that is not scored again cannot have become the cheapest."""
-    every, some = Growing(16, cuts, seed), Growing(16, cuts, seed)
-    budget = Budget.exactly(6, 16, protect=(2,), forced=(9,), cuts=cuts)
+def test_scores_that_only_grow_need_not_all_be_measured_again(seed: int) -> None:
+    """A block that is not scored again cannot have become the cheapest."""
+    every, some = Growing(16, seed), Growing(16, seed)
+    budget = Budget.exactly(6, 16, protect=(2,), forced=(9,))
     expected = Greedy().plan(every, budget)
     assert Greedy(Greedy.Config(rescored=2)).plan(some, budget) == expected
     assert sum(some.scored) < 0.7 * sum(every.scored)
@@ -262,17 +215,17 @@ def test_an_exchange_needs_all_scores_on_one_text(option: str) -> None:
 
 
 @pytest.mark.parametrize("rescored", [None, 2])
-def test_forced_steps_that_are_all_that_goes_need_no_score(rescored: int | None) -> None:
+def test_forced_blocks_that_are_all_that_goes_need_no_score(rescored: int | None) -> None:
     scoring = Growing(8)
     budget = Budget.exactly(3, 8, forced=(2, 4, 6))
     assert Greedy(Greedy.Config(rescored=rescored)).plan(scoring, budget).blocks == [2, 4, 6]
     assert not scoring.scored
 
 
-def test_a_step_beside_the_removal_is_scored_again_even_if_it_was_dear() -> None:
+def test_a_block_beside_the_removal_is_scored_again_even_if_it_was_dear() -> None:
     """Two neighbours can be repaired together, so that the second costs less than before."""
 
-    def scoring(removed: Sequence[Step], among: Collection[Step] | None = None) -> Importance:
+    def scoring(removed: Sequence[int], among: Collection[int] | None = None) -> Importance:
         scores = {0: 3.0, 1: 1.0, 2: 9.0, 3: 2.0, 4: 5.0}
         if 1 in removed:
             scores[2] = 0.5

@@ -204,7 +204,7 @@ def test_stability_and_agreement(results: Results, layout: Layout) -> None:
 
 def test_a_cell_is_named_by_what_is_gone(layout: Layout) -> None:
     measure = layout.models["one"].measures[0]
-    keys = {layout.evaluation("one", steps, measure).key for steps in ((3, "1/2"), ("2.attn,1.mlp", 3), ("1/2", 3))}
+    keys = {layout.evaluation("one", blocks, measure).key for blocks in ((3, 1), (1, 3))}
     assert len(keys) == 1
     assert layout.evaluation("one", (3, 1), measure).content["blocks"] == [1, 3]  # as it always was
 

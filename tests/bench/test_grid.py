@@ -216,15 +216,3 @@ def test_an_importance_survives_its_store(scores: list[float]) -> None:
         dict(importance.spans),
     )
     assert list(again.notes) == list(importance.notes)
-
-
-def test_what_may_go_is_part_of_the_cells() -> None:
-    plain, seams = layout(counts=[1]), layout(counts=[1], cuts="all")
-    for made_layout in (plain, seams):
-        scoring = made_layout.scoring("one", "random", 0)
-        assert scoring.content["cuts"] == ("blocks" if made_layout is plain else "all")
-        assert made_layout.models["one"].recipe.cuts == made_layout.grid.cuts
-    assert plain.scoring("one", "avss", 0).key != seams.scoring("one", "avss", 0).key
-    measure = plain.models["one"].measures[0]
-    keys = {each.evaluation("one", (3, "1/2"), measure).key for each in (plain, seams)}
-    assert len(keys) == 1  # a model is the same, whatever path leads to it

@@ -22,7 +22,7 @@ from layerimp.bench.engine import Engine
 from layerimp.bench.grid import Grid
 from layerimp.bench.resolve import resolve
 from layerimp.component import Options
-from layerimp.errors import OptionError, TaskError
+from layerimp.errors import TaskError
 from layerimp.evaluator import Evaluator, Metric
 from layerimp.models import loading
 from layerimp.progress import SILENT, Progress
@@ -153,15 +153,6 @@ def test_whether_plans_are_nested_depends_on_the_options(place: Path) -> None:
         "exchanging": False,
         "window": False,
     }
-
-
-def test_scorers_that_cannot_score_seams_are_left_out_before_anything_long(place: Path) -> None:
-    both = settled(cuts="all", scorers={"avss": {"name": "avss"}, "block-influence": {"name": "block-influence"}})
-    assert "avss" not in both.scorers
-    assert "block-influence" in both.scorers
-    with pytest.raises(OptionError, match=r"scorer 'avss' cannot score seams: it reads mlp_act alone"):
-        settled(cuts="all", scorers={"avss": {"name": "avss"}})
-    assert "avss" in settled(scorers={"avss": {"name": "avss"}}).scorers
 
 
 def test_another_revision_on_the_hub_is_another_model(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

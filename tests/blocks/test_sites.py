@@ -12,8 +12,7 @@ from torch import nn
 import layerimp
 from layerimp.blocks.forward import hidden_states
 from layerimp.blocks.sites import find_taps
-from layerimp.sweep import Drive, Forward, Series, Trace
-from layerimp.sweep.units import units_of
+from layerimp.sweep import Drive, Forward, Trace
 from layerimp.testing import BLOCKS, batch, padded_batch
 
 KINDS = [(name, "eager") for name in ALL] + [(name, "sdpa") for name in ALL if name not in EAGER_ONLY]
@@ -29,8 +28,8 @@ def traces(model: Any, sites: set[str], inputs: dict[str, torch.Tensor], *bundle
 
     stack, sweep = layerimp.find_blocks(model), Forward()
     scouting = sweep.scout(stack, frozenset(sites))
-    series = Series(units_of(range(len(stack))), dict.fromkeys(map(frozenset, bundles or [sites]), keep))
-    sweep.drive(stack, [inputs], Drive(scouting, [series], lambda: None))
+    takers = dict.fromkeys(map(frozenset, bundles or [sites]), keep)
+    sweep.drive(stack, [inputs], Drive(scouting, range(len(stack)), takers, lambda: None))
     return kept
 
 

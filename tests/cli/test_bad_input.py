@@ -61,7 +61,7 @@ WRONG = [
     (["--heal-text", "prose"], "heal_text is read only by a healer that trains: name one as well, such as distill"),
     (["--recipe", written("t.yaml", "blocks: 1\nprotect: one")], "protect: Input should be a list, got 'one'"),
     (["--recipe", written("y.yaml", "a: [1")], "is not YAML: while parsing a flow sequence at line 1, column 4"),
-    (["--blocks", "1/2", "--pruner", "window", "--count", "2"], "a window is a run of whole blocks, and 1/2 is none"),
+    (["--blocks", "1/2"], "--blocks takes blocks such as 5,8-10, got '1/2': '1/2' is no block"),
     (["--model", here("nowhere")], "does not exist"),
     (["--model", "no-such-model"], "no directory here has that name, and from the hub"),
     (["--model", empty], "is empty"),
@@ -73,7 +73,7 @@ WRONG = [
     (["--tasks", written("evil.yaml", CODE_TASK)], "--allow-task-code"),
     (["--tasks", written("broken.yaml", "task: [\n")], "broken.yaml"),
     (["--recipe", written("o.yaml", "overwrite: true")], "cannot say overwrite"),
-    (["--blocks", ""], "--blocks takes blocks and seams such as 5,8-10,17/18, got ''"),
+    (["--blocks", ""], "--blocks takes blocks such as 5,8-10, got ''"),
     (["--model", truncated], "cannot read"),
     (
         ["--model", with_fields(intermediate_size=60)],

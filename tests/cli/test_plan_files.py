@@ -97,11 +97,11 @@ def test_a_plan_is_read_alone_and_in_a_file_of_plans(
 
 
 def test_the_recipe_of_a_single_plan_repeats_it(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
-    (tmp_path / "plan.json").write_text(json.dumps(ONE | {"blocks": ["1/2", 0]}))
+    (tmp_path / "plan.json").write_text(json.dumps(ONE | {"blocks": [1, 0]}))
     given = ["--model", model_dir, "--plan", tmp_path / "plan.json"]
     layerimp_command.done("prune", *given, "--output", tmp_path / "a")
     layerimp_command.done("prune", "--recipe", tmp_path / "a" / "recipe.json", "--output", tmp_path / "b")
-    assert json.loads((tmp_path / "b" / "plan.json").read_text())["plans"]["blocks"]["blocks"] == ["1/2", 0]
+    assert json.loads((tmp_path / "b" / "plan.json").read_text())["plans"]["blocks"]["blocks"] == [1, 0]
 
 
 def test_of_a_recipe_with_a_plan_no_amount_is_read(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:

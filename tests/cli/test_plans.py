@@ -30,10 +30,10 @@ def written(path: Path, **plans: dict[str, Any]) -> Path:
 
 
 def test_a_plan_for_fewer_is_its_beginning(tmp_path: Path) -> None:
-    path = written(tmp_path / "plan.json", a={"blocks": [4, "1/2", 0]}, b={"blocks": [5, 3]})
-    assert {label: plan.blocks for label, plan in read_plans(path, count=2).items()} == {"a": [4, "1/2"], "b": [5, 3]}
+    path = written(tmp_path / "plan.json", a={"blocks": [4, 1, 0]}, b={"blocks": [5, 3]})
+    assert {label: plan.blocks for label, plan in read_plans(path, count=2).items()} == {"a": [4, 1], "b": [5, 3]}
     assert {label: plan.blocks for label, plan in read_plans(path, ["b"], 1).items()} == {"b": [5]}
-    with pytest.raises(OptionError, match="count 3 is not between 1 and 2, the number of steps of the plan"):
+    with pytest.raises(OptionError, match="count 3 is not between 1 and 2, the number of blocks of the plan"):
         read_plans(path, ["b"], 3)
     with pytest.raises(UnknownNameError, match=r"unknown label 'c' of the plan .*plan\.json\. Known: a, b"):
         read_plans(path, ["c"])
@@ -70,21 +70,17 @@ def test_mergekit_gets_a_slice_for_each_run_of_kept_blocks() -> None:
 
 def test_llama_cpp_gets_a_rising_list() -> None:
     assert exported(PrunePlan(num_blocks=8, blocks=[6, 2, 3]), "llama.cpp") == "2,3,6\n"
-    halves = PrunePlan(num_blocks=8, blocks=["2/3", "2.attn,3.mlp", 10 - 4])
-    assert exported(halves, "llama.cpp") == "2,3,6\n", "two seams can come to whole blocks"
 
 
-@pytest.mark.parametrize(
-    ("plan", "tool", "said"),
-    [
-        ({"blocks": [1]}, "mergekit", "the plan does not say which model it is for; name the model with --model"),
-        ({"blocks": ["1/2"], "model": "m"}, "mergekit", "mergekit removes only whole blocks"),
-        ({"blocks": ["1/2"]}, "llama.cpp", "llama.cpp removes only whole blocks, and this plan has seams"),
-    ],
-)
-def test_what_cannot_be_exported_is_said(plan: dict[str, Any], tool: str, said: str) -> None:
-    with pytest.raises(OptionError, match=said):
-        exported(PrunePlan(num_blocks=6, **plan), tool)
+def test_mergekit_needs_the_name_of_a_model() -> None:
+    with pytest.raises(OptionError, match="the plan does not say which model it is for; name the model with --model"):
+        exported(PrunePlan(num_blocks=6, blocks=[1]), "mergekit")
+
+
+def test_a_plan_of_half_blocks_is_refused(layerimp_command: Run, tmp_path: Path) -> None:
+    path = written(tmp_path / "plan.json", a={"blocks": ["1/2"]})
+    err = layerimp_command.refused("plan", path)
+    assert "'1/2' is no block; a block is a whole number, and only whole blocks can be removed" in err
 
 
 @pytest.mark.slow
@@ -115,12 +111,12 @@ def test_a_part_of_a_plan_is_applied(layerimp_command: Run, model_dir: Path, tmp
 
 
 def test_the_plans_of_a_file_are_shown(layerimp_command: Run, tmp_path: Path) -> None:
-    path = written(tmp_path / "plan.json", a={"blocks": [4, 2, 3], "scorer": "avss"}, b={"blocks": ["1/2"]})
+    path = written(tmp_path / "plan.json", a={"blocks": [4, 2, 3], "scorer": "avss"}, b={"blocks": [1]})
     code, out, err = layerimp_command("plan", "--plan", path)
     assert (code, err) == (0, "")
     assert [line.split() for line in out.splitlines() if line.split()[:1] in (["a"], ["b"])] == [
         ["a", "2-4", "6", "blocks", "avss", "-", "-"],
-        ["b", "1/2", "6", "blocks", "-", "-", "-"],
+        ["b", "1", "6", "blocks", "-", "-", "-"],
     ]
     code, out, _ = layerimp_command("plan", "--plan", path, "--count", 1, "--label", "a", "--json")
     assert json.loads(out)["plans"]["a"]["blocks"] == [4]

@@ -54,7 +54,6 @@ def test_no_table_is_wider_than_the_screen(
     for command in (
         ["run", *scoring, "--scorer", "avss", "--scorer", "perplexity", "--tasks", task],
         ["run", *scoring, "--scorer", "avss", "--no-baselines", "--tasks", task],
-        ["score", *scoring, "--scorer", "block-influence", "--cuts", "all"],
         ["score", *scoring, "--scorer", "block-influence", "--by", "sublayer"],
         ["scorers"],
         ["pruners", "greedy"],

@@ -440,10 +440,10 @@ def test_only_a_smaller_model_is_replaced(layerimp_command: Run, command: list[A
     ("architecture", "fields", "said"),
     [
         ("mixtral", {"count": 2}, "no single linear map ends the MLP"),
-        ("llama", {"cuts": "all", "blocks": ["1/2"]}, "removed: 1/2"),
+        ("llama", {"blocks": [1]}, "removed: block 1"),
     ],
 )
-def test_experts_and_seams(architecture: str, fields: dict[str, Any], said: str, calibration_file: Path) -> None:
+def test_experts_and_named_blocks(architecture: str, fields: dict[str, Any], said: str, calibration_file: Path) -> None:
     text = {"source": str(calibration_file), "samples": 16, "max_length": 16}
     small = layerimp.shrink(tiny(architecture), tiny_tokenizer(), minutes=0, calibration=text, tasks=[], **fields)
     assert said in " ".join(" ".join(lines_of(small.report)).split())

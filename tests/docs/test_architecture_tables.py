@@ -20,9 +20,9 @@ def test_each_type_stands_once_under_its_head(head: str) -> None:
 
 def test_the_outcomes_agree_with_the_removals_that_were_exact() -> None:
     for line in tables.results():
-        for part in (line["blocks"], line["seams"]):
-            outcome = "in part" if 0 < part["exact"] < part["tried"] else "exact" if part["exact"] else None
-            assert part["outcome"] in ((outcome,) if outcome else ("refused", "wrong", "not built")), line["type"]
+        part = line["blocks"]
+        outcome = "in part" if 0 < part["exact"] < part["tried"] else "exact" if part["exact"] else None
+        assert part["outcome"] in ((outcome,) if outcome else ("refused", "wrong", "not built")), line["type"]
 
 
 def test_whatever_is_not_exact_has_a_reason() -> None:
@@ -35,7 +35,7 @@ def test_counts_are_those_of_the_rows() -> None:
     counts = {row[0]: dict(zip(head[1:], map(int, row[1:]), strict=True)) for row in rows}
     for name, title in tables.HEADS.items():
         others = [row[1] for row in tables.others(name)[1]]
-        blocks = counts[f"{title}, blocks"]
+        blocks = counts[title]
         assert blocks["in part"] == sum(outcome.endswith(" exact") for outcome in others)
         assert blocks["refused"] == others.count("refused")
         assert blocks["tried"] - blocks["exact"] == len(others) - others.count("exact")
@@ -43,7 +43,7 @@ def test_counts_are_those_of_the_rows() -> None:
 
 def test_the_readme_counts_all_forms() -> None:
     head, rows = tables.counts()
-    blocks = [dict(zip(head, row, strict=True)) for row in rows if row[0].endswith("blocks")]
+    blocks = [dict(zip(head, row, strict=True)) for row in rows]
     tried, exact, part, refused, wrong, unbuilt = (
         sum(int(row[name]) for row in blocks) for name in ("tried", *tables.OUTCOMES)
     )
@@ -67,7 +67,7 @@ def test_a_scorer_that_refuses_one_form_of_a_type_is_listed_with_that_form() -> 
 
 def test_the_page_has_a_part_for_each_table() -> None:
     page = reference.expanded((reference.ROOT / "docs/reference/architectures.md").read_text(encoding="utf-8"))
-    assert "| causal language models, blocks |" in page
+    assert "| causal language models |" in page
     assert "`llama`" in page
     assert "| scorers | reason | types |" in page
 

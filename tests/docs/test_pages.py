@@ -42,7 +42,6 @@ LONG = frozenset(
     """
     README.md
     docs/choose/compare-scorers.md
-    docs/choose/cut-seams.md
     docs/choose/first-blocks.md
     docs/choose/run-a-grid.md
     docs/choose/scorers.md

@@ -11,13 +11,12 @@ from support.tiny import tiny
 
 from layerimp.healing.origin import check_pair, share
 from layerimp.models.discovery import find_blocks
-from layerimp.steps import Step
 from layerimp.surgery.removal import prepare
 
 
-@pytest.mark.parametrize("removed", [[1], [1, "2/3"]], ids=str)
+@pytest.mark.parametrize("removed", [[1], [1, 3]], ids=str)
 @pytest.mark.parametrize("tied", [True, False])
-def test_what_is_equal_is_in_memory_once(removed: Sequence[Step], tied: bool) -> None:
+def test_what_is_equal_is_in_memory_once(removed: Sequence[int], tied: bool) -> None:
     intact = find_blocks(tiny("llama", tie_word_embeddings=tied))
     pruned = find_blocks(copy.deepcopy(prepare(intact, removed).beside()))
     with torch.no_grad():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,12 @@ import layerimp
 from layerimp import Recipe
 from layerimp.blocks import memory
 from layerimp.checkpoint.saving import check_checkpoint, check_memory
-from layerimp.errors import ModelError, OptionError, OutputError, SurgeryError
+from layerimp.errors import ModelError, OptionError, OutputError
+from layerimp.indices import kept_blocks
 from layerimp.models import loading
 from layerimp.models.fingerprint import model_fingerprint
 from layerimp.registry.catalog import registry
 from layerimp.scoring.engine import measure
-from layerimp.steps import Step, candidates, untouched
 from layerimp.surgery.removal import pruned
 from layerimp.sweep.cache import BlockCache
 from layerimp.testing import BLOCKS, VOCAB, batch, padded_batch, tiny_tokenizer
@@ -169,62 +169,24 @@ def test_windows_across_the_border() -> None:
 
 
 @pytest.mark.parametrize("name", ["bert", pytest.param("llama", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "removals",
-    [
-        pytest.param(([], [1], [1, 2], [2, 3]), id="blocks", marks=pytest.mark.slow),
-        pytest.param((["0/1"], ["2/3"]), id="a seam", marks=pytest.mark.slow),
-        pytest.param((["2/3", "0/1"], ["1/2"]), id="seams"),
-    ],
-)
-def test_steps_are_bypassed_and_removed_on_each_side_of_the_border(name: str, removals: Sequence[list[Step]]) -> None:
+def test_blocks_are_bypassed_and_removed_on_each_side_of_the_border(name: str) -> None:
     """After the blocks of bert comes no norm that would bring the hidden states back."""
 
     def scores_without(model: PreTrainedModel) -> list[float]:
         stack, values = layerimp.find_blocks(model), []
         cache = BlockCache(stack)
-        for removed in removals:
+        for removed in ([], [1], [1, 2], [2, 3]):
             for scorer in ("block-influence", "perplexity", "gbis"):
-                made = registry().get("scorer", scorer)(len(untouched(removed, BLOCKS)))
-                if made.num_blocks:
-                    kept = measure(stack, [padded_batch()], {scorer: made}, removed=removed, cache=cache)
-                    values += kept[scorer].scores
-            if removed and removed != ["1/2"]:
+                made = registry().get("scorer", scorer)(len(kept_blocks(removed, BLOCKS)))
+                kept = measure(stack, [padded_batch()], {scorer: made}, removed=removed, cache=cache)
+                values += kept[scorer].scores
+            if removed:
                 with pruned(model, removed):
                     values += scores(model, "perplexity")["perplexity"][0]
         return values
 
     plain, two = on_both(scores_without, lambda: tiny(name))
     assert two == pytest.approx(plain, rel=1e-5, abs=1e-9)
-
-
-def test_a_block_is_not_composed_of_halves_on_two_devices() -> None:
-    with two_devices():
-        model = spread(tiny(), 2)
-        with pytest.raises(SurgeryError, match=r"seam 1/2 cannot be removed: blocks 1 and 2 lie on several devices"):
-            layerimp.prune(model, ["1/2"])
-        assert len(layerimp.find_blocks(model)) == BLOCKS
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["bert", "llama"])
-def test_seams_across_the_border(name: str) -> None:
-    def all_scores(model: PreTrainedModel) -> list[float]:
-        stack, values = layerimp.find_blocks(model), []
-        cache = BlockCache(stack)
-        for removed in ([], ["1/2"], [1, 2]):
-            blocks, seams = candidates(removed, BLOCKS, "all")
-            for scorer in ("block-influence", "perplexity", "gbis"):
-                block_scorers, seam_scorers = (
-                    {scorer: registry().get("scorer", scorer)(len(series))} for series in (blocks, seams)
-                )
-                values += measure(
-                    stack, [padded_batch()], block_scorers, beside=seam_scorers, removed=removed, cache=cache
-                )[scorer].scores
-        return values
-
-    plain, two = on_both(all_scores, lambda: tiny(name))
-    assert two == pytest.approx(plain, rel=1e-4, abs=1e-6)
 
 
 def test_evaluation_on_two_devices() -> None:
@@ -345,8 +307,6 @@ def test_hooks_of_accelerate_stay_and_do_nothing_else(tmp_path: Path) -> None:
     forwards = {name: module.forward for name, module in model.named_modules() if hasattr(module, "_hf_hook")}
     assert {"", "model.layers.1", "model.layers.1.mlp.down_proj", "lm_head"} <= forwards.keys()
     assert scores(model) == scores(plain)
-    with pruned(model, ["1/2"]), pruned(plain, ["1/2"]):
-        assert scores(model) == scores(plain)
     with pruned(model, [1]), pruned(plain, [1]):
         assert scores(model) == scores(plain)
         layerimp.save(model, None, tmp_path / "hooked")

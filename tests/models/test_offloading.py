@@ -20,7 +20,6 @@ from layerimp.models import offloading
 from layerimp.models.offloading import open_offloaded
 from layerimp.registry.attribution import create
 from layerimp.scoring.engine import measure
-from layerimp.steps import candidates
 from layerimp.testing import BLOCKS
 
 
@@ -60,14 +59,13 @@ def test_a_checkpoint_in_many_files(tmp_path: Path) -> None:
     assert scores(open_offloaded(directory)) == scores(layerimp.find_blocks(model))
 
 
-def test_seams_and_what_is_removed(tmp_path: Path) -> None:
+def test_what_is_left_without_a_block(tmp_path: Path) -> None:
     directory = saved(tiny("qwen3"), tmp_path / "model")
     stacks = [layerimp.find_blocks(layerimp.load(directory)[0]), open_offloaded(directory)]
     importances = []
     for stack in stacks:
-        blocks, seams = candidates([1], len(stack), "all")
-        make = [{"block-influence": create("scorer", "block-influence", {}, len(steps))} for steps in (blocks, seams)]
-        importances.append(measure(stack, TEXT, make[0], beside=make[1], removed=[1], units="all"))
+        scorer = create("scorer", "block-influence", {}, len(stack) - 1)
+        importances.append(measure(stack, TEXT, {"block-influence": scorer}, removed=[1]))
     assert importances[0] == importances[1]
 
 

@@ -18,13 +18,13 @@ from support.recipes import make_recipe
 import layerimp
 from layerimp.bench import engine
 from layerimp.checkpoint.record import FILE
-from layerimp.errors import OptionError, OutputError, UnknownNameError
+from layerimp.errors import OptionError, OutputError
 from layerimp.models.configuration import blocks_stated, count_blocks
 from layerimp.pipeline import resolve
 from layerimp.pipeline.commands import score_model
 from layerimp.pipeline.resolve import check_ahead
 from layerimp.recipe import Permissions
-from layerimp.testing import batch, tiny_model
+from layerimp.testing import tiny_model
 
 PLAN: dict[str, Any] = {"schema_version": "layerimp.plan/2", "num_blocks": 5, "blocks": [1]}
 
@@ -184,13 +184,8 @@ def test_folders_on_the_way_to_an_output_go_with_it(layerimp_command: Run, model
 
 @pytest.mark.parametrize("call", [layerimp.prune, lambda model, blocks: layerimp.heal(model, blocks, [])])
 def test_a_number_in_place_of_a_list_is_refused(call: Callable[..., object]) -> None:
-    with pytest.raises(OptionError, match=r"^steps are given as a list, such as \[5, '17/18'\], got 5$"):
+    with pytest.raises(OptionError, match=r"^blocks are given as a list, such as \[5, 8\], got 5$"):
         call(tiny_model(), 5)
-
-
-def test_cuts_that_do_not_exist_are_refused() -> None:
-    with pytest.raises(UnknownNameError, match=r"^unknown cuts 'seams'. Known: all, blocks"):
-        layerimp.score(tiny_model(), [batch()], ["step"], cuts="seams")  # type: ignore[arg-type]
 
 
 def test_one_that_breaks_by_sublayer_leaves_the_others(
@@ -211,4 +206,4 @@ def test_one_that_breaks_by_sublayer_leaves_the_others(
     code, out, err = layerimp_command(*asked, "--scorer", "bad")
     assert code == 1, err
     assert by_label(out)["scorers"] == expected
-    assert by_label(out)["failed"]["bad"].startswith("scorer 'bad' (layerimp-b 1.2) failed at 0.attn, batch 0")
+    assert by_label(out)["failed"]["bad"].startswith("scorer 'bad.attn' (layerimp-b 1.2) failed at block 0, batch 0")

@@ -87,7 +87,7 @@ def test_a_run_tells_what_was_reached(
     given = ["run", "--model", model_dir, "--calibration", calibration_file, "--samples", 4, "--max-length", 16]
     sizes = ["--target", f"bytes={4 * (whole - block) - 1}", "--target", "kv-cache=0.75"]
     out, _ = layerimp_command.done(
-        *given, "--tasks", task, "--cuts", "all", *sizes, "--scorer", "block-influence", "--output", output, "--json"
+        *given, "--tasks", task, *sizes, "--scorer", "block-influence", "--output", output, "--json"
     )
     report = by_label(out)
     assert results_in(output)["targets"] == report["targets"]
@@ -120,13 +120,13 @@ def test_one_step_less_than_is_forced_is_not_asked_for(layerimp_command: Run, as
 def test_what_is_forced_is_part_of_a_target(layerimp_command: Run, asking: list[object]) -> None:
     arguments = ["run", *asking, "--scorer", "depth", "--tasks", "none", "--json"]
     for share, count in ((0.95, 1), (0.5, 2)):
-        out, _ = layerimp_command.done(*arguments, "--target", f"kv-cache={share}", "--blocks", "1/2", "--protect", "3")
+        out, _ = layerimp_command.done(*arguments, "--target", f"kv-cache={share}", "--blocks", "1", "--protect", "3")
         report = by_label(out)
-        assert report["scorers"]["depth"]["removed"] == ["1/2", 0][:count]
+        assert report["scorers"]["depth"]["removed"] == [1, 2][:count]
         reached = report["targets"]["kv-cache"]["reached"]["depth"]
         assert reached["value"] == 512 - 128 * count == report["footprint"]["depth"]["kv_bytes_per_token"]
-    err = layerimp_command.refused(*arguments, "--target", "kv-cache=0.3", "--blocks", "1/2", "--protect", "0,3")
-    assert "at least 384 stay" in err  # the protected blocks, and what the seam joins
+    err = layerimp_command.refused(*arguments, "--target", "kv-cache=0.3", "--blocks", "1", "--protect", "0,2,3")
+    assert "at least 384 stay" in err  # the protected blocks
 
 
 @pytest.mark.parametrize(

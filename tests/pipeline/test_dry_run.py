@@ -16,11 +16,11 @@ from support.tiny import saved, tiny
 from transformers import PreTrainedModel
 
 import layerimp
+from layerimp.indices import runs_of
 from layerimp.pipeline import scores
 from layerimp.pipeline.memory import most_gaps
 from layerimp.pipeline.workload import Workload
 from layerimp.scoring.engine import measure
-from layerimp.steps import Cuts, candidates, removed_by, runs_of
 from layerimp.sweep import Ablation, Backward, Forward
 from layerimp.testing import tiny_tokenizer
 
@@ -59,8 +59,7 @@ AMOUNTS = [
     ["--count", 2],
     ["--ratio", 0.25],
     ["--target", "parameters=0.75"],
-    ["--target", "kv-cache=0.5", "--blocks", "1/2", "--cuts", "all"],
-    ["--count", 2, "--cuts", "all"],
+    ["--target", "kv-cache=0.5", "--blocks", "1"],
 ]
 
 
@@ -107,7 +106,7 @@ def test_sizes_of_plans_that_are_not_known_are_ranges(
 
 def test_a_prune_does_what_it_says(layerimp_command: Run, dry_run: Any, model_dir: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    arguments = ["prune", "--model", model_dir, "--blocks", "0,2/3", "--output", output]
+    arguments = ["prune", "--model", model_dir, "--blocks", "0,2", "--output", output]
     before = dry_run(*arguments)
     assert not before["stages"]
     after = made(layerimp_command, *arguments)
@@ -235,15 +234,12 @@ def test_healing_is_counted_within_its_limits(dry_run: Any, scoring: list[object
     assert healing(minutes=0.001, steps=1_000_000)["seconds"] == pytest.approx(0.06)
 
 
-@pytest.mark.parametrize("cuts", ["blocks", "all"])
-def test_no_removal_has_more_gaps(cuts: Cuts) -> None:
-    """Each removal of so many blocks, or of blocks and seams, is tried."""
-    blocks, seams = candidates((), 5, cuts)
+def test_no_removal_has_more_gaps() -> None:
+    """Each removal of so many blocks is tried."""
     for count in range(1, 5):
-        removals = map(removed_by, combinations([*blocks, *seams], count))
-        gaps = [len(list(runs_of(removed))) for removed in removals if len(removed) == 2 * count]
-        assert most_gaps([count], 5, cuts) == max(gaps)
-    assert most_gaps([1, 3, 5], 5, cuts) == 3
+        gaps = [len(list(runs_of(removed))) for removed in combinations(range(5), count)]
+        assert most_gaps([count], 5) == max(gaps)
+    assert most_gaps([1, 3, 5], 5) == 3
 
 
 @pytest.mark.parametrize(
@@ -258,7 +254,6 @@ def test_no_removal_has_more_gaps(cuts: Cuts) -> None:
         (["--blocks", "7", "--count", 2], "block 7 does not exist"),
         (["--pruner", "greedy", "--set", "greedy.protect_last=3", "--count", 2], "only 1 of 4 are not protected"),
         (["--scorer", "perplexity", "--offload"], "'perplexity' cannot score an offloaded model"),
-        (["--scorer", "avss", "--cuts", "all"], "scorer 'avss' cannot score seams"),
     ],
 )
 def test_what_is_wrong_shows_before_anything_is_loaded(
@@ -269,17 +264,14 @@ def test_what_is_wrong_shows_before_anything_is_loaded(
     assert message in err.splitlines()[-1]
 
 
-def test_an_output_that_exists_and_a_seam_that_is_none_are_refused(
+def test_an_output_that_exists_and_a_block_that_cannot_go_are_refused(
     layerimp_command: Run, model_dir: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
-    arguments = ["prune", "--blocks", "1/2", "--dry-run", "--output"]
+    arguments = ["prune", "--blocks", "1", "--dry-run", "--output"]
     err = layerimp_command.refused(*arguments, tmp_path / "out", "--model", model_dir)
     assert "exists" in err
-    tiny("phi").save_pretrained(tmp_path / "phi")
-    err = layerimp_command.refused(*arguments, tmp_path / "new", "--model", tmp_path / "phi")
-    assert "seam 1/2 cannot be removed: block 1 cannot be divided into attention and MLP" in err
     tiny("modernbert").save_pretrained(tmp_path / "modernbert")
     err = layerimp_command.refused(
         "prune", "--blocks", 0, "--dry-run", "--output", tmp_path / "new", "--model", tmp_path / "modernbert"

@@ -15,7 +15,6 @@ from support.tiny import saved, tiny
 
 import layerimp
 from layerimp.blocks.bypass import bypassed
-from layerimp.errors import SurgeryError
 from layerimp.pipeline.commands import run
 from layerimp.testing import BLOCKS, batch
 
@@ -83,16 +82,12 @@ def test_a_family_goes_through_a_run(family: str, tmp_path: Path, monkeypatch: p
 
 
 @families
-def test_a_family_has_seams_unless_its_branches_are_parallel(family: str, tmp_path: Path) -> None:
+def test_a_family_is_pruned_exactly(family: str, tmp_path: Path) -> None:
     name, changes = FAMILIES[family]
     model: Any = tiny(name, **changes)
-    if changes.get("use_parallel_residual"):
-        with pytest.raises(SurgeryError, match="the two are parallel branches"):
-            layerimp.prune(model, ["0/1"])
-        return
-    with bypassed(layerimp.find_blocks(model), ["0/1", "2/3"]), torch.no_grad():
+    with bypassed(layerimp.find_blocks(model), [0, 2]), torch.no_grad():
         expected = model(**batch()).logits
-    layerimp.prune(model, ["0/1", "2/3"])
+    layerimp.prune(model, [0, 2])
     layerimp.save(model, None, tmp_path / "out")
     auto = (
         transformers.AutoModelForSequenceClassification

@@ -34,7 +34,6 @@ def slow(name: str) -> Any:
 QUICK = ["gemma2", "gpt2", "bloom", "qwen3_moe", "gpt_neo", "bert"]
 """Tied weights, other names, tables outside the blocks, blocks of two kinds, and an encoder."""
 WHOLE = [*QUICK, *map(slow, "llama gemma3_text phi opt mixtral gpt_oss deberta-v2 falcon granite".split())]
-SEAMS = ["gemma2", "gpt2", "bert", *map(slow, "llama mixtral olmo2 opt".split())]
 
 
 def weights(directory: Path) -> dict[str, Tensor]:
@@ -110,13 +109,8 @@ def test_a_model_that_sees_under_its_published_names(kind: str, tmp_path: Path) 
         assert "AutoModelForImageTextToText" in (place / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", SEAMS)
-def test_seams_are_removed_as_in_memory(name: str, tmp_path: Path) -> None:
-    compare(saved(tiny(name), tmp_path / "model"), tmp_path, ["1/2"])
-
-
 def test_in_bfloat16(tmp_path: Path) -> None:
-    compare(saved(tiny("qwen3", dtype=torch.bfloat16), tmp_path / "model"), tmp_path, [0, "2/3"])
+    compare(saved(tiny("qwen3", dtype=torch.bfloat16), tmp_path / "model"), tmp_path, [0, 2])
 
 
 def test_a_checkpoint_in_many_files(tmp_path: Path) -> None:

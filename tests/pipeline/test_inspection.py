@@ -14,21 +14,17 @@ from layerimp_footprint import Footprint
 from safetensors.torch import save_file
 from support.mood import Run
 from support.published import checked
-from support.tiny import ALL, PARALLEL, UNPRUNABLE, each_of, tiny
+from support.tiny import ALL, UNPRUNABLE, each_of, tiny
 from transformers import AutoConfig, PreTrainedModel
 
 import layerimp
-from layerimp.blocks.halves import find_halves
-from layerimp.blocks.middle import Halves
 from layerimp.errors import ModelError, SurgeryError
 from layerimp.models.configuration import without_weights
 from layerimp.models.discovery import find_blocks
 from layerimp.models.sizing import language_model, ledger_of
-from layerimp.pipeline import inspection, outline
+from layerimp.pipeline import inspection
 from layerimp.pipeline.inspection import inspect_model
-from layerimp.pipeline.outline import Outline, stand_in
 from layerimp.recipe import Permissions
-from layerimp.steps import Sublayer
 from layerimp.surgery.removal import prepare
 
 MADE: dict[str, dict[str, Any]] = {
@@ -68,19 +64,10 @@ def test_it_is_what_the_loaded_model_shows(name: str, tmp_path: Path, unread: No
     assert inspected.files.files == len(list(tmp_path.glob("*.safetensors"))) > 1
     assert inspected.files.bytes == measured["bytes"]
     assert not inspected.notes
-    halves = find_halves(stack)
-    ledger = ledger_of(stack, {index: pair for index, pair in enumerate(halves) if isinstance(pair, Halves)})
     for index, block in enumerate(inspected.blocks):
         assert block.parameters == sum(parameter.numel() for parameter in stack[index].parameters())
         assert block.bytes == 4 * block.parameters
         assert not block.not_removed
-        assert bool(block.not_divided) == (name in PARALLEL)
-        if name not in PARALLEL:
-            assert block.attention is not None
-            assert block.mlp is not None
-            assert block.attention.parameters == ledger.inside([Sublayer(index, "attn")]).parameters
-            assert block.mlp.bytes == ledger.inside([Sublayer(index, "mlp")]).bytes
-            assert block.attention.parameters + block.mlp.parameters == block.parameters
     inside = sum(block.parameters for block in inspected.blocks)
     assert inside + inspected.outside.parameters == inspected.parameters
 
@@ -109,7 +96,7 @@ def test_published_models_that_see(name: str, whole: int, language: int) -> None
     fields = json.loads((Path(__file__).parent / "configurations" / f"{name}.json").read_text())
     config = AutoConfig.for_model(fields.pop("model_type"), **fields)
     stack = find_blocks(without_weights(config))
-    assert ledger_of(stack, {}).left(()).parameters == whole
+    assert ledger_of(stack).left(()).parameters == whole
     size = language_model(stack)
     assert size is not None
     assert (size.parameters, size.bytes) == (language, 2 * language)
@@ -179,32 +166,14 @@ def test_what_is_broken_is_refused(tmp_path: Path) -> None:
         inspect_model(str(tmp_path), Permissions())
 
 
-def test_where_the_memory_is_not_there_halves_stay_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny("llama").save_pretrained(tmp_path)
-    monkeypatch.setattr(outline, "free_bytes", lambda _device: 1000)
-    for block in inspect_model(str(tmp_path), Permissions()).blocks:
-        assert block.attention is block.mlp is None
-        assert block.not_divided == "not known until the model is loaded"
-
-
-def test_of_a_model_that_is_tried_one_block_of_each_kind_has_weights(tmp_path: Path) -> None:
-    made("qwen3_moe:uneven").save_pretrained(tmp_path)
-    tried = stand_in(Outline.of(str(tmp_path)).stack)
-    assert tried is not None
-    assert [any(p.is_meta for p in block.parameters()) for block in tried] == [False, False, True, True]
-
-
 def test_the_command_shows_it(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
     out, _ = layerimp_command.done("inspect", model_dir)
     assert "LlamaForCausalLM, 4 blocks, stored in float32" in out
     assert "0-3" in out
-    assert "every block can be divided" in out
+    assert "stock code builds the model without any one of its blocks" in out
     assert max(map(len, out.splitlines())) <= 120
     out, _ = layerimp_command.done("inspect", model_dir, "--json")
     checked(out)
-    tiny("phi").save_pretrained(tmp_path / "phi")
-    code, out, err = layerimp_command("inspect", tmp_path / "phi")
-    assert "blocks 0-3 cannot be divided into attention and MLP: the two are parallel branches" in out
     code, out, err = layerimp_command("inspect", tmp_path / "nothing")
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1

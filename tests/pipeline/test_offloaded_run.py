@@ -60,7 +60,7 @@ def test_the_report_is_that_of_a_run_in_memory(
     }
 
 
-@pytest.mark.parametrize("named", [[], ["--blocks", "1/2"]], ids=["chosen", "a seam"])
+@pytest.mark.parametrize("named", [[], ["--blocks", "1"]], ids=["chosen", "named"])
 def test_without_an_output_only_sizes_are_found(
     named: list[str], layerimp_command: Run, model_dir: Path, calibration_file: Path, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""The steps that a pruner is offered after some steps."""
+"""The blocks that a pruner is offered after some removals."""
 
 from __future__ import annotations
 
@@ -20,35 +20,25 @@ from layerimp.pruner import Budget, Scoring
 from layerimp.registry.catalog import registry
 from layerimp.scoring.engine import measure
 from layerimp.scoring.selection import Selection
-from layerimp.steps import Cuts, Step
 from layerimp.testing import padded_batch
 
 
-def scoring_of(cuts: Cuts, scorer: str = "block-influence", **options: object) -> Scoring:
+def scoring_of(scorer: str = "block-influence", **options: object) -> Scoring:
     """The scores of a random model of five blocks."""
     stack = layerimp.find_blocks(tiny("llama", dtype=torch.float64, num_hidden_layers=5))
     selection = Selection.of(make_recipe({"scorers": {scorer: {"name": scorer, "options": options}}}), SILENT)
     text = [padded_batch()]
-    scorers, beside = selection.create(cuts, 5, scorer)
-    first = measure(stack, text, scorers, beside=beside)[scorer]
+    first = measure(stack, text, selection.create(5, scorer))[scorer]
     drawn: CalibrationSet = text  # type: ignore[assignment]
-    return Rescoring(stack, drawn, first, selection, scorer, cuts)
+    return Rescoring(stack, drawn, first, selection, scorer)
 
 
 @pytest.mark.parametrize(
-    ("cuts", "removed", "offered"),
-    [
-        ("blocks", [], [0, 1, 2, 3, 4]),
-        ("blocks", ["1/2"], [0, 3, 4]),  # a block joined by a seam is not a whole block
-        ("blocks", [3], [0, 1, 2, 4]),
-        ("all", [], [0, "0/1", 1, "1/2", 2, "2/3", 3, "3/4", 4]),
-        ("all", ["1/2"], [0, "0/1", "1.attn,2.mlp", "2/3", 3, "3/4", 4]),
-        ("all", [3, "1/2"], [0, "0/1", "1.attn,2.mlp", "2.mlp,4.attn", 4]),
-        ("all", [0, 1, 2, 3], [4]),
-    ],
+    ("removed", "offered"),
+    [([], [0, 1, 2, 3, 4]), ([3], [0, 1, 2, 4]), ([2, 1], [0, 3, 4]), ([0, 1, 2, 3], [4])],
 )
-def test_what_is_offered(cuts: Cuts, removed: Sequence[Step], offered: list[Step]) -> None:
-    scoring = scoring_of(cuts)(removed)
+def test_what_is_offered(removed: Sequence[int], offered: list[int]) -> None:
+    scoring = scoring_of()(removed)
     assert list(scoring.blocks) == offered
 
 
@@ -78,40 +68,26 @@ def test_a_part_of_the_text_can_serve_for_later_scores() -> None:
     assert every([3]).scores != pytest.approx(known["perplexity"].scores, rel=1e-3)
 
 
-@pytest.mark.parametrize("forced", [(), ("1/2",), (0, "2/3")])
-def test_pruners_go_through_seams(forced: tuple[Step, ...]) -> None:
-    budget = Budget.exactly(4, 5, forced=forced, cuts="all")
+@pytest.mark.parametrize("forced", [(), (1,), (0, 3)])
+def test_pruners_begin_with_what_is_forced(forced: tuple[int, ...]) -> None:
+    budget = Budget.exactly(4, 5, forced=forced)
     for pruner in (Lowest(), Greedy(), Greedy(Greedy.Config(exchange=1))):
-        assert pruner.within_budget(scoring_of("all", "perplexity"), budget).blocks[: len(forced)] == list(forced)
+        assert pruner.within_budget(scoring_of("perplexity"), budget).blocks[: len(forced)] == list(forced)
 
 
-def test_pruners_of_blocks_leave_joined_ones_alone() -> None:
-    budget = Budget.exactly(3, 5, forced=("1/2",), protect=(0,))
-    assert set(Greedy().within_budget(scoring_of("blocks"), budget).blocks) == {"1/2", 3, 4}
-
-
-@pytest.mark.parametrize(("scorer", "steps"), [("perplexity", [1, 4]), ("block-influence", [0, 1, 2, 4])])
-def test_scorers_that_run_the_model_for_each_step_score_only_what_is_asked_for(scorer: str, steps: list[int]) -> None:
-    scoring = scoring_of("blocks", scorer)
+@pytest.mark.parametrize(("scorer", "blocks"), [("perplexity", [1, 4]), ("block-influence", [0, 1, 2, 4])])
+def test_scorers_that_run_the_model_for_each_block_score_only_what_is_asked_for(scorer: str, blocks: list[int]) -> None:
+    scoring = scoring_of(scorer)
     few = scoring([3], among={1, 4})
-    assert list(few.blocks) == steps
+    assert list(few.blocks) == blocks
     every = scoring([3])
     scores = dict(zip(every.blocks, every.scores, strict=True))
-    assert few.scores == pytest.approx([scores[step] for step in steps], rel=1e-12)
+    assert few.scores == pytest.approx([scores[block] for block in blocks], rel=1e-12)
     assert scoring([3], among={1}) is every
 
 
-def test_steps_that_are_all_seams_are_scored_alone() -> None:
-    """A search may ask for the lowest steps that are not scored yet, of which none has to be a block."""
-    scoring = scoring_of("all", "perplexity")
-    seams, every = scoring([3], among={"0/1", "1/2"}), scoring([3])
-    scores = dict(zip(every.blocks, every.scores, strict=True))
-    assert list(seams.blocks) == ["0/1", "1/2"]
-    assert seams.scores == pytest.approx([scores["0/1"], scores["1/2"]], rel=1e-12)
-
-
-def test_a_scorer_is_made_for_the_steps_at_hand_alone() -> None:
+def test_a_scorer_is_made_for_the_blocks_at_hand_alone() -> None:
     """A window of three blocks fits into the four that are left, and not into fewer."""
-    scoring = scoring_of("blocks", "angular", window=3)
+    scoring = scoring_of("angular", window=3)
     assert list(scoring([2]).blocks) == [0, 1, 3, 4]
     assert list(scoring([1], among={0}).blocks) == [0, 2, 3, 4]

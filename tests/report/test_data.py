@@ -74,7 +74,7 @@ def test_the_document_has_the_promised_shape() -> None:
         "targets": {},
         "scored": {
             "paper": {
-                "steps": [0, 1, 2, 3],
+                "blocks": [0, 1, 2, 3],
                 "scores": [[0.1, 0.4, 0.2, 0.3]],
                 "means": [{"mean": s, "low": None, "high": None, "count": 1} for s in (0.1, 0.4, 0.2, 0.3)],
                 "tau": None,
@@ -168,7 +168,7 @@ def test_parts_that_were_not_made_are_empty() -> None:
     assert not any((model.metrics, model.footprint, model.scored, model.removals, model.rows, model.notes))
     bare.importance = {"avss": Importance([1.0, 2.0], spans={2: [0.5]})}
     scored = model_of(bare).scored["avss"]
-    assert (scored.steps, scored.scores, scored.columns, scored.notes) == ([0, 1], [[1.0, 2.0]], {}, [])
+    assert (scored.blocks, scored.scores, scored.columns, scored.notes) == ([0, 1], [[1.0, 2.0]], {}, [])
     assert scored.spans == {2: [0.5]}
     bare.plans = {"avss": PrunePlan(num_blocks=4, blocks=[1])}
     bare.sizes = {"avss": Size(blocks=3, parameters=3, bytes=3)}
@@ -183,7 +183,7 @@ def test_parts_that_were_not_made_are_empty() -> None:
         ({"ratio": 0.25}, 0.25),
         ({"targets": {"bytes": "6GB", "parameters": 0.7}}, "bytes=6GB, parameters=0.7"),
         ({"keep": 0.95}, "keep=0.95"),
-        ({"blocks": [3, "0/1"]}, "blocks=3,0/1"),
+        ({"blocks": [3, 0]}, "blocks=3,0"),
         ({"count": 3, "blocks": [3]}, 3),
         ({}, "plan"),
     ],
@@ -332,11 +332,11 @@ def test_a_run_has_its_parts_by_label() -> None:
     assert Results.model_validate_json(results.model_dump_json()).model.plans == made.plans
 
 
-def test_scores_of_seams_are_read_back_by_depth() -> None:
-    given = Importance([1.0, 2.0, 3.0], blocks=[0, 1, "0/1"], columns={"std": [4.0, 5.0, 6.0]}, spans={2: [0.5]})
+def test_scores_are_read_back_by_depth() -> None:
+    given = Importance([1.0, 2.0, 3.0], blocks=[0, 2, 1], columns={"std": [4.0, 5.0, 6.0]}, spans={2: [0.5]})
     made = report()
     made.importance = {"paper": given}
     importance = model_of(made).importance["paper"]
-    assert (importance.blocks, importance.scores) == ([0, "0/1", 1], [1.0, 3.0, 2.0])
+    assert (importance.blocks, importance.scores) == ([0, 1, 2], [1.0, 3.0, 2.0])
     assert (importance.columns, importance.spans) == ({"std": [4.0, 6.0, 5.0]}, given.spans)
     assert importance.to_pandas().equals(given.to_pandas())

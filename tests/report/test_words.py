@@ -1,118 +1,27 @@
-"""The cuts of a plan, and what healing brought back, in words."""
+"""The blocks of a plan, and what healing brought back, in words."""
 
 from __future__ import annotations
 
 import math
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from support.grids import findings
 
 from layerimp.report import words
 from layerimp.report.results.models import Amount
 from layerimp.report.words import amounts_asked, between, number, to_either_side, two_digits
-from layerimp.steps import Step, Sublayer, kept_halves, simplest, steps_of
 
 
-@pytest.mark.parametrize(
-    ("steps", "said"),
-    [
-        ([], ""),
-        ([5], "5"),
-        ([9, 2, 7, 8], "2, 7-9"),
-        ([19, "17/18", 3, 4], "3-4, 17/18, 19"),
-        (["5/6", "4/5"], "4/5, 5/6"),
-        ([5, "4.mlp,6.attn"], "4/5, 5/6"),  # the same removal
-        (["17/18", "17.attn,18.mlp"], "17-18"),  # nothing is left of either
-        (["17/18", 16], "16, 17/18"),
-    ],
-)
-def test_what_goes_is_said_in_depth_order(steps: list[Step], said: str) -> None:
-    assert words.ranges(steps) == said
-    assert words.whole(steps) == ("/" not in said)
+@pytest.mark.parametrize(("blocks", "shown"), [([], ""), ([5], "5"), ([9, 2, 7, 8], "2, 7-9"), ([4, 3], "3-4")])
+def test_removed_blocks_are_listed_in_depth_order(blocks: list[int], shown: str) -> None:
+    assert words.ranges(blocks) == shown
 
 
-def test_what_joins_is_said() -> None:
-    assert list(words.seams([3, "17/18"])) == [
-        "seam 17/18: the MLP of block 17 and the attention of block 18; the attention of 17 and the MLP of 18 now "
-        "form one block"
-    ]
-    (sentence,) = words.seams(["17/18", "16/17"])
-    assert sentence.startswith(
-        "seams 16/17, 17/18: all from the MLP of block 16 to the attention of block 18; the attention"
-    )
-    assert sentence.endswith("attention of 16 and the MLP of 18 now form one block")
-    assert list(words.seams([3, "17/18", "17.attn,18.mlp"])) == []
-
-
-def test_where_blocks_come_from() -> None:
-    assert list(words.sources([12, "17/18"], 30)) == [
-        ("0-11", "0-11", "0-11"),
-        ("12-15", "13-16", "13-16"),
-        ("16", "17", "18"),
-        ("17-27", "19-29", "19-29"),
-    ]
-    assert list(words.sources(["0/1", "1/2"], 3)) == [("0", "0", "2")]
-    assert list(words.sources(["0/1", "2/3"], 4)) == [("0", "0", "1"), ("1", "2", "3")]
-
-
-@st.composite
-def removals(draw: Any) -> tuple[list[Step], int]:
-    """Steps that can be removed together, and the number of blocks."""
-    num_blocks = draw(st.integers(2, 9))
-    depths = [draw(st.booleans()) for _ in range(2 * num_blocks)]
-    steps: list[Step] = []
-    for run in re.finditer("1+", "".join("01"[gone] for gone in depths)):
-        end = run.end() - (run.end() - run.start()) % 2
-        steps += steps_of([Sublayer.at(depth) for depth in range(run.start(), end)])
-    return draw(st.permutations(steps)), num_blocks
-
-
-@settings(derandomize=True, max_examples=200, deadline=None, database=None)
-@given(removals())
-def test_words_say_what_the_steps_say(removal: tuple[list[Step], int]) -> None:
-    steps, num_blocks = removal
-    # The ranges name the same removal: a reader who types them out gets the same model.
-    spelled: list[Step] = []
-    for part in words.ranges(steps).split(", ") if steps else []:
-        first, _, last = part.partition("-")
-        spelled += [part] if "/" in part else range(int(first), int(last or first) + 1)
-    assert spelled == simplest(steps)
-    # So does the table of the sources.
-    halves = []
-    for block, *sources in words.sources(steps, num_blocks):
-        ends = [tuple(map(int, (text if "-" in text else f"{text}-{text}").split("-"))) for text in (block, *sources)]
-        assert ends[0][0] == len(halves)
-        halves += list(zip(*(range(first, last + 1) for first, last in ends[1:]), strict=True))
-        assert ends[0][1] == len(halves) - 1
-    assert halves == kept_halves(steps, num_blocks)
-    joined = [(int(attention), int(mlp)) for attention, mlp in halves if attention != mlp]
-    said = re.findall(r"the attention of (\d+) and the MLP of (\d+) now form", " ".join(words.seams(steps)))
-    assert [(int(attention), int(mlp)) for attention, mlp in said] == joined
-
-
-@pytest.mark.parametrize(
-    ("scored", "mark"),
-    [
-        (0, ""),
-        (3, "✗ 1st"),
-        (5, "½ 2nd (5/6)"),
-        (6, "½ 2nd (5/6)"),
-        (8, "½ 3rd (8/9)"),
-        (9, "✗ 3rd (8/9), 4th (9/10)"),
-        ("5/6", "✗ 2nd"),
-        ("6/7", ""),
-        ("9/10", "✗ 4th"),
-        ("2/3", ""),  # it cannot be removed any more, as the mark of block 3 shows
-    ],
-)
-def test_marks(scored: Step, mark: str) -> None:
-    taken: list[Step] = [3, "5/6", "8/9", "9/10"]
-    assert words.marked(scored, taken) == mark
+@pytest.mark.parametrize(("block", "mark"), [(0, ""), (3, "✗ 1st"), (5, "✗ 2nd"), (9, "✗ 3rd")])
+def test_marks(block: int, mark: str) -> None:
+    assert words.marked(block, [3, 5, 9]) == mark
 
 
 @pytest.mark.parametrize(
@@ -158,7 +67,7 @@ def test_every_ratio_has_its_share_of_the_parameters(tmp_path: Path) -> None:
         (1, "without 1 block"),
         (3, "without 3 blocks"),
         ("blocks=2", "without block 2"),
-        ("blocks=2,7.mlp,8.attn", "without 2, 7/8"),
+        ("blocks=2,7", "without blocks 2, 7"),
         ("plan", "without the blocks of the plan"),
         ("bytes=6GB, parameters=0.5", "at bytes=6GB, parameters=0.5"),
         ("keep=agreement=0.9", "at keep=agreement=0.9"),

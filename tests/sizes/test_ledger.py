@@ -11,16 +11,14 @@ import pytest
 import torch
 from layerimp_footprint import Footprint
 from safetensors import safe_open
-from support.tiny import PARALLEL, UNEVEN, tiny
+from support.tiny import UNEVEN, tiny
 from transformers import BartConfig, BartForConditionalGeneration, PreTrainedModel
 
 import layerimp
-from layerimp.blocks.halves import halves_of
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import remember_stored
 from layerimp.models.sizing import ledger_of
 from layerimp.sizes.ledger import Amounts, Ledger
-from layerimp.steps import Step, Sublayer, removed_by
 from layerimp.surgery.removal import pruned
 from layerimp.testing.tiny import WORDS
 
@@ -56,14 +54,11 @@ def stored(model: PreTrainedModel, directory: Path) -> tuple[int, int]:
 def test_arithmetic_is_what_a_checkpoint_holds(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
     model = tiny(name, **changes)
     stack = layerimp.find_blocks(model)
-    divided = [] if name in PARALLEL else range(len(stack))
-    ledger = ledger_of(stack, halves_of(stack, divided))
-    removals: list[list[Step]] = [[], [0], [1], [1, 2], [0, 1, 3]]
-    if divided:
-        removals += [["1/2"], [0, "2/3"]]
-    for number, steps in enumerate(removals):
-        amounts = ledger.left(removed_by(steps))
-        with pruned(model, steps) as rest:
+    ledger = ledger_of(stack)
+    removals: list[list[int]] = [[], [0], [1], [1, 2], [0, 1, 3]]
+    for number, blocks in enumerate(removals):
+        amounts = ledger.left(blocks)
+        with pruned(model, blocks) as rest:
             measured = {
                 metric.name: metric.value for metric in Footprint(Footprint.Config(repeats=1)).evaluate(rest, None)
             }
@@ -77,7 +72,7 @@ def test_bytes_are_those_that_are_stored_whatever_is_computed_in() -> None:
     model = tiny("llama", dtype=torch.bfloat16).float()
     remember_stored(model, torch.bfloat16)
     stack = layerimp.find_blocks(model)
-    amounts = ledger_of(stack, {}).left(())
+    amounts = ledger_of(stack).left(())
     assert amounts.bytes == 2 * amounts.parameters
     assert amounts.cache == 2 * 4 * 2 * 2 * 8  # bytes of keys and values of 4 blocks, each of 2 heads of 8
 
@@ -91,46 +86,38 @@ def test_the_cache_of_an_encoder_and_a_decoder_is_not_known_by_block() -> None:
         for name, value in (("layers", 4), ("ffn_dim", 48), ("attention_heads", 4))
     }
     model = BartForConditionalGeneration(BartConfig(**size, **halves)).eval()
-    assert math.isnan(ledger_of(find_blocks(model), {}).left(()).cache)
+    assert math.isnan(ledger_of(find_blocks(model)).left(()).cache)
 
 
 def test_a_parameter_of_two_blocks_goes_with_the_last_of_them() -> None:
     model = tiny("llama")
     stack = layerimp.find_blocks(model)
     stack[2].mlp.down_proj.weight = stack[1].mlp.down_proj.weight
-    ledger = ledger_of(stack, halves_of(stack, range(4)))
+    ledger = ledger_of(stack)
     whole = ledger.left(()).parameters
     block = sum(parameter.numel() for parameter in stack[0].parameters())
     shared = stack[1].mlp.down_proj.weight.numel()
     assert whole == sum(parameter.numel() for parameter in model.parameters())
-    assert whole - ledger.left(removed_by([1])).parameters == block - shared
-    assert whole - ledger.left(removed_by([1, 2])).parameters == 2 * block - shared
+    assert whole - ledger.left([1]).parameters == block - shared
+    assert whole - ledger.left([1, 2]).parameters == 2 * block - shared
 
 
-def by_hand(*blocks: tuple[int, int], outside: int = 10) -> Ledger:
-    """A ledger of attentions and MLPs with given numbers of parameters."""
-    entries: list[tuple[list[Sublayer], Amounts]] = [([], Amounts(outside))]
-    for index, (attention, mlp) in enumerate(blocks):
-        entries += [([Sublayer(index, "attn")], Amounts(attention)), ([Sublayer(index, "mlp")], Amounts(mlp))]
-    return Ledger.collected(len(blocks), entries)
+def by_hand(*blocks: int, outside: int = 10) -> Ledger:
+    """A ledger of blocks with given numbers of parameters."""
+    entries = [([index], Amounts(parameters)) for index, parameters in enumerate(blocks)]
+    return Ledger.collected(len(blocks), [([], Amounts(outside)), *entries])
 
 
-def test_no_removal_of_fewer_steps_reaches_a_limit() -> None:
-    ledger = by_hand((2, 7), (3, 1), (2, 5), (1, 9))
+def test_no_removal_of_fewer_blocks_reaches_a_limit() -> None:
+    ledger = by_hand(9, 4, 7, 10)
     blocks = range(4)
     for limit in range(10, 41):
-        fits = [
-            n for n in range(5) for gone in combinations(blocks, n) if ledger.left(removed_by(gone)).parameters <= limit
-        ]
-        fewest = ledger.fewest("parameters", limit, ledger.sublayers)
-        assert fewest <= min(fits, default=5)
-        if limit >= 38:
-            assert fewest == min(fits)
+        fits = [n for n in range(5) for gone in combinations(blocks, n) if ledger.left(gone).parameters <= limit]
+        assert ledger.fewest("parameters", limit, blocks) == min(fits)
 
 
 def test_the_least_that_can_be_left() -> None:
-    ledger = by_hand((2, 7), (3, 1), (2, 5), (1, 9))
-    assert ledger.least("parameters", (), (), "blocks").parameters == 10 + 4  # block 1
-    assert ledger.least("parameters", (), (), "all").parameters == 10 + 3  # the attention of block 0, the MLP of 1
-    assert ledger.least("parameters", (0, 3), (), "blocks").parameters == 10 + 9 + 10
-    assert ledger.least("parameters", (), removed_by([1]), "blocks").parameters == 10 + 7
+    ledger = by_hand(9, 4, 7, 10)
+    assert ledger.least("parameters", (), ()).parameters == 10 + 4  # block 1
+    assert ledger.least("parameters", (0, 3), ()).parameters == 10 + 9 + 10
+    assert ledger.least("parameters", (), [1]).parameters == 10 + 7

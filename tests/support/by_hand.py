@@ -14,17 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from layerimp.steps import Sublayer
-
 Weights = dict[str, Tensor]
 
 
-def predicted(model: Any, ids: Tensor, sublayers: Sequence[Sublayer]) -> Tensor:
+def predicted(model: Any, ids: Tensor, sublayers: Sequence[tuple[int, str]]) -> Tensor:
     """The logits [batch, seq, vocab] after these sublayers, or of a classifier [batch, label]."""
     return ARCHITECTURES[model.config.model_type](model, ids, sublayers)
 
 
-def _llama(model: Any, ids: Tensor, sublayers: Sequence[Sublayer]) -> Tensor:
+def _llama(model: Any, ids: Tensor, sublayers: Sequence[tuple[int, str]]) -> Tensor:
     """Pre-norm, with rotary positions; also Mixtral and Qwen3-MoE."""
     config, weights = model.config, dict(model.state_dict())
     eps, theta = config.rms_norm_eps, config.rope_parameters["rope_theta"]
@@ -40,7 +38,7 @@ def _llama(model: Any, ids: Tensor, sublayers: Sequence[Sublayer]) -> Tensor:
     return _rms(stream, weights["model.norm.weight"], eps) @ weights["lm_head.weight"].T
 
 
-def _gemma3(model: Any, ids: Tensor, sublayers: Sequence[Sublayer]) -> Tensor:
+def _gemma3(model: Any, ids: Tensor, sublayers: Sequence[tuple[int, str]]) -> Tensor:
     """Sandwich norms, which multiply by one plus their weight; sliding and full attention, each with its own theta."""
     config, weights = model.config, dict(model.state_dict())
     eps = config.rms_norm_eps
@@ -70,7 +68,7 @@ def _gemma3(model: Any, ids: Tensor, sublayers: Sequence[Sublayer]) -> Tensor:
     return norm(stream, weights["model.norm.weight"]) @ weights["lm_head.weight"].T
 
 
-def _gpt2(model: Any, ids: Tensor, sublayers: Sequence[Sublayer]) -> Tensor:
+def _gpt2(model: Any, ids: Tensor, sublayers: Sequence[tuple[int, str]]) -> Tensor:
     """Pre-norm, learned positions, one matrix for queries, keys and values."""
     config, weights = model.config, dict(model.state_dict())
     stream = weights["transformer.wte.weight"][ids] + weights["transformer.wpe.weight"][: ids.shape[1]]
@@ -89,7 +87,7 @@ def _gpt2(model: Any, ids: Tensor, sublayers: Sequence[Sublayer]) -> Tensor:
     return _layer_norm(weights, "transformer.ln_f", stream, config.layer_norm_epsilon) @ weights["lm_head.weight"].T
 
 
-def _bert(model: Any, ids: Tensor, sublayers: Sequence[Sublayer]) -> Tensor:
+def _bert(model: Any, ids: Tensor, sublayers: Sequence[tuple[int, str]]) -> Tensor:
     """Post-norm, and a pooler before the classifier."""
     config, weights = model.config, dict(model.state_dict())
     eps = config.layer_norm_eps
@@ -109,7 +107,7 @@ def _bert(model: Any, ids: Tensor, sublayers: Sequence[Sublayer]) -> Tensor:
     return _linear(weights, "classifier", _linear(weights, "bert.pooler.dense", stream[:, 0]).tanh())
 
 
-ARCHITECTURES: dict[str, Callable[[Any, Tensor, Sequence[Sublayer]], Tensor]] = {
+ARCHITECTURES: dict[str, Callable[[Any, Tensor, Sequence[tuple[int, str]]], Tensor]] = {
     "llama": _llama,
     "mixtral": _llama,
     "qwen3_moe": _llama,

@@ -94,7 +94,7 @@ def _scorer(plain: dict[str, Any], model: ModelResults, label: str) -> dict[str,
     scorer: dict[str, Any] = {}
     if label in model.scored:
         scored = plain["scored"][label]
-        scorer |= {"scores": scored["scores"][0], "blocks": scored["steps"]}
+        scorer |= {"scores": scored["scores"][0], "blocks": scored["blocks"]}
         scorer |= {name: scored[name] for name in ("columns", "notes", "spans")}
     for removal in plain["removals"]:
         (pruned,) = removal["models"]

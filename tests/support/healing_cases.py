@@ -1,4 +1,4 @@
-"""Cases for healers: tiny models without some of their blocks and seams."""
+"""Cases for healers: tiny models without some of their blocks."""
 
 from __future__ import annotations
 
@@ -10,25 +10,19 @@ import torch
 from layerimp.healer import Case
 from layerimp.healing.gaps import find_gaps
 from layerimp.models.discovery import find_blocks
-from layerimp.steps import Step, Sublayer, removed_by
 from layerimp.surgery.removal import prepare
 from layerimp.testing import batch, padded_batch
 
-GONE: tuple[Step, ...] = (1, "1/2")
-"""A block and a seam: gaps before an attention, and before an MLP."""
+GONE = (1, 2)
+"""Two neighbours: one gap."""
 
 
-def case_of(model: Any, gone: Sequence[Step], batches: list[Any] | None = None) -> Case:
-    """A healer's input for the model without these steps."""
+def case_of(model: Any, gone: Sequence[int], batches: list[Any] | None = None) -> Case:
+    """A healer's input for the model without these blocks."""
     intact = find_blocks(model)
     pruned = find_blocks(prepare(intact, gone).beside())
     text = batches or [batch(4, 16, seed=1), padded_batch((12, 5, 9))]
     return Case(intact, pruned, find_gaps(pruned, gone), text, text[:1], lambda: 0.0, lambda: 0.0)
-
-
-def sublayers(*blocks: int) -> tuple[Sublayer, ...]:
-    """The attentions and MLPs of blocks, in order."""
-    return tuple(sorted(removed_by(blocks)))
 
 
 def rows(count: int, width: int, seed: int) -> torch.Tensor:

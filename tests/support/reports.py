@@ -76,7 +76,12 @@ class MadeUpRun:
         """A run without a model, which has all that results are built from."""
         specs = {label: ComponentSpec(name=label) for label in self.importance}
         selection = SimpleNamespace(
-            specs=specs, blind=self.blind, baselines=self.baselines, left_out=self.left_out, failed=self.failed
+            specs=specs,
+            spec_of=specs.get,
+            blind=self.blind,
+            baselines=self.baselines,
+            left_out=self.left_out,
+            failed=self.failed,
         )
         run = SimpleNamespace(
             resolved=self.recipe,
@@ -158,8 +163,8 @@ def strict(document: Any) -> Any:
     return json.loads(json.dumps(document, allow_nan=False))
 
 
-def with_a_seam() -> MadeUpRun:
-    """A run with 6 blocks, which removed a block and a seam."""
+def without_two_blocks() -> MadeUpRun:
+    """A run with 6 blocks, which removed two."""
     made = report(limit=20)
     made.num_blocks = 6
     made.sizes = {
@@ -167,5 +172,5 @@ def with_a_seam() -> MadeUpRun:
         "paper": Size(blocks=4, parameters=800, bytes=3200),
     }
     made.importance = {"paper": Importance([0.6, 0.1, 0.2, 0.3, 0.4, 0.5])}
-    made.plans = {"paper": PrunePlan(num_blocks=6, blocks=["1/2", 5], scorer="avss", pruner="lowest")}
+    made.plans = {"paper": PrunePlan(num_blocks=6, blocks=[1, 5], scorer="avss", pruner="lowest")}
     return made

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from support.tiny import ALL, PARALLEL, tiny
+from support.tiny import tiny
 from transformers import PreTrainedModel
 
-from layerimp.steps import Step, Sublayer, removed_by
 from layerimp.testing import BLOCKS
 
 MIXED = ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]
@@ -16,10 +15,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "gemma3_text": {"layer_types": MIXED, "sliding_window": 4},
     "qwen3_moe": {"mlp_only_layers": [1, 3], "norm_topk_prob": True},
 }
-SETS: list[list[Step]] = [["1/2"], ["0/1", 3], ["1/2", "2/3"], ["0/1", "2/3"], ["1/2", "1.attn,2.mlp"], [0, "2/3"]]
-"""Removals of several kinds."""
-SERIAL = [name for name in ALL if name not in PARALLEL]
-"""The architectures that have seams."""
+SETS = [[1], [1, 2], [0, 3]]
+"""Removals in the middle, of neighbours, and of both ends."""
 
 
 def stirred(name: str, **changes: Any) -> PreTrainedModel:
@@ -33,10 +30,9 @@ def stirred(name: str, **changes: Any) -> PreTrainedModel:
     return model
 
 
-def left(steps: list[Step]) -> list[Sublayer]:
-    """The sublayers that are left after some steps."""
-    gone = removed_by(steps)
-    return [sublayer for depth in range(2 * BLOCKS) if (sublayer := Sublayer.at(depth)) not in gone]
+def left(removed: list[int]) -> list[tuple[int, str]]:
+    """The attentions and MLPs that are left without some blocks, in depth order."""
+    return [(block, part) for block in range(BLOCKS) if block not in removed for part in ("attn", "mlp")]
 
 
 def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING
 
 from layerimp.bench.cells import Cell, Result
 from layerimp.errors import LayerimpError
 from layerimp.pruner import Budget, Pruner, Scoring
 from layerimp.registry.attribution import attributing, create
 from layerimp.scorer import Importance
-
-if TYPE_CHECKING:
-    from layerimp.steps import Step
 
 
 def as_importance(result: Result) -> Importance:
@@ -30,7 +26,7 @@ def planned(cell: Cell, first: Importance, rescore: Callable[[Pruner], Scoring])
 
     Args:
         cell: The cell.
-        first: The importance of the steps in the intact model.
+        first: The importance of the blocks in the intact model.
         rescore: Returns the scoring of partly pruned models. It is called only if the pruner asks for them, and not
             while the pruner works, whom the model's loading would be attributed to.
 
@@ -40,10 +36,10 @@ def planned(cell: Cell, first: Importance, rescore: Callable[[Pruner], Scoring])
     content = cell.content
     pruner = create("pruner", content["pruner"], content["options"])
     assert isinstance(pruner, Pruner)
-    num_blocks = sum(isinstance(step, int) for step in first.blocks)
+    num_blocks = len(first.blocks)
     budget = Budget.exactly(content["count"], num_blocks, protect=content["protect"])
 
-    def intact(removed: Sequence[Step], among: Collection[Step] | None = None) -> Importance:
+    def intact(removed: Sequence[int], among: Collection[int] | None = None) -> Importance:
         if removed:
             raise _NeedsModelError
         return first

@@ -127,7 +127,7 @@ class Worker:
         return self._loaded[1]
 
     def _score(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
-        blind, cuts = assignment.first.content["calibration"] is None, assignment.recipe.cuts
+        blind = assignment.first.content["calibration"] is None
         cells = {f"{cell.scorer}-{cell.seed}" if blind else cell.scorer: cell for cell in assignment.cells}
         text = None if blind else drawn or self.draw(assignment)
         stack = self._opened(assignment).stack
@@ -135,15 +135,15 @@ class Worker:
         selection = Selection(SILENT, specs, unnamed=set(specs))
         if text is not None:
             try:
-                selection.try_out(stack, next(iter(text)), cuts)
+                selection.try_out(stack, next(iter(text)))
             except ModelError:
                 if selection.specs:
                     raise
         outcomes = {label: Outcome(cells[label].key, error=reason) for label, reason in selection.left_out.items()}
         shared = {} if text is None else {"calibration": text.description.model_dump(mode="json")}
-        scorers, beside = selection.create(cuts, len(stack))
+        scorers = selection.create(len(stack))
         memory = {} if text is None else self._memory_of(text)
-        for label, filled in fill(stack, text or (), scorers, beside=beside, memory=memory).items():
+        for label, filled in fill(stack, text or (), scorers, memory=memory).items():
             key = cells[label].key
             try:
                 outcomes[label] = Outcome(key, {**asdict(finished(label, filled)), **shared})
@@ -166,8 +166,7 @@ class Worker:
             text, rows = drawn or self.draw(assignment), pruner.rescored_rows
             text = text if rows is None else text.first(rows)
             stack, selection = self._opened(assignment).stack, _alone(assignment)
-            cuts, memory = assignment.recipe.cuts, self._memory_of(text)
-            return Rescoring(stack, text, first, selection, cell.scorer, cuts, memory)
+            return Rescoring(stack, text, first, selection, cell.scorer, self._memory_of(text))
 
         return {cell.key: Outcome(cell.key, planned(cell, first, rescore))}
 
@@ -288,8 +287,8 @@ class Worker:
 
         def timing() -> tuple[float, float]:
             unit = seconds_of(bare, stack.device)
-            scorers, beside = selection.create(assignment.recipe.cuts, len(stack))
-            seconds = seconds_of(lambda: measure(stack, batch, scorers, beside=beside), stack.device)
+            scorers = selection.create(len(stack))
+            seconds = seconds_of(lambda: measure(stack, batch, scorers), stack.device)
             return seconds / unit, seconds
 
         bare()

@@ -17,8 +17,7 @@ from layerimp.report.results.measures import Difference, Interval
 from layerimp.report.results.models import Amount, Removal, Stability
 from layerimp.report.results.rows import Row
 from layerimp.report.retained import LEVELS
-from layerimp.report.words import MINUS, always, amount_name, changed, plus_minus, removable_at, whole
-from layerimp.steps import Step, named, removed_by
+from layerimp.report.words import MINUS, always, amount_name, changed, plus_minus, removable_at
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class Charts:
         """What was removed, without healed models that lack the same as the unhealed ones."""
         every = self.model.removed
 
-        def lacks(removal: Removal | None) -> set[tuple[Step, ...]]:
+        def lacks(removal: Removal | None) -> set[tuple[int, ...]]:
             return set() if removal is None else {tuple(model.blocks) for model in removal.models}
 
         return {
@@ -126,24 +125,19 @@ class Charts:
 
     @cached_property
     def importance(self) -> Chart:
-        """The ranks that each scorer gives to the blocks, and to the seams between them where those were scored."""
-        rows, steps = {}, self.model.steps
+        """The ranks that each scorer gives to the blocks."""
+        rows, blocks = {}, self.model.blocks
         for scorer, scored in self.model.scored.items():
-            ranks = np.mean([(rankdata(scores) - 1) / max(len(steps) - 1, 1) for scores in scored.on(steps)], axis=0)
-            means = dict(zip(scored.steps, scored.means, strict=True))
+            ranks = np.mean([(rankdata(scores) - 1) / max(len(blocks) - 1, 1) for scores in scored.on(blocks)], axis=0)
+            means = dict(zip(scored.blocks, scored.means, strict=True))
             rows[scorer] = [
                 Cell(
                     share=float(rank),
-                    title=f"{scorer}, {named([step])}: score {plus_minus(means[step])}, rank {rank:.2f}",
+                    title=f"{scorer}, block {block}: score {plus_minus(means[block])}, rank {rank:.2f}",
                 )
-                for step, rank in zip(steps, ranks, strict=True)
+                for block, rank in zip(blocks, ranks, strict=True)
             ]
-        return Chart([str(step) if isinstance(step, int) else "" for step in steps], rows)
-
-    @cached_property
-    def num_seams(self) -> int:
-        """How many seams were scored beside the blocks."""
-        return len(self.importance.columns) - self.model.num_blocks
+        return Chart(list(map(str, blocks)), rows)
 
     @cached_property
     def agreement(self) -> Chart | None:
@@ -201,8 +195,8 @@ class Charts:
         for (of, at, label), removal in self._choices.items():
             if (of, at) == (pruner, amount):
                 models = removal.models
-                halves = Counter(part.block for model in models for part in removed_by(model.blocks))
-                shares = [halves[block] / 2 / len(models) for block in blocks]
+                times = Counter(block for model in models for block in model.blocks)
+                shares = [times[block] / len(models) for block in blocks]
                 rows[label] = [
                     Cell(share=share, title=f"{label}, block {block}: {share:.0%} removed" if share else "")
                     for block, share in enumerate(shares)
@@ -213,11 +207,6 @@ class Charts:
         title = f"{amount_name(amount)}{number} of {self.model.num_blocks}"
         title += f", {pruner}" if self.of_pruner(pruner) else ""
         return Chart([str(block) for block in blocks], rows, title, under)
-
-    @cached_property
-    def halves(self) -> bool:
-        """Whether halves of blocks go as well."""
-        return not all(whole(model.blocks) for each in self._choices.values() for model in each.models)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,9 @@ from layerimp.report.results.measures import Cost, Measured
 from layerimp.report.results.models import Amount, PrunedModel, Removal, Size, Target
 from layerimp.report.results.part import Part
 from layerimp.report.results.rows import RETAINED, Removable, Row
-from layerimp.report.results.scores import Agreement, Scored, common_steps
+from layerimp.report.results.scores import Agreement, Scored, common_blocks
 from layerimp.report.results.search import QualitySearch
 from layerimp.scorer import Importance
-from layerimp.steps import Cuts, Step
 
 Place = tuple[str, Amount]
 """A pruner and an amount."""
@@ -49,7 +48,7 @@ class ModelResults(Part):
     scored: dict[str, Scored]
     """The scores, by label of the scorer."""
     agreements: list[Agreement]
-    """How much each two scorers agree, on the steps that all scored."""
+    """How much each two scorers agree, on the blocks that all scored."""
     removals: list[Removal]
     """What was removed, by pruner, amount, scorer and healer."""
     rows: list[Row]
@@ -158,9 +157,9 @@ class ModelResults(Part):
         return list(dict.fromkeys(removal.label for removal in self.removals if len(removal.models) > 1))
 
     @property
-    def steps(self) -> list[Step]:
-        """The steps that all scorers have scored, in depth order."""
-        return common_steps(scored.steps for scored in self.scored.values())
+    def blocks(self) -> list[int]:
+        """The blocks that all scorers have scored, in depth order."""
+        return common_blocks(scored.blocks for scored in self.scored.values())
 
     @property
     def headlines(self) -> list[Row]:
@@ -210,8 +209,6 @@ class Design(Part):
     """How often each scoring was done."""
     seed: int
     """The seed of the first repeat."""
-    cuts: Cuts
-    """What may be removed: whole blocks, or seams as well."""
     protect: list[int]
     """The blocks to keep regardless of scores."""
     limit: int | None

@@ -11,7 +11,6 @@ from layerimp.component import versioned
 from layerimp.fidelity.record import Fidelity
 from layerimp.report.results.models import Repaired
 from layerimp.report.results.part import Versioned
-from layerimp.steps import Step
 
 
 class HealingReport(Repaired, Versioned):
@@ -22,8 +21,8 @@ class HealingReport(Repaired, Versioned):
     """The pruned model, as it was named."""
     teacher: str
     """The intact model."""
-    removed: list[Step]
-    """The steps removed from the intact model: blocks as numbers, other steps as text (`17/18`)."""
+    removed: list[int]
+    """The blocks removed from the intact model."""
     healer: str
     """The healer."""
     options: dict[str, Any]

@@ -13,7 +13,6 @@ from layerimp.report.results.contenders import OfContender
 from layerimp.report.results.measures import Cost, Flips, Measured, Retained
 from layerimp.report.results.part import Known, Number, Part
 from layerimp.sizes.targets import UNITS, Reached
-from layerimp.steps import Step
 
 if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
@@ -57,8 +56,8 @@ class RepairedGap(Part):
 
     gap: str
     """The gap, named by what was removed there, such as `blocks 6-9`."""
-    removed: list[Step]
-    """The removed steps: blocks as numbers, other steps as text."""
+    removed: list[int]
+    """The removed blocks."""
     done: str
     """What was done, in a word; `nothing` if the gap was left as it was."""
     why: str
@@ -87,7 +86,7 @@ class Repaired(Part):
     """What was done at each gap, in depth order."""
     loss: dict[str, float]
     """The mean loss per prediction, in nats, of the `intact`, `pruned` and `healed` model, on rows of the text that
-    were used neither for the fit nor for any choice. `pruned` is the intact model without the removed steps;
+    were used neither for the fit nor for any choice. `pruned` is the intact model without the removed blocks;
     `healed_before` is there only if the model had been healed before."""
     accuracy: dict[str, float] | None
     """The share of these rows that a classifier labels correctly; null for a language model."""
@@ -137,9 +136,9 @@ class ReachedTarget(Part):
     value: Number
     """The model's value, in the target's unit."""
     one_less: Known
-    """The value with one step less, which for a single step is the intact model's; null if there is no such plan."""
+    """The value with one block less, which for a single block is the intact model's; null if there is no such plan."""
     one_more: Known
-    """The value with one step more; null in the same case."""
+    """The value with one block more; null in the same case."""
 
     @classmethod
     def of(cls, value: Reached) -> ReachedTarget:
@@ -170,8 +169,8 @@ class PrunedModel(Part):
     """The path of the checkpoint; null if the model is not kept."""
 
     @property
-    def blocks(self) -> list[Step]:
-        """The removed steps, in order."""
+    def blocks(self) -> list[int]:
+        """The removed blocks, in order."""
         return self.plan.blocks
 
 

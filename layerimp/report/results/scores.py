@@ -7,40 +7,37 @@ from collections.abc import Collection, Iterable
 from layerimp.report.results.measures import Interval
 from layerimp.report.results.part import Part
 from layerimp.scorer import Importance
-from layerimp.steps import Step, sublayers_of
 
 
 class Scored(Part):
     """How one scorer scored one model."""
 
-    steps: list[Step]
-    """The scored steps, by depth: blocks as numbers; seams such as `17/18`, or single sublayers such as `7.mlp`, as
-    text."""
+    blocks: list[int]
+    """The scored blocks, by depth. With the label `NAME.attn` or `NAME.mlp`, only the attention or the MLP of each."""
     scores: list[list[float]]
-    """By repeat, one score for each step; a higher score means: keep."""
+    """By repeat, one score for each block; a higher score means: keep."""
     means: list[Interval]
-    """The mean score of each step."""
+    """The mean score of each block."""
     tau: float | None
     """Kendall's tau between repeats, averaged over their pairs; null for a single repeat."""
     cost: float | None
     """The time of scoring one batch, as a multiple of a bare forward pass; 0 for a scorer that reads no text, null if
     it was not timed."""
     columns: dict[str, list[float]]
-    """Further numbers of the first repeat, by name and step."""
+    """Further numbers of the first repeat, by name and block."""
     notes: list[str]
     """Notes for a reader of the scores."""
     spans: dict[int, list[float]]
-    """By window length, the scores of windows of neighbouring blocks in the first repeat, ordered by first block; with
-    seams, windows that begin with a block alternate with windows that begin with a seam."""
+    """By window length, the scores of windows of neighbouring blocks in the first repeat, ordered by first block."""
 
     @property
     def importance(self) -> Importance:
         """The importance in the first repeat, by depth."""
-        return Importance(self.scores[0], self.steps, self.columns, self.spans, self.notes)
+        return Importance(self.scores[0], self.blocks, self.columns, self.spans, self.notes)
 
-    def on(self, steps: Collection[Step]) -> list[list[float]]:
-        """Return the scores of some of the steps, by repeat, in the order of `steps`."""
-        places = [self.steps.index(step) for step in steps]
+    def on(self, blocks: Collection[int]) -> list[list[float]]:
+        """Return the scores of some of the blocks, by repeat, in the order of `blocks`."""
+        places = [self.blocks.index(block) for block in blocks]
         return [[scores[place] for place in places] for scores in self.scores]
 
 
@@ -54,7 +51,7 @@ class Agreement(Part):
     same score."""
 
 
-def common_steps(scored: Iterable[Collection[Step]]) -> list[Step]:
-    """Return the steps that all scorings have in common, in depth order."""
-    sets = [set(steps) for steps in scored]
-    return sorted(set.intersection(*sets), key=sublayers_of) if sets else []
+def common_blocks(scored: Iterable[Collection[int]]) -> list[int]:
+    """Return the blocks that all scorings have in common, in depth order."""
+    sets = list(map(set, scored))
+    return sorted(set.intersection(*sets)) if sets else []

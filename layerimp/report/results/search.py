@@ -6,7 +6,6 @@ from typing import Literal
 
 from layerimp.report.results.measures import Share
 from layerimp.report.results.part import Part
-from layerimp.steps import Step
 
 
 class TriedModel(Part):
@@ -25,8 +24,8 @@ class MostBlocks(Part):
 
     count: int
     """The number of blocks; 0 if one is too many."""
-    blocks: list[Step]
-    """The steps, in order of removal: blocks as numbers, other steps as text."""
+    blocks: list[int]
+    """The blocks, in order of removal."""
     retained: Share | None
     """The share on the documents that the search uses; null if `count` is 0."""
     confirmed: Share | None

@@ -17,7 +17,6 @@ from layerimp.report.results.rows import RETAINED, Entry, Row
 from layerimp.report.statistics import interval
 from layerimp.report.tables.fidelity_figures import FIGURES
 from layerimp.report.words import Ends, Show, number, percentage, to_either_side, two_digits
-from layerimp.steps import Step
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -30,7 +29,7 @@ QUALITY, COST, SIZE, FIDELITY = "quality", "cost", "size", "fidelity"
 FLIPS, TO_WRONG, TO_RIGHT = "flips", "right to wrong", "wrong to right"
 """The share of the answers that are others than the intact model's, and how many of these are losses and gains."""
 
-_DTYPES: Mapping[str, Any] = {"amount": "object", "step": "object", "documents": "Int64"}
+_DTYPES: Mapping[str, Any] = {"amount": "object", "block": "object", "documents": "Int64"}
 """The dtypes of columns in which whole numbers stay whole where others are missing."""
 
 
@@ -48,7 +47,7 @@ class Record:
     kind: str
     task: str = ""
     metric: str
-    step: Step | None = None
+    block: int | None = None
     higher_is_better: bool | None = None
     mean: float
     low: float | None = None
@@ -121,8 +120,8 @@ def records(compared: Compared) -> Iterator[Record]:
     """Yield all numbers: of each model its scores, those of the intact model, and those of pruned models."""
     for model in compared.models.values():
         for label, scored in model.scored.items():
-            for step, mean in zip(scored.steps, scored.means, strict=True):
-                yield Record(model=model.label, scorer=label, kind="score", metric="score", step=step, **_mean(mean))
+            for block, mean in zip(scored.blocks, scored.means, strict=True):
+                yield Record(model=model.label, scorer=label, kind="score", metric="score", block=block, **_mean(mean))
         yield from model_records(compared.design, model)
         for removable in model.removables:
             who = compared.design.contenders[removable.label]

@@ -19,9 +19,7 @@ from layerimp.report.results.models import Removal
 from layerimp.report.results.rows import RETAINED
 from layerimp.report.results.scores import Scored
 from layerimp.report.tables.data_frame import COST, FIDELITY, QUALITY, SIZE, TO_RIGHT, TO_WRONG, Record, shown
-from layerimp.steps import Step, sublayers_of
 
-_STYLES = {"✗": "red", "½": "yellow"}
 """The styles of rows, by their marks."""
 REMOVED = "removed"
 """The kind of the columns for the removed blocks and the share of the parameters."""
@@ -93,8 +91,7 @@ def side_by_side(compared: Compared, model: ModelResults) -> Table:
         several = len(set(map(len, plans))) > 1
         always = [words.always([model.blocks for model in removal.models]) for removal in removals]
         blocks = [f"{len(plan)}: " * several + same for plan, same in zip(plans, always, strict=True)]
-        head = "removed\nblocks" if all(map(words.whole, plans)) else "removed"
-        columns.append(Column(head, ["", *blocks], "left", _BLOCKS_WIDTH, kind=REMOVED))
+        columns.append(Column("removed\nblocks", ["", *blocks], "left", _BLOCKS_WIDTH, kind=REMOVED))
     keys = dict.fromkeys(key for line in lines for key in line if removals or key[0] != SIZE)
     ordered = sorted(keys, key=lambda key: (_KINDS.index(key[0]), key[1] != RETAINED))
     columns += [_column([line.get(key) for line in lines], kind=key[0]) for key in ordered]
@@ -119,10 +116,8 @@ def _title(design: Design, model: ModelResults, removals: Sequence[Removal]) -> 
         share = "on the confirming documents"
     elif len(counts) > 1:
         share = f"{counts[0]} to {counts[-1]} of {whole} blocks removed"
-    elif all(map(words.whole, plans)):
-        share = f"{counts[0]} of {whole} blocks ({counts[0] / whole:.2%}) removed"
     else:
-        share = f"{whole - counts[0]} of {whole} blocks left"
+        share = f"{counts[0]} of {whole} blocks ({counts[0] / whole:.2%}) removed"
     return f"comparison of {model.label}, {share}{limit}"
 
 
@@ -209,7 +204,7 @@ def _cost(cost: Record | None, before: Record | None) -> Cell:
 
 
 def targets(model: ModelResults) -> Iterator[Table]:
-    """Yield for each target the value that each model reached, and the values with one step less or more."""
+    """Yield for each target the value that each model reached, and the values with one block less or more."""
     for quantity, target in model.targets.items():
         here = [removal for removal in pruned(model) if not removal.healer and quantity in removal.models[0].targets]
         reached = [removal.models[0].targets[quantity] for removal in here]
@@ -271,41 +266,15 @@ def scores(model: ModelResults, label: str) -> Table:
     """
     scored, text = model.scored[label], model.calibration
     where = f" ({text.rows} rows, {text.tokens:,} tokens)" if text else ""
-    if any(len(sublayers_of(step)) == 1 for step in scored.steps):
-        return _halves(f"{label}: importance of attention and MLP in {model.num_blocks} blocks{where}", scored)
-    seams = sum(isinstance(step, str) for step in scored.steps)
-    what = f"{model.num_blocks} blocks" + (f" and {seams} seams" if seams else "")
     taken = next((removal.models[0].blocks for removal in model.removals if removal.label == label), None)
-    return _steps(f"{label}: importance of {what}{where}", scored, taken)
-
-
-def _steps(title: str, scored: Scored, taken: Sequence[Step] | None) -> Table:
-    """Return a row for each block and each seam; a seam is indented between its two blocks."""
-    steps = scored.steps
-    seams = any(isinstance(step, str) for step in steps)
-    width = max(len(str(step)) for step in steps)
-    names = [str(step) if isinstance(step, str) or not seams else str(step).ljust(width + 1) for step in steps]
     score, *others = (Column(name.replace("_", "\n"), values) for name, values in _numbers(scored).items())
-    columns = [Column("step" if seams else "block", names), replace(score, bars=True)]
+    columns = [Column("block", list(map(str, scored.blocks))), replace(score, bars=True)]
     styles = []
     if taken is not None:
-        marks = [words.marked(step, taken) for step in steps]
+        marks = [words.marked(block, taken) for block in scored.blocks]
         columns.append(Column("removed", marks, "left"))
-        styles = [_STYLES.get(mark[:1], "") for mark in marks]
-    return Table([*columns, *others], title, styles=styles)
-
-
-def _halves(title: str, scored: Scored) -> Table:
-    """Return a row for each block, with the numbers of its attention and its MLP side by side."""
-    rows = {str(step): row for row, step in enumerate(scored.steps)}
-    blocks = sorted({part.block for step in scored.steps for part in sublayers_of(step)})
-    columns = [Column("block", list(map(str, blocks)))]
-    for name, values in _numbers(scored).items():
-        for part, key in (("attention", "attn"), ("MLP", "mlp")):
-            places = [rows.get(f"{block}.{key}") for block in blocks]
-            cells = [None if row is None else values[row] for row in places]
-            columns.append(Column(f"{part}\n{name.replace('_', ' ')}", cells))
-    return Table(columns, title)
+        styles = ["red" if mark else "" for mark in marks]
+    return Table([*columns, *others], f"{label}: importance of {model.num_blocks} blocks{where}", styles=styles)
 
 
 def _numbers(scored: Scored) -> Mapping[str, Sequence[float]]:

@@ -11,7 +11,7 @@ from rich.cells import cell_len, set_cell_size
 from layerimp._paths import from_here, last_name
 from layerimp.pruner import counted
 from layerimp.report.tables.fidelity_figures import FIGURES
-from layerimp.report.words import beside, measured, number, ranges, share_cell, two_digits, whole
+from layerimp.report.words import beside, measured, number, ranges, share_cell, two_digits
 
 if TYPE_CHECKING:
     from layerimp.report.results.shrunk import HealingStage, ShrinkReport, TaskRetained
@@ -126,8 +126,8 @@ def _done(report: ShrinkReport, each: int) -> Iterator[str]:
     by = f", chosen by {plan.scorer} with {plan.pruner}" if plan.scorer else ""
     if report.tasks and report.recipe["keep"] and report.recipe["keep_of"] == "quality":
         by += "; the tasks are measured on documents that did not choose"
-    kind = f"block{'s' * (len(plan.blocks) > 1)} " if whole(plan.blocks) else ""
-    yield from _wrapped(f"removed: {kind}{ranges(plan.blocks)}{by}", each)
+    what = f"block{'s' * (len(plan.blocks) > 1)}"
+    yield from _wrapped(f"removed: {what} {ranges(plan.blocks)}{by}", each)
     for stage in report.stages:
         yield from _wrapped(f"{stage.label}: {_outcome(stage)}", each)
     for label, why in report.failures.items():

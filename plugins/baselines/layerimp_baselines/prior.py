@@ -28,9 +28,9 @@ class RandomConfig(Options):
 
 
 class Random(_Prior):
-    """A random number per block; seams have draws of their own.
+    """A random number per block.
 
-    A step keeps its number whatever was removed before, so that a search that scores again still removes at random.
+    A block keeps its number whatever was removed before, so that a search that scores again still removes at random.
     """
 
     name = "random"
@@ -38,15 +38,9 @@ class Random(_Prior):
 
     def compute(self) -> Importance:
         """Return the random numbers."""
-        seed, blocks = self.config.seed, [step for step in self.steps if isinstance(step, int)]
-        draw = random.Random(seed)
-        numbers = [draw.random() for _ in range(max(blocks, default=-1) + 1)]
-        return Importance(
-            scores=[
-                numbers[step] if isinstance(step, int) else random.Random(f"{step} {seed}").random()
-                for step in self.steps
-            ]
-        )
+        draw = random.Random(self.config.seed)
+        numbers = [draw.random() for _ in range(max(self.blocks, default=-1) + 1)]
+        return Importance(scores=[numbers[block] for block in self.blocks])
 
 
 class Depth(_Prior):

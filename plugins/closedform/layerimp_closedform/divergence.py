@@ -8,8 +8,8 @@ from pydantic import Field
 
 from layerimp import Importance, Scorer
 from layerimp.component import Options
+from layerimp.indices import named
 from layerimp.stats import Mean
-from layerimp.steps import named
 from layerimp_closedform.repaired import Repaired
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Divergence(Scorer):
             columns["divergence_copying"] = copied.tolist()
             scores = (1 - self.config.copying) * rise + self.config.copying * copied_rise
         notes = []
-        if bare := [step for step, is_repaired in zip(self.steps, self._repaired, strict=True) if not is_repaired]:
+        if bare := [block for block, is_repaired in zip(self.blocks, self._repaired, strict=True) if not is_repaired]:
             notes.append(f"scored without a repair, which cannot be fitted or has nothing to do: {named(bare)}")
         if self._unrepeated:
             notes.append(

@@ -12,9 +12,9 @@ from layerimp.blocks.head import Head
 from layerimp.errors import NonFiniteError
 from layerimp.fidelity import Intact, repeated
 from layerimp.healing import Writers, trying
+from layerimp.indices import kept_blocks
 from layerimp.models import longest_row, special_ids
-from layerimp.steps import named
-from layerimp.sweep import Point, Replay, Sweep, Trace
+from layerimp.sweep import Replay, Sweep, Trace
 from layerimp_closedform.repairs import Repairs
 from layerimp_closedform.rows import split_rows
 
@@ -25,14 +25,13 @@ FITTING, LENGTH = 3, 256
 a row has, about."""
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from torch import Tensor
 
     from layerimp.blocks import BlockStack
     from layerimp.healer import Gap
-    from layerimp.steps import Step
-    from layerimp.sweep import Batch, Drive, Recorded, Unit
+    from layerimp.sweep import Batch, Drive, Recorded
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Repaired(Sweep):
     can copy the second time; rows that are too short for this are left out, unless all are, which are then measured as
     they are.
 
-    Sites: `divergence` and `before` [batch, position], in nats, without the unit and with it. The trace's mask is True
+    Sites: `divergence` and `before` [batch, position], in nats, without the block and with it. The trace's mask is True
     at the positions with a target. Extras: `copied` [batch, position], True where the target can be copied; `repaired`
     [], whether there is a repair; `unrepeated` [], how many rows of a language model do not hold their first half
     twice.
@@ -69,18 +68,13 @@ class Repaired(Sweep):
     tokens: int = 4096
     ridge: float = 0.3
 
-    @property
-    def reads_weights(self) -> bool:
-        """Whether weights matter: the map before a seam is another one than that before a block."""
-        return True
-
-    def passes(self, units: int, rows: int) -> float:
-        """The fits, and on the measured rows two passes, and half a pass per unit, since earlier blocks do not run."""
+    def passes(self, blocks: int, rows: int) -> float:
+        """The fits, and on the measured rows two passes, and half a pass per block, since earlier blocks do not run."""
         measured, fitted = (min(many, rows / 2) / rows for many in (self.rows or ROWS, self.tokens / LENGTH))
-        return FITTING * fitted + measured * (2 + units / 2)
+        return FITTING * fitted + measured * (2 + blocks / 2)
 
     def drive(self, stack: BlockStack, batches: Iterable[Batch], drive: Drive) -> None:
-        """Repair the gaps, and run the measured rows again from each unit's gap on; see `Sweep.drive`.
+        """Repair the gaps, and run the measured rows again from each block's gap on; see `Sweep.drive`.
 
         Raises:
             ModelError: the model predicts nothing, or a block cannot be run without the blocks before it.
@@ -92,11 +86,11 @@ class Repaired(Sweep):
             known: _Known | None = drive.memory.get(self)
             head = Head(stack) if known is None else known.head
             with bypassed(stack, drive.removed):  # before the text, so that a model is refused for what it is
-                replay = Replay(stack, head.backbone, drive.blocks(stack), drive.middles)
+                replay = Replay(stack, head.backbone, kept_blocks(drive.removed, len(stack)))
             if known is None:
                 known = drive.memory[self] = _Known(stack, head, batches, self)
             before = known.writers.gaps(drive.removed)
-            beyond = {unit: known.gap_of(unit, drive.removed) for unit in drive.units}
+            beyond = {block: known.gap_of(block, drive.removed) for block in drive.blocks}
             known.repairs.fit([*before, *beyond.values()])
             through = _spread(drive.end_batch, len(batches), over=len(known.texts) * len(beyond))
             with trying(stack.model), bypassed(stack, drive.removed, idle=True):
@@ -106,12 +100,11 @@ class Repaired(Sweep):
                     start, *without = known.divergences(number, replay, beyond, through)
                     acts = dict(zip(beyond, without, strict=True))
                     mask = known.texts[number].targets(0).mask
-                    for series in drive.series:
-                        for position, unit in enumerate(series.units):
-                            extras = {"copied": known.copied[number], "repaired": known.repairs.of(beyond[unit])}
-                            extras["unrepeated"] = torch.tensor(known.unrepeated)
-                            shown = {"divergence": acts[unit], "before": start}
-                            series.emit(Trace(position, number, shown, mask, not bool(mask.all()), extras=extras))
+                    for position, block in enumerate(drive.blocks):
+                        extras = {"copied": known.copied[number], "repaired": known.repairs.of(beyond[block])}
+                        extras["unrepeated"] = torch.tensor(known.unrepeated)
+                        shown = {"divergence": acts[block], "before": start}
+                        drive.emit(Trace(position, number, shown, mask, not bool(mask.all()), extras=extras))
 
 
 def _rows(batches: Iterable[Batch]) -> int:
@@ -157,30 +150,29 @@ class _Known:
         nowhere = [torch.zeros_like(text.targets(0).mask) for text in self.texts]
         self.copied = [copied for _, copied in again] or nowhere
 
-    def gap_of(self, unit: Unit, removed: Sequence[Step]) -> Gap:
-        """Return the gap that a unit lies in once it is out, beside the steps `removed`."""
-        gaps = self.writers.gaps([*removed, unit.step])
-        return next(gap for gap in gaps if unit.sublayers[0] in gap.removed)
+    def gap_of(self, block: int, removed: Collection[int]) -> Gap:
+        """Return the gap that a block lies in once it is out, beside the blocks `removed`."""
+        return next(gap for gap in self.writers.gaps([*removed, block]) if block in gap.removed)
 
     def divergences(
-        self, number: int, replay: Replay, beyond: Mapping[Unit, Gap], through: Callable[[], None]
+        self, number: int, replay: Replay, beyond: Mapping[int, Gap], through: Callable[[], None]
     ) -> list[Tensor]:
-        """Return the divergences of a batch's predictions [batch, position] before, and without each unit.
+        """Return the divergences of a batch's predictions [batch, position] before, and without each block.
 
         Args:
             number: The batch's number among the measured ones.
-            replay: Runs the model, of which steps are bypassed and repaired.
-            beyond: For each unit the gap that it then lies in.
-            through: Called when the model has run without a unit.
+            replay: Runs the model, of which blocks are bypassed and their gaps repaired.
+            beyond: For each block the gap that it then lies in.
+            through: Called when the model has run without a block.
         """
         intact = self.texts[number]
         targets = intact.targets(0)
         passed = replay.record(targets.batch, f"in measured batch {number}, repaired")
         outputs = [passed.output]
-        for unit, gap in beyond.items():
-            output = self._without(unit, gap, replay, passed)
+        for block, gap in beyond.items():
+            output = self._without(block, gap, replay, passed)
             if not output[self.head.field].isfinite().all():
-                raise NonFiniteError(f"without {named([unit.step])}, repaired, the model puts out a NaN or an infinity")
+                raise NonFiniteError(f"without block {block}, repaired, the model puts out a NaN or an infinity")
             outputs.append(output)
             through()
         values = []
@@ -190,13 +182,11 @@ class _Known:
             values.append(placed)
         return values
 
-    def _without(self, unit: Unit, gap: Gap, replay: Replay, passed: Recorded) -> Any:
-        """Return the backbone's output without a unit, its gap repaired."""
-        state = passed.state(unit.begin)
+    def _without(self, block: int, gap: Gap, replay: Replay, passed: Recorded) -> Any:
+        """Return the backbone's output without a block, its gap repaired."""
+        state = passed.inputs[block]
         with trying(self._model):
             if self.repairs.put(gap):
                 assert gap.before is not None
-                inside = Point(gap.before.block, "middle")
-                again = replay.alone(passed, inside.block)
-                state = again.state(unit.begin if unit.begin == inside else Point(inside.block, "output"))
-        return replay.resume(passed, unit.end, state.to(passed.state(unit.end).device))
+                state = replay.alone(passed, gap.before).after(gap.before)
+        return replay.resume(passed, block, state.to(passed.after(block).device))

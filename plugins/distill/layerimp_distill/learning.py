@@ -77,11 +77,8 @@ def learning(case: Case, what: str, *, width: int, rank: int, seed: int = 0) -> 
 
 
 def _beside(case: Case, width: int) -> Sequence[int]:
-    """Return the blocks within `width` of a gap; if a gap is inside a block, that block is on both sides of the gap."""
-    indices: set[int] = set()
-    for gap in case.gaps:
-        block, inside = gap.position.block, gap.position.part == "mlp"
-        indices |= set(range(block - width + inside, block + width))
+    """Return the blocks within `width` of a gap."""
+    indices = {index for gap in case.gaps for index in range(gap.position - width, gap.position + width)}
     return sorted(index for index in indices if 0 <= index < len(case.pruned))
 
 

@@ -22,7 +22,7 @@ _LOG = logging.getLogger(__name__)
 
 @register_model("layerimp")
 class PrunedModel(HFLM):  # type: ignore[misc]
-    """The model `hf` of lm-eval, with the steps of a plan removed after loading.
+    """The model `hf` of lm-eval, with the blocks of a plan removed after loading.
 
         lm_eval --model layerimp --model_args pretrained=DIR,plan=out/plan.json --tasks wikitext
 
@@ -32,7 +32,7 @@ class PrunedModel(HFLM):  # type: ignore[misc]
         pretrained: A model directory, the id of a model on the hub, or the name of a model that a plugin ships.
         plan: A file of plans, such as the `plan.json` of a run. Without a plan the model stays intact.
         label: The label of the plan, if the file holds several.
-        count: How many steps of the plan to use, from the first on; by default all.
+        count: How many blocks of the plan to use, from the first on; by default all.
         options: The arguments of `hf`: `dtype`, `device`, `batch_size`, `max_length`, `trust_remote_code` and others.
 
     Raises:
@@ -40,7 +40,7 @@ class PrunedModel(HFLM):  # type: ignore[misc]
             cannot be shortened, or `pretrained` is not a text.
         InputError: the file cannot be read, or does not hold plans.
         ModelError: the blocks of the model cannot be found.
-        SurgeryError: the steps cannot be removed exactly; the error says why.
+        SurgeryError: the blocks cannot be removed exactly; the error says why.
     """
 
     def __init__(

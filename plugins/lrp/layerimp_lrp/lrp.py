@@ -83,8 +83,7 @@ class LRP(Scorer):
         notes = []
         missing = self.missing()
         if self.config.rule == "cp" and max(missing) > self._tolerance:
-            step = self.steps[missing.index(max(missing))]
-            where = f"block {step}" if isinstance(step, int) else step
+            where = f"block {self.blocks[missing.index(max(missing))]}"
             notes.append(
                 f"relevance is not conserved: {max(missing):.2%} of the logits is unaccounted for at {where}; the "
                 "model computes something that no rule knows"

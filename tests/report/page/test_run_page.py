@@ -29,13 +29,12 @@ from layerimp.report.statistics import measured as measured_as
 from layerimp.report.tables import quality
 from layerimp.scorer import Importance
 from layerimp.sizes.targets import Reached, read_targets
-from layerimp.steps import Step
 
 BLOCKS = 6
-PLANS: dict[str, list[Step]] = {"avss": [2, 3], "gbis": [4, 1], "random": [1, 5], "depth": [4, 3]}
+PLANS: dict[str, list[int]] = {"avss": [2, 3], "gbis": [4, 1], "random": [1, 5], "depth": [4, 3]}
 
 
-def plan(blocks: Sequence[Step]) -> PrunePlan:
+def plan(blocks: Sequence[int]) -> PrunePlan:
     return PrunePlan(num_blocks=BLOCKS, blocks=list(blocks), scorer="avss", pruner="lowest", reason="why")
 
 
@@ -99,7 +98,7 @@ def only(made: MadeUpRun, *labels: str) -> MadeUpRun:
 
 def most_blocks(count: int) -> MostBlocks:
     """So many blocks may be removed."""
-    blocks: list[Step] = list(range(count))
+    blocks: list[int] = list(range(count))
     return MostBlocks(count=count, blocks=blocks, retained=None, confirmed=None, before_confirmation=count, tried=[])
 
 

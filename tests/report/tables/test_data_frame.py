@@ -30,7 +30,7 @@ def words(html: str) -> str:
 
 def report(**parts: Any) -> MadeUpRun:
     made = MadeUpRun(make_recipe({"model": "my <model>", "scorers": ["avss", "gbis"]}), 6, "AutoModel")
-    made.importance = {"avss": Importance([3.0, 1.0]), "gbis": Importance([1.0, 2.0], blocks=[0, "0/1"])}
+    made.importance = {"avss": Importance([3.0, 1.0]), "gbis": Importance([1.0, 2.0], blocks=[0, 2])}
     for name, value in parts.items():
         setattr(made, name, value)
     return made
@@ -89,13 +89,13 @@ def test_a_run_has_a_row_for_each_number() -> None:
     )
 
 
-def test_scores_have_a_row_for_each_step() -> None:
+def test_scores_have_a_row_for_each_block() -> None:
     frame = report().results().to_pandas()
     assert set(frame["kind"]) == {"score"}
-    by_step = frame.pivot(index="step", columns="scorer", values="mean")
-    assert by_step["avss"].to_dict() == pytest.approx({0: 3.0, 1: 1.0, "0/1": math.nan}, nan_ok=True)
-    assert by_step["gbis"].to_dict() == pytest.approx({0: 1.0, 1: math.nan, "0/1": 2.0}, nan_ok=True)
-    assert "gbis: importance of 6 blocks and 1 seams</caption>" in report().results()._repr_html_()
+    by_block = frame.pivot(index="block", columns="scorer", values="mean")
+    assert by_block["avss"].to_dict() == pytest.approx({0: 3.0, 1: 1.0, 2: math.nan}, nan_ok=True)
+    assert by_block["gbis"].to_dict() == pytest.approx({0: 1.0, 1: math.nan, 2: 2.0}, nan_ok=True)
+    assert "gbis: importance of 6 blocks</caption>" in report().results()._repr_html_()
 
 
 def test_an_intact_model_has_its_metrics() -> None:
@@ -113,7 +113,7 @@ def test_csv_is_the_frame(grid: Results) -> None:
     for name in ("mean", "low", "error_high", "original", "removed_parameters_low"):
         assert read[name].tolist() == pytest.approx(frame[name].tolist(), nan_ok=True, rel=1e-12)
     assert read["scorer"].tolist() == frame["scorer"].tolist()
-    assert set(frame["amount"].dropna().map(type)) == set(frame["step"].dropna().map(type)) == {int}
+    assert set(frame["amount"].dropna().map(type)) == set(frame["block"].dropna().map(type)) == {int}
     assert as_csv(grid).splitlines()[1].startswith("one,,,avss,,,,score,,score,0,,")
 
 

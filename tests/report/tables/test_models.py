@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.grids import findings, harming
-from support.reports import MadeUpRun, model_of, report, with_a_seam
+from support.reports import MadeUpRun, model_of, report, without_two_blocks
 
 from layerimp._table import Table
 from layerimp.metric import Metric
@@ -17,9 +17,7 @@ from layerimp.report.document import Results
 from layerimp.report.page import page
 from layerimp.report.tables import as_latex, as_markdown, fidelity, first, notes, quality, summaries
 from layerimp.report.tables.data_frame import COST, SIZE
-from layerimp.report.tables.models import REMOVED, pruned, scores, side_by_side
-from layerimp.scorer import Importance
-from layerimp.steps import sublayers_of
+from layerimp.report.tables.models import REMOVED, scores, side_by_side
 
 
 @pytest.fixture(scope="module")
@@ -150,20 +148,11 @@ def test_a_single_pruned_model_has_a_row_for_each_metric() -> None:
 
 
 def test_what_is_removed_is_named() -> None:
-    made = with_a_seam()
-    table = beside(made.results())
-    assert table.title == "comparison of tiny, 4 of 6 blocks left, first 20 documents"
-    assert shown_in(table, "removed") == ["", "1/2, 5"]
-    made.plans["twin"], made.sizes["twin"] = made.plans["paper"], made.sizes["paper"]
-    plans = [removal.models[0].blocks for removal in pruned(made.results().model)]
-    (line,) = dict.fromkeys(line for plan in plans for line in words.seams(plan))
-    del made.plans["twin"], made.sizes["twin"]
-    assert line.startswith("seam 1/2: the MLP of block 1 and")
+    made = without_two_blocks()
     made.plans = {"paper": PrunePlan(num_blocks=6, blocks=[5, 4])}
     table = beside(made.results())
     assert table.title == "comparison of tiny, 2 of 6 blocks (33.33%) removed, first 20 documents"
     assert shown_in(table, "removed blocks") == ["", "4-5"]
-    assert list(words.seams([5, 4])) == []
 
 
 def test_a_model_alone_has_its_own_name(tmp_path: Path) -> None:
@@ -248,33 +237,7 @@ def test_a_grid_of_one_is_shown_as_a_run(tmp_path: Path) -> None:
 
 
 def test_what_is_removed_is_marked() -> None:
-    table = scores(model_of(with_a_seam()), "paper")
-    assert shown_in(table, "removed") == ["", "½ 1st (1/2)", "½ 1st (1/2)", "", "", "✗ 2nd"]
-    assert table.styles == ["", "yellow", "yellow", "", "", "red"]
+    table = scores(model_of(without_two_blocks()), "paper")
+    assert shown_in(table, "removed") == ["", "✗ 1st", "", "", "", "✗ 2nd"]
+    assert table.styles == ["", "red", "", "", "", "red"]
     assert [column.bars for column in table.columns[:3]] == [False, True, False]
-
-
-def test_scores_of_seams_stand_between_those_of_blocks() -> None:
-    made = with_a_seam()
-    steps = [*range(6), *(f"{n}/{n + 1}" for n in range(5))]
-    made.importance = {"paper": Importance([float(n) for n in range(11)], steps, columns={"std": [0.0] * 11})}
-    table = scores(model_of(made), "paper")
-    assert table.title.startswith("paper: importance of 6 blocks and 5 seams (")
-    assert [name.strip() for name in shown_in(table, "step")[:4]] == ["0", "0/1", "1", "1/2"]
-    assert shown_in(table, "score")[:4] == ["0", "6", "1", "7"]
-    assert shown_in(table, "removed")[:5] == ["", "", "½ 1st (1/2)", "✗ 1st", "½ 1st (1/2)"]
-    assert model_of(made).scored["paper"].steps == sorted(steps, key=sublayers_of)
-    assert model_of(report()).scored["paper"].steps == [0, 1, 2, 3]
-
-
-def test_attention_and_mlp_stand_side_by_side() -> None:
-    made = with_a_seam()
-    made.plans = {}
-    steps = [f"{n}.{part}" for n in range(6) for part in ("attn", "mlp")]
-    values = [float(n) for n in range(12)]
-    made.importance = {"paper": Importance(values, steps, columns={"std_dev": [0.5] * 12})}
-    table = scores(model_of(made), "paper")
-    assert table.title.startswith("paper: importance of attention and MLP in 6 blocks (")
-    assert table.heads == ["block", "attention score", "MLP score", "attention std dev", "MLP std dev"]
-    assert [str(cell) for cell in table.rows[2]] == ["2", "4", "5", "0.5", "0.5"]
-    assert model_of(made).scored["paper"].steps == steps
