@@ -9,11 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from layerimp_harness.deferred import DeferringFactory, load_all
 from layerimp_harness.isolation import contained
-from layerimp_harness.manager import LocalTaskManager
 from layerimp_harness.model import ModelInMemory
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+from layerimp.registry.assets import assets
 
 Side = Literal["lm_eval", "layerimp"]
 
@@ -24,7 +27,10 @@ LONGEST = 2048
 def loaded(data_dir: Path, task: str, shots: int | None = None) -> dict[str, Any]:
     """Return a task or a group with its local rows, ready for lm-eval's `evaluate`."""
     with contained(0):
-        held = LocalTaskManager(data_dir=data_dir).load([task])
+        manager = TaskManager(include_path=assets().tasks)
+        manager._factory = DeferringFactory(meta=manager.metadata)
+        held = manager.load([task])
+        load_all(held["tasks"].values(), data_dir)
         for member in held["tasks"].values():
             if shots is not None:
                 member.set_config("num_fewshot", shots)

@@ -22,7 +22,7 @@ from layerimp.blocks.forward import called, computing, without_cache
 from layerimp.blocks.input_forms import Inputs, audio_forms, audio_part, image_forms, number_in, vision_part
 from layerimp.blocks.modes import in_eval_mode, quiet
 from layerimp.blocks.stack import probe_ids, whole_or_backbone
-from layerimp.errors import LayerimpError, one_line
+from layerimp.errors import LayerimpError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,48 +90,21 @@ AUDIO = Modality("audio", "audio", frozenset({"input_features", "input_values"})
 MODALITIES = (IMAGE, VIDEO, AUDIO)
 
 
-def made_up(stack: BlockStack, modality: Modality, count: int = 1, *, most: float = math.inf) -> Inputs | None:
+def made_up(stack: BlockStack, modality: Modality, count: int = 1) -> Inputs | None:
     """Return a row of text [1, seq] with made-up inputs in it, as arguments of the model; None if none can be made up.
 
     Args:
         stack: The blocks of the model.
         modality: What stands in the row beside text.
         count: The number of these inputs.
-        most: The most numbers that a tensor of theirs may have; larger forms are passed over.
     """
     with in_eval_mode(stack.model), torch.no_grad(), quiet():
         for form in _forms(stack, modality, count):
-            if _largest(form) > most:
-                continue
             for inputs in _rows(stack, modality, form, count):
                 with suppress(LayerimpError):
                     if _depends_on(stack, inputs):
                         return inputs
     return None
-
-
-def takes_none(stack: BlockStack, modality: Modality, *, most: float = math.inf) -> bool:
-    """Whether a model runs on no made-up row at all, whatever its weights; false if a form is larger than `most`."""
-    if any(_largest(form) > most for form in _forms(stack, modality, 1)):
-        return False
-    with in_eval_mode(stack.model), torch.no_grad(), quiet():
-        for inputs in (inputs for form in _forms(stack, modality, 1) for inputs in _rows(stack, modality, form, 1)):
-            with suppress(LayerimpError):
-                _received(stack, inputs)
-                return False
-    return True
-
-
-def needs_more_than(stack: BlockStack, text: Mapping[str, Tensor]) -> str:
-    """Tell why a model does not run on a row of text alone, whatever its weights; empty if it may."""
-    with in_eval_mode(stack.model), torch.no_grad(), quiet():
-        try:
-            _received(stack, text)
-        except LayerimpError as error:
-            cause = error.__cause__
-            if isinstance(cause, TypeError | ValueError):
-                return f"it cannot run on text alone: {one_line(cause)}"
-    return ""
 
 
 def _forms(stack: BlockStack, modality: Modality, count: int) -> Iterator[Inputs]:
@@ -146,10 +119,6 @@ def _forms(stack: BlockStack, modality: Modality, count: int) -> Iterator[Inputs
 def _arguments(stack: BlockStack) -> frozenset[str]:
     """Return the names of the arguments of a model's forward."""
     return frozenset(inspect.signature(stack.model.forward).parameters)
-
-
-def _largest(form: Inputs) -> int:
-    return max(value.numel() for value in form.values())
 
 
 def not_tried(modalities: Sequence[Modality]) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from layerimp.blocks.memory import free_bytes
-from layerimp.blocks.modalities import not_tried
 from layerimp.component import versioned
 from layerimp.models.devices import device_named
 from layerimp.models.dtypes import SAFETENSORS, name_of
@@ -106,7 +105,7 @@ class Inspection(Versioned):
     memory: Fit
     """The memory that the weights take, and the memory that is free."""
     notes: list[str]
-    """What removals are not tried with, and where the files and the configuration disagree."""
+    """Where the files and the configuration disagree."""
 
 
 def inspect_model(model: str, permissions: Permissions) -> Inspection:
@@ -156,9 +155,7 @@ def _block(outline: Outline, index: int, refusal: str) -> InspectedBlock:
 
 
 def _notes(outline: Outline) -> Iterator[str]:
-    """Note what removals are not tried with, and where the files and the configuration disagree."""
-    if untried := outline.beside_text.untried:
-        yield not_tried(untried)
+    """Note where the files and the configuration disagree."""
     if outline.headers is None:
         return
     numbers, described = outline.headers.numbers, outline.ledger.left(()).parameters

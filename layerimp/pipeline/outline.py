@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,12 +20,10 @@ from layerimp.models.loading import float32_stands_in
 from layerimp.models.safetensors_files import Headers, read_headers
 from layerimp.models.sizing import ledger_of
 from layerimp.models.unsupported import refuse_config
-from layerimp.pipeline.beside_text import BesideText, beside_text
 from layerimp.registry.assets import located
 from layerimp.report.results.models import Size
 from layerimp.surgery.config_search import shortened
 from layerimp.surgery.meta_model import facts
-from layerimp.surgery.proof import put_in
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -115,16 +112,7 @@ class Outline:
         reasons = {block: self.refusal([block]) for block in tried}
         if len(reasons) < count and len(set(reasons.values())) > 1:
             reasons |= {block: self.refusal([block]) for block in range(count) if block not in reasons}
-        shifted = [self.beside_text.refusal] * count
-        for modality, depths in self.beside_text.depths.items():
-            reason = f"with {modality.phrase} {put_in(depths)}"
-            shifted = [known or reason * (block <= max(depths)) for block, known in enumerate(shifted)]
-        return [reasons.get(block, reasons[0]) or shifted[block] for block in range(count)]
-
-    @cached_property
-    def beside_text(self) -> BesideText:
-        """What the model does with images, video and audio."""
-        return beside_text(self.stack)
+        return [reasons.get(block, reasons[0]) for block in range(count)]
 
     def refusal(self, removed: Collection[int]) -> str:
         """Tell why stock code cannot build the model without some blocks; empty if it can."""

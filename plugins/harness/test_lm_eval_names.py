@@ -20,11 +20,9 @@ MEMBERS = {
     "ConfigurableTask": ("download", "eval_docs", "fewshot_context", "fewshot_docs"),
     "Entry": ("cfg", "kind", "name", "yaml_path"),
     "HFLM": (
-        "_create_model",
         "_encode_pair",
         "_loglikelihood_tokens",
         "generate_until",
-        "get_model_info",
         "loglikelihood",
         "loglikelihood_rolling",
         "tok_batch_encode",
@@ -124,7 +122,7 @@ def test_a_name_that_moved_is_told_with_its_users(monkeypatch: pytest.MonkeyPatc
 
 def test_a_member_that_is_gone_is_told_with_its_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(vars(lm_eval_names), "TaskManager", SimpleNamespace(load=None))
-    assert missing("TaskManager") == "lm_eval.tasks.TaskManager has no task_index (used by manager.py, tasks.py)"
+    assert missing("TaskManager") == "lm_eval.tasks.TaskManager has no task_index (used by tasks.py)"
 
 
 def test_a_library_that_lm_eval_lacks_is_told_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:

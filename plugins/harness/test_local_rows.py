@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import datasets
-import lm_eval.tasks
 import pytest
-from layerimp_harness import Harness, guard, lm_eval_names
-from layerimp_harness import __main__ as command
+from layerimp_harness import Harness, guard
 from layerimp_harness.isolation import contained
 from layerimp_harness.lm_eval_names import HFLM, TaskManager, evaluate
-from layerimp_harness.manager import LocalTaskManager
 from support.benchmark_rows import ROWS, byte_model, byte_tokenizer, minimal_pairs, paradigms, write_all, write_rows
 from transformers import PreTrainedTokenizerFast
 
@@ -368,49 +364,6 @@ def test_the_fingerprint_is_that_of_the_rows(data_dir: Path, tmp_path: Path) -> 
     assert harness(tmp_path, "boolq").fingerprint() == before
     write_rows(tmp_path, "super_glue/boolq/validation", ROWS["boolq/validation"][:2])
     assert harness(tmp_path, "boolq").fingerprint() != before
-
-
-def test_lm_eval_itself_reads_local_rows(data_dir: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    manager = LocalTaskManager(data_dir=data_dir, **INDEXED)
-    with contained(0):
-        held = manager.load(["boolq", "gsm8k"])
-        lm = HFLM(pretrained=byte_model(), tokenizer=tokenizer, max_length=2048)
-        for task in held["tasks"].values():
-            task.set_config("num_fewshot", 0)
-            task.set_fewshot_seed(0)
-        results = evaluate(lm=lm, task_dict=held, bootstrap_iters=0)
-    assert results["n-samples"]["boolq"]["original"] == 3
-    with contained(0):
-        task = manager.load("hellaswag")["tasks"]["hellaswag"]
-        task.set_fewshot_seed(0)
-        task.set_config("num_fewshot", 1)
-        task.build_all_requests(limit=1)
-        assert "A woman peels a pear." in task.instances[0].args[0]
-        write_rows(tmp_path, "hellaswag/validation", ROWS["hellaswag/validation"])
-        other = LocalTaskManager(data_dir=tmp_path, **INDEXED)
-        with pytest.raises(TaskError, match=r"no local rows .*'piqa'.*'boolq'"):
-            other.load(["hellaswag", "piqa", "boolq"])
-        task = other.load("hellaswag")["tasks"]["hellaswag"]
-        task.set_fewshot_seed(0)
-        task.set_config("num_fewshot", 1)
-        with pytest.raises(TaskError, match=r"no local rows .*'hellaswag', split train"):
-            task.build_all_requests(limit=1)
-
-
-def test_the_command_of_lm_eval_takes_a_data_directory(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[Any] = []
-
-    def evaluating() -> None:
-        assert sys.argv[1:] == ["run", "--tasks", "boolq"]
-        with contained(0):
-            read.append(lm_eval.tasks.TaskManager(**INDEXED).load("boolq")["tasks"]["boolq"].eval_docs)
-
-    monkeypatch.setitem(vars(lm_eval_names), "cli_evaluate", evaluating)
-    monkeypatch.setattr(sys, "argv", ["lm_eval", "run", "--data-dir", str(data_dir), "--tasks", "boolq"])
-    stock = lm_eval.tasks.TaskManager
-    command.main()
-    assert [row["question"] for row in read[0]] == [row["question"] for row in ROWS["boolq/validation"]]
-    assert lm_eval.tasks.TaskManager is stock
 
 
 def test_without_a_data_directory_the_hub_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-import zoo
 from layerimp_footprint import Footprint
 from safetensors.torch import save_file
 from support.mood import Run
@@ -102,19 +101,6 @@ def test_published_models_that_see(name: str, whole: int, language: int) -> None
     assert (size.parameters, size.bytes) == (language, 2 * language)
 
 
-def test_blocks_that_images_are_put_in_after_by_number_are_named(tmp_path: Path) -> None:
-    zoo.build("qwen3_vl", "image").save_pretrained(tmp_path)
-    inspected = inspect_model(str(tmp_path), Permissions())
-    assert inspected.language_model is not None
-    reasons = [block.not_removed for block in inspected.blocks]
-    assert reasons[3:] == [""] * 3
-    assert set(reasons[:3]) == {
-        "with an image it changes the hidden states after blocks 0, 1, 2, counted from the first, so that only blocks "
-        "from 3 on can be removed"
-    }
-    assert inspected.kv_bytes_per_token == 6 * 2 * 4 * 8 * 4  # keys and values of 6 blocks, each of 4 heads of 8
-
-
 def test_kinds_are_told_apart(tmp_path: Path) -> None:
     made("qwen3_moe:uneven").save_pretrained(tmp_path)
     blocks = inspect_model(str(tmp_path), Permissions()).blocks
@@ -201,35 +187,3 @@ def test_whether_a_model_fits(
     }
     out, _ = layerimp_command.done("inspect", directory)
     assert f"the model {'fits' if free > 1000 else 'does not fit, and is offloaded'} (--offload: " in out
-
-
-def test_what_cannot_be_made_up_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a form for its images nothing is removed from a model; without one for its videos a note says so."""
-    model = zoo.build("qwen2_5_vl", "image")
-    model.save_pretrained(tmp_path)
-    assert not inspect_model(str(tmp_path), Permissions()).notes
-    monkeypatch.setattr(type(model.model), "get_video_features", None)
-    inspected = inspect_model(str(tmp_path), Permissions())
-    assert inspected.notes == ["it also reads video, which layerimp cannot make up: removals are not tried with it"]
-    assert not any(block.not_removed for block in inspected.blocks)
-    monkeypatch.setattr(type(model.model), "get_image_features", None)
-    inspected = inspect_model(str(tmp_path), Permissions())
-    (said,) = {block.not_removed for block in inspected.blocks}
-    assert said.startswith("it reads images in a form that layerimp cannot make up, so that no removal can be verified")
-    assert said.endswith("`score` and `evaluate` work on its text")
-    ids = torch.arange(3, 27).reshape(2, 12)
-    text = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}]
-    (importance,) = layerimp.score(model, text, scorers=["block-influence"]).values()
-    assert len(importance.scores) == len(model.model.language_model.layers)
-    zoo.build("blip", "image").save_pretrained(tmp_path / "blip")
-    reasons = {block.not_removed for block in inspect_model(str(tmp_path / "blip"), Permissions()).blocks}
-    (said,) = reasons
-    assert said.startswith("it cannot run on text alone: TypeError: BlipFor")
-    assert said.endswith("; layerimp needs a model that also runs on text alone")
-
-
-def test_images_that_random_weights_do_not_show_are_not_called_unknown(tmp_path: Path) -> None:
-    """Gemma 3 multiplies them by weights that begin as zeros; Chameleon makes the same words of all of them."""
-    for kind in ("gemma3", "chameleon"):
-        zoo.build(kind, "image").save_pretrained(tmp_path / kind)
-        assert not any(block.not_removed for block in inspect_model(str(tmp_path / kind), Permissions()).blocks)
