@@ -1,13 +1,13 @@
-"""The contracts that every component has, and what those of all kinds share: how they are named and checked."""
+"""The contracts that every component has, and what those of all kinds share."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from inspect import isfunction
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from unittest import SkipTest
 
 import torch
 from pydantic import ValidationError
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Kind = TypeVar("Kind", bound=Component)
-Contract = TypeVar("Contract", bound=Callable[[Any], None])
 
 
 class BrokenError(Exception):
@@ -34,11 +33,16 @@ def require(kept: bool, how: str) -> None:
         raise BrokenError(how)
 
 
+def only_if(binds: bool) -> None:
+    """Skip the rest of a contract that does not bind the component."""
+    if not binds:
+        raise SkipTest("the contract does not bind this component")
+
+
 class Contracts(Generic[Kind]):
     """The contracts of a component, each a public method that raises an error if the component breaks it.
 
-    A contract is named after its method. A subclass adds the contracts of one kind of component; the first of these is
-    whether the component works at all.
+    A contract is named after its method. A subclass adds the contracts of one kind of component.
 
     Attributes:
         component: The component.
@@ -61,7 +65,7 @@ class Contracts(Generic[Kind]):
         try:
             check_label(component.name)
         except LayerimpError as error:
-            require(False, str(error))
+            raise BrokenError(str(error)) from None
         require(bool(component.summary()), "its class has no docstring, whose first line is shown in lists")
         require(issubclass(component.Config, Options), "its Config is no subclass of layerimp.component.Options")
         for option, field in component.Config.model_fields.items():
@@ -74,7 +78,12 @@ class Contracts(Generic[Kind]):
         """
         config = self.component.Config
         for option in [*config.model_fields, "no_such_option"]:
-            require(_refused(config, option, object()), f"Config takes anything at all as {option!r}")
+            wrong: set[object] = set()
+            try:
+                config(**{option: object()})
+            except ValidationError as error:
+                wrong.update(place for problem in error.errors() for place in problem["loc"])
+            require(option in wrong, f"Config takes anything at all as {option!r}")
         require(
             bool(config.model_config.get("frozen")), "its Config is not frozen, so that options may change under way"
         )
@@ -89,61 +98,23 @@ class Contracts(Generic[Kind]):
         require(again == config, f"the options read {again!r} where they were {config!r}")
 
 
-def _refused(config: type[Options], option: str, value: Any) -> bool:
-    try:
-        config(**{option: value})
-    except ValidationError as error:
-        return any(option in problem["loc"] for problem in error.errors())
-    return False
-
-
-def only_if(binds: Callable[[Any], bool]) -> Callable[[Contract], Contract]:
-    """Mark a contract that binds only the components for which `binds` is true."""
-
-    def mark(contract: Contract) -> Contract:
-        vars(contract)["binds"] = binds
-        return contract
-
-    return mark
-
-
-def named(contracts: Contracts[Any]) -> dict[str, Callable[[], None]]:
-    """Return the contracts that bind a component, by name, in the order of their definition."""
-    return {
-        name: partial(method, contracts)
-        for kind in reversed(type(contracts).__mro__)
-        for name, method in methods(kind).items()
-        if (binds := getattr(method, "binds", None)) is None or binds(contracts.component)
-    }
-
-
 def methods(kind: type) -> dict[str, Callable[[Any], None]]:
     """Return the contracts that a class itself defines, by name, in the order of their definition."""
-    return {
-        method.__name__.replace("_", " "): method
-        for method in vars(kind).values()
-        if isfunction(method) and not method.__name__.startswith("_")
-    }
+    public = {name: method for name, method in vars(kind).items() if isfunction(method) and name[0] != "_"}
+    return {name.replace("_", " "): method for name, method in public.items()}
 
 
 @contextmanager
 def unharmed(*models: PreTrainedModel) -> Iterator[None]:
     """Require that this context leaves models and torch's global random generator as they are."""
-    before = [
-        (model, Snapshot.of(model), {name: value.clone() for name, value in model.state_dict().items()})
-        for model in models
-    ]
+    before = [(model, Snapshot.of(model), {n: v.clone() for n, v in model.state_dict().items()}) for model in models]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(20241102)
         generator = torch.get_rng_state()
         yield
         require(torch.equal(generator, torch.get_rng_state()), "torch's global random generator has moved on")
     for model, snapshot, weights in before:
-        now = Snapshot.of(model)
+        now, state = Snapshot.of(model), model.state_dict()
         changed = snapshot.traces(now) + snapshot.damage(now)
-        changed += [
-            f"the value of {name}"
-            for name, value in model.state_dict().items()
-            if not torch.equal(value, weights[name])
-        ]
+        changed += [f"the value of {name}" for name, value in state.items() if not torch.equal(value, weights[name])]
         require(not changed, f"of the model, {', '.join(changed[:3])} changed")

@@ -81,9 +81,9 @@ class EvaluatorContracts(Contracts[Evaluator]):
         )
         require(intact == left, f"it measures {left} of a pruned model, and {intact} of the intact one")
 
-    @only_if(lambda evaluator: evaluator.kind == "quality")
     def quality_is_repeatable(self) -> None:
         """The quality of a model is the same number each time; costs may vary."""
+        only_if(self.component.kind == "quality")
         first, second = (_measured(self._fresh(), tiny_model()) for _ in range(2))
         require(first == second, f"it measures {second} after {first}")
 
@@ -107,11 +107,10 @@ class EvaluatorContracts(Contracts[Evaluator]):
         except LayerimpError:
             return
 
-    @only_if(lambda evaluator: not evaluator.needs_weights)
     def weights_do_not_matter_if_none_are_needed(self) -> None:
         """An evaluator that needs no weights measures the same without them; what needs them it leaves out."""
-        model = tiny_model()
-        ready = self._fresh()
+        only_if(not self.component.needs_weights)
+        model, ready = tiny_model(), self._fresh()
         with_weights = by_key(_measured(ready, model))
         without = by_key(_measured(ready, shapes_only(model)))
         require(bool(without), "evaluate() gives no metrics for a model on the meta device")

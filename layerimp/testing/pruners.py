@@ -101,12 +101,12 @@ class PrunerContracts(Contracts[Pruner]):
                 require(_is_sound(removed), f"it asks for the scores without the blocks {named}")
                 require(budget.protected.isdisjoint(removed), f"it asks for scores without a protected block: {named}")
 
-    @only_if(lambda pruner: pruner.nested)
     def plans_are_nested(self) -> None:
         """If the pruner declares `nested`, a plan for fewer blocks is the start of a plan for more.
 
         A grid then plans once for all amounts.
         """
+        only_if(self.component.nested)
         for forced in ((), (4,)):
             counts = range(1, NUM_BLOCKS)
             budgets = [Budget.exactly(count, NUM_BLOCKS, forced=forced) for count in counts]

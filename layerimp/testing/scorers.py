@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 from layerimp.errors import LayerimpError, PluginError
 from layerimp.models.discovery import find_blocks
 from layerimp.progress import Silent
 from layerimp.scorer import Importance, Scorer
-from layerimp.scoring.engine import How, measure
+from layerimp.scoring.engine import fill, measure
 from layerimp.surgery.removal import pruned
 from layerimp.sweep import Trace
 from layerimp.sweep.cache import BlockCache
 from layerimp.testing.contracts import Contracts, only_if, require, unharmed
-from layerimp.testing.recording import copied, recorded, replay
 from layerimp.testing.tiny import BLOCKS, VOCAB, batch, padded_batch, tiny_classifier, tiny_model
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ SILENT_PROJECTIONS = ("self_attn.o_proj", "mlp.down_proj")
 """The projections through which a block of the tiny decoder adds to the residual stream."""
 
 
-def _model() -> Any:
-    return tiny_model(dtype=torch.float64)
+def _model(blocks: int = BLOCKS) -> Any:
+    return tiny_model(dtype=torch.float64, num_hidden_layers=blocks)
 
 
 def _rows(whole: Batch = TEXT[0]) -> list[Batch]:
@@ -46,9 +47,33 @@ def _rows(whole: Batch = TEXT[0]) -> list[Batch]:
     return [{name: part[row : row + 1, kept[row]] for name, part in whole.items()} for row in range(len(kept))]
 
 
-def _scored(scorer: Scorer, batches: Iterable[Batch] = TEXT, model: Any = None) -> Importance:
-    importances = measure(find_blocks(_model() if model is None else model), batches, {scorer.name: scorer})
-    return importances[scorer.name]
+def _scored(scorer: Scorer, batches: Iterable[Batch] = TEXT, model: Any = None, **how: Any) -> Importance:
+    return measure(find_blocks(model or _model()), batches, {scorer.name: scorer}, **how)[scorer.name]
+
+
+def _recorded(scorer: Scorer) -> list[list[Trace]]:
+    """Return copies of the traces that a scorer is shown, by batch."""
+    traces: list[list[Trace]] = [[] for _ in PAIR]
+    vars(scorer).update(update=lambda trace: traces[trace.batch].append(_copied(trace)), end_sweep=lambda: None)
+    fill(find_blocks(_model()), PAIR, {scorer.name: scorer})
+    return traces
+
+
+def _replayed(
+    scorer: Scorer, batches: Iterable[Iterable[Trace]], update: Callable[[Trace], None] | None = None
+) -> Importance:
+    """Show a scorer recorded traces, each time as new copies, and return what it computes."""
+    with torch.no_grad():
+        for trace in chain(*batches):
+            (update or scorer.update)(_copied(trace))
+        scorer.end_sweep()
+    return scorer.compute()
+
+
+def _copied(trace: Trace) -> Trace:
+    """Return a trace with copies of its tensors."""
+    parts = {name: dict(part) if isinstance(part, Mapping) else part for name, part in vars(trace).items()}
+    return replace(trace, **tree_map_only(torch.Tensor, lambda tensor: tensor.detach().clone(), parts))
 
 
 class ScorerContracts(Contracts[Scorer]):
@@ -59,8 +84,7 @@ class ScorerContracts(Contracts[Scorer]):
 
     def scores_are_whole_and_finite(self) -> None:
         """There is one finite score per block, and each column has as many values."""
-        importance = _scored(self._fresh())
-        require(len(importance.scores) == BLOCKS, f"{len(importance.scores)} scores for {BLOCKS} blocks")
+        importance = _scored(self._fresh())  # which checks the number of scores
         require(all(map(math.isfinite, importance.scores)), f"the scores are {importance.scores}")
         require(all(isinstance(note, str) for note in importance.notes), "a note is no text")
 
@@ -110,49 +134,43 @@ class ScorerContracts(Contracts[Scorer]):
 
         A scorer that needs the inputs of earlier blocks asks for them by `lookback`.
         """
-        batches = recorded(self._fresh(), PAIR)
-        forwards, backwards = self._fresh(), self._fresh()
-        replay(forwards, batches)
-        replay(backwards, [batch[::-1] for batch in batches])
-        _require_same(backwards.compute(), forwards.compute(), "when the last block comes first")
+        batches = _recorded(self._fresh())
+        forwards = _replayed(self._fresh(), batches)
+        backwards = _replayed(self._fresh(), [traces[::-1] for traces in batches])
+        _require_same(backwards, forwards, "when the last block comes first")
 
-    @only_if(lambda scorer: scorer.sweep is not None and scorer.sweep.reads_offloaded)
     def offloading_changes_nothing(self) -> None:
         """Of an offloaded model, all batches pass through a block before any of them reaches the next block.
 
         A scorer that needs a batch as a whole keeps its numbers by `trace.batch`, and joins them in `end_sweep`.
         """
-        batches = recorded(self._fresh(), PAIR)
-        usual, offloaded = self._fresh(), self._fresh()
-        replay(usual, batches)
-        replay(offloaded, [sorted(chain(*batches), key=lambda trace: trace.block)])
-        _require_same(
-            offloaded.compute(), usual.compute(), "when all batches pass through a block before the next block"
-        )
+        only_if(self.component.sweep is not None and self.component.sweep.reads_offloaded)
+        batches = _recorded(self._fresh())
+        by_block = sorted(chain(*batches), key=lambda trace: trace.block)
+        usual, offloaded = _replayed(self._fresh(), batches), _replayed(self._fresh(), [by_block])
+        _require_same(offloaded, usual, "when all batches pass through a block before the next block")
 
     def borrowed_tensors_stay_as_they_are(self) -> None:
         """The tensors in a trace belong to the model: a scorer neither changes nor keeps them.
 
         Reduce a tensor, and keep the result. A view is a tensor of the model, too.
         """
-        batches = recorded(self._fresh(), PAIR)
+        batches = _recorded(self._fresh())
         careful, robbed = self._fresh(), self._fresh()
 
-        def lend(trace: Trace) -> None:
-            lent = copied(trace)
+        def lend(lent: Trace) -> None:
+            before = _copied(lent)
             robbed.update(lent)
-            for (what, now), (_, before) in zip(lent.lent(), trace.lent(), strict=True):
-                require(torch.equal(now, before), f"update() changed {what} of block {trace.block}; reduce a copy")
+            for (what, now), (_, then) in zip(lent.lent(), before.lent(), strict=True):
+                require(torch.equal(now, then), f"update() changed {what} of block {lent.block}; reduce a copy")
                 now.fill_(True if now.dtype == torch.bool else -7)
 
-        replay(careful, batches)
-        replay(robbed, batches, lend)
-        expected, actual = careful.compute(), robbed.compute()
+        expected, actual = _replayed(careful, batches), _replayed(robbed, batches, lend)
         _require_same(actual, expected, "when its trace is used again after update(): it keeps a tensor")
         before = len(pickle.dumps(careful))
-        replay(careful, batches)
-        grown = (len(pickle.dumps(careful)) - before) / max(1, len(batches))
-        lent = min((act.nbytes for traces in batches for trace in traces for act in trace.acts.values()), default=0)
+        _replayed(careful, batches)
+        grown = (len(pickle.dumps(careful)) - before) / len(batches)
+        lent = min((act.nbytes for trace in chain(*batches) for act in trace.acts.values()), default=0)
         require(grown <= lent, f"it grows by {grown:,.0f} bytes with each batch: it keeps what it is shown")
 
     def the_model_stays_as_it_is(self) -> None:
@@ -164,7 +182,7 @@ class ScorerContracts(Contracts[Scorer]):
         model.model.layers[1].train()
         listener = _Listener()
         with unharmed(model):
-            measure(find_blocks(model), TEXT, {self.component.name: self._fresh()}, progress=listener)
+            _scored(self._fresh(), model=model, progress=listener)
         require(not listener.notes, "; ".join(listener.notes))
 
     def other_architectures_are_scored_or_refused(self) -> None:
@@ -172,28 +190,25 @@ class ScorerContracts(Contracts[Scorer]):
 
         Any other exception looks like a crash to a user.
         """
-        text = padded_batch(LENGTHS) | {"labels": torch.tensor([0, 1, 1, 0])}
-        model = tiny_classifier(dtype=torch.float64)
         try:
-            importance = _scored(self._fresh(), [text], model)
+            _scored(
+                self._fresh(), [TEXT[0] | {"labels": torch.tensor([0, 1, 1, 0])}], tiny_classifier(dtype=torch.float64)
+            )
         except PluginError:
             raise
         except LayerimpError:
-            return
-        require(
-            len(importance.scores) == BLOCKS, f"{len(importance.scores)} scores for the {BLOCKS} blocks of an encoder"
-        )
+            pass
 
-    @only_if(lambda scorer: scorer.identity_scores_least)
     def an_identity_scores_least(self) -> None:
         """If the scorer declares `identity_scores_least`, a block whose output projections are zero scores least.
 
         If harmful blocks score below 0, it gets exactly 0.
         """
+        only_if(self.component.identity_scores_least)
         for block in (0, BLOCKS - 2):
             model = _model()
             _silence(model.model.layers[block])
-            scores = _scored(self._fresh(), TEXT, model).scores
+            scores = _scored(self._fresh(), model=model).scores
             least = min(range(BLOCKS), key=scores.__getitem__)
             require(
                 scores[block] in (0, scores[least]),
@@ -201,53 +216,46 @@ class ScorerContracts(Contracts[Scorer]):
                 f"{scores[least]:.6g}",
             )
 
-    @only_if(lambda scorer: scorer.sweep is not None and scorer.sweep.separate and not scorer.lookback)
     def some_blocks_score_as_among_all(self) -> None:
         """If the sweep declares `separate`, a block's score does not depend on which other blocks are scored.
 
         A search relies on it when it scores only a few blocks again.
         """
-        name, among = self.component.name, [0, BLOCKS - 2]
-        few = measure(find_blocks(_model()), TEXT, {name: self._fresh(len(among))}, among=among)[name]
-        every = _scored(self._fresh())
-        scale = max(map(abs, every.scores)) or 1.0
+        sweep = self.component.sweep
+        only_if(sweep is not None and sweep.separate and not self.component.lookback)
+        few, every = _scored(self._fresh(2), among=[0, BLOCKS - 2]), _scored(self._fresh()).scores
+        scale = max(map(abs, every)) or 1.0
         for block, score in zip(few.blocks, few.scores, strict=True):
-            whole = every.scores[every.blocks.index(block)]
-            require(
-                abs(score - whole) <= ROUNDING * scale,
-                f"block {block} scores {score:.6g} among {len(among)} blocks, and {whole:.6g} among all",
-            )
+            near = abs(score - every[block]) <= ROUNDING * scale
+            require(near, f"block {block} scores {score:.6g} among 2 blocks, and {every[block]:.6g} among all")
 
-    @only_if(lambda scorer: scorer.sweep is not None)
     def removed_blocks_are_out(self) -> None:
         """After a removal, the scores are those of a model that never had the removed blocks.
 
         A sweep bypasses `drive.removed`. If it declares `reads_intact`, the removed block of the tested model adds
         nothing, so that the intact models predict the same.
         """
-        name, gone, model = self.component.name, 1, tiny_model(dtype=torch.float64, num_hidden_layers=BLOCKS + 1)
+        only_if(self.component.sweep is not None)
+        gone, model = 1, _model(BLOCKS + 1)
         if self.component.sweep is not None and self.component.sweep.reads_intact:
             _silence(model.model.layers[gone])
-        actual = measure(find_blocks(model), TEXT, {name: self._fresh()}, removed=[gone])[name]
+        actual = _scored(self._fresh(), model=model, removed=[gone])
         with pruned(model, [gone]):
-            expected = _scored(self._fresh(), TEXT, model)
+            expected = _scored(self._fresh(), model=model)
         _require_same(actual, expected, f"after block {gone} was removed", "in a model that never had it")
 
-    @only_if(lambda scorer: scorer.sweep is not None)
     def kept_memory_changes_nothing(self) -> None:
         """A search scores one text many times, and passes on what was kept: `drive.memory` and `drive.cache`.
 
         Keep only what depends on the intact model and the text, whatever is removed.
         """
-        name, stack = self.component.name, find_blocks(tiny_model(dtype=torch.float64, num_hidden_layers=BLOCKS + 1))
-        memory: dict[Hashable, Any] = {}
-        cache = BlockCache(stack)
+        only_if(self.component.sweep is not None)
+        model = _model(BLOCKS + 1)
+        kept: dict[str, Any] = {"cache": BlockCache(find_blocks(model)), "memory": {}}
         for gone in ([1], [], [2]):
-            alone: How = {"removed": gone}
-            kept: How = {"removed": gone, "cache": cache, "memory": memory}
-            with_memory, without = (
-                measure(stack, TEXT, {name: self._fresh(len(stack) - len(gone))}, **how)[name] for how in (kept, alone)
-            )
+            fresh = [self._fresh(BLOCKS + 1 - len(gone)) for _ in range(2)]
+            with_memory = _scored(fresh[0], model=model, removed=gone, **kept)
+            without = _scored(fresh[1], model=model, removed=gone)
             when = f"without block {gone[0]}" if gone else "in the intact model"
             _require_same(with_memory, without, f"{when} after earlier scorings", "without these")
 
@@ -260,27 +268,23 @@ def _silence(block: nn.Module) -> None:
 
 def _require_same(actual: Importance, expected: Importance, when: str, otherwise: str = "otherwise") -> None:
     """Require scores, columns and scores of windows that are equal up to rounding."""
-    parts, expected_parts = _parts(actual), _parts(expected)
-    require(
-        parts.keys() == expected_parts.keys(),
-        f"there are {', '.join(parts)} {when}, and {', '.join(expected_parts)} {otherwise}",
-    )
-    for part, theirs in expected_parts.items():
-        ours = parts[part]
-        require(len(ours) == len(theirs), f"{part}: {len(ours)} values {when}, and {len(theirs)} {otherwise}")
-        scale = max(map(abs, theirs), default=0.0) or 1.0
-        for block, (own, other) in enumerate(zip(ours, theirs, strict=True)):
-            require(
-                abs(own - other) <= ROUNDING * scale,
-                f"the {part} of block {block} is {own:.6g} {when}, and {other:.6g} {otherwise}",
-            )
+    ours, theirs = _parts(actual), _parts(expected)
+    same = ours.keys() == theirs.keys()
+    require(same, f"there are {', '.join(ours)} {when}, and {', '.join(theirs)} {otherwise}")
+    for part, values in theirs.items():
+        scale = max(map(abs, values), default=0.0) or 1.0
+        require(
+            len(ours[part]) == len(values), f"{part}: {len(ours[part])} values {when}, and {len(values)} {otherwise}"
+        )
+        for block, (own, other) in enumerate(zip(ours[part], values, strict=True)):
+            near = abs(own - other) <= ROUNDING * scale
+            require(near, f"the {part} of block {block} is {own:.6g} {when}, and {other:.6g} {otherwise}")
 
 
-def _parts(importance: Importance) -> dict[str, Sequence[float]]:
+def _parts(importance: Importance) -> Mapping[str, Sequence[float]]:
     """Return the numbers of an importance, by what they are."""
     columns = {f"column {name}": values for name, values in importance.columns.items()}
-    spans = {f"span of {length}": values for length, values in importance.spans.items()}
-    return {"score": importance.scores, **columns, **spans}
+    return {"score": importance.scores} | columns | {f"span of {n}": values for n, values in importance.spans.items()}
 
 
 class _Listener(Silent):

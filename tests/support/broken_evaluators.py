@@ -129,7 +129,7 @@ class Looking(Parameters):
     """Reads values of weights, and says that it does not."""
 
     def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
-        return [Metric("model", "norm", float(next(model.parameters()).norm()))]
+        return [Metric("model", "norm", float(next(model.parameters()).detach().norm()))]
 
 
 class Shapeless(Parameters):

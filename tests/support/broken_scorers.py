@@ -299,11 +299,8 @@ class Stale(Ablation):
             before = known.setdefault(trace.batch, trace.acts[self.INTACT].clone())
             taker(replace(trace, acts={**trace.acts, self.INTACT: before}))
 
-        series = [
-            replace(one, takers={sites: partial(take, taker) for sites, taker in one.takers.items()})
-            for one in drive.series
-        ]
-        super().drive(stack, batches, replace(drive, series=series))
+        takers = {sites: partial(take, taker) for sites, taker in drive.takers.items()}
+        super().drive(stack, batches, replace(drive, takers=takers))
 
 
 class LeavesNothingOut(Step):

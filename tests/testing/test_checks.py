@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
-from unittest import SkipTest
 
 import pytest
 import reference
@@ -15,7 +14,7 @@ from support.broken_comparers import WRONG_COMPARERS, Agreement
 from support.broken_evaluators import WRONG_EVALUATORS, Empty, Parameters
 from support.broken_healers import WRONG_HEALERS, Idle
 from support.broken_pruners import WRONG_PRUNERS, Deepest, Spendthrift
-from support.broken_scorers import WRONG_SCORERS, OneShort, PerBatch
+from support.broken_scorers import WRONG_SCORERS, PerBatch
 
 import layerimp
 from layerimp import Scorer
@@ -80,17 +79,6 @@ def test_all_checks_at_once() -> None:
         check_component(Spendthrift())
     with pytest.raises(ContractError, match="'metrics are sound'"):
         check_component(Empty())
-
-
-def test_what_cannot_run_is_told_once() -> None:
-    base, *others = [check for check in checks_of(OneShort) if check.base or check.name.startswith("scores are whole")]
-    with pytest.raises(ContractError, match="3 scores for 4 blocks"):
-        base()
-    for check in others:
-        with pytest.raises(
-            SkipTest, match="not checked, since 'step' breaks the contract 'scores are whole and finite'"
-        ):
-            check()
 
 
 @pytest.mark.parametrize(

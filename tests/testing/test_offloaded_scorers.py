@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import SkipTest
 
+import pytest
 from layerimp_step import Step
 
 from layerimp import Importance
@@ -34,5 +36,6 @@ def test_a_scorer_of_batches_keeps_the_contract() -> None:
 def test_other_sweeps_are_not_offloaded() -> None:
     from layerimp.registry.catalog import registry
 
-    names = {contract.name for contract in checks_of(registry().get("scorer", "gbis"))}
-    assert "offloading changes nothing" not in names
+    checks = checks_of(registry().get("scorer", "gbis"))
+    with pytest.raises(SkipTest, match="does not bind"):
+        next(check for check in checks if check.name == "offloading changes nothing")()
