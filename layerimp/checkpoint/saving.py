@@ -33,7 +33,7 @@ from layerimp.checkpoint.staging import staged
 from layerimp.defaults import SHARD_SIZE
 from layerimp.errors import CheckpointError, OutputError, cause, one_line
 from layerimp.models.configuration import auto_class
-from layerimp.models.discovery import blocks_of, find_blocks
+from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import converted, stored_dtype
 from layerimp.models.failures import unfit_keys
 from layerimp.models.unsupported import refuse_unfit
@@ -186,9 +186,7 @@ def require_equal(model: PreTrainedModel, reloaded: PreTrainedModel) -> None:
         CheckpointError: a weight differs in any bit, or with equal weights the models compute different values.
         NonFiniteError: the model in memory puts out a NaN or an infinity.
     """
-    # Weights that turn out equal to finite ones are finite, unless they are rounded to a dtype in which they overflow.
-    alike = [p.dtype for p in model.parameters()] == [p.dtype for p in reloaded.parameters()]
-    intact, stack = find_blocks(model), blocks_of(reloaded) if alike else find_blocks(reloaded)
+    intact, stack = find_blocks(model), find_blocks(reloaded)
     if len(stack) != len(intact):
         raise CheckpointError(f"the checkpoint loads back with {len(stack)} blocks")
     if path := first_difference(model, reloaded):

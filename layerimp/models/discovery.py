@@ -37,15 +37,6 @@ def find_blocks(model: PreTrainedModel, *, quantised: bool = False) -> BlockStac
         ModelError: the model has no such list, or its configuration does not say how many blocks there are.
     """
     refuse_unfit(model, quantised=quantised)
-    return blocks_of(model)
-
-
-def blocks_of(model: PreTrainedModel) -> BlockStack:
-    """Find the stack of blocks of a model that `refuse_unfit` has seen, or need not see; see `find_blocks`.
-
-    Raises:
-        ModelError: the model has no such list, or its configuration does not say how many blocks there are.
-    """
     if stack := _taught(model):
         return stack
     try:

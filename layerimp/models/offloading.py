@@ -26,7 +26,7 @@ from layerimp.models.dtypes import dtype_named, emulation_note, is_native, note_
 from layerimp.models.failures import check_weights, unloadable
 from layerimp.models.safetensors_files import WHOLE, indexed
 from layerimp.models.stored_weights import StoredWeights
-from layerimp.models.unsupported import refuse_config, refuse_non_finite_weights
+from layerimp.models.unsupported import refuse_config
 from layerimp.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -182,7 +182,6 @@ def _put_the_rest(stack: BlockStack, weights: StoredWeights, device: torch.devic
     parameters = model.named_parameters(remove_duplicate=False)
     lacking = [name for name, parameter in parameters if outside(name) and parameter.is_meta]
     weights.refuse_lacking(lacking)
-    refuse_non_finite_weights(model)
 
 
 class OffloadedBlocks:
@@ -210,17 +209,6 @@ class OffloadedBlocks:
         self._versions = [_versions(block) for block in stack]
         self._holders: Counter[int] = Counter()
         self._check_names()
-
-    def refuse_non_finite_rest(self) -> None:
-        """Refuse a NaN or an infinity in the weights that no pass reads, such as a separate head.
-
-        Raises:
-            NonFiniteError: a weight holds such a value; the error names it.
-        """
-        begin = f"{self._stack.path}."
-        parameters = self._stack.model.named_parameters(remove_duplicate=False)
-        unread = {name for name, parameter in parameters if parameter.is_meta and not name.startswith(begin)}
-        self._weights.refuse_non_finite([key for key, tensor in self.tensors.items() if tensor.targets & unread])
 
     def _prefix(self, index: int) -> str:
         return f"{self._stack.path}.{index}."
@@ -254,14 +242,13 @@ class OffloadedBlocks:
     def _take(self, index: int) -> None:
         """Load the weights of a block, which is on the meta device, into memory."""
         self._refuse_writing(index)
-        block, model = self._stack[index], self._stack.model
+        block = self._stack[index]
         try:
             self._weights.put(self._keys[index])
         finally:
             self._versions[index] = _versions(block)
         unread = [f"{self._prefix(index)}{name}" for name, parameter in block.named_parameters() if parameter.is_meta]
         self._weights.refuse_lacking(unread)
-        refuse_non_finite_weights(model, inside=self._prefix(index))
 
     def _release(self, index: int) -> None:
         """Release the weights of a block."""

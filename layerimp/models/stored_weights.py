@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from layerimp.blocks.modes import quiet
-from layerimp.errors import ModelError, NonFiniteError, one_line
-from layerimp.models.dtypes import SAFETENSORS
+from layerimp.errors import ModelError, one_line
 from layerimp.models.failures import unfit_keys
-from layerimp.models.safetensors_files import Stored, headers_in, indexed, mapped, opened
+from layerimp.models.safetensors_files import Stored, headers_in, indexed, opened
 
 if TYPE_CHECKING:
     import torch
@@ -90,21 +89,6 @@ class StoredWeights:
             raise ModelError(f"the weights of {name!r} do not fit its configuration: {wrong}")
         for problem in (*info.error_msgs, *info.conversion_errors.values()):
             raise ModelError(f"cannot convert the weights of {name!r}: {' '.join(str(problem).split())}")
-
-    def refuse_non_finite(self, keys: Collection[str]) -> None:
-        """Refuse tensors, given by name, that hold a NaN or an infinity; they are read a few MiB at a time.
-
-        Raises:
-            ModelError: a file cannot be read.
-            NonFiniteError: a tensor holds such a value; the error names it.
-        """
-        for key in sorted(keys):
-            if (tensor := self.tensors[key]).kind not in SAFETENSORS:
-                continue
-            pieces = mapped({key: tensor})[key].flatten().split(_PIECE)
-            if not all(bool(piece.isfinite().all()) for piece in pieces):
-                source = self._model.name_or_path
-                raise NonFiniteError(f"{source} holds a NaN or an infinity in its weights: in {key}")
 
     def refuse_lacking(self, names: Collection[str]) -> None:
         """Refuse a model of which some parameters are not in the files.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from layerimp.checkpoint.record import Record
 from layerimp.checkpoint.saving import write
 from layerimp.models.origin import CARD, origin_of
-from layerimp.pipeline.file_pruning import offloaded_blocks, write_pruned
+from layerimp.pipeline.file_pruning import write_pruned
 from layerimp.pipeline.resolve import model_anywhere
 from layerimp.pipeline.texts import publishable, reserved
 from layerimp.report.card import model_card
@@ -37,20 +37,12 @@ def write_checkpoints(run: Run, models: Mapping[str, CutModel]) -> Mapping[str, 
     if run.stage is None:
         return models
     written = dict(models)
-    check_unread(run)
     for label, model in models.items():
         if model.contender.scorer in run.selection.baselines:
             continue
         (run.stage / checkpoint_path(label)).mkdir(parents=True)
         written[label] = write_checkpoint(run, model, checkpoint_path(label))
     return written
-
-
-def check_unread(run: Run) -> None:
-    """Refuse an offloaded model with a weight that is no number, in what no scorer has read."""
-    if run.loaded.stack.offloaded:
-        with run.progress.stage("check the weights that were not read"):
-            offloaded_blocks(run.loaded.stack).refuse_non_finite_rest()
 
 
 def write_checkpoint(run: Run, model: CutModel, place: Path) -> CutModel:

@@ -14,7 +14,7 @@ from layerimp.defaults import ALL, BEST, FAST, HUB, HUB_TEXT, SCORERS, STARTER
 from layerimp.errors import ModelError, OptionError
 from layerimp.evaluation.selection import is_requested
 from layerimp.models.discovery import find_blocks
-from layerimp.pipeline.checkpoints import check_unread, describe_checkpoint, write_checkpoint
+from layerimp.pipeline.checkpoints import describe_checkpoint, write_checkpoint
 from layerimp.pipeline.keeping import prune_to_quality
 from layerimp.pipeline.output import PLANS, SHRUNK, output_directory, why_not_shrunk
 from layerimp.pipeline.prepare import config_of, obstacle_to_healing, prepare
@@ -214,7 +214,6 @@ def _made(run: Run) -> tuple[Made, Results]:
     (model,) = figures.models.values()
     if run.stage is not None:
         with _timing(minutes, "write"):
-            check_unread(run)
             model = write_checkpoint(run, model, Path())
     results = replace(
         figures,

@@ -10,7 +10,6 @@ import torch
 from layerimp_avss import AVSS, AVSSConfig
 from layerimp_step import Step
 from support.tiny import tiny
-from support.weight_reads import WeightReads
 
 import layerimp
 from layerimp.errors import CalibrationError, ModelError, NonFiniteError, OptionError, UnknownNameError
@@ -237,15 +236,3 @@ def test_scorers_of_different_sites_see_each_block_once() -> None:
         layerimp.score(model, batches, [alone])
         assert [at[:2] for at in shared.seen] == [(block, number) for number in range(2) for block in range(BLOCKS)]
         assert shared.seen == alone.seen
-
-
-def test_nothing_but_the_passes_reads_weights_twice() -> None:
-    """The weights are checked once before the passes, and not again for the same model."""
-    model, names = tiny("llama"), ["avss", "block-influence", "angular", "relative-magnitude"]
-    with WeightReads(model) as first:
-        scores = layerimp.score(model, [batch()], names)
-    assert first.by_path == {path: 1 for path, _ in model.named_parameters()}
-    with WeightReads(model) as second:
-        again = layerimp.score(model, [batch()], names)
-    assert not second.by_path
-    assert again == scores
