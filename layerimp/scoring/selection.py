@@ -95,7 +95,7 @@ class Selection:
 
     def spec_of(self, label: str) -> ComponentSpec | None:
         """The scorer of a label, or of that of a half (see `create_halves`); None if it takes no part."""
-        return self.specs.get(label) or self.specs.get(label.removesuffix(".attn").removesuffix(".mlp"))
+        return self.specs.get(label) or self.specs.get(label.rpartition(".")[0])
 
     @contextmanager
     def excusing(self, label: str) -> Iterator[None]:
