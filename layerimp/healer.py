@@ -123,7 +123,6 @@ class Case:
         workspace: Gives a directory for the state of long work. It holds what an interrupted run of the same healing
             has left there, and is removed once it is no longer needed. None if there is no such directory.
         began: When the healing began, by `time.monotonic`: before the first measurement of the models.
-        earlier: How long interrupted runs of the same healing have taken, in seconds, as far as that is known.
     """
 
     intact: BlockStack
@@ -139,7 +138,6 @@ class Case:
     rerun: Callable[[BlockStack, Batch], AbstractContextManager[None]] = lambda _stack, _batch: nullcontext()
     workspace: Callable[[], Path | None] = lambda: None
     began: float = field(default_factory=time.monotonic)
-    earlier: float = 0.0
 
 
 @dataclass(frozen=True)

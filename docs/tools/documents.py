@@ -22,7 +22,7 @@ DOCUMENTS = {
     "healing": "report.results.healing:HealingReport",
     "comparison": "report.results.compared:ModelComparison",
     "inspection": "pipeline.inspection:Inspection",
-    "dry-run": "pipeline.workload:DryRun",
+    "dry-run": "pipeline.dry_run:DryRun",
     "plugins": "cli.documents:PluginList",
     "components": "cli.documents:ComponentList",
     "tasks": "cli.documents:TaskList",

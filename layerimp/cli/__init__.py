@@ -18,7 +18,7 @@ import typer
 from layerimp._version import __version__
 from layerimp.cli import bench, cache, compare, heal, inspection, plans, plugins, runs, shrink
 from layerimp.cli.help import GroupedCommand
-from layerimp.cli.streams import for_results_alone, stdout_apart
+from layerimp.cli.streams import after_writing, for_results_alone
 from layerimp.errors import LayerimpError, PluginWarning, first_problem, one_line
 
 INTERRUPTED = 130
@@ -85,8 +85,7 @@ def main() -> None:
         # Full collections go through everything that torch and transformers define, which takes a second for nothing.
         gc.set_threshold(*gc.get_threshold()[:2], FULL_COLLECTIONS)
         warnings.showwarning = partial(_warn, warnings.showwarning)
-        with stdout_apart():
-            _run()
+        _run()
 
 
 def _run() -> None:
@@ -94,8 +93,8 @@ def _run() -> None:
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
         signal.signal(signal.SIGHUP, signal.default_int_handler)  # the terminal was closed
     try:
-        code = app(standalone_mode=False)
-        sys.stdout.flush()
+        with after_writing():
+            code = app(standalone_mode=False)
     except LayerimpError as error:
         _fail(type(error).__name__, str(error), error.exit_code)
     except UsageError as error:
@@ -140,7 +139,7 @@ def _print_error(kind: str, message: str, code: int) -> None:
         from layerimp.cli.documents import Error, ErrorReport
 
         report = ErrorReport(error=Error(kind=kind, message=message, exit_code=code))
-        with suppress(LayerimpError):  # stdout itself may be the problem
+        with suppress(OSError):  # stdout itself may be the problem
             sys.stdout.write(json.dumps(report.model_dump(mode="json"), indent=2) + "\n")
             sys.stdout.flush()
 

@@ -158,8 +158,7 @@ class Screen(Reporter):
 
     def print_table(self, table: Table) -> None:
         """Print a table, in parts if the screen is too narrow, with all digits even if the terminal breaks lines."""
-        plain = self.out.options.ascii_only or self.out.is_dumb_terminal
-        divided = parts(table, lambda part: self._needed(part) <= self.out.width, plain=plain)
+        divided = parts(table, lambda part: self._needed(part) <= self.out.width)
         if table.title:
             self.out.print(shown(table.title))
         for part in divided:

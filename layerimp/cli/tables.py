@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,23 +13,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from layerimp._table import Cell, Column, Table
-from layerimp.cli.streams import results
 
-_SPELT = {
-    "↑": "^",
-    "↓": "v",
-    "±": "+-",
-    "−": "-",
-    "≥": ">=",
-    "≤": "<=",
-    "×": "x",
-    "∞": "inf",
-    "–": "-",
-    "…": "...",
-    "→": "->",
-}
-_SPELLING = "layerimp.spelt"
-"""The name under which `codecs` knows this spelling."""
 BEST = "*"
 """Marks what no other beats."""
 BAR = 12
@@ -42,23 +25,8 @@ Fits = Callable[[RichTable], bool]
 
 
 def shown(text: str, style: str = "") -> Text:
-    """Return text from outside as it is shown: without reading markup in it, and without control characters.
-
-    Signs that the encoding of stdout lacks are spelt in ASCII here, before the layout, so that columns stay aligned.
-    """
-    printed = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
-    encoding = getattr(results(), "encoding", None) or "utf-8"
-    return Text(printed.encode(encoding, _SPELLING).decode(encoding), style=style)
-
-
-def _spelt(error: UnicodeError) -> tuple[str, int]:
-    """Spell in ASCII what an encoding lacks, as a handler of `codecs`."""
-    assert isinstance(error, UnicodeEncodeError)
-    signs = error.object[error.start : error.end]
-    return "".join(_SPELT.get(sign) or sign.encode("ascii", "backslashreplace").decode() for sign in signs), error.end
-
-
-codecs.register_error(_SPELLING, _spelt)
+    """Return text from outside as it is shown: without reading markup in it, and without control characters."""
+    return Text("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text), style=style)
 
 
 @dataclass(frozen=True)
@@ -71,7 +39,7 @@ class _Texts:
     width: int | None = None
 
 
-def parts(table: Table, fits: Fits, *, plain: bool = False) -> list[RichTable]:
+def parts(table: Table, fits: Fits) -> list[RichTable]:
     """Return a table as it is shown, without its title: whole if it fits the screen, else in parts that fit.
 
     If it does not fit, errors are put under their values, long texts are broken, and if necessary the table is divided
@@ -80,15 +48,14 @@ def parts(table: Table, fits: Fits, *, plain: bool = False) -> list[RichTable]:
     Args:
         table: The table.
         fits: Whether a table fits the screen.
-        plain: Whether the screen shows only ASCII.
     """
-    whole = _parts(table, fits, plain=plain, narrow=False)
-    return whole if len(whole) == 1 else _parts(table, fits, plain=plain, narrow=True)
+    whole = _parts(table, fits, narrow=False)
+    return whole if len(whole) == 1 else _parts(table, fits, narrow=True)
 
 
-def _parts(table: Table, fits: Fits, *, plain: bool, narrow: bool) -> list[RichTable]:
-    naming = [texts for column in table.columns[: table.naming] for texts in _texts(column, plain, narrow)]
-    others = [texts for column in table.columns[table.naming :] for texts in _texts(column, plain, narrow)]
+def _parts(table: Table, fits: Fits, *, narrow: bool) -> list[RichTable]:
+    naming = [texts for column in table.columns[: table.naming] for texts in _texts(column, narrow)]
+    others = [texts for column in table.columns[table.naming :] for texts in _texts(column, narrow)]
     divided: list[list[_Texts]] = [[]]
     for texts in others:
         if divided[-1] and not fits(_rich([*naming, *divided[-1], texts], table.styles)):
@@ -101,13 +68,13 @@ def _parts(table: Table, fits: Fits, *, plain: bool, narrow: bool) -> list[RichT
     return [_rich([*naming, *part], table.styles) for part in divided]
 
 
-def _texts(column: Column, plain: bool, narrow: bool) -> Iterator[_Texts]:
+def _texts(column: Column, narrow: bool) -> Iterator[_Texts]:
     """Yield a column as it is shown, and the bars beside it."""
     room = any(cell.best for cell in column.cells)
     cells = [_text(cell, room=room, narrow=narrow) for cell in column.cells]
     yield _Texts(shown(column.name), cells, column.side, column.width if narrow else None)
     if column.bars:
-        scale, drawn = bars([cell.value for cell in column.cells], plain=plain)
+        scale, drawn = bars([cell.value for cell in column.cells])
         yield _Texts(shown(scale), list(map(shown, drawn)), "left")
 
 
@@ -126,12 +93,8 @@ def _text(cell: Cell, *, room: bool, narrow: bool) -> Text:
     return shown(f"{cell}{mark}", style)
 
 
-def bars(values: Sequence[float], *, plain: bool) -> tuple[str, list[str]]:
+def bars(values: Sequence[float]) -> tuple[str, list[str]]:
     """Draw a bar for each number, on a scale from the smallest number (or 0, if that is smaller) to the largest.
-
-    Args:
-        values: The numbers.
-        plain: Whether the terminal shows only ASCII.
 
     Returns:
         The name of the scale, and the bars.
@@ -141,12 +104,10 @@ def bars(values: Sequence[float], *, plain: bool) -> tuple[str, list[str]]:
     # The shortest of logarithmic bars has a tenth of the full length rather than 0.
     low = min(scaled) - 0.1 * (max(scaled) - min(scaled)) if skewed else min(0.0, *scaled)
     span = (max(scaled) - low) or 1.0
-    return "log scale" if skewed else "", [_bar((value - low) / span, plain=plain) for value in scaled]
+    return "log scale" if skewed else "", [_bar((value - low) / span) for value in scaled]
 
 
-def _bar(share: float, *, plain: bool) -> str:
-    if plain:
-        return "#" * round(share * BAR)
+def _bar(share: float) -> str:
     whole, eighths = divmod(round(share * BAR * 8), 8)
     return "█" * whole + " ▏▎▍▌▋▊▉"[eighths].strip()
 

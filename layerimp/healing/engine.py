@@ -89,7 +89,6 @@ def heal_beside(
     further: Iterable[Batch] | None = None,
     judging: Iterable[Batch] | None = None,
     unfinished: Unfinished | None = None,
-    earlier: float = 0.0,
     progress: Progress = SILENT,
 ) -> Healed:
     """Heal a pruned model, which is a separate tree of modules, beside the intact one.
@@ -108,7 +107,6 @@ def heal_beside(
         judging: Rows to decide by whether the result is kept, and which step of a training; used for nothing else. By
             default the rows of the calibration text that are held out for choices.
         unfinished: Where healers that train keep their state, to continue after an interruption; None to keep none.
-        earlier: How long interrupted runs of this healing have taken, in seconds; counts towards limits of time.
         progress: Where to report progress.
 
     Raises:
@@ -141,7 +139,6 @@ def heal_beside(
         further_length=getattr(further, "max_length", 0),
         rerun=lambda stack, batch: (theirs if stack is intact else ours).of(batch),
         began=began,
-        earlier=earlier,
     )
     if unfinished is not None:
         case = replace(case, workspace=partial(_workspace, unfinished, case, healer, rows, further))

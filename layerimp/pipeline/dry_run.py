@@ -156,7 +156,7 @@ class Workload:
         named_values, threads = {"batch": batch, "matrix": matrix}, torch.get_num_threads()
         product = Timer("batch @ matrix.T", globals=named_values, num_threads=threads)
         seconds: float = product.blocked_autorange(min_run_time=MOMENT).median
-        return 2.0 * batch.numel() * width / seconds
+        return 2.0 * batch.numel() * int(width) / seconds
 
     def stage(self, name: str, reading: Reading | None, times: int | None = 1, limit: float = math.inf) -> Stage:
         """Return a stage with its work.

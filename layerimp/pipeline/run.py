@@ -170,12 +170,10 @@ class Run:
         assert self.drawn is not None
         return self.drawn
 
-    def heal(
-        self, healer: str, removal: Removal, pruned: PreTrainedModel | None = None, *, earlier: float = 0.0
-    ) -> Healed:
+    def heal(self, healer: str, removal: Removal, pruned: PreTrainedModel | None = None) -> Healed:
         """Repair the pruned model of a removal, beside the intact model, by the healer with a label.
 
-        Without the pruned model, a new one is made. Interrupted runs have taken so many seconds for it.
+        Without the pruned model, a new one is made.
         """
         if self.further is not None:
             self.further.read = Read()  # what only this healing reads
@@ -188,7 +186,6 @@ class Run:
             further=self.further,
             judging=self.judging,
             unfinished=self.unfinished,
-            earlier=earlier,
             progress=self.progress,
         )
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,12 +30,9 @@ if TYPE_CHECKING:
 
     from layerimp.evaluator import Evaluator
     from layerimp.pipeline.run import Run
-    from layerimp.progress import Advance, Progress
     from layerimp.surgery.removal import Removal
 
-OFTEN = 10.0
-"""The time of a stage is kept every so many seconds."""
-_VALUES, _DONE, _SECONDS = "values.pt", "stage.json", "seconds"
+_VALUES, _DONE = "values.pt", "stage.json"
 
 
 @dataclass(frozen=True)
@@ -152,95 +149,32 @@ class State:
 
     def _stage(self, label: str, removal: Removal, pruned: PreTrainedModel, directory: Path | None) -> HealingStage:
         """Let a healer heal the model, and keep the result."""
-        run, spent, unfinished = self.run, _Spent(directory), self.run.unfinished
+        run, unfinished, began = self.run, self.run.unfinished, time.monotonic()
         held = unfinished.held if unfinished else frozenset()
         healing, kept = None, False
         changed: tuple[str, ...] = ()
         try:
-            watched = replace(run, progress=_Watched(run.progress, spent))
-            healed = watched.heal(label, removal, pruned, earlier=spent.seconds)
+            healed = run.heal(label, removal, pruned)
         except (ModelError, PluginError, NonFiniteError, torch.OutOfMemoryError) as error:
             why = str(error) if isinstance(error, LayerimpError) else one_line(error)
             run.progress.note(f"{label} is left out: {why}")
-        except KeyboardInterrupt:
-            spent.keep()
-            raise
         else:
             healing, changed = repaired(healed, run.further), tuple(healed.changed)
             kept = any(gap.done != "nothing" for gap in healing.gaps)
             why = "; ".join(dict.fromkeys(gap.why for gap in healing.gaps if gap.why))
-        name, minutes = run.recipe.healers[label].name, spent.seconds / 60
         stage = HealingStage(
             label=label,
-            healer=name,
+            healer=run.recipe.healers[label].name,
             kept=kept,
             why=why,
             healing=healing,
-            minutes=minutes,
+            minutes=(time.monotonic() - began) / 60,
         )
         if directory and unfinished and healing is not None:
             values = {path: pruned.get_parameter(path).detach() for path in changed}
             if _keep(directory, stage, values):  # the healer's own state is no longer needed
                 unfinished.remove(unfinished.held - held)
         return stage
-
-
-class _Spent:
-    """The time that a stage has taken, over all runs of the command.
-
-    Args:
-        directory: Where the time of interrupted runs is kept; None for nowhere.
-    """
-
-    def __init__(self, directory: Path | None) -> None:
-        self._path = None if directory is None else directory / _SECONDS
-        self._start, self._before = time.monotonic(), 0.0
-        self._kept = self._start
-        if self._path is not None and self._path.exists():
-            with suppress(OSError, ValueError):
-                self._before = float(self._path.read_text(encoding="utf-8"))
-
-    @property
-    def seconds(self) -> float:
-        """The time so far."""
-        return self._before + time.monotonic() - self._start
-
-    def keep(self) -> None:
-        """Keep the time for the next run."""
-        self._kept = time.monotonic()
-        if self._path is not None:
-            with suppress(OSError):
-                write_whole(self._path, str(self.seconds))
-
-    def advance(self) -> None:
-        """Keep the time if that was not done lately: nothing catches the signal that kills a process."""
-        if time.monotonic() - self._kept >= OFTEN:
-            self.keep()
-
-
-class _Watched:
-    """Passes on reports, and lets the time be kept as the work goes on.
-
-    Args:
-        progress: Where to report progress.
-        spent: The time.
-    """
-
-    def __init__(self, progress: Progress, spent: _Spent) -> None:
-        self._progress, self._spent, self.note = progress, spent, progress.note
-
-    @contextmanager
-    def stage(
-        self, description: str, total: int | None = None, *, unit: str = "", unit_bytes: int = 0
-    ) -> Iterator[Advance]:
-        """Enter a stage."""
-        with self._progress.stage(description, total, unit=unit, unit_bytes=unit_bytes) as advance:
-
-            def advanced(units: int) -> None:
-                advance(units)
-                self._spent.advance()
-
-            yield advanced
 
 
 def _keep(directory: Path, stage: HealingStage, values: Mapping[str, torch.Tensor]) -> bool:
@@ -252,9 +186,8 @@ def _keep(directory: Path, stage: HealingStage, values: Mapping[str, torch.Tenso
         with whole(directory / _VALUES) as new:
             torch.save(dict(values), new)
         write_whole(directory / _DONE, stage.model_dump_json())
-    except (OSError, RuntimeError):  # the stage is repeated after an interruption, and its time counts anew
-        for name in (_VALUES, _SECONDS):
-            (directory / name).unlink(missing_ok=True)
+    except (OSError, RuntimeError):  # the stage is repeated after an interruption
+        (directory / _VALUES).unlink(missing_ok=True)
         return False
     return True
 
@@ -270,5 +203,4 @@ def _read(directory: Path, pruned: PreTrainedModel) -> HealingStage | None:
             parameters.replace(pruned, path, value)
         return stage
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError, LayerimpError):
-        (directory / _SECONDS).unlink(missing_ok=True)  # the stage is repeated, and its time counts anew
-        return None
+        return None  # the stage is repeated

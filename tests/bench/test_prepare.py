@@ -15,9 +15,8 @@ from layerimp.bench import commands, digests, dry_run, resolve
 from layerimp.bench.engine import Engine
 from layerimp.bench.grid import Grid
 from layerimp.bench.prepare import prepared_grid
-from layerimp.pipeline.dry_run import dry_run_of
+from layerimp.pipeline.dry_run import ModelWork, dry_run_of
 from layerimp.pipeline.prepare import prepare
-from layerimp.pipeline.workload import CellCount, ModelWork
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, Recipe, validated
 
@@ -66,8 +65,7 @@ def test_a_scorer_that_does_not_fit_has_no_pass(work_of: Callable[..., ModelWork
     """It fails in its cells, and the others are computed: so the dry run goes on as well."""
     scorers = {"avss": None, "far": {"name": "angular", "options": {"window": 9}}}
     work = work_of(scorers=scorers)
-    assert work.stages[0].name == "score by avss"
-    assert work.cells["scoring"] == CellCount(finished=0, most=2)
+    assert (work.stages[0].name, work.stages[0].times) == ("score by avss", 1)
 
 
 def test_a_model_with_text_of_its_own_is_counted_with_it(
@@ -87,13 +85,12 @@ def test_a_dry_run_reads_no_file_whose_digest_is_stored(
     work_of: Callable[..., ModelWork], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert not (tmp_path / "out").exists()
-    before = work_of().cells
+    before = work_of()
     assert not (tmp_path / "out").exists()
-    after = work_of(repeats=2).cells
-    assert before["scoring"] == CellCount(finished=0, most=1)
-    assert after["scoring"] == CellCount(finished=2, most=2)
+    after = work_of(repeats=2)
     monkeypatch.setattr(digests.hashlib, "file_digest", None)
-    assert work_of().cells["scoring"] == CellCount(finished=1, most=1)
+    fewer = work_of()  # whose text for fidelity is another
+    assert [[stage.times for stage in work.stages[:2]] for work in (before, after, fewer)] == [[1, 2], [0, 0], [0, 1]]
 
 
 def test_a_grid_is_never_offloaded(

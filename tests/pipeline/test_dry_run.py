@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 import layerimp
 from layerimp.indices import runs_of
 from layerimp.pipeline import scores
+from layerimp.pipeline.dry_run import Workload
 from layerimp.pipeline.memory import most_gaps
-from layerimp.pipeline.workload import Workload
 from layerimp.scoring.engine import measure
 from layerimp.sweep import Ablation, Backward, Forward
 from layerimp.testing import tiny_tokenizer
@@ -82,7 +82,7 @@ def test_a_run_does_what_the_dry_run_says(
         assert set(after[name]["pruned"].values()) == set(sizes[name]["pruned"].values())
     assert sizes["kv-cache"]["original"] == costs["original"]["kv_bytes_per_token"]
     assert sizes["kv-cache"]["pruned"]["most"] == costs["block-influence"]["kv_bytes_per_token"]
-    assert before["tokens"] == after["calibration"]["tokens"]
+    assert before["stages"][0]["tokens"] == after["calibration"]["tokens"]
     assert before["memory"]["weights"] == before["memory"]["verifying"] == 4 * sizes["parameters"]["original"]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from layerimp.pipeline.pruning import Choice
 from layerimp.pipeline.shrink import _chosen, prepare_shrink
 from layerimp.pipeline.shrink_state import State, _keep
 from layerimp.pipeline.stages import Loaded
-from layerimp.progress import SILENT, Progress
+from layerimp.progress import SILENT
 from layerimp.recipe import Permissions
 from layerimp.surgery.removal import prepare
 from layerimp.testing import tiny_tokenizer
@@ -157,29 +156,6 @@ def test_the_state_of_a_training_goes_once_the_stage_is_kept(begin: Begin, monke
     assert {"stage.json", "values.pt"} <= {path.name for path in kept.path.iterdir()}
 
 
-def test_time_before_a_kill_counts(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing catches the signal, so that the time is kept while a stage advances."""
-
-    def killed(*_: Any, progress: Progress, **_options: Any) -> None:
-        with progress.stage("train", 2) as advance:
-            time.sleep(0.1)
-            advance(1)
-            raise SystemExit
-
-    monkeypatch.setattr("layerimp.pipeline.shrink_state.OFTEN", 0.0)
-    removal = prepare(begin(count=1).run.loaded.stack, GONE)
-    with monkeypatch.context() as killing:
-        killing.setattr(run, "heal_beside", killed)
-        with pytest.raises(SystemExit):
-            begin(count=1).healed(removal, removal.beside())
-    (kept,) = entries("unfinished")
-    before = float((kept.path / "seconds").read_text())
-    heal, known = run.heal_beside, list[float]()
-    monkeypatch.setattr(run, "heal_beside", lambda *a, **o: (known.append(o["earlier"]), heal(*a, **o))[1])
-    (stage,) = begin(count=1).healed(removal, removal.beside())
-    assert 60 * stage.minutes > known[0] >= before >= 0.1
-
-
 @pytest.mark.parametrize("failing", ["torch.save", "write_whole"])
 def test_a_full_disk_leaves_nothing_of_a_stage(begin: Begin, failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a half of the values nor whole ones without their description take the room of the checkpoint."""
@@ -206,10 +182,6 @@ def test_a_stage_whose_values_cannot_be_read_is_repeated(begin: Begin, monkeypat
     values = kept.path / "values.pt"
     size = values.stat().st_size
     values.write_bytes(b"")
-    (kept.path / "seconds").write_text("1000")
-    heal, known = run.heal_beside, list[float]()
-    monkeypatch.setattr(run, "heal_beside", lambda *a, **o: (known.append(o["earlier"]), heal(*a, **o))[1])
     (again,) = begin(count=1).healed(removal, removal.beside())
     assert again.healing == before.healing
-    assert known[0] < 100, "it begins anew"
     assert values.stat().st_size == size

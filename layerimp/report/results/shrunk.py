@@ -66,7 +66,7 @@ class HealingStage(Part):
     healing: Repaired | None
     """What it did; null if it failed."""
     minutes: Number
-    """How long it took."""
+    """How long it took, in the run of the command that finished it."""
 
 
 class ShrinkReport(Versioned):

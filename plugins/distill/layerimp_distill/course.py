@@ -40,8 +40,7 @@ class Limits:
         Args:
             config: The options.
             seconds: How long a measurement of the distance takes.
-            lost: The time spent so far on anything else: the measurements before, and what interruptions cost, in
-                seconds.
+            lost: The time spent so far on anything else, such as the measurements before, in seconds.
             trained: The training time so far, in seconds; this much remains at least, so that the training ends.
         """
         minutes = config.minutes

@@ -63,7 +63,8 @@ class Training:
         self._descent = Descent(task)
         self._memory, self._watch = memory, watch
         self._config, self._seconds, self._before = config, seconds, before
-        self._limits, self._fixed = self._limits_after(0.0), config.rate is not None
+        # Other time is no progress: another rate would follow from it, also where steps or tokens end the training.
+        self._limits, self._fixed = Limits.of(config, seconds, before), config.rate is not None
         self._text = Text(task.case.batches, task.case.further, task.plan.rows, config.seed)
         if outcome.start.repeated is not None:  # a language model
             special = special_ids(task.case.pruned.model)
@@ -82,7 +83,7 @@ class Training:
         self.rate, self._since, self._spent = state.rate, state.since, state.spent
         self._steps, self._tokens = state.steps, state.tokens
         self._planned, self._checked = state.planned, state.checked
-        self._limits = self._limits_after(state.seconds)
+        self._limits = Limits.of(self._config, self._seconds, self._before, state.seconds)
         self._began = time.monotonic() - state.seconds
         start = self.outcome.start
         checks = []
@@ -94,15 +95,6 @@ class Training:
         self._descent.resume(state)
         counted = f"{state.steps} step" + "s" * (state.steps != 1)
         self._case.progress.note(f"goes on with the training that was interrupted after {counted}")
-
-    def _limits_after(self, trained: float) -> Limits:
-        """Return the limits in force after so many seconds of training.
-
-        Other time is taken from the time limit. It must not count as progress: then another learning rate would follow
-        from it, also where steps or tokens end the training.
-        """
-        lost = self._before + max(self._case.earlier - trained, 0.0)
-        return Limits.of(self._config, self._seconds, lost, trained)
 
     def run(self) -> None:
         """Train, and leave the parameters at the values of the best step.
