@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import re
 import shutil
-import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from layerimp._paths import expanded
 from layerimp.errors import OutputError
 
-_REPLACED = "replaced"
-
 
 @contextmanager
 def staged(target: str | Path, *, why_not: Callable[[Path], str | None] | None = None) -> Iterator[Path]:
     """A temporary sibling of `target`, which is renamed to `target` if no error occurs, and removed otherwise.
-
-    Temporary directories that killed processes left behind are removed first, whatever the name of their output.
 
     Args:
         target: The final directory.
@@ -38,8 +31,7 @@ def staged(target: str | Path, *, why_not: Callable[[Path], str | None] | None =
     missing = [place for place in target.parents if not place.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _reap(target.parent)
-        stage, lock = _held(target)
+        stage = _sibling(target)
     except OSError as error:
         raise OutputError(f"cannot write in {target.parent}: {error.strerror}") from error
     try:
@@ -53,7 +45,6 @@ def staged(target: str | Path, *, why_not: Callable[[Path], str | None] | None =
         raise
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-        os.close(lock)
         with suppress(OSError):  # a parent is not empty: it holds the output, or files of others
             for place in missing:
                 place.rmdir()
@@ -106,42 +97,16 @@ def _rename(stage: Path, target: Path) -> None:
     if not target.exists():
         stage.rename(target)
         return
-    old, lock = _held(target)
+    old = _sibling(target)
     try:
-        target.rename(old / _REPLACED)
+        target.rename(old / target.name)
         stage.rename(target)
     finally:
-        if (old / _REPLACED).exists() and not target.exists():  # after an error, or an interrupt
-            (old / _REPLACED).rename(target)
+        if not target.exists():  # after an error, or an interrupt
+            (old / target.name).rename(target)
         shutil.rmtree(old, ignore_errors=True)
-        os.close(lock)
 
 
-def _held(target: Path) -> tuple[Path, int]:
-    """Create a sibling of `target`, and return it with the file descriptor that locks it while this process lives."""
-    while True:
-        sibling = Path(tempfile.mkdtemp(prefix=f".{target.name}.layerimp-{socket.gethostname()}-", dir=target.parent))
-        lock = os.open(sibling, os.O_RDONLY)
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        if sibling.exists():
-            return sibling, lock
-        os.close(lock)  # before it was locked, another process removed it as left behind
-
-
-def _reap(parent: Path) -> None:
-    """Remove what dead processes of this host left in a directory, and put back the outputs that they moved away.
-
-    Only the living hold the locks of their siblings. Without locks in the file system, nothing is removed.
-    """
-    pattern = re.compile(r"\.(.+)\.layerimp-" + re.escape(socket.gethostname()) + r"-[^-]+")
-    for sibling in parent.iterdir():
-        if not (match := pattern.fullmatch(sibling.name)) or not sibling.is_dir() or sibling.is_symlink():
-            continue
-        with suppress(OSError), ExitStack() as undo:
-            lock = os.open(sibling, os.O_RDONLY)
-            undo.callback(os.close, lock)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if (sibling / _REPLACED).exists() and not (parent / match[1]).exists():
-                (sibling / _REPLACED).rename(parent / match[1])
-            shutil.rmtree(sibling, ignore_errors=True)
+def _sibling(target: Path) -> Path:
+    """Create a hidden directory beside `target`; a process that is killed leaves it behind."""
+    return Path(tempfile.mkdtemp(prefix=f".{target.name}.layerimp-", dir=target.parent))

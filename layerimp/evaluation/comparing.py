@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from layerimp.blocks.snapshot import leaving_no_trace
+from layerimp.blocks.snapshot import unchanged
 from layerimp.errors import CalibrationError, ModelError, NonFiniteError, PluginError
 from layerimp.fidelity.comparer import Comparer
 from layerimp.fidelity.record import Fidelity
@@ -103,10 +103,10 @@ class Comparing:
 
     @contextmanager
     def _watching(self, model: PreTrainedModel, where: str) -> Iterator[None]:
-        """A context in which a failure names the comparer, and which leaves no trace on a model."""
+        """A context in which a failure names the comparer, and which leaves a model as it is."""
         kind = type(self._comparer)
         with (
-            leaving_no_trace(model, self._progress, named("evaluator", self.label, kind)),
+            unchanged(model, named("evaluator", self.label, kind)),
             attributing("evaluator", self.label, kind, where),
         ):
             yield

@@ -8,7 +8,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from layerimp.blocks.snapshot import leaving_no_trace
+from layerimp.blocks.snapshot import unchanged
 from layerimp.defaults import ORIGINAL
 from layerimp.errors import LayerimpError, NonFiniteError, PluginError
 from layerimp.evaluation.cache import StoredMetrics
@@ -82,7 +82,7 @@ class Evaluation:
                 continue
             shown = self._intact_name if who == ORIGINAL else who
             evaluator.progress = About(self._progress, shown)
-            with leaving_no_trace(self._model, self._progress, named("evaluator", label, type(evaluator))):
+            with unchanged(self._model, named("evaluator", label, type(evaluator))):
                 try:
                     with attributing("evaluator", label, type(evaluator), f"on {shown}"):
                         metrics = self._metrics(label, evaluator, who)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from layerimp.blocks.bypass import bypassed
-from layerimp.blocks.snapshot import leaving_no_trace
+from layerimp.blocks.snapshot import unchanged
 from layerimp.calibration.splits import split
 from layerimp.calibration.validation import Checked
 from layerimp.errors import NonFiniteError, PluginError
@@ -145,7 +145,7 @@ def heal_beside(
     start, before = case.distance(), held_by(pruned.model)
     end = start
     try:
-        repairs = _healed(case, healer, progress)
+        repairs = _healed(case, healer)
         if changed(before, pruned.model) and not (end := case.distance()).is_better_than(start):
             put(before)
             repairs = _taken_back(gaps, healer, start, end, progress)
@@ -215,20 +215,20 @@ def _taken_back(
     return [Repair(gap, "nothing", why) for gap in gaps]
 
 
-def _healed(case: Case, healer: Healer, progress: Progress) -> list[Repair]:
+def _healed(case: Case, healer: Healer) -> list[Repair]:
     """Run a healer, check that it kept its contract, and return its repairs."""
     who = named("healer", healer.name, type(healer))
     before = held_by(case.pruned.model)
     versions = {path: (parameter, parameter._version) for path, parameter in case.pruned.model.named_parameters()}
     with (
-        leaving_no_trace(case.intact.model, progress, who),
-        leaving_no_trace(case.pruned.model, progress, who, weights=True),
+        unchanged(case.intact.model, who),
+        unchanged(case.pruned.model, who, weights=True),
         attributing("healer", healer.name, type(healer)),
     ):
         repairs = healer.at_every_gap(case)
         for path, (parameter, version) in versions.items():
             if parameter._version != version:
-                raise PluginError(f"it wrote into {path} in place, which harms the intact model that shares it")
+                raise PluginError(f"it wrote into {path} in place, which cannot be taken back")
         for path, (old, new) in changed(before, case.pruned.model).items():
             if (old.shape, old.dtype, old.device) != (new.shape, new.dtype, new.device):
                 raise PluginError(f"the shape, the dtype or the device of {path} is another than before")

@@ -43,7 +43,8 @@ class Reruns:
             return
         before = self._seen
         self._look()
-        self._cache.forget_from(min(map(self._block_of, before.changed(self._seen)), default=len(self._stack)))
+        changed = [self._block_of(path) for _, path in before.changes(self._seen)]
+        self._cache.forget_from(min(changed, default=len(self._stack)))
         try:
             with self._cache.batch(id(batch)):
                 yield

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from layerimp.blocks.snapshot import leaving_no_trace
+from layerimp.blocks.snapshot import unchanged
 from layerimp.calibration.validation import Checked
 from layerimp.errors import LayerimpError, ModelError, PluginError, PredictionError, one_line
 from layerimp.indices import named as written
@@ -117,7 +117,7 @@ class Pass:
         who = " and ".join(named("scorer", label, type(scorer)) for label, scorer in self.scorers.items())
         with (
             suppress(_NobodyLeftError),
-            leaving_no_trace(stack.model, scored.progress, f"the sweep of {who}", weights=stack.offloaded),
+            unchanged(stack.model, f"the sweep of {who}", weights=stack.offloaded),
             self._failing_together(who),
             _naming_those_without_prediction(),
             self._stage(scored) as advance,

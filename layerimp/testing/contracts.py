@@ -115,6 +115,6 @@ def unharmed(*models: PreTrainedModel) -> Iterator[None]:
         require(torch.equal(generator, torch.get_rng_state()), "torch's global random generator has moved on")
     for model, snapshot, weights in before:
         now, state = Snapshot.of(model), model.state_dict()
-        changed = snapshot.traces(now) + snapshot.damage(now)
+        changed = list(map(" ".join, snapshot.changes(now)))
         changed += [f"the value of {name}" for name, value in state.items() if not torch.equal(value, weights[name])]
         require(not changed, f"of the model, {', '.join(changed[:3])} changed")

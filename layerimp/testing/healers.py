@@ -105,7 +105,7 @@ class HealerContracts(Contracts[Healer]):
         before = Snapshot.of(case.pruned.model)
         with unharmed(model), suppress(Exception):  # a healer may fail on unreadable text in any way
             self._fresh().at_every_gap(case)
-        left = before.traces(Snapshot.of(case.pruned.model))
+        left = [" ".join(fact) for fact in before.changes(Snapshot.of(case.pruned.model), weights=False)]
         require(not left, f"on the pruned model, {', '.join(left[:3])} is left behind")
 
     def further_text_is_declared(self) -> None:

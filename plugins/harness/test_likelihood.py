@@ -143,9 +143,7 @@ def test_shared_contexts_give_the_values_of_lm_eval(name: str) -> None:
     answers, trials = ours(model, requests)
     assert_equal(answers, stock(model, requests))
     assert trials == [True]
-    now = Snapshot.of(model)
-    assert not before.traces(now)
-    assert not before.damage(now)
+    assert not before.changes(Snapshot.of(model))
 
 
 @pytest.mark.parametrize("name", _STATES)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -202,22 +201,6 @@ def test_a_parent_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "parent").write_text("")
     with pytest.raises(OutputError, match=r"cannot write in .*parent"), staged(tmp_path / "parent" / "out"):
         pytest.fail("entered")
-
-
-def test_only_the_leavings_of_the_dead_are_reaped(out: Path) -> None:
-    host = socket.gethostname()
-    dead = [f".out.layerimp-{host}-abc", f".another.layerimp-{host}-abc"]
-    kept = [
-        f".out.layerimp-{host}x-abc",
-        f".out.layerimp-{host}-7-abc",  # of a host whose name goes on with a number
-        f"out.layerimp-{host}-abc",
-    ]
-    for name in (*dead, *kept):
-        full(out.parent / name)
-    with staged(out.parent / "live") as live, staged(out):
-        assert live.exists()
-        assert not set(dead).intersection(names(out.parent))
-    assert names(out.parent) == sorted([*kept, "live", "out"])
 
 
 def test_a_relative_target_is_where_it_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

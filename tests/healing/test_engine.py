@@ -152,7 +152,7 @@ def _forge(case: Case) -> None:
     ("what", "error", "text"),
     [
         (_raise_half_way, PluginError, "healer 'doing' .* failed: RuntimeError: half way"),
-        (_write_in_place, PluginError, "wrote into model.norm.weight in place"),
+        (_write_in_place, PluginError, "changed the weight model.norm.weight; "),
         (_forge, NonFiniteError, "the new value of model.norm.weight holds a NaN or an infinity"),
         (lambda case: ["done"], PluginError, "does not give a list of Repair"),
         (lambda case: [Repair(case.gaps[0], "x")] * 2, PluginError, "tells of 2 gaps"),

@@ -1,4 +1,4 @@
-"""An evaluator that breaks its contract is named in one line, and what it leaves behind is undone."""
+"""An evaluator that breaks its contract is named in one line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.by_label import by_label
 from support.fake_plugins import Install, Plug
 from support.mood import Run
 
-from layerimp import Metric
+from layerimp import Evaluator, Metric
 from layerimp.testing import BLOCKS
 
 
@@ -93,14 +93,12 @@ def test_an_evaluator_is_named_and_the_others_go_on(
 
 
 class Hooking(Parameters):
-    """Leaves a hook, a patch and another mode behind."""
+    """Leaves a hook behind."""
 
     name = "bad"
 
     def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
         model.lm_head.register_forward_hook(lambda _module, _args, output: output * 0)
-        model.model.norm.forward = lambda hidden: hidden
-        model.train()
         return super().evaluate(model, tokenizer)
 
 
@@ -115,35 +113,19 @@ class Rounding(Parameters):
         return super().evaluate(model, tokenizer)
 
 
-def test_what_an_evaluator_leaves_behind_is_taken_away(
-    plugged: Plug, install: Install, layerimp_command: Run, scoring: list[object], task: Path
+@pytest.mark.parametrize(("cls", "said"), [(Rounding, "the weight lm_head.weight"), (Hooking, "a hook on lm_head")])
+def test_a_changed_model_ends_the_run(
+    plugged: Plug,
+    install: Install,
+    layerimp_command: Run,
+    scoring: list[object],
+    tmp_path: Path,
+    cls: type[Evaluator],
+    said: str,
 ) -> None:
-    plugged(install("bad", layerimp_evaluators=lambda: [Hooking]))
-    asked = ["run", *scoring, "--scorer", "depth", "--tasks", task, "--json", "--evaluator", "harness"]
-    code, clean, err = layerimp_command(*asked)
-    assert code == 0, err
-    code, out, err = layerimp_command(*asked, "--evaluator", "bad")
-    assert code == 0, err
-    assert "note: evaluator 'bad' (layerimp-bad 1.2) left a hook on lm_head behind and " in err
-    assert by_label(out)["metrics"] == by_label(clean)["metrics"]
-
-
-def test_a_changed_weight_ends_the_run(
-    plugged: Plug, install: Install, layerimp_command: Run, scoring: list[object], tmp_path: Path
-) -> None:
-    plugged(install("bad", layerimp_evaluators=lambda: [Rounding]))
-    code, _, err = layerimp_command(
-        "run",
-        *scoring,
-        "--scorer",
-        "depth",
-        "--evaluator",
-        "bad",
-        "--evaluator",
-        "footprint",
-        "--output",
-        tmp_path / "o",
-    )
-    said = "changed the weight lm_head.weight; no number after that could be trusted"
+    plugged(install("bad", layerimp_evaluators=lambda: [cls]))
+    measured = ["--scorer", "depth", "--evaluator", "bad", "--evaluator", "footprint", "--output", tmp_path / "o"]
+    code, _, err = layerimp_command("run", *scoring, *measured)
+    said = f"changed {said}; no number after that could be trusted"
     assert (code, err.splitlines()[-1]) == (2, f"layerimp: evaluator 'bad' (layerimp-bad 1.2) {said}")
     assert not (tmp_path / "o").exists()

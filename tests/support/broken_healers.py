@@ -103,7 +103,7 @@ class Rebuilding(Idle):
     def repair(self, case: Any, gap: Any) -> Repair:
         for block in case.pruned:
             if hasattr(getattr(block, "mlp", None), "act_fn"):
-                block.mlp.act_fn = nn.Tanh()
+                block.mlp.act_fn = nn.Tanh().eval()
         return super().repair(case, gap)
 
 

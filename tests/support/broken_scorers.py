@@ -382,7 +382,7 @@ WRONG_SCORERS: list[tuple[type[Scorer], str, str]] = [
     (KeepingRows, "borrowed tensors stay as they are", "it keeps a tensor"),
     (Hoarding, "borrowed tensors stay as they are", "it grows by .* bytes with each batch"),
     (DividingRows, "borrowed tensors stay as they are", r"changed acts\['block_out'\] of block 0"),
-    (LeavesAHook, "the model stays as it is", "left a hook on model.layers.0 behind"),
+    (LeavesAHook, "the model stays as it is", "changed a hook on model.layers.0"),
     (ChangesAWeight, "the model stays as it is", "the weight model.layers.0"),
     (Reseeds, "the model stays as it is", "random generator"),
     (Parochial, "other architectures are scored or refused", "failed at block 0"),
