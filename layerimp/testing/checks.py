@@ -16,7 +16,6 @@ from layerimp.fidelity.comparer import Comparer
 from layerimp.healer import Healer
 from layerimp.pruner import Pruner
 from layerimp.scorer import Scorer
-from layerimp.testing.comparers import ComparerContracts
 from layerimp.testing.contracts import BrokenError, Contracts, methods
 from layerimp.testing.evaluators import EvaluatorContracts
 from layerimp.testing.healers import HealerContracts
@@ -31,10 +30,10 @@ KINDS: Mapping[type[Component], type[Contracts[Any]]] = {
     Scorer: ScorerContracts,
     Pruner: PrunerContracts,
     Healer: HealerContracts,
-    Comparer: ComparerContracts,
+    Comparer: Contracts,
     Evaluator: EvaluatorContracts,
 }
-"""The contracts for each kind of component. A comparer is an evaluator with contracts of its own."""
+"""The contracts for each kind of component. A comparer is an evaluator with those of every component alone."""
 
 
 class ContractError(AssertionError):

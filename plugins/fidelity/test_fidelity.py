@@ -11,6 +11,7 @@ from layerimp_fidelity import FidelityEvaluator, layerimp_evaluators
 from transformers import AutoModelForMaskedLM, BertConfig
 
 import layerimp
+from layerimp.blocks.snapshot import unchanged
 from layerimp.errors import ModelError
 from layerimp.testing import batch, padded_batch, tiny_classifier, tiny_model, tiny_tokenizer
 
@@ -56,6 +57,25 @@ def test_copying_and_generation_are_measured():
     assert comparison.generation.same_tokens < 20
     assert [sample.chat for sample in comparison.generation.samples] == [False, False]
     assert not comparison.missing
+
+
+def test_a_model_is_at_no_distance_from_itself():
+    model = tiny_model()
+    same = fidelity(model, model)
+    assert same.divergence.mean < 1e-6
+    assert same.agreement == 1
+    assert same.copying.accuracy == same.copying.intact
+    assert same.generation.loops == same.generation.intact_loops
+    assert all(sample.text == sample.intact for sample in same.generation.samples)
+
+
+def test_one_comparison_serves_all_models_and_changes_none():
+    model = tiny_model()
+    first, second = pruned(model, 1), pruned(model, 1, 2)
+    with unchanged(model, "it"), unchanged(first, "it"), unchanged(second, "it"):
+        compare = FidelityEvaluator(FEW).comparison(model, tiny_tokenizer(), TEXT)
+        several = [compare(first), compare(second), compare(first)]
+        assert several == [fidelity(model, other) for other in (first, second, first)]
 
 
 def test_without_prompts_nothing_is_generated():

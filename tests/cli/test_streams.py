@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,29 +16,6 @@ from support.published import checked
 
 from layerimp.errors import PluginError
 from layerimp.registry import catalog
-from layerimp.registry.catalog import registry
-
-LOUD = """
-import atexit, ctypes, os, sys
-from sys import stdout
-from layerimp import hookimpl
-
-print("by print")
-os.write(1, b"by number\\n")
-sys.__stdout__.write("by the first stream\\n")
-ctypes.CDLL(None).printf(b"by C\\n")
-os.system("echo by a child")
-atexit.register(lambda: print("at the end", file=stdout))
-atexit.register(lambda: print("at the end as well"))
-atexit.register(lambda: os.write(1, b"and at last\\n"))
-
-
-@hookimpl
-def layerimp_assets():
-    print("by a hook")
-    os.write(1, b"by a hook's number\\n")
-"""
-SAID = ("by print", "by number", "by the first stream", "by C", "by a child", "at the end", "at the end as well")
 
 
 class Talking(Step):
@@ -54,7 +29,6 @@ class Talking(Step):
 
     def update(self, trace: Any) -> None:
         sys.stdout.write("at work\n")
-        os.write(1, b"at work by number\n")
         super().update(trace)
 
 
@@ -69,29 +43,13 @@ def as_error(out: str) -> dict[str, Any]:
     return dict(checked(out)["error"])
 
 
-@pytest.mark.slow
-def test_what_a_plugin_prints_is_for_stderr(tmp_path: Path) -> None:
-    """In a separate process, with real file descriptors, which runs until its end."""
-    place = tmp_path / "layerimp_loud-1.0.dist-info"
-    place.mkdir()
-    (tmp_path / "layerimp_loud.py").write_text(LOUD)
-    (place / "METADATA").write_text("Metadata-Version: 2.1\nName: layerimp-loud\nVersion: 1.0\n")
-    (place / "entry_points.txt").write_text("[layerimp]\nloud = layerimp_loud\n")
-    paths = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-m", "layerimp", "plugins", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}, check=True)
-    assert "loud" in {plugin["name"] for plugin in json.loads(done.stdout)["plugins"]}
-    for line in (*SAID, "and at last"):
-        assert line in done.stderr.splitlines()
-
-
 @pytest.mark.parametrize("shown", ["--json", None])
 def test_what_a_component_prints_is_for_stderr(
     plugged: Plug, install: Install, layerimp_command: Run, scoring: list[object], shown: str | None
 ) -> None:
     plugged(install("talking", layerimp_scorers=lambda: [print("in a hook"), [Talking]][1]))
     out, err = layerimp_command.done(*scoring, "--scorer", "talking", *([shown] if shown else []))
-    for line in ("in a hook", "when made", "at work", "at work by number"):
+    for line in ("in a hook", "when made", "at work"):
         assert line not in out
         assert line in err.splitlines()
     assert "talking" in (by_label(out)["scorers"] if shown else out)
@@ -154,16 +112,6 @@ def test_a_fault_of_ours_is_in_its_document_and_keeps_its_traceback(
         "message": "ZeroDivisionError: division by zero",
         "exit_code": 1,
     }
-
-
-def test_a_command_leaves_the_streams_as_they_are(layerimp_command: Run, capfd: pytest.CaptureFixture[str]) -> None:
-    before = sys.stdout, sys.stderr
-    layerimp_command("scorers", "--json")
-    assert (sys.stdout, sys.stderr) == before
-    os.write(1, b"out")
-    os.write(2, b"err")
-    assert capfd.readouterr() == ("out", "err")
-    assert registry().names("scorer")
 
 
 FULL = Path("/dev/full")

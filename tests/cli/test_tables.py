@@ -58,7 +58,6 @@ def test_every_part_begins_with_what_names_the_rows() -> None:
 
 def test_values_are_drawn_beside_their_column() -> None:
     values = Column("score", [1.0, 2.0], bars=True)
-    for plain in (False, True):
-        (whole,) = parts(Table([Column("block", [0, 1]), values], styles=["", "red"]), lambda _: True, plain=plain)
-        assert cells(whole, "") == bars([1.0, 2.0], plain=plain)[1]
-        assert [row.style for row in whole.rows] == ["", "red"]
+    (whole,) = parts(Table([Column("block", [0, 1]), values], styles=["", "red"]), lambda _: True)
+    assert cells(whole, "") == bars([1.0, 2.0])[1]
+    assert [row.style for row in whole.rows] == ["", "red"]

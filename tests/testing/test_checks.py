@@ -10,7 +10,6 @@ import pytest
 import reference
 from layerimp_baselines import Perplexity
 from layerimp_step import Step
-from support.broken_comparers import WRONG_COMPARERS, Agreement
 from support.broken_evaluators import WRONG_EVALUATORS, Empty, Parameters
 from support.broken_healers import WRONG_HEALERS, Idle
 from support.broken_pruners import WRONG_PRUNERS, Deepest, Spendthrift
@@ -37,7 +36,6 @@ WRONG: list[tuple[type[Component], str, str]] = [
     *WRONG_SCORERS,
     *WRONG_PRUNERS,
     *WRONG_EVALUATORS,
-    *WRONG_COMPARERS,
     *WRONG_HEALERS,
 ]
 
@@ -49,7 +47,7 @@ def test_a_broken_contract_is_told(component: type[Component], contract: str, sa
         check()
 
 
-@parametrize(Deepest, Parameters, Agreement)
+@parametrize(Deepest, Parameters)
 def test_what_is_right_passes(check: Any) -> None:
     """Scorers and healers that are right are checked beside the plugins that hold them."""
     check()
@@ -62,9 +60,7 @@ def test_a_healer_that_does_nothing_passes(check: Any) -> None:
 
 
 def test_every_check_can_fail_and_is_explained() -> None:
-    names = {
-        check.name for good in (Step, Perplexity, Deepest, Idle, Parameters, Agreement) for check in checks_of(good)
-    }
+    names = {check.name for good in (Step, Perplexity, Deepest, Idle, Parameters) for check in checks_of(good)}
     assert {contract for _, contract, _ in WRONG} == names
     page = reference.expanded((ROOT / "docs" / "extend" / "testing.md").read_text())
     headings = {heading.lower() for heading in re.findall(r"^### (.*)$", page, re.MULTILINE)}
