@@ -141,8 +141,7 @@ class Evaluator(Component):
     def for_tasks(self, *tasks: str) -> Self:
         """Make and prepare an evaluator of some of the tasks, with the other options of this one.
 
-        A grid measures its tasks one at a time, and a run leaves out the tasks of the intact model that are known from
-        earlier runs. In a run this evaluator, with all the tasks, is prepared first.
+        A grid measures its tasks one at a time.
 
         Raises:
             InputError: a task does not exist, or cannot be loaded.
@@ -151,14 +150,6 @@ class Evaluator(Component):
         some.progress = self.progress
         some.prepare()
         return some
-
-    def reported(self) -> frozenset[str]:
-        """The names under which the tasks are reported (`Metric.task`); by default those in the option `tasks`.
-
-        A task in the options may stand for others, such as the tasks of a group. Metrics of several tasks that are
-        measured together are stored by task only if each metric has one of these names.
-        """
-        return frozenset(getattr(self.config, "tasks", ()))
 
     def check(self, model: PreTrainedModel) -> None:
         """Refuse a model that cannot be measured, before any long work starts.
@@ -220,7 +211,6 @@ class Evaluator(Component):
     def fingerprint(self) -> str | None:
         """A text that changes with everything, besides the model and its tokenizer, that can change the metrics.
 
-        The metrics of an intact model are stored under this text and used again. With None they are not stored. An
-        evaluator with the option `tasks` is asked for the text of each task alone (see `for_tasks`).
+        The metrics of an intact model are stored under this text and used again. With None they are not stored.
         """
         return None

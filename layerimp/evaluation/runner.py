@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from layerimp.blocks.snapshot import unchanged
 from layerimp.defaults import ORIGINAL
 from layerimp.errors import LayerimpError, NonFiniteError, PluginError
-from layerimp.evaluation.cache import StoredMetrics
+from layerimp.evaluation.cache import store, stored
 from layerimp.metric import Metric
 from layerimp.models.fingerprint import model_fingerprint
 from layerimp.progress import About, Progress
@@ -97,16 +97,16 @@ class Evaluation:
 
     def _metrics(self, label: str, evaluator: Evaluator, who: str) -> list[Metric]:
         """Return the metrics of one evaluator; those of the intact model that earlier runs measured are used again."""
-        if who != ORIGINAL or evaluator.kind != "quality":
+        tag = evaluator.fingerprint() if who == ORIGINAL and evaluator.kind == "quality" else None
+        if tag is None:
             return self._measured(evaluator)
-        parts = StoredMetrics(evaluator, lambda: self._weights)
-        if parts.known:
-            which = "" if not parts.missing else f" on {', '.join(parts.known)}"
-            with self._progress.stage(f"{label} of the intact model{which}: known from an earlier run"):
-                pass
-        if parts.missing:
-            parts.add(self._measured(parts.unmeasured()))
-        return parts.metrics
+        key = (self._weights, evaluator.name, tag)
+        if (known := stored(*key)) is not None:
+            with self._progress.stage(f"{label} of the intact model: known from an earlier run"):
+                return known
+        metrics = self._measured(evaluator)
+        store(metrics, *key)
+        return metrics
 
     def _measured(self, evaluator: Evaluator) -> list[Metric]:
         """Return metrics that are measured now.

@@ -21,8 +21,8 @@ from support.tiny import tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from layerimp.blocks.modes import quiet
-from layerimp.cache.directory import CACHE_VARIABLE
-from layerimp.evaluation.cache import MetricsCache, StoredMetrics
+from layerimp.cache.directory import CACHE_VARIABLE, cache_directory
+from layerimp.evaluation.cache import store, stored
 from layerimp.evaluation.packing import packed, unpacked
 from layerimp.evaluator import Likelihood, Metric, Stratum
 from layerimp.models import fingerprint
@@ -37,8 +37,8 @@ METRICS = [
 
 
 @pytest.fixture
-def cache() -> MetricsCache:
-    return MetricsCache()
+def directory() -> Path:
+    return cache_directory("metrics")
 
 
 def one_weight(model: Any, tokenizer: Any) -> None:
@@ -178,33 +178,22 @@ def test_using_the_tokenizer_does_not_change_the_fingerprint() -> None:
     assert model_fingerprint(model, tokenizer) == before
 
 
-def test_what_is_put_is_got(cache: MetricsCache) -> None:
-    assert cache.get(*KEY) is None
-    cache.put(METRICS, *KEY)
-    assert cache.get(*KEY) == MetricsCache().get(*KEY) == METRICS
-    cache.put(METRICS[:1], *KEY)
-    assert cache.get(*KEY) == METRICS[:1]
+def test_what_is_stored_is_found() -> None:
+    assert stored(*KEY) is None
+    store(METRICS, *KEY)
+    assert stored(*KEY) == METRICS
+    store(METRICS[:1], *KEY)
+    assert stored(*KEY) == METRICS[:1]
 
 
 @pytest.mark.parametrize(
     "other", [("weights", "harness", "limit=4"), ("other", "harness", "limit=3"), ("weightsharness", "limit=3"), ()]
 )
-def test_another_key_is_another_entry(cache: MetricsCache, other: tuple[str, ...]) -> None:
-    cache.put(METRICS, *KEY)
-    assert cache.get(*other) is None
-    cache.put(METRICS[:1], *other)
-    assert cache.get(*KEY) == METRICS
-
-
-def test_metrics_are_those_of_the_same_weights_and_the_same_evaluator() -> None:
-    def stored(weights: str, tag: str) -> StoredMetrics:
-        evaluator: Any = SimpleNamespace(config=SimpleNamespace(), name="harness", fingerprint=lambda: tag)
-        return StoredMetrics(evaluator, lambda: weights)
-
-    stored("intact", "limit=3").add(METRICS)
-    assert stored("intact", "limit=3").metrics == METRICS
-    assert not stored("other", "limit=3").known
-    assert not stored("intact", "limit=4").known
+def test_another_key_is_another_entry(other: tuple[str, ...]) -> None:
+    store(METRICS, *KEY)
+    assert stored(*other) is None
+    store(METRICS[:1], *other)
+    assert stored(*KEY) == METRICS
 
 
 @pytest.mark.parametrize(
@@ -224,36 +213,35 @@ def test_metrics_are_those_of_the_same_weights_and_the_same_evaluator() -> None:
         b'[{"task": "t", "name": "n", "value": "much"}]',
     ],
 )
-def test_a_corrupt_entry_is_none(cache: MetricsCache, content: bytes) -> None:
-    cache.put(METRICS, *KEY)
-    (path,) = cache.directory.iterdir()
+def test_a_corrupt_entry_is_none(directory: Path, content: bytes) -> None:
+    store(METRICS, *KEY)
+    (path,) = directory.iterdir()
     path.write_bytes(content)
-    assert cache.get(*KEY) is None
-    cache.put(METRICS, *KEY)
-    assert cache.get(*KEY) == METRICS
+    assert stored(*KEY) is None
+    store(METRICS, *KEY)
+    assert stored(*KEY) == METRICS
 
 
 def test_a_directory_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
-    cache = MetricsCache()
-    cache.put(METRICS, *KEY)
-    assert cache.get(*KEY) is None
+    store(METRICS, *KEY)
+    assert stored(*KEY) is None
 
 
-def test_a_failed_write_leaves_nothing(cache: MetricsCache) -> None:
-    cache.put(METRICS, *KEY)
-    (path,) = cache.directory.iterdir()
+def test_a_failed_write_leaves_nothing(directory: Path) -> None:
+    store(METRICS, *KEY)
+    (path,) = directory.iterdir()
     path.unlink()
     path.mkdir()
-    cache.put(METRICS, *KEY)
-    assert cache.get(*KEY) is None
-    assert list(cache.directory.iterdir()) == [path]
+    store(METRICS, *KEY)
+    assert stored(*KEY) is None
+    assert list(directory.iterdir()) == [path]
 
 
 def test_entries_are_plain_json_under_the_named_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "here"))
-    MetricsCache().put(METRICS[:1], *KEY)
+    store(METRICS[:1], *KEY)
     (path,) = (tmp_path / "here" / "metrics").iterdir()
     assert path.suffix == ".json"
     assert unpacked(json.loads(path.read_text())) == METRICS[:1]
@@ -279,4 +267,4 @@ def test_documents_take_little_room() -> None:
 def test_without_a_name_it_lies_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(CACHE_VARIABLE)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert MetricsCache().directory == tmp_path / ".cache" / "layerimp" / "metrics"
+    assert cache_directory("metrics") == tmp_path / ".cache" / "layerimp" / "metrics"

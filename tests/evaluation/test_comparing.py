@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.broken_comparers import Agreement, Bare
+from support.comparers import Agreement, Bare
 from support.heard import Heard
 
 import layerimp

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.broken_comparers import Agreement
+from support.comparers import Agreement
 from support.heard import Heard
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig
 

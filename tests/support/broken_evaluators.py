@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from layerimp import Evaluator, Likelihood, Metric
-from layerimp.component import Options
 
 
 class Parameters(Evaluator):
@@ -107,16 +106,6 @@ class Unprintable(Parameters):
         return object()
 
 
-class Renaming(Parameters):
-    """Reports a task under a name that it does not announce."""
-
-    class Config(Options):
-        tasks: tuple[str, ...] = ("mine",)
-
-    def fingerprint(self) -> str:
-        return "the same"
-
-
 class Tokenizing(Parameters):
     """Needs a tokenizer."""
 
@@ -152,7 +141,6 @@ WRONG_EVALUATORS: list[tuple[type[Evaluator], str, str]] = [
     (PerBlock, "pruned models are measured", "of a pruned model"),
     (Guessing, "quality is repeatable", "after"),
     (Unprintable, "the fingerprint is stable", "not text"),
-    (Renaming, "the fingerprint is stable", "measures model, which reported"),
     (Tokenizing, "a missing tokenizer is handled", "TypeError"),
     (Looking, "weights do not matter if none are needed", "meta"),
     (Shapeless, "weights do not matter if none are needed", "value=2.0.* without weights"),

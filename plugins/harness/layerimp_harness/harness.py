@@ -93,16 +93,6 @@ class Harness(Evaluator):
         some._tasks()
         return some
 
-    def reported(self) -> frozenset[str]:
-        """Return the names of the tasks and groups that the options stand for.
-
-        Raises:
-            UnknownNameError: a task does not exist.
-            TaskError: a task cannot be read or is not allowed, or its data set cannot be loaded.
-        """
-        loaded = self._tasks()
-        return frozenset({*loaded.tasks, *loaded.groups})
-
     def check(self, model: PreTrainedModel) -> None:
         """Refuse a model that cannot answer the tasks.
 
