@@ -26,7 +26,7 @@ def expanded(path: str | Path) -> Path:
         OptionError: a part of the path is too long for the name of a file.
     """
     full = Path(os.path.expanduser(path))
-    if any(len(part.encode("utf-8", "surrogatepass")) > LONGEST for part in full.parts):
+    if any(len(os.fsencode(part)) > LONGEST for part in full.parts):
         raise OptionError(f"{str(path)[:40]!r}... is too long: the name of a file has at most {LONGEST} bytes")
     return full
 

@@ -13,16 +13,13 @@ Advance = Callable[[int], None]
 class Progress(Protocol):
     """Receives reports on the progress of work."""
 
-    def stage(
-        self, description: str, total: int | None = None, *, unit: str = "", unit_bytes: int = 0
-    ) -> AbstractContextManager[Advance]:
+    def stage(self, description: str, total: int | None = None, *, unit: str = "") -> AbstractContextManager[Advance]:
         """Enter a stage, which yields a function to call as units finish.
 
         Args:
             description: What is done.
             total: The number of units; None if unknown.
-            unit: The name of the units, such as `steps`; `%` if the stage has 100.
-            unit_bytes: How many bytes are read for a unit, if their speed limits the stage; 1 if the units are bytes.
+            unit: The name of the units, such as `steps` or `bytes`; `%` if the stage has 100.
         """
         ...
 
@@ -49,11 +46,9 @@ class About:
     def __init__(self, progress: Progress, who: str) -> None:
         self._progress, self._who = progress, who
 
-    def stage(
-        self, description: str, total: int | None = None, *, unit: str = "", unit_bytes: int = 0
-    ) -> AbstractContextManager[Advance]:
+    def stage(self, description: str, total: int | None = None, *, unit: str = "") -> AbstractContextManager[Advance]:
         """Enter a stage of the component."""
-        return self._progress.stage(f"{self._who}: {description}", total, unit=unit, unit_bytes=unit_bytes)
+        return self._progress.stage(f"{self._who}: {description}", total, unit=unit)
 
     def note(self, text: str) -> None:
         """Report a line of the component."""
@@ -64,9 +59,7 @@ class Silent:
     """Nobody."""
 
     @contextmanager
-    def stage(
-        self, description: str, total: int | None = None, *, unit: str = "", unit_bytes: int = 0
-    ) -> Iterator[Advance]:
+    def stage(self, description: str, total: int | None = None, *, unit: str = "") -> Iterator[Advance]:
         """Report nothing."""
         yield lambda _units: None
 

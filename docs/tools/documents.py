@@ -28,7 +28,6 @@ DOCUMENTS = {
     "tasks": "cli.documents:TaskList",
     "task-details": "cli.documents:TaskDetailsList",
     "cache": "cli.documents:CacheList",
-    "error": "cli.documents:ErrorReport",
 }
 """The module and the class of every document, by the name in its `schema_version`."""
 SHOWN_ELSEWHERE = frozenset({"recipe", "grid", "checkpoint"})

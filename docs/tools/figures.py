@@ -11,7 +11,6 @@ from typing import Any
 import healed
 import heat_map
 import pages
-import trained
 from dressing import SMALL, dress
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -109,6 +108,5 @@ FIGURES = {
     "healed": healed.picture,
     "ranks": ranks,
     "retained": retained,
-    "training": trained.picture,
     "which-metric": heat_map.picture,
 }

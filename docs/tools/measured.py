@@ -43,12 +43,11 @@ def _architectures(what: str, head: str = "") -> str:
     return table(*(tables.others(head) if head else getattr(tables, what)()))
 
 
-def _healing(how: str) -> str:
-    """A table of what healing brings back: `linear`, or by training."""
+def _healing() -> str:
+    """A table of what healing brings back: `linear`."""
     import healed
-    import trained
 
-    return table(*{"linear": healed.table, "training": trained.table, "texts": trained.text_table}[how]())
+    return table(*healed.table())
 
 
 def _lm_eval(what: str) -> str:

@@ -15,7 +15,6 @@ from layerimp.bench.digests import FileDigests
 from layerimp.bench.grid import Grid
 from layerimp.bench.resolve import resolve
 from layerimp.bench.store import check_place, stored_in
-from layerimp.checkpoint.staging import check_name
 from layerimp.errors import OptionError
 from layerimp.pipeline.output import refuse_precious
 from layerimp.pipeline.resolve import check_ahead
@@ -67,7 +66,6 @@ def prepared_grid(
     """
     check_kind(grid, Grid)
     engine.check(progress)
-    check_name(output)
     check_place(output)
     for spec in grid.models.values():
         refuse_precious(expanded(output).absolute(), spec.model)

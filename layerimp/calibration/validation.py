@@ -84,10 +84,6 @@ def _check_kind(batch: object, number: int) -> None:
             f"batch {number} is a {type(batch).__name__} without input_ids: calibration text is a list of batches, "
             "each with the tensors input_ids and attention_mask [batch, seq]"
         )
-    if pixels := [name for name in batch if "pixel" in name]:
-        raise CalibrationError(
-            f"batch {number} holds {pixels[0]}, and only text is read: pass input_ids and attention_mask of text alone"
-        )
     for name in ("input_ids", "attention_mask", "labels"):
         if not isinstance(value := batch.get(name), torch.Tensor | None):
             raise CalibrationError(

@@ -50,19 +50,6 @@ def staged(target: str | Path, *, why_not: Callable[[Path], str | None] | None =
                 place.rmdir()
 
 
-def check_name(target: Path) -> None:
-    """Refuse a path that the files of an output could not name.
-
-    Raises:
-        OutputError: the path is not valid UTF-8, or holds a NUL.
-    """
-    shown = str(target).encode("utf-8", "backslashreplace").decode()
-    if shown != str(target):
-        raise OutputError(f"the output {shown} cannot be named in UTF-8; name another")
-    if "\0" in shown:
-        raise OutputError(f"the output {shown!r} holds a NUL, which no path can; name another")
-
-
 def check_target(target: Path, *, why_not: Callable[[Path], str | None] | None = None) -> None:
     """Refuse a target that exists, unless `why_not` allows replacing it.
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import gc
-import json
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial, wraps
-from itertools import pairwise
 from typing import Any
 
 import typer
@@ -19,7 +17,7 @@ from layerimp._version import __version__
 from layerimp.cli import bench, cache, compare, heal, inspection, plans, plugins, runs, shrink
 from layerimp.cli.help import GroupedCommand
 from layerimp.cli.streams import after_writing, for_results_alone
-from layerimp.errors import LayerimpError, PluginWarning, first_problem, one_line
+from layerimp.errors import LayerimpError, PluginWarning, first_problem
 
 INTERRUPTED = 130
 FULL_COLLECTIONS = 1000
@@ -96,21 +94,20 @@ def _run() -> None:
         with after_writing():
             code = app(standalone_mode=False)
     except LayerimpError as error:
-        _fail(type(error).__name__, str(error), error.exit_code)
+        _fail(str(error), error.exit_code)
     except UsageError as error:
-        _fail("UsageError", _usage(error), 2)
+        _fail(_usage(error), 2)
     except InterruptError as interrupt:
-        _fail("Interrupted", f"interrupted; {interrupt}", INTERRUPTED)
+        _fail(f"interrupted; {interrupt}", INTERRUPTED)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # of torch, which the command line does not import
             what = ". ".join(str(error).split(". ")[:2])
-            _fail("OutOfMemoryError", f"{what}; --batch-size 1 and a lower --max-length take less memory", 1)
-        _print_error(type(error).__name__, one_line(error), 1)
+            _fail(f"{what}; --batch-size 1 and a lower --max-length take less memory", 1)
         raise
     if code == INTERRUPTED:
-        _fail("Interrupted", f"interrupted; {NOTHING_LEFT}", INTERRUPTED)
+        _fail(f"interrupted; {NOTHING_LEFT}", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -125,28 +122,10 @@ def _usage(error: Exception) -> str:
     return message if given in message else f"{message}, got {given}"
 
 
-def _fail(kind: str, message: str, code: int) -> None:
-    line = _line(message)
-    _print_error(kind, line, code)
+def _fail(message: str, code: int) -> None:
     with suppress(OSError):
-        sys.stderr.write(f"layerimp: {line}\n")
+        sys.stderr.write(f"layerimp: {_line(message)}\n")
     sys.exit(code)
-
-
-def _print_error(kind: str, message: str, code: int) -> None:
-    """If a JSON document was asked for, print one that describes the error."""
-    if _wants_json(sys.argv[1:]):
-        from layerimp.cli.documents import Error, ErrorReport
-
-        report = ErrorReport(error=Error(kind=kind, message=message, exit_code=code))
-        with suppress(OSError):  # stdout itself may be the problem
-            sys.stdout.write(json.dumps(report.model_dump(mode="json"), indent=2) + "\n")
-            sys.stdout.flush()
-
-
-def _wants_json(arguments: Sequence[str]) -> bool:
-    """Whether a command line asks for JSON, even if it is otherwise wrong."""
-    return bool({"--json", "--format=json"}.intersection(arguments)) or ("--format", "json") in pairwise(arguments)
 
 
 def _warn(others: Any, message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

@@ -1,4 +1,4 @@
-"""The JSON documents of commands that list something, and of a command that fails."""
+"""The JSON documents of commands that list something."""
 
 from __future__ import annotations
 
@@ -27,8 +27,6 @@ class Plugin(Plain):
     """The names of its components, by kind: `scorer`, `pruner`, and so on."""
     error: str | None
     """Why it failed; null if it did not."""
-    seconds: float
-    """How long its import took."""
 
 
 class PluginList(Plain):
@@ -128,22 +126,3 @@ class CacheList(Plain):
     """What is there now."""
     removed: list[Kept]
     """What `--clear` removed."""
-
-
-class Error(Plain):
-    """An error."""
-
-    kind: str
-    """The name of the error, such as `OptionError`, `UsageError`, `Interrupted`."""
-    message: str
-    """What is wrong, where, and what would be right, in one line."""
-    exit_code: int
-    """The exit code of the command."""
-
-
-class ErrorReport(Plain):
-    """The document that a command prints with `--json` if it fails as a whole."""
-
-    schema_version: Literal["layerimp.error/1"] = versioned("layerimp.error/1")
-    error: Error
-    """The error."""

@@ -32,12 +32,11 @@ def plans(file: PlanFile) -> Iterator[Table]:
 
 def plugins(installed: PluginList) -> Iterator[Table]:
     """Yield a table of the installed plugins."""
-    table = Table("name", "status", "distribution", "import", "what it provides, or what is wrong", box=SIMPLE_HEAD)
+    table = Table("name", "status", "distribution", "what it provides, or what is wrong", box=SIMPLE_HEAD)
     for plugin in installed.plugins:
         style = {"failed": "red", "disabled": "dim"}.get(plugin.status, "")
         provides = plugin.error or "; ".join(_provided(plugin))
-        source, seconds = f"{plugin.distribution} {plugin.version}", f"{plugin.seconds:.2f} s"
-        cells = (plugin.name, plugin.status, source, seconds, provides)
+        cells = (plugin.name, plugin.status, f"{plugin.distribution} {plugin.version}", provides)
         table.add_row(*(shown(cell) for cell in cells), style=style)
     yield table
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
 from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -50,7 +50,7 @@ class Reporter:
         self._began = self._said = clock()
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), _Done())
         times = (TimeElapsedColumn(), TimeRemainingColumn())
-        # The speed is that since the first report, which may count the work of an interrupted run.
+        # The time left follows from the speed since the first report, which may count the work of an interrupted run.
         self._bars = Bars(*columns, *times, console=err, get_time=clock, speed_estimate_period=math.inf, transient=True)
         self._waiting: list[str] | None = None
         self._ended = threading.Event()
@@ -106,28 +106,25 @@ class Reporter:
             self.note(text)
 
     @contextmanager
-    def stage(
-        self, description: str, total: int | None = None, *, unit: str = "", unit_bytes: int = 0
-    ) -> Iterator[Advance]:
+    def stage(self, description: str, total: int | None = None, *, unit: str = "") -> Iterator[Advance]:
         """Show a stage of the work; see `layerimp.progress.Progress.stage`."""
-        with self._task(description, total, unit=unit, unit_bytes=unit_bytes) as task:
+        with self._task(description, total, unit) as task:
             yield lambda units: self._bars.advance(task.id, units)
             seconds = task.elapsed or 0.0
-        speed = f" ({decimal(round((total or 0) * unit_bytes / max(seconds, 0.1)))}/s)" if unit_bytes else ""
-        self.say(f"{description}: {seconds:.1f} s{speed}")
+        self.say(f"{description}: {seconds:.1f} s")
 
     @contextmanager
     def grid(self) -> Iterator[Watcher]:
         """Show the progress of a grid, which its watcher is told."""
-        with self._task("compute the cells", None, unit="cells", unit_bytes=0) as task:
+        with self._task("compute the cells", None, "cells") as task:
             yield _Grid(self, self._bars, task)
         self.say(task.description)
 
     @contextmanager
-    def _task(self, description: str, total: int | None, **unit: Any) -> Iterator[Task]:
+    def _task(self, description: str, total: int | None, unit: str) -> Iterator[Task]:
         """A context with a bar, which takes in the bars of stages inside."""
         self.show_notes()
-        number = self._bars.add_task(shown(description).plain, total=total, **unit)
+        number = self._bars.add_task(shown(description).plain, total=total, unit=unit)
         if self.err.is_terminal:
             self._bars.start()
         try:
@@ -168,14 +165,11 @@ class _Done(ProgressColumn):
 
 
 def _done(task: Task) -> str:
-    """Say how many units of a stage are done, and how many bytes are read per second if that is what takes the time."""
-    done, total = int(task.completed), int(task.total or 0)
-    unit, unit_bytes = task.fields["unit"], task.fields["unit_bytes"]
-    if unit == "%":
-        return f"{done}%"
-    units = f"{decimal(done)} of {decimal(total)}" if unit_bytes == 1 else f"{done:,} of {total:,} {unit}".rstrip()
-    speed = task.finished_speed or task.speed
-    return f"{units}, {decimal(round(speed * unit_bytes))}/s" if unit_bytes and speed else units
+    """Say how many units of a stage are done."""
+    done, total, unit = int(task.completed), int(task.total or 0), task.fields["unit"]
+    if unit == "bytes":
+        return f"{decimal(done)} of {decimal(total)}"
+    return f"{done}%" if unit == "%" else f"{done:,} of {total:,} {unit}".rstrip()
 
 
 def _elapsed(seconds: float) -> str:

@@ -49,12 +49,12 @@ def write_pruned(loaded: Loaded, removal: Removal, directory: Path, recipe: Reci
     """
     tensors = kept_tensors(loaded.stack, removal)
     size = sum(tensor.bytes for tensor in tensors.values())
-    with progress.stage("copy the weights", size, unit_bytes=1) as advance:
+    with progress.stage("copy the weights", size, unit="bytes") as advance:
         copy_weights(tensors, directory, max_shard_size=recipe.max_shard_size, advance=advance)
     _describe(loaded, removal, directory)
     pruned = _opened(loaded.stack, directory)
     if recipe.verify:
-        with progress.stage("compare the copied bytes", size, unit_bytes=1) as advance:
+        with progress.stage("compare the copied bytes", size, unit="bytes") as advance:
             require_same_bits(tensors, offloaded_blocks(pruned).tensors, advance)
     with progress.stage("probe both models"):
         _prove(loaded.stack, removal, pruned, directory)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from layerimp._paths import expanded, real
 from layerimp.checkpoint.record import read_record
-from layerimp.checkpoint.staging import check_name, check_target, staged
+from layerimp.checkpoint.staging import check_target, staged
 from layerimp.errors import InputError, OutputError
 from layerimp.recipe.plans import PlanFile
 from layerimp.registry.assets import located
@@ -125,12 +125,11 @@ def _target(recipe: Recipe, others: Sequence[str]) -> Path | None:
     """Return the output directory; None if no output is asked for.
 
     Raises:
-        OutputError: the output cannot be named, or is precious.
+        OutputError: the output is precious.
     """
     if recipe.output is None:
         return None
     target = expanded(recipe.output).absolute()
-    check_name(target)
     for model in (recipe.model, *others):
         refuse_precious(target, model)
     return target

@@ -10,9 +10,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from importlib import import_module
 from importlib.metadata import Distribution, EntryPoint, entry_points
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from warnings import warn
 
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 DISABLE_VARIABLE = "LAYERIMP_DISABLE_PLUGINS"
-SHARED = ("layerimp.stats", "layerimp.sweep")
-"""A module that most scorers import, and that imports torch. Its time counts for no plugin."""
 
 
 @dataclass
@@ -43,7 +39,6 @@ class PluginRecord:
         components: The names of its components by kind, without those of variants.
         error: Why the plugin is left out, or None.
         blocked: Whether the user disabled the plugin.
-        seconds: How long the plugin's own imports took.
         reported: Whether it was reported that the plugin is left out.
     """
 
@@ -54,7 +49,6 @@ class PluginRecord:
     components: dict[str, list[str]] = field(default_factory=dict)
     error: str | None = None
     blocked: bool = False
-    seconds: float = 0.0
     reported: bool = False
 
     @property
@@ -94,8 +88,6 @@ class PluginHost:
         if blocked is None:
             blocked = os.environ.get(DISABLE_VARIABLE, "").replace(",", " ").split()
         blocked = frozenset(blocked)
-        for module in SHARED:
-            import_module(module)
         for point in sorted(points, key=_order):
             self._load(point, blocked)
 
@@ -110,9 +102,7 @@ class PluginHost:
             return
         try:
             with record.at_work():
-                start = perf_counter()
                 plugin = point.load()
-                record.seconds = round(perf_counter() - start, 3)
                 self.manager.register(plugin, name=point.name)
             record.hooks = _checked_hooks(point, self.manager.get_hookcallers(plugin) or [])
         except LayerimpError as error:

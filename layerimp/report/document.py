@@ -14,11 +14,9 @@ from layerimp._paths import write_whole
 from layerimp.component import versioned
 from layerimp.errors import OutputError
 from layerimp.evaluator import DataFile
-from layerimp.pruner import counted
 from layerimp.report.results.comparison import Compared
 from layerimp.report.results.models import PrunedModel
 from layerimp.report.results.part import Number, Part, Versioned
-from layerimp.report.words import ranges
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -82,19 +80,9 @@ class Results(Compared, Versioned):
         ]
 
     def __repr__(self) -> str:
-        if not self.cells and len(self.models) == 1:
-            return f"Results({self._run()})"
-        labels = ", ".join(self.design.contenders)
-        counts = ", ".join(f"{count} cells {state}" for state, count in self.cells.items() if count)
-        return f"Results({', '.join(self.models) or 'nothing yet'}; {labels}{counts and f'; {counts}'})"
-
-    def _run(self) -> str:
-        """Say what a run removed and measured."""
-        model = self.model
-        plans = (f"{label} without {ranges(each.blocks) or 'nothing'}" for label, each in model.plans.items())
-        tasks = ", ".join(model.metrics)
-        parts = [", ".join((self.design.models[model.label].model, counted(model.num_blocks))), "; ".join(plans)]
-        return "; ".join(filter(None, (*parts, tasks and f"measured on {tasks}")))
+        cells = (f"{count} cells {state}" for state, count in self.cells.items() if count)
+        parts = (", ".join(self.models), ", ".join(self.design.contenders), ", ".join(cells))
+        return f"Results({'; '.join(filter(None, parts))})"
 
     def _repr_html_(self) -> str:
         """Show the models side by side; over several amounts or repeats, what is retained and what may be removed."""

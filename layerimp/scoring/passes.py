@@ -141,11 +141,10 @@ class Pass:
         labels, stack = ", ".join(self._attending()), scored.stack
         rounds, unit = (stack, "blocks") if stack.offloaded else (scored.calibration, "batches")
         total = len(rounds) if isinstance(rounds, Sized) else None
-        unit_bytes = stack.residency.block_bytes if stack.residency else 0
         count = len(scored.blocks)
         candidates = written(scored.blocks) if count <= NAMED else f"{count} candidates"
         of = f" of {candidates} without {written(scored.removed)}" if scored.removed else ""
-        return scored.progress.stage(f"score {labels}{of}", total, unit=unit, unit_bytes=unit_bytes)
+        return scored.progress.stage(f"score {labels}{of}", total, unit=unit)
 
     def _drive(self, scored: Scored, advance: Advance) -> Drive:
         """What the sweep is to read for the scorers, and how it reaches them."""

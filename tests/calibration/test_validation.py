@@ -22,10 +22,6 @@ from layerimp.testing import padded_batch
         ([7], "batch 0 is a int without input_ids"),
         ([{"ids": torch.ones(1, 2)}], "batch 0 is a dict without input_ids"),
         ([{"input_ids": [[1, 2]]}], "batch 0: input_ids is a list, not a tensor; a tokenizer gives tensors with"),
-        (
-            [{"input_ids": torch.ones(1, 2).long(), "pixel_values": torch.ones(1, 3, 4, 4)}],
-            "batch 0 holds pixel_values, and only text is read: pass input_ids and attention_mask of text alone",
-        ),
         ([{"input_ids": torch.ones(1, 2).long(), "labels": [1]}], "batch 0: labels is a list, not a tensor"),
         ({"input_ids": torch.ones(1, 2).long()}, "a single batch, not a list of batches: pass [batch]"),
         ([{"input_ids": torch.ones(0, 5).long()}], "batch 0: input_ids [0, 5] hold no token"),

@@ -13,15 +13,13 @@ from layerimp_step import Step
 from support.by_label import by_label
 from support.fake_plugins import Install, Plug
 from support.mood import Run
-from support.recipes import make_recipe
 
 import layerimp
 from layerimp.bench import engine
 from layerimp.checkpoint.record import FILE
-from layerimp.errors import OptionError, OutputError
+from layerimp.errors import OptionError
 from layerimp.models.configuration import blocks_stated, count_blocks
 from layerimp.pipeline import resolve
-from layerimp.pipeline.commands import score_model
 from layerimp.pipeline.resolve import check_ahead
 from layerimp.recipe import Permissions
 from layerimp.testing import tiny_model
@@ -163,16 +161,6 @@ def test_no_output_lies_in_the_teacher(layerimp_command: Run, model_dir: Path, t
     code, _, err = layerimp_command("heal", *asked, "--output", tmp_path / "teacher" / "out")
     assert (code, "lies in the directory of the model" in err.splitlines()[-1]) == (2, True)
     assert not (tmp_path / "teacher" / FILE).exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "said"), [("a\ud800b", r"a\\ud800b cannot be named"), ("a\udcff", "cannot be named"), ("a\0b", "NUL")]
-)
-def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, model_dir: Path, name: str, said: str) -> None:
-    recipe = make_recipe({"model": str(model_dir), "output": str(tmp_path / "new" / name), "scorers": ["depth"]})
-    with pytest.raises(OutputError, match=said):
-        score_model(recipe)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_folders_on_the_way_to_an_output_go_with_it(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:

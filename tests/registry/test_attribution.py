@@ -12,18 +12,8 @@ from support.mood import Run
 import layerimp
 from layerimp import Pruner
 from layerimp.errors import PluginError, PluginWarning, UnknownNameError
-from layerimp.registry import loader
 from layerimp.registry.attribution import attributing
 from layerimp.registry.catalog import registry
-from layerimp.registry.loader import PluginHost
-
-
-def test_a_record_has_the_time_of_the_import(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
-    ticks = iter([0.0, 0.1, 10.0, 13.5])
-    monkeypatch.setattr(loader, "perf_counter", lambda: next(ticks))
-    points = [install("quick", layerimp_scorers=lambda: []), install("slow", layerimp_scorers=lambda: [Step])]
-    host = PluginHost(points, blocked=())
-    assert [(record.status, record.seconds) for record in host.records] == [("ok", 0.1), ("ok", 3.5)]
 
 
 def test_a_warning_is_one_line_of_the_command(
