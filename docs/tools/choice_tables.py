@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from itertools import product
 from statistics import fmean
 
@@ -18,11 +17,6 @@ from layerimp.report.statistics import stability
 
 COSTS = chosen.DATA.with_name("scorer_costs.jsonl")
 SEARCHES = chosen.DATA.with_name("search_cost.jsonl")
-SETS = chosen.DATA.with_name("sets_compared.jsonl")
-RECOMMENDED = "divergence, greedy, 3 rescored"
-"""The recommended search, as `benchmarks/sets_compared.py` calls it."""
-MORE = chosen.DATA.with_name("choices_more.jsonl")
-"""Choices of more than a quarter of the blocks."""
 SITES = {
     "avss": "the neurons (`mlp_act`, the default)",
     "avss-delta": "what the block adds (`block_delta`)",
@@ -31,12 +25,6 @@ SITES = {
 """What AVSS reads, by method."""
 SEARCHED = "divergence", "perplexity"
 """The scorers of the searches whose cost is measured."""
-TEXTS = {
-    "windows": "documents joined",
-    "short": "64 tokens a row",
-    "few": "16 rows",
-}
-"""How the calibration text of the starter was varied, by the end of the file's name."""
 Table = tuple[list[str], list[list[str]]]
 """The head and the rows."""
 
@@ -155,36 +143,6 @@ def _tasks(line: Line, state: str) -> dict[str, float]:
     return retained.get("parts") or shares
 
 
-def texts() -> Table:
-    """Return a row for each method: what the starter retains by how its calibration text was made.
-
-    A sign tells whether that differs from what the usual text leads to, over paired draws, with Holm's correction over
-    the texts.
-    """
-    amount = ("starter", chosen.largest()["starter"][0])
-    by_text = {"": chosen.cells()[amount]} | {
-        name: chosen.cells(chosen.DATA.with_name(f"choices_{name}.jsonl"))[amount] for name in TEXTS
-    }
-    rows = []
-    for method in by_text["few"]:
-        lines = {name: methods[method] for name, methods in by_text.items()}
-        signs = chosen.signs(lines, "retained", own="")
-        cells = [figures(each, "retained", 5, STATES[:2], signs.get(name, "")) for name, each in lines.items()]
-        rows.append([f"`{method}`", *cells])
-    return ["chosen by", "as above", *TEXTS.values()], rows
-
-
-def more() -> Table:
-    """Return a row for each model that lost more than a quarter of its blocks, and each method."""
-    rows = []
-    for (model, count), methods in chosen.cells(MORE).items():
-        marks = {name: chosen.signs(methods, name) for name in MEASURES}
-        for method, lines in methods.items():
-            shown = [figures(lines, name, len(lines), mark=marks[name].get(method, "")) or "–" for name in MEASURES]
-            rows.append([chosen.title(model, count), f"`{method}`", str(len(lines)), *shown])
-    return ["model", "chosen by", "draws", *MEASURES], rows
-
-
 def ahead(model: str) -> Table:
     """Return by how much the recommended method is better: a row for each number of blocks, state and rival."""
     amounts = {count: methods for (name, count), methods in chosen.cells().items() if name == model}
@@ -206,27 +164,3 @@ def shown(difference: Difference | None, name: str) -> str:
         return "–"
     digits = 2 if name == "divergence" else 1
     return f"{difference.mean:+.{digits}f} ± {difference.mean - difference.low:.{digits}f}"
-
-
-def sets(model: str) -> Table:
-    """Return a row for each set of `benchmarks/sets_compared.py`: how far it is on other text, the nearest first.
-
-    The time of a search is told in times of the recommended one.
-    """
-    lines: Sequence[Line] = [
-        line
-        for line in map(json.loads, SETS.read_text(encoding="utf-8").splitlines())
-        if DIRECTORIES.get(line["model"], line["model"]) == model
-    ]
-    seconds = {line["by"]: line["seconds"] for line in lines if line["by"].startswith("divergence")}
-    times = {by: f"{took / seconds[RECOMMENDED]:.1f}" for by, took in seconds.items() if took}
-    where = ["at new tokens", "at copied tokens"] if len(lines[0]["elsewhere"]) > 1 else ["divergence"]
-    return ["chosen by", "blocks", *where, "time"], [
-        [
-            line["by"],
-            ", ".join(map(str, line["blocks"])),
-            *(f"{value:.2f}" for value in line["elsewhere"]),
-            times.get(line["by"], "–"),
-        ]
-        for line in sorted(lines, key=lambda line: sum(line["elsewhere"]))
-    ]

@@ -67,7 +67,7 @@ MEASURES = {
 }
 
 
-def cells(path: Path | None = None) -> dict[Amount, dict[str, list[Line]]]:
+def cells() -> dict[Amount, dict[str, list[Line]]]:
     """Return what was measured, by model and number of blocks, and then by method: in the order of the pages."""
     models, names = list(TITLES), list(METHODS)
     known: dict[Amount, dict[str, list[Line]]] = {}
@@ -75,7 +75,7 @@ def cells(path: Path | None = None) -> dict[Amount, dict[str, list[Line]]]:
     def place(line: Line) -> tuple[int, ...]:
         return _place(models, line["model"]), line["count"], _place(names, line["method"]), line["seed"]
 
-    lines = merged(map(json.loads, (path or DATA).read_text(encoding="utf-8").splitlines()))
+    lines = merged(map(json.loads, DATA.read_text(encoding="utf-8").splitlines()))
     for line in sorted(lines, key=place):
         known.setdefault((line["model"], line["count"]), {}).setdefault(line["method"], []).append(line)
     return known

@@ -14,16 +14,14 @@ def _choices(what: str, model: str = "") -> str:
     """A table of what methods choose, of one model or of all, or of what that bears out."""
     import choice_tables as tables
     import claims
-    import power
 
-    by_model = {"all": tables.of_model, "ahead": tables.ahead, "tasks": tables.by_task, "sets": tables.sets}
+    by_model = {"all": tables.of_model, "ahead": tables.ahead, "tasks": tables.by_task}
     if model:
         head, rows = by_model[what](model)
         if rows:
             return table(head, rows)
         return "Too few draws yet." if tables.of_model(model)[1] else "Not measured yet."
-    parts = {"summary": tables.summary, "sites": tables.sites, "texts": tables.texts, "searches": tables.searches}
-    parts |= {"more": tables.more, "claims": claims.table, "power": power.table}
+    parts = {"summary": tables.summary, "sites": tables.sites, "searches": tables.searches, "claims": claims.table}
     return table(*parts[what]())
 
 

@@ -11,7 +11,6 @@ import choices
 import chosen
 import heat_map
 import numpy as np
-import pages
 import pytest
 import reference
 from scipy.stats import norm, t, ttest_rel
@@ -140,33 +139,6 @@ def test_a_page_says_why_there_is_no_comparison(tmp_path: Path, monkeypatch: pyt
     keep([line("divergence, greedy"), line("depth")], tmp_path, monkeypatch)
     assert reference.expanded("<!-- generated: choices ahead starter -->") == "Too few draws yet."
     assert reference.expanded("<!-- generated: choices ahead smollm2-135m -->") == "Not measured yet."
-
-
-@pytest.mark.parametrize(
-    ("model", "directory"), [("starter", "starter"), ("smollm2-135m", "smollm2"), ("minilm-sst2", "minilm-sst2")]
-)
-def test_sets_are_judged_by_both_divergences_the_nearest_first(model: str, directory: str) -> None:
-    head, rows = choice_tables.sets(model)
-    lines = map(json.loads, choice_tables.SETS.read_text(encoding="utf-8").splitlines())
-    known = {line["by"]: line for line in lines if line["model"] == directory}
-    assert [row[0] for row in rows] == sorted(known, key=lambda name: sum(known[name]["elsewhere"]))
-    for name, _, *figures, _ in rows:
-        assert figures == [f"{value:.2f}" for value in known[name]["elsewhere"]]
-    assert len(head) == len(rows[0])
-    times = {row[0]: row[-1] for row in rows}
-    assert times[choice_tables.RECOMMENDED] == "1.0"
-    assert times["gbis"] == "–"
-
-
-def test_more_search_costs_more_than_it_brings() -> None:
-    _, rows = choice_tables.sets("smollm2-135m")
-    known = {row[0]: (sum(map(float, row[2:4])), row[-1]) for row in rows}
-    near, own = known["divergence, greedy with exchange"], known[choice_tables.RECOMMENDED]
-    assert 0.82 < near[0] / own[0] < 0.88
-    assert round(float(near[1])) == 20
-    assert known["divergence, greedy, 3 rescored, without the head"][0] < own[0]
-    page = (pages.ROOT / "docs" / "choose" / "divergence.md").read_text(encoding="utf-8")
-    assert "More search brings SmolLM2 some 15 % nearer, in up to 20 times the time." in " ".join(page.split())
 
 
 def test_costs_of_the_method_are_those_that_are_kept() -> None:

@@ -1,16 +1,11 @@
-"""The verdicts on the paper's claims, and how small a difference the panel can show."""
+"""The verdicts on the paper's claims."""
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
 
 import claims
-import numpy as np
-import power
 import pytest
-from scipy.stats import norm
 from support.choice_lines import Line, keep, line, state
 
 
@@ -49,45 +44,3 @@ def test_without_tasks_claims_are_judged_by_divergence(tmp_path: Path, monkeypat
     ]
     keep(lines, tmp_path, monkeypatch)
     assert [row[1] for row in claims.table()[1]] == ["–", "–", "–", "**false**: -2.00 ± 0.12 nats less", "–"]
-
-
-KNOWN = ((0.5, 0.016), (0.4, 0.012))
-"""Value and error of two tasks: 0.45 with an error of 0.01 as a mean."""
-
-
-def test_power_follows_documents_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = [{"value": value, "floor": 0.35, "stderr": error, "at_floor": False} for value, error in KNOWN]
-    guessed = {"value": 0.4, "floor": 0.6, "stderr": 0.3, "at_floor": True}
-    intact = {"parts": dict(enumerate([*counted, guessed]))}
-    kept = [
-        {
-            "model": "smollm2-135m",
-            "report": {
-                "recipe": {"limit": 300},
-                "tasks": [{"task": "zero-shot", "intact": intact, "retained": {"mean": 0.5, "stderr": error}}],
-            },
-        }
-        for error in (0.08, 0.12)
-    ]
-    (tmp_path / "shrink.jsonl").write_text(
-        "\n".join(map(json.dumps, [*kept, {"model": "smollm2-135m", "by": "other"}]))
-    )
-    monkeypatch.setattr(power, "DATA", tmp_path / "shrink.jsonl")
-    shares = {"avss": [0.5, 0.6], "depth": [0.1, 0.2, 0.6], "lrp": [0.3]}
-    panel = [
-        line(name, n, "smollm2", 7, healed=state(1.0, x)) for name, each in shares.items() for n, x in enumerate(each)
-    ]
-    keep(panel, tmp_path, monkeypatch)
-    sd = math.sqrt((np.var(shares["avss"], ddof=1) + 2 * np.var(shares["depth"], ddof=1)) / 3)
-    assert power.spread("smollm2-135m") == pytest.approx(sd)
-    head, rows = power.table()
-    row = dict(zip(head, rows[1], strict=True))
-    assert (row["documents a task"], row["standard error"]) == ("300", "1.00")
-    seen = norm.ppf(0.975) + norm.ppf(0.8)
-    assert row["unpaired"] == f"{seen * math.sqrt(2):.1f} ({10 * seen * math.sqrt(2):.0f})" == "4.0 (40)"
-    assert row["paired"] == f"{seen:.1f} ({10 * seen:.0f})" == "2.8 (28)"
-    assert row["paired, 2 draws"] == f"{100 * seen * math.sqrt(0.1**2 + 2 * sd**2 / 2):.0f}"
-    quarter = dict(zip(head, rows[0], strict=True))
-    assert quarter["standard error"] == f"{math.sqrt(3):.2f}"
-    keep(panel[:1], tmp_path, monkeypatch)
-    assert power.table()[1][1][-1] == "–"

@@ -17,7 +17,6 @@ import chosen
 import claims
 import heat_map
 import pages
-import power
 import pytest
 import typer
 from finished import Finished, lines_in
@@ -68,8 +67,7 @@ def test_what_is_stored_was_measured_by_the_commands_of_the_page(monkeypatch: py
         assert done.exit_code == 0, done.output
         by_file.setdefault(file.replace("FILE", chosen.DATA.name), set()).update(settings)
         settings.clear()
-    texts = (f"choices_{name}.jsonl" for name in choice_tables.TEXTS)
-    assert set(by_file) == {chosen.DATA.name, choice_tables.MORE.name, *texts}
+    assert set(by_file) == {chosen.DATA.name}
     for file, known in by_file.items():
         stored = map(json.loads, chosen.DATA.with_name(file).read_text(encoding="utf-8").splitlines())
         assert {line["setting"] for line in stored} <= known, file
@@ -137,39 +135,7 @@ def test_one_scoring_is_not_behind_the_search_up_to_a_quarter() -> None:
         for name in chosen.judged_by(amount[0], known):
             difference = chosen.contrasts(known, name).get("divergence")
             assert difference is None or not difference.tells, (amount, name)
-    seconds = {
-        line["by"]: line["seconds"]
-        for line in map(json.loads, choice_tables.SETS.read_text(encoding="utf-8").splitlines())
-        if line["model"] == "starter"
-    }
-    assert seconds["divergence, once"] / seconds[choice_tables.RECOMMENDED] == pytest.approx(0.5, abs=0.1)
     assert "`divergence` scored once, for half of the cost, differs significantly on no model" in " ".join(PAGE.split())
-
-
-def test_beyond_a_quarter_the_search_is_nearer() -> None:
-    known = chosen.cells(choice_tables.MORE)
-    ends = {}
-    for amount, methods in known.items():
-        search, once = (
-            statistics.mean(chosen.values(methods[name], "healed", "divergence"))
-            for name in (chosen.METHOD, "divergence")
-        )
-        assert search < once, amount
-        ends[amount] = search, once
-    page = " ".join((CHOOSE / "divergence.md").read_text(encoding="utf-8").split())
-    search, once = ends["smollm2-135m", 11]
-    assert f"nearer, not significantly: {search:.2f} against {once:.2f} nats on SmolLM2 without 11." in page
-    contrasts = [chosen.contrasts(methods, "divergence")["divergence"] for methods in known.values()]
-    assert not any(difference.tells for difference in contrasts if difference)
-    assert "On the starter it retains less." in page
-    for amount, methods in known.items():
-        if amount[0] == "starter":
-            search, once = (
-                statistics.mean(chosen.values(methods[name], "healed", "retained"))
-                for name in (chosen.METHOD, "divergence")
-            )
-            assert search < once, amount
-    assert [len(lines) for lines in known["smollm2-135m", 11].values()] == [2, 2]
 
 
 def test_other_methods_of_one_pass_retain_more_of_two_models() -> None:
@@ -295,21 +261,6 @@ def test_text_decides_too() -> None:
     }
     assert len(set(sets[chosen.METHOD])) == len(sets[chosen.METHOD]) == 5
     assert len(set(sets["block-influence"])) == 1
-    head, rows = choice_tables.texts()
-    (taylor,) = (row for row in rows if row[0] == "`taylor`")
-    usual, joined = (taylor[head.index(text)] for text in ("as above", "documents joined"))
-    healed = [round(float(cell.split(" → ")[1].split()[0])) for cell in (usual, joined)]
-    assert "raise what `taylor` leaves from {} to {} %".format(*healed) in PAGE
-    assert joined.endswith(" ▲")
-    assert not usual.endswith(" ▲")
-
-
-def test_varied_texts_have_all_draws_of_the_same_methods() -> None:
-    by_text = [chosen.cells(chosen.DATA.with_name(f"choices_{name}.jsonl"))[STARTER] for name in choice_tables.TEXTS]
-    assert all(methods.keys() == by_text[0].keys() for methods in by_text)
-    assert chosen.METHOD in by_text[0]
-    draws = [[line["seed"] for line in lines] for methods in by_text for lines in methods.values()]
-    assert draws == [[0, 1, 2, 3, 4]] * len(draws)
 
 
 def test_on_the_starter_likelihood_comes_back_before_answers() -> None:
@@ -337,14 +288,6 @@ def test_linear_can_cost_a_task() -> None:
     costs = (round(100 * mean(STARTER, chosen.METHOD, "retained", state)) for state in chosen.STATES[:2])
     words = "On the starter healing costs: {} → {} %, by sentiment on two of five draws;"
     assert words.format(*costs) in " ".join(PAGE.split())
-
-
-def test_three_points_of_accuracy_are_fourteen_of_what_smollm2_retains() -> None:
-    panel = dict(power.measured())["smollm2-135m"]
-    assert 13.5 < 3 / panel.above < 14.5
-    assert 0.215 < panel.above < 0.225
-    documents = panel.documents * (power.SEEN * panel.paired * panel.above / 0.03) ** 2
-    assert 200 < documents < 400
 
 
 def test_the_page_of_the_paper_says_what_the_claims_are_worth() -> None:
