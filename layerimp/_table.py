@@ -56,7 +56,6 @@ class Column:
         side: The side on which the cells are aligned.
         width: The width at which a terminal that lacks room breaks cells at words; None for no limit.
         kind: What the column is about, so that a part of a table can be shown alone.
-        bars: Whether a terminal draws a bar beside each value.
     """
 
     name: str
@@ -64,7 +63,6 @@ class Column:
     side: Literal["left", "right"] = "right"
     width: int | None = None
     kind: str = ""
-    bars: bool = False
 
     @cached_property
     def cells(self) -> list[Cell]:

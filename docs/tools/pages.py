@@ -186,8 +186,8 @@ def shown(markdown: str) -> list[tuple[Block, str]]:
     return [(first, second.code) for first, second in pairwise(fenced) if second.title == OUTPUT]
 
 
-_BARS = re.compile("[█▏▎▍▌▋▊▉]+|[·─├┤●]{9,}")
-"""A score as a bar, and a share on an axis."""
+_AXIS = re.compile("[·─├┤●]{9,}")
+"""A share on an axis."""
 _FREE = re.compile(r"[\d.]+ GiB free")
 _TIMES = re.compile(r"^footprint$.*?(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
 _SCORES = re.compile(r"^\S+: importance of .*?(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
@@ -208,7 +208,7 @@ def same(shown: str, printed: str, command: str = "") -> bool:
     The starter computes in float32 on every machine, so a number may differ by one unit of its last printed digit, if
     it is close to a rounding boundary. Shares of documents, such as an accuracy, change by whole documents, and so does
     everything computed from them. Scores of blocks have no such tolerance. Measured times and free memory are not
-    compared at all, and neither are bars, which draw the numbers beside them, and generated texts: where a pruned model
+    compared at all, and neither are axes, which draw the numbers beside them, and generated texts: where a pruned model
     hesitates between two tokens, the last bit decides. Of fidelity, whose numbers hang on such texts and on the few
     tokens of a percentile, only what stands beside the numbers is compared.
     """
@@ -221,7 +221,7 @@ def same(shown: str, printed: str, command: str = "") -> bool:
 
 
 def _comparable(text: str) -> str:
-    for left_out in (_TIMES, _FREE, _BARS, _GENERATED):
+    for left_out in (_TIMES, _FREE, _AXIS, _GENERATED):
         text = left_out.sub("", text)
     return _FIDELITY.sub(lambda place: _NUMBER.sub("N", place[0]), text).rstrip()
 

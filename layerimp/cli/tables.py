@@ -1,11 +1,9 @@
-"""Tables in a terminal: divided between columns where it is too narrow, with bars, and names as plain text."""
+"""Tables in a terminal: divided between columns where it is too narrow, with names as plain text."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Literal
 
 from rich.box import SIMPLE_HEAD
@@ -16,10 +14,6 @@ from layerimp._table import Cell, Column, Table
 
 BEST = "*"
 """Marks what no other beats."""
-BAR = 12
-"""The length of the longest bar, in characters."""
-SKEWED = 20.0
-"""If the largest of positive numbers is more than this many times the median, bars are logarithmic."""
 Fits = Callable[[RichTable], bool]
 """Tells whether a table fits the screen."""
 
@@ -54,10 +48,10 @@ def parts(table: Table, fits: Fits) -> list[RichTable]:
 
 
 def _parts(table: Table, fits: Fits, *, narrow: bool) -> list[RichTable]:
-    naming = [texts for column in table.columns[: table.naming] for texts in _texts(column, narrow)]
-    others = [texts for column in table.columns[table.naming :] for texts in _texts(column, narrow)]
+    columns = [_texts(column, narrow) for column in table.columns]
+    naming = columns[: table.naming]
     divided: list[list[_Texts]] = [[]]
-    for texts in others:
+    for texts in columns[table.naming :]:
         if divided[-1] and not fits(_rich([*naming, *divided[-1], texts], table.styles)):
             divided.append([])
         divided[-1].append(texts)
@@ -68,14 +62,11 @@ def _parts(table: Table, fits: Fits, *, narrow: bool) -> list[RichTable]:
     return [_rich([*naming, *part], table.styles) for part in divided]
 
 
-def _texts(column: Column, narrow: bool) -> Iterator[_Texts]:
-    """Yield a column as it is shown, and the bars beside it."""
+def _texts(column: Column, narrow: bool) -> _Texts:
+    """Return a column as it is shown."""
     room = any(cell.best for cell in column.cells)
     cells = [_text(cell, room=room, narrow=narrow) for cell in column.cells]
-    yield _Texts(shown(column.name), cells, column.side, column.width if narrow else None)
-    if column.bars:
-        scale, drawn = bars([cell.value for cell in column.cells])
-        yield _Texts(shown(scale), list(map(shown, drawn)), "left")
+    return _Texts(shown(column.name), cells, column.side, column.width if narrow else None)
 
 
 def _text(cell: Cell, *, room: bool, narrow: bool) -> Text:
@@ -91,25 +82,6 @@ def _text(cell: Cell, *, room: bool, narrow: bool) -> Text:
         space = "  " if room else ""
         return shown("\n".join([f"{cell.main}{mark}", *(f"{error}{space}" for error in _errors(cell))]), style)
     return shown(f"{cell}{mark}", style)
-
-
-def bars(values: Sequence[float]) -> tuple[str, list[str]]:
-    """Draw a bar for each number, on a scale from the smallest number (or 0, if that is smaller) to the largest.
-
-    Returns:
-        The name of the scale, and the bars.
-    """
-    skewed = min(values) > 0 and max(values) > SKEWED * median(values)
-    scaled = [math.log(value) for value in values] if skewed else list(values)
-    # The shortest of logarithmic bars has a tenth of the full length rather than 0.
-    low = min(scaled) - 0.1 * (max(scaled) - min(scaled)) if skewed else min(0.0, *scaled)
-    span = (max(scaled) - low) or 1.0
-    return "log scale" if skewed else "", [_bar((value - low) / span) for value in scaled]
-
-
-def _bar(share: float) -> str:
-    whole, eighths = divmod(round(share * BAR * 8), 8)
-    return "█" * whole + " ▏▎▍▌▋▊▉"[eighths].strip()
 
 
 def _errors(cell: Cell) -> list[str]:

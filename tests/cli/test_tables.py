@@ -1,11 +1,11 @@
-"""Tables in a terminal: in parts that fit, with marks and bars, and names that are never read as markup."""
+"""Tables in a terminal: in parts that fit, with marks, and names that are never read as markup."""
 
 from __future__ import annotations
 
 from rich.table import Table as RichTable
 
 from layerimp._table import Cell, Column, Table
-from layerimp.cli.tables import bars, parts
+from layerimp.cli.tables import parts
 
 SHARE = Cell(0.5, "50.0%", "± 1.0%", 0.01, best=True)
 TABLE = Table(
@@ -56,8 +56,7 @@ def test_every_part_begins_with_what_names_the_rows() -> None:
     assert len(parts(TABLE, lambda _: False)) == 5, "what fits nowhere is shown all the same"
 
 
-def test_values_are_drawn_beside_their_column() -> None:
-    values = Column("score", [1.0, 2.0], bars=True)
+def test_rows_have_their_styles() -> None:
+    values = Column("score", [1.0, 2.0])
     (whole,) = parts(Table([Column("block", [0, 1]), values], styles=["", "red"]), lambda _: True)
-    assert cells(whole, "") == bars([1.0, 2.0])[1]
     assert [row.style for row in whole.rows] == ["", "red"]

@@ -254,11 +254,11 @@ def test_outputs_are_compared_but_for_rounding_times_and_documents_that_tip_over
     assert not pages.same(text, text + "more\n")
 
 
-def test_bars_may_be_drawn_otherwise_and_numbers_may_not() -> None:
-    text = "s: importance of 2 blocks\n  block  score  log scale  removed\n      0  {}  {}  ✗ 1st\n\nretained {}\n"
-    shown = text.format("0.0187", "███▉", "···├─●─┤·")
-    assert pages.same(shown, text.format("0.0187", "████", "··├──●─┤·"))
-    assert not pages.same(shown, text.format("0.0197", "███▉", "···├─●─┤·"))
+def test_axes_may_be_drawn_otherwise_and_numbers_may_not() -> None:
+    text = "s: importance of 2 blocks\n  block  score  removed\n      0  {}  ✗ 1st\n\nretained {}\n"
+    shown = text.format("0.0187", "···├─●─┤·")
+    assert pages.same(shown, text.format("0.0187", "··├──●─┤·"))
+    assert not pages.same(shown, text.format("0.0197", "···├─●─┤·"))
 
 
 def test_generated_text_and_the_numbers_of_fidelity_may_differ_and_what_stands_beside_them_may_not() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 from layerimp._table import Cell, Column, Table
@@ -268,7 +267,7 @@ def scores(model: ModelResults, label: str) -> Table:
     where = f" ({text.rows} rows, {text.tokens:,} tokens)" if text else ""
     taken = next((removal.models[0].blocks for removal in model.removals if removal.label == label), None)
     score, *others = (Column(name.replace("_", "\n"), values) for name, values in _numbers(scored).items())
-    columns = [Column("block", list(map(str, scored.blocks))), replace(score, bars=True)]
+    columns = [Column("block", list(map(str, scored.blocks))), score]
     styles = []
     if taken is not None:
         marks = [words.marked(block, taken) for block in scored.blocks]

@@ -240,4 +240,3 @@ def test_what_is_removed_is_marked() -> None:
     table = scores(model_of(without_two_blocks()), "paper")
     assert shown_in(table, "removed") == ["", "✗ 1st", "", "", "", "✗ 2nd"]
     assert table.styles == ["", "red", "", "", "", "red"]
-    assert [column.bars for column in table.columns[:3]] == [False, True, False]
