@@ -10,7 +10,7 @@ from layerimp.bench.cell_graph import count_at
 from layerimp.bench.store import stored_in
 from layerimp.errors import LayerimpError
 from layerimp.healer import Scope
-from layerimp.pipeline.dry_run import ROUGHLY, DryRun, ModelWork, Range, Workload, sizes_of
+from layerimp.pipeline.dry_run import ROUGHLY, DryRun, ModelWork, Workload, sizes_of
 from layerimp.pipeline.healing import healers_of
 from layerimp.pipeline.memory import Memory, most_gaps
 from layerimp.pipeline.outline import Outline
@@ -56,8 +56,8 @@ def _work(prepared: PreparedGrid, label: str, known: Mapping[str, Result]) -> Mo
         *workload.healing(healers_of(grid.healers, grid.heal_text), Scope(most_gaps(counts, num_blocks), length), None),
         *workload.measuring(prepared.evaluators[label], models),
     ]
-    removed = Range.of(*counts)
-    return workload.work(removed, sizes_of(outline.ledger, [], removed, grid.protect), stages)
+    sizes = sizes_of(outline.ledger, [], sorted(counts), grid.protect)
+    return ModelWork(model=recipe.model, sizes=sizes, stages=stages, memory=workload.memory)
 
 
 def _plans_left(layout: Layout, label: str, known: Mapping[str, Result]) -> int:

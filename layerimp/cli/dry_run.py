@@ -10,9 +10,9 @@ from layerimp.progress import span
 from layerimp.report.words import amount, between, gib
 
 if TYPE_CHECKING:
-    from layerimp.pipeline.dry_run import DryRun, ModelWork, Range, Stage
+    from layerimp.pipeline.dry_run import DryRun, ModelWork, Stage
 
-SIZES = {"parameters": "parameters", "bytes": "bytes, stored", "kv-cache": "cache, bytes per token"}
+SIZES = {"blocks": "blocks", "parameters": "parameters", "bytes": "bytes, stored", "kv-cache": "cache, bytes per token"}
 
 
 def lines_of(dry_run: DryRun) -> Iterator[Table | str]:
@@ -34,18 +34,13 @@ def lines_of(dry_run: DryRun) -> Iterator[Table | str]:
 def _sizes(title: str, work: ModelWork) -> Table:
     """Return a table of the sizes before and after pruning."""
     sizes = work.sizes.values()
-    left = [between(size.pruned.least / size.original, size.pruned.most / size.original) for size in sizes]
     columns = [
         Column("size", [SIZES[name] for name in work.sizes], "left"),
         Column("intact", [amount(size.original) for size in sizes]),
-        Column("pruned", [_range(size.pruned) for size in sizes]),
-        Column("left", left),
+        Column("pruned", [" to ".join(dict.fromkeys((amount(size.least), amount(size.most)))) for size in sizes]),
+        Column("left", [between(size.least / size.original, size.most / size.original) for size in sizes]),
     ]
-    removed, blocks, size = work.removed, work.num_blocks, work.sizes["parameters"]
-    share = between(removed.least / blocks, removed.most / blocks)
-    gone = between(1 - size.pruned.most / size.original, 1 - size.pruned.least / size.original)
-    what = f"{_range(removed)} of {blocks} blocks ({share}) and {gone} of the parameters"
-    return Table(columns, f"{title}: {what} would be removed")
+    return Table(columns, f"{title}: what would be left")
 
 
 def _stages(stages: list[Stage]) -> Table:
@@ -64,7 +59,3 @@ def _stages(stages: list[Stage]) -> Table:
             Column("about", ["not estimated" if stage.seconds is None else span(stage.seconds) for stage in stages]),
         ]
     )
-
-
-def _range(value: Range) -> str:
-    return " to ".join(dict.fromkeys((amount(value.least), amount(value.most))))

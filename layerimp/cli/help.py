@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from typer.core import TyperCommand
@@ -25,16 +24,7 @@ HEADINGS = {
 
 
 class GroupedCommand(TyperCommand):
-    """A command whose `--help` shows its options under headings, and whose options can be given once."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the command line; click calls this, also to complete a line that is not finished."""
-        if not ctx.resilient_parsing:
-            given: list[Any] = self.make_parser(ctx).parse_args(list(args))[2]
-            for parameter, times in Counter(given).items():
-                if times > 1 and parameter.nargs == 1 and not parameter.multiple and not parameter.is_flag:
-                    ctx.fail(f"{parameter.opts[0]} can be given only once")
-        return super().parse_args(ctx, args)
+    """A command whose `--help` shows its options under headings."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options; click calls this."""

@@ -46,27 +46,20 @@ ROUGHLY = "a time is the work over the speed of one product on this machine; rea
 SEARCHED = "how many blocks may go is found by measuring pruned models, and not known before"
 
 
-class Range(Part):
-    """A number that may not be known exactly before the blocks are scored. If it is known, both ends are equal."""
-
-    least: int | float
-    """The smallest possible value."""
-    most: int | float
-    """The largest possible value."""
-
-    @classmethod
-    def of(cls, *values: float) -> Range:
-        """Return the range of some values, rounded to six places."""
-        return cls(least=round(min(values), 6), most=round(max(values), 6))
-
-
-class SizeRange(Part):
-    """A size before and after pruning."""
+class Extent(Part):
+    """A size of a model, and what is left of it, by arithmetic: two different numbers if the plan is not known."""
 
     original: int | float
     """The size of the intact model."""
-    pruned: Range
-    """The size of the pruned model, by arithmetic."""
+    least: int | float
+    """The smallest that may be left."""
+    most: int | float
+    """The largest that may be left."""
+
+    @classmethod
+    def of(cls, original: float, left: Collection[float]) -> Extent:
+        """Return a size and the range of what may be left, rounded to six places."""
+        return cls(original=original, least=round(min(left), 6), most=round(max(left), 6))
 
 
 class Stage(Part):
@@ -74,13 +67,13 @@ class Stage(Part):
 
     name: str
     """What is done."""
-    documents: int | None
+    documents: int | None = None
     """How many rows of text, or documents of tasks, are read each time; null if unknown."""
-    tokens: Known
+    tokens: Known = None
     """How many tokens run forward each time, about; a backward pass counts twice; null if unknown."""
     times: int | None
     """How often, at most, such as for how many models; null if that is not known, and the work is that of once."""
-    operations: Known
+    operations: Known = None
     """The floating-point operations of all times: two for each parameter and token; null if unknown."""
     seconds: Known
     """The time, estimated from them; null if unknown."""
@@ -91,12 +84,8 @@ class ModelWork(Part):
 
     model: str
     """The model, as it was named."""
-    num_blocks: int
-    """The number of blocks of the intact model."""
-    removed: Range
-    """How many blocks are removed."""
-    sizes: dict[str, SizeRange]
-    """The `parameters`, the `bytes` in the stored dtype, and the `kv-cache` in bytes per token if it is known."""
+    sizes: dict[str, Extent]
+    """The `blocks`, the `parameters`, the `bytes` in the stored dtype, and `kv-cache`, bytes per token, if known."""
     stages: list[Stage]
     """The stages in which models compute."""
     memory: Memory
@@ -169,16 +158,19 @@ class Workload:
         """
         often = 1 if times is None else times
         if reading is None:
-            return Stage(name=name, documents=None, tokens=None, times=times, operations=None, seconds=often * limit)
+            return Stage(name=name, times=times, seconds=often * limit)
         ledger, head = self.outline.ledger, self.outline.stack.model.get_output_embeddings()
         of_blocks = (ledger.left(()).parameters - ledger.outside.parameters) * reading.tokens
         of_head = 0 if head is None else sum(map(Tensor.numel, head.parameters())) * reading.predicted
         operations = 2 * (of_blocks + of_head)
-        seconds, work = (
-            min(operations / self.speed, limit),
-            {"tokens": reading.tokens, "operations": often * operations},
+        return Stage(
+            name=name,
+            documents=reading.documents,
+            tokens=reading.tokens,
+            times=times,
+            operations=often * operations,
+            seconds=often * min(operations / self.speed, limit),
         )
-        return Stage(name=name, documents=reading.documents, times=times, seconds=often * seconds, **work)
 
     def scoring(
         self, passes: Sequence[Pass], asked: Sequence[int], *, rows: int, times: int = 1, again: bool = False
@@ -212,30 +204,23 @@ class Workload:
             if reading is None or reading.documents:
                 yield self.stage(f"{verbs[evaluator.kind]} by {label}", reading, times)
 
-    def work(self, removed: Range, sizes: dict[str, SizeRange], stages: Iterable[Stage]) -> ModelWork:
-        """Return the whole work."""
-        return ModelWork(
-            model=self.recipe.model,
-            num_blocks=len(self.outline.stack),
-            removed=removed,
-            sizes=sizes,
-            stages=list(stages),
-            memory=self.memory,
-        )
-
 
 def sizes_of(
-    ledger: Ledger, plans: Iterable[Collection[int]], count: Range, protected: Collection[int] = ()
-) -> dict[str, SizeRange]:
-    """Return the known sizes of a model, and of what plans leave; without plans, of what any removal can leave."""
-    sizes, free = {}, kept_blocks(protected, ledger.num_blocks)
+    ledger: Ledger, plans: Iterable[Collection[int]], counts: Sequence[int], protected: Collection[int] = ()
+) -> dict[str, Extent]:
+    """Return the sizes of a model, and of what plans leave; without plans, of what any removal of such counts leaves.
+
+    The counts rise. A size that is not known is left out.
+    """
+    sizes = {"blocks": Extent.of(ledger.num_blocks, [ledger.num_blocks - count for count in counts])}
+    free = kept_blocks(protected, ledger.num_blocks)
     for quantity in ("parameters", "bytes", "kv-cache"):
-        whole = ledger.left(()).of(quantity)
+        original = ledger.left(()).of(quantity)
         left = [ledger.left(plan).of(quantity) for plan in plans]
-        for number, lightest in () if left else ((count.most, False), (count.least, True)):
-            left.append(whole - ledger.removable(quantity, free, lightest=lightest)[: int(number) + 1][-1])
-        if whole > 0:  # a size that is not known is a NaN
-            sizes[quantity] = SizeRange(original=whole, pruned=Range.of(*left))
+        for count, lightest in () if left else ((counts[-1], False), (counts[0], True)):
+            left.append(original - ledger.removable(quantity, free, lightest=lightest)[: count + 1][-1])
+        if original > 0:  # a size that is not known is a NaN
+            sizes[quantity] = Extent.of(original, left)
     return sizes
 
 
@@ -252,19 +237,18 @@ def dry_run_of(prepared: Prepared) -> DryRun:
     verifies = recipe.output is not None and (recipe.verify or offloaded)  # pruned files are tried in any case
     memory = Memory.of(outline, recipe, permissions, offloaded=offloaded, verifies=verifies)
     workload, num_blocks = Workload(outline, recipe, permissions, memory, length), len(outline.stack)
-    plans, count = _removed(prepared, outline)
-    protected = () if plans else budget_for(recipe, int(count.most), num_blocks).protected
-    counts = range(int(count.least), int(count.most) + 1)
+    plans, counts = _removed(prepared, outline)
+    protected = () if plans else budget_for(recipe, counts[-1], num_blocks).protected
     gaps = [len(list(runs_of(plan))) for plan in plans] or [most_gaps(counts, num_blocks)]
     scope = Scope(max(gaps), length)
-    stages = list(_stages(prepared, workload, count, scope))
+    stages, sizes = list(_stages(prepared, workload, counts, scope)), sizes_of(outline.ledger, plans, counts, protected)
     notes = [workload.text] if length else []
     if recipe.tasks and "tasks" in prepared.reads:
         notes.append(f"tasks: {', '.join(recipe.tasks)}")
     notes += _decided(memory, prepared.healers, outline, scope) + [SEARCHED] * (recipe.keep is not None)
     return DryRun(
         command=prepared.command,
-        models={recipe.model: workload.work(count, sizes_of(outline.ledger, plans, count, protected), stages)},
+        models={recipe.model: ModelWork(model=recipe.model, sizes=sizes, stages=stages, memory=memory)},
         output=None if recipe.output is None else str(recipe.output),
         notes=notes + [ROUGHLY] * bool(stages),
     )
@@ -289,35 +273,34 @@ def healing_dry_run_of(prepared: PreparedHealing) -> DryRun:
     # What no healer has changed is shared; of a model that was healed before it is not known what that is.
     both = pruned.size.parameters + teacher.size.parameters
     shared = 0 if record.healers else memory.weights * pruned.size.parameters // both
-    removed, stages = Range.of(len(record.removed)), list(workload.healing(healers, scope))
-    stages += workload.measuring(prepared.comparers, 2)
+    stages = [*workload.healing(healers, scope), *workload.measuring(prepared.comparers, 2)]
+    sizes = sizes_of(teacher.ledger, [record.removed], [len(record.removed)])
     further = [f"further text: {recipe.heal_text}"] if recipe.heal_text else []
     notes = [workload.text, f"gaps: {'; '.join(gaps)}", *further]
     return DryRun(
         command="heal",
-        models={recipe.model: workload.work(removed, sizes_of(teacher.ledger, [record.removed], removed), stages)},
+        models={recipe.model: ModelWork(model=recipe.model, sizes=sizes, stages=stages, memory=memory)},
         output=str(recipe.output),
         notes=[*notes, *_decided(memory, healers, pruned, scope, shared), ROUGHLY],
     )
 
 
-def _removed(prepared: Prepared, outline: Outline) -> tuple[list[Sequence[int]], Range]:
-    """Return the blocks that each plan removes, as far as they are named, and their number."""
+def _removed(prepared: Prepared, outline: Outline) -> tuple[list[Sequence[int]], range]:
+    """Return the blocks that each plan removes, as far as they are named, and how many that may be."""
     recipe = prepared.recipe
     if prepared.plans is not None:
-        plans = [plan.blocks for plan in prepared.plans.values()]
+        plans: list[Sequence[int]] = [plan.blocks for plan in prepared.plans.values()]
         for blocks in plans:
             _refuse(outline, blocks)
-        return plans, Range.of(*map(len, plans))  # type: ignore[return-value]
+        return plans, range(min(map(len, plans)), max(map(len, plans)) + 1)
     if recipe.targets:
         goal = Goal.by_arithmetic(recipe, outline.ledger, type(outline.stack.model).__name__)
-        return [], Range.of(goal.fewest(), min(goal.budget.most, goal.fewest(lightest=True)))
+        return [], range(goal.fewest(), min(goal.budget.most, goal.fewest(lightest=True)) + 1)
     budget = budget_of(recipe, len(outline.stack))
     _refuse(outline, budget.forced)
     if recipe.keep is not None:
-        return [], Range.of(0, budget.most)
-    known: list[Sequence[int]] = [budget.forced] if len(budget.forced) == budget.count else []
-    return known, Range.of(budget.count)
+        return [], range(budget.most + 1)
+    return [budget.forced] if len(budget.forced) == budget.count else [], range(budget.count, budget.count + 1)
 
 
 def _decided(
@@ -334,11 +317,11 @@ def _refuse(outline: Outline, blocks: Sequence[int]) -> None:
         raise SurgeryError(f"{named(blocks)} cannot be removed: {reason}")
 
 
-def _stages(prepared: Prepared, workload: Workload, count: Range, scope: Scope) -> Iterator[Stage]:
+def _stages(prepared: Prepared, workload: Workload, counts: range, scope: Scope) -> Iterator[Stage]:
     """Yield the stages of a command; how many models a search measures is not known."""
     recipe, selection = prepared.recipe, prepared.selection
     if prepared.scores:
-        yield from _scoring(prepared, workload, count)
+        yield from _scoring(prepared, workload, counts)
     if not prepared.reads_text:
         return
     pruned, searched = 1 if recipe.names_all else len(selection.specs), recipe.keep is not None
@@ -348,7 +331,7 @@ def _stages(prepared: Prepared, workload: Workload, count: Range, scope: Scope) 
     yield from workload.measuring(prepared.evaluators, None if searched else models)
 
 
-def _scoring(prepared: Prepared, workload: Workload, count: Range) -> Iterator[Stage]:
+def _scoring(prepared: Prepared, workload: Workload, counts: range) -> Iterator[Stage]:
     """Yield the passes of the first scoring, and of the pruner's further ones, as a trial with equal scores shows them.
 
     Scorers that do not fit the model are left out. Like a search, the trial goes down from the most blocks to what the
@@ -363,8 +346,8 @@ def _scoring(prepared: Prepared, workload: Workload, count: Range) -> Iterator[S
     selection.need_any()
     passes = shared_passes(selection.create(num_blocks))
     yield from workload.scoring(passes, [num_blocks], rows=workload.rows)
-    budget = budget_for(recipe, int(count.most), num_blocks)
-    asked = longest_plan(partial(trial, prepared.pruner), budget, max(int(count.least), len(budget.forced), 1))
+    budget = budget_for(recipe, counts[-1], num_blocks)
+    asked = longest_plan(partial(trial, prepared.pruner), budget, max(counts[0], len(budget.forced), 1))
     rows = min(workload.rows, prepared.pruner.rescored_rows or workload.rows)
     if again := [len(blocks) for removed, blocks in asked if removed]:
         yield from workload.scoring(passes, again, rows=rows, again=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from layerimp.blocks.memory import free_bytes
 from layerimp.defaults import FAST, FIDELITY, SCORERS
-from layerimp.errors import ModelError, OptionError
+from layerimp.errors import ModelError, OptionError, PluginError
 from layerimp.evaluation.selection import compares, is_requested, without_comparers
 from layerimp.evaluation.selection import prepared as prepare_evaluators
 from layerimp.fidelity.comparer import Comparer
@@ -29,10 +30,11 @@ from layerimp.pipeline.resolve import (
     resolve,
 )
 from layerimp.pipeline.texts import check_calibration
-from layerimp.pipeline.trial import check_rescoring
+from layerimp.pipeline.trial import trial
 from layerimp.progress import SILENT, Progress
 from layerimp.recipe import Recipe, check_kind
 from layerimp.recipe.components import COMPARED_BRIEFLY
+from layerimp.registry.attribution import attributing
 from layerimp.scoring.selection import Selection
 
 if TYPE_CHECKING:
@@ -139,7 +141,8 @@ def prepare(
     if {"calibration", "amount"} <= reads:
 
         def fits(num_blocks: int) -> None:
-            check_rescoring(pruner, selection, budget_of(recipe, num_blocks))
+            with suppress(PluginError), attributing("pruner", pruner.name, type(pruner)):  # reported when it plans
+                trial(pruner, budget_of(recipe, num_blocks))
 
         on_blocks(fits)
     if command == "score" or "calibration" not in reads:

@@ -258,7 +258,7 @@ def test_a_dry_run_counts_what_is_left_and_leaves_the_place_alone(
     assert notes[0] == f"{len(cells(tmp_path / 'out'))} cells are finished"
     assert (tmp_path / "out" / FILE).stat().st_mtime_ns == stamp
     out, _ = layerimp_command.done(*asked, "--dry-run")
-    assert "1 to 2 of 4 blocks (25.0% to 50.0%)" in " ".join(out.split())
+    assert "blocks 4 2 to 3 50.0% to 75.0%" in " ".join(out.split())
 
 
 @pytest.mark.parametrize("only", [(), ("--dry-run",)])

@@ -407,7 +407,7 @@ def test_a_dry_run_says_what_would_be_healed_and_reads_no_weights(
         for directory in (model_dir, tmp_path / "out")
     ]
     size = work.sizes["parameters"]
-    assert [size.original, size.pruned.least] == counts
+    assert [size.original, size.least] == counts
     assert work.memory.weights == 4 * sum(counts)
     for words in ("gaps: blocks 1, 2", "distill: all blocks learn, 4 rows a step: "):
         assert words in " ".join(shown.split())

@@ -10,33 +10,9 @@ import pytest
 from support.mood import Run
 from typer.main import get_command
 
-from layerimp.cli import UsageError, app
+from layerimp.cli import app
 
 COMMANDS = get_command(app).commands
-
-
-def test_no_option_drops_a_value_without_a_word() -> None:
-    """Whichever option of whichever command is given twice: both values arrive, or the second one is refused."""
-    checked = 0
-    for name, command in COMMANDS.items():
-        for option in command.params:
-            if option.param_type_name == "argument" or option.is_flag:
-                continue
-            given: list[str] = [option.opts[0], "1", option.opts[0], "2"]
-            if option.multiple:
-                context = command.make_context(name, given, resilient_parsing=True)
-                assert len(context.params[option.name]) == 2
-                continue
-            with pytest.raises(UsageError, match=f"^{option.opts[0]} can be given only once$"):
-                command.make_context(name, given)
-            checked += 1
-    assert checked > 100
-
-
-@pytest.mark.parametrize("command", ["evaluate", "inspect", "heal"])
-def test_a_second_value_is_one_line(layerimp_command: Run, command: str) -> None:
-    code, out, err = layerimp_command(command, "--model", "A", "--model=B")
-    assert (code, out, err) == (2, "", "layerimp: --model can be given only once\n")
 
 
 def test_a_flag_may_be_repeated(layerimp_command: Run) -> None:

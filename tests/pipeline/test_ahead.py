@@ -55,17 +55,6 @@ def test_contradictions_are_refused_before_weights_are_read(
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("more", [[], ["--dry-run"]])
-def test_a_window_that_does_not_fit_what_is_scored_again_is_refused_before_weights_are_read(
-    layerimp_command: Run, weightless: Path, calibration_file: Path, tmp_path: Path, more: list[str]
-) -> None:
-    """The last of three removals is chosen among two blocks."""
-    asked = ("--scorer", "angular", "--set", "angular.window=3", "--pruner", "greedy", "--count", 3, *more)
-    given = ("--model", weightless, "--calibration", calibration_file, *asked, "--output", tmp_path / "out")
-    err = layerimp_command.refused("prune", *given)
-    assert "a window of 3 blocks does not fit into 2" in err.splitlines()[-1]
-
-
 def test_a_plan_for_another_model_is_refused_before_weights_are_read(
     layerimp_command: Run, weightless: Path, tmp_path: Path
 ) -> None:

@@ -75,13 +75,14 @@ def test_a_run_does_what_the_dry_run_says(
     assert list(tmp_path.glob(".out*")) == []
     after = made(layerimp_command, *arguments)
     removed = {len(scorer["removed"]) for scorer in (after["scorers"] | after["baselines"]).values()}
-    assert removed == {before["removed"]["least"]} == {before["removed"]["most"]}
     sizes, costs = before["sizes"], after["footprint"]
+    assert sizes["blocks"] == {"original": 4} | dict.fromkeys(("least", "most"), 4 - next(iter(removed)))
+    assert len(removed) == 1
     for name in ("parameters", "bytes"):
         assert sizes[name]["original"] == after[name]["original"]
-        assert set(after[name]["pruned"].values()) == set(sizes[name]["pruned"].values())
+        assert set(after[name]["pruned"].values()) == {sizes[name]["least"], sizes[name]["most"]}
     assert sizes["kv-cache"]["original"] == costs["original"]["kv_bytes_per_token"]
-    assert sizes["kv-cache"]["pruned"]["most"] == costs["block-influence"]["kv_bytes_per_token"]
+    assert sizes["kv-cache"]["most"] == costs["block-influence"]["kv_bytes_per_token"]
     assert before["stages"][0]["tokens"] == after["calibration"]["tokens"]
     assert before["memory"]["weights"] == before["memory"]["verifying"] == 4 * sizes["parameters"]["original"]
 
@@ -96,11 +97,11 @@ def test_sizes_of_plans_that_are_not_known_are_ranges(
     named = [part for name in ("block-influence", "angular", "random", "depth") for part in ("--scorer", name)]
     for amount in (["--count", 1], ["--count", 2], ["--target", "parameters=0.75"]):
         before, after = dry_run(*given, *named, *amount), made(layerimp_command, *given, *named, *amount)
-        assert before["removed"]["least"] < before["removed"]["most"] or "--count" in amount
-        size = before["sizes"]["parameters"]["pruned"]
+        blocks, size = before["sizes"]["blocks"], before["sizes"]["parameters"]
+        assert blocks["least"] < blocks["most"] or "--count" in amount
         assert size["least"] < size["most"]
         for label, scorer in after["scorers"].items():
-            assert before["removed"]["least"] <= len(scorer["removed"]) <= before["removed"]["most"]
+            assert blocks["least"] <= 4 - len(scorer["removed"]) <= blocks["most"]
             assert size["least"] <= after["parameters"]["pruned"][label] <= size["most"]
 
 
@@ -110,10 +111,10 @@ def test_a_prune_does_what_it_says(layerimp_command: Run, dry_run: Any, model_di
     before = dry_run(*arguments)
     assert not before["stages"]
     after = made(layerimp_command, *arguments)
-    assert before["sizes"]["parameters"]["pruned"]["least"] == after["parameters"]["pruned"]["blocks"]
+    assert before["sizes"]["parameters"]["least"] == after["parameters"]["pruned"]["blocks"]
     plans = dry_run("prune", "--model", model_dir, "--plan", output / "plan.json", "--output", tmp_path / "again")
     assert plans["sizes"] == before["sizes"]
-    assert plans["removed"] == {"least": 2, "most": 2}
+    assert plans["sizes"]["blocks"] == {"original": 4, "least": 2, "most": 2}
 
 
 @pytest.mark.parametrize(("offloading", "width"), [("--no-offload", 2), ("--offload", 4)])
@@ -126,9 +127,9 @@ def test_the_dtype_of_checkpoints_is_said(
     arguments = ["prune", *scoring, "--dtype", "bfloat16", offloading, "--target", f"bytes={width * (whole - block)}"]
     before = dry_run(*arguments, "--output", tmp_path / "out")
     after = made(layerimp_command, *arguments, "--output", tmp_path / "out")
-    assert before["removed"] == {"least": 1, "most": 1}
+    assert before["sizes"]["blocks"] == {"original": 4, "least": 3, "most": 3}
     assert before["sizes"]["bytes"]["original"] == after["bytes"]["original"] == width * whole
-    assert set(after["bytes"]["pruned"].values()) == set(before["sizes"]["bytes"]["pruned"].values())
+    assert set(after["bytes"]["pruned"].values()) == {before["sizes"]["bytes"]["most"]}
 
 
 def stages(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -283,15 +284,15 @@ def test_an_output_that_exists_and_a_block_that_cannot_go_are_refused(
 def test_a_quality_is_not_known_before(dry_run: Any, scoring: list[object], task: Path) -> None:
     """The number of removed blocks may be anything from 0 to all that are not protected."""
     work = dry_run("run", *scoring, "--tasks", task, "--keep", "0.9", "--protect", "0")
-    assert work["removed"] == {"least": 0, "most": 3}
+    assert work["sizes"]["blocks"] == {"original": 4, "least": 1, "most": 4}
     size = work["sizes"]["parameters"]
-    assert size["pruned"]["most"] == size["original"] > size["pruned"]["least"]
+    assert size["most"] == size["original"] > size["least"]
 
 
 def test_a_search_that_cannot_plan_the_most_has_a_dry_run(dry_run: Any, scoring: list[object]) -> None:
     """A window cannot take 3 of 4 blocks around a protected one, but the search tries shorter ones."""
     asked = ["run", *scoring, "--tasks", "none", "--pruner", "window", "--protect", "1"]
-    assert dry_run(*asked, "--keep", "0.9")["removed"]["most"] == 3
+    assert dry_run(*asked, "--keep", "0.9")["sizes"]["blocks"]["least"] == 1
 
 
 def test_a_run_that_names_all_blocks_scores_none(dry_run: Any, scoring: list[object], task: Path) -> None:
@@ -308,7 +309,7 @@ def test_what_a_reader_sees(layerimp_command: Run, scoring: list[object], task: 
     out, _ = layerimp_command.done(*arguments, "--output", tmp_path / "out", "--dry-run")
     whole = sum(parameter.numel() for parameter in tiny("llama").parameters())
     block = sum(parameter.numel() for parameter in layerimp.find_blocks(tiny("llama"))[0].parameters())
-    assert re.search(r"2 of 4 blocks \(50\.0%\) and \d+\.\d% of the parameters would be removed", " ".join(out.split()))
+    assert re.search(r"blocks +4 +2 +50\.0%", out)
     assert f"{whole:,}" in out
     assert f"{whole - 2 * block:,}" in out
     for line in ("score by block-influence", "score again by", "heal by linear", "evaluate by harness", "compare by"):
