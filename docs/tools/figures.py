@@ -8,23 +8,40 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import healed
-import heat_map
 import pages
-from dressing import SMALL, dress
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from layerimp.bench import commands as pipeline
-from layerimp.report.page.curves import ACCENT, INK, MUTED, PAPER, curves, drawn, looks
+from layerimp.report.page.curves import ACCENT, INK, LINE, MUTED, PAPER, curves, drawn, looks
 from layerimp.scorer import Importance
 
+SMALL = 11.5
 GRID = (
     "layerimp bench --no-baselines --scorer avss --scorer paper=avss --set paper.variant=paper --scorer lrp "
     "--scorer block-influence --scorer random --count 1 --count 3 --count 6 --repeats 3 --limit 30 "
     "--output grid"
 )
 """It takes about a minute."""
+
+
+def dress(axes: Axes, across: str, up: str) -> None:
+    """Name what the two axes show, and take away what is only decoration.
+
+    Args:
+        axes: The axes.
+        across: What the horizontal axis shows.
+        up: What the vertical axis shows; it stands above the axes.
+    """
+    axes.patch.set_visible(False)
+    axes.tick_params(length=0, labelsize=SMALL, labelcolor=MUTED, which="both")
+    axes.grid(axis="y", color=LINE, linewidth=0.8)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(LINE)
+    axes.set_xlabel(across, fontsize=SMALL, color=MUTED)
+    axes.set_title(up, fontsize=SMALL, color=MUTED, loc="left")
 
 
 def first_blocks() -> str:
@@ -105,8 +122,6 @@ def _scores(options: str) -> dict[str, Any]:
 
 FIGURES = {
     "first-blocks": first_blocks,
-    "healed": healed.picture,
     "ranks": ranks,
     "retained": retained,
-    "which-metric": heat_map.picture,
 }

@@ -63,12 +63,9 @@ def _distances() -> str:
 
 
 def _shrunk(what: str) -> str:
-    """What `layerimp shrink` made of models: the table of `all`, the `short` one, another of it, or the `figure`."""
-    import quality_and_speed
+    """What `layerimp shrink` made of models: the table of `all`, the `short` one, or another of it."""
     import shrunk
 
-    if what == "figure":
-        return quality_and_speed.picture()
     tables = {"all": shrunk.table, "short": shrunk.short}
     tables |= {"continuations": shrunk.continuations, "trainings": shrunk.trainings}
     return table(*tables[what]())

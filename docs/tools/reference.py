@@ -205,7 +205,7 @@ def _file(name: str) -> str:
 
 def _figure(name: str) -> str:
     """A picture in the colours of the site, which has a switch between light and dark."""
-    return re.sub(r"<style>.*?</style>", "", _file(f"docs/figures/{name}.svg"))
+    return _file(f"docs/figures/{name}.svg")
 
 
 def _layers() -> str:

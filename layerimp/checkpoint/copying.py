@@ -11,19 +11,17 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from layerimp.blocks.equivalence import same_bits
+from layerimp.defaults import SHARD_SIZE
 from layerimp.errors import CheckpointError, OutputError, one_line
 from layerimp.models.safetensors_files import Stored, mapped
 
 
-def copy_weights(
-    tensors: Mapping[str, Stored], directory: Path, *, max_shard_size: str, advance: Callable[[int], None]
-) -> None:
+def copy_weights(tensors: Mapping[str, Stored], directory: Path, *, advance: Callable[[int], None]) -> None:
     """Write safetensors files that hold tensors of other files.
 
     Args:
         tensors: The tensors, by the names that they get.
         directory: Where the files are written; it exists.
-        max_shard_size: How large a file gets, such as `5GB`.
         advance: Called with the number of bytes that were copied.
 
     Raises:
@@ -31,7 +29,7 @@ def copy_weights(
         ModelError: a file that is read is broken.
     """
     weights = mapped(tensors)
-    shards = split_torch_state_dict_into_shards(weights, max_shard_size=max_shard_size)
+    shards = split_torch_state_dict_into_shards(weights, max_shard_size=SHARD_SIZE)
     try:
         for name, keys in shards.filename_to_tensors.items():
             save_file({key: weights[key] for key in keys}, directory / name, {"format": "pt"})

@@ -37,7 +37,6 @@ from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import converted, stored_dtype
 from layerimp.models.failures import unfit_keys
 from layerimp.models.unsupported import refuse_unfit
-from layerimp.recipe import checked_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +52,6 @@ def save(
     *,
     verify: bool = True,
     card: str | None = None,
-    max_shard_size: int | str = SHARD_SIZE,
 ) -> Path:
     """Write a checkpoint that stock `from_pretrained` loads: safetensors, configuration, tokenizer.
 
@@ -67,14 +65,12 @@ def save(
         verify: Whether to load the checkpoint back with the stock class before it is renamed, and to compare keys,
             weights, logits and cached generation.
         card: The text of a model card (README.md).
-        max_shard_size: The largest size of a weight file, in bytes or as a text such as `5GB`.
 
     Returns:
         The directory.
 
     Raises:
         ModelError: the model has quantised weights or unmerged adapters, or reads something beside text and images.
-        OptionError: `max_shard_size` is not a size.
         OutputError: the directory exists or cannot be written, or there is not enough memory to verify the checkpoint.
         CheckpointError: the checkpoint does not load back as the model in memory.
     """
@@ -83,7 +79,7 @@ def save(
     if verify:
         check_memory(model)
     with staged(target) as stage:
-        write(model, tokenizer, stage, verify=verify, card=card, max_shard_size=max_shard_size)
+        write(model, tokenizer, stage, verify=verify, card=card)
     return target
 
 
@@ -94,13 +90,11 @@ def write(
     *,
     verify: bool = True,
     card: str | None = None,
-    max_shard_size: int | str = SHARD_SIZE,
 ) -> None:
     """Write a checkpoint into an existing directory; see `save`."""
-    size = checked_size(max_shard_size) if isinstance(max_shard_size, str) else max_shard_size
     try:
         with quiet(), as_stored(model):
-            model.save_pretrained(directory, max_shard_size=size)
+            model.save_pretrained(directory, max_shard_size=SHARD_SIZE)
             write_companions(model, tokenizer, directory)
     except SafetensorError as error:  # usually a full disk, which safetensors does not report as an OSError
         raise OutputError(f"cannot write the weights in {directory.name}: {error}") from error

@@ -30,7 +30,7 @@ _OWN: dict[str, Any] = {
 
 @o.taking(
     f"model teacher healer calibration output removed minutes heal_text set_ {o.TEXT} batch_size seed task_path "
-    f"data_dir allow_task_code {o.MODEL} overwrite max_shard_size no_verify dry_run json",
+    f"data_dir allow_task_code {o.MODEL} overwrite no_verify dry_run json",
     argument="model",
     **_OWN,
 )

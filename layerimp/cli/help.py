@@ -17,7 +17,7 @@ HEADINGS = {
     "Evaluation": "tasks evaluator limit num_fewshot task_path data_dir allow_task_code",
     "Model": "model dtype device device_map offload trust_remote_code",
     "Work": "engine address workers retry_failed dry_run",
-    "Output": "output overwrite max_shard_size no_verify json",
+    "Output": "output overwrite no_verify json",
     "General": "recipe set_ clear_ help",
 }
 """The options by topic, in the order of `--help`."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @o.taking(
     "model scorer calibration tasks output ratio count target keep blocks pruner protect no_baselines heal "
     f"minutes heal_text allow_overlap set_ {o.TEXT} batch_size seed evaluator {o.TASKS} offload {o.MODEL} overwrite "
-    "max_shard_size no_verify recipe dry_run json",
+    "no_verify recipe dry_run json",
     argument="model",
 )
 def run(*, dry_run: bool, **given: Any) -> int:
@@ -48,7 +48,7 @@ def score(*, by: str | None, **given: Any) -> int:
 @o.taking(
     "model plan blocks scorer output label ratio count target calibration pruner protect heal minutes "
     "heal_text set_ "
-    f"{o.TEXT} batch_size seed task_path data_dir allow_task_code offload {o.MODEL} overwrite max_shard_size "
+    f"{o.TEXT} batch_size seed task_path data_dir allow_task_code offload {o.MODEL} overwrite "
     "no_verify recipe dry_run json",
     argument="model",
 )

@@ -28,7 +28,7 @@ _OWN: dict[str, Any] = {
 
 @o.taking(
     "model output target minutes heal_text ratio count keep blocks protect allow_overlap calibration tasks set_ "
-    f"{o.TEXT} batch_size seed {o.TASKS} {o.MODEL} offload overwrite max_shard_size no_verify recipe dry_run json",
+    f"{o.TEXT} batch_size seed {o.TASKS} {o.MODEL} offload overwrite no_verify recipe dry_run json",
     argument="model",
     **_OWN,
 )

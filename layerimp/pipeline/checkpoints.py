@@ -59,13 +59,7 @@ def write_checkpoint(run: Run, model: CutModel, place: Path) -> CutModel:
 def _save(run: Run, model: CutModel, directory: Path, what: str) -> None:
     """Write the checkpoint of a model in memory."""
     with model.in_place() as weights, run.progress.stage(what):
-        write(
-            weights,
-            run.loaded.tokenizer,
-            directory,
-            verify=run.recipe.verify,
-            max_shard_size=run.recipe.max_shard_size,
-        )
+        write(weights, run.loaded.tokenizer, directory, verify=run.recipe.verify)
 
 
 def describe_checkpoints(run: Run, results: Results) -> None:

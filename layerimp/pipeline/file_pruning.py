@@ -50,7 +50,7 @@ def write_pruned(loaded: Loaded, removal: Removal, directory: Path, recipe: Reci
     tensors = kept_tensors(loaded.stack, removal)
     size = sum(tensor.bytes for tensor in tensors.values())
     with progress.stage("copy the weights", size, unit="bytes") as advance:
-        copy_weights(tensors, directory, max_shard_size=recipe.max_shard_size, advance=advance)
+        copy_weights(tensors, directory, advance=advance)
     _describe(loaded, removal, directory)
     pruned = _opened(loaded.stack, directory)
     if recipe.verify:

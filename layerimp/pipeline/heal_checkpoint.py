@@ -206,12 +206,7 @@ def _save(prepared: PreparedHealing, healed: Healed, ours: Loaded, record: Recor
     """Write the healed model, with its card, a record that names the healer, and the intact model's licence."""
     recipe = prepared.recipe
     origin_of(record.source).copy_license(stage)
-    write(
-        *(healed.model, ours.tokenizer, stage),
-        verify=recipe.verify,
-        card=card,
-        max_shard_size=recipe.max_shard_size,
-    )
+    write(healed.model, ours.tokenizer, stage, verify=recipe.verify, card=card)
     record.model_copy(update={"healers": (*record.healers, prepared.healer.name)}).write(stage)
 
 

@@ -6,7 +6,7 @@ from layerimp.recipe.experiment import Experiment
 from layerimp.recipe.labels import check_label
 from layerimp.recipe.permissions import PERMISSIONS, Permissions
 from layerimp.recipe.reading import check_kind, read_recipe, validated
-from layerimp.recipe.recipe import Recipe, checked_size
+from layerimp.recipe.recipe import Recipe
 
 __all__ = [
     "PERMISSIONS",
@@ -17,7 +17,6 @@ __all__ = [
     "Recipe",
     "check_kind",
     "check_label",
-    "checked_size",
     "read_recipe",
     "validated",
 ]

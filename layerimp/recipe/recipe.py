@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
 
 from layerimp.component import versioned
-from layerimp.defaults import FAST, HEALING_ROWS, PRUNER, RATIO, RECOMMENDED, SCORERS, SHARD_SIZE, STARTER
+from layerimp.defaults import FAST, HEALING_ROWS, PRUNER, RATIO, RECOMMENDED, SCORERS, STARTER
 from layerimp.errors import OptionError
 from layerimp.indices import read_blocks
 from layerimp.pruner import checked_ratio
@@ -43,17 +42,6 @@ def _keep(value: Any) -> Any:
     if isinstance(value, int | float) and not 0 < value < 1:
         raise OptionError(f"keep {value:g} is not between 0 and 1; it is a share such as 0.95")
     return value
-
-
-def checked_size(size: str) -> str:
-    """Check the size of a file, such as 5GB, in the form that Transformers takes.
-
-    Raises:
-        OptionError: the text is not a size.
-    """
-    if not re.fullmatch(r"\d+(\.\d+)?\s?[KMGT]B", size) or not re.search("[1-9]", size):
-        raise OptionError(f"max_shard_size {size!r} is no size; give one such as 5GB or 500MB")
-    return size.replace(" ", "")
 
 
 AMOUNTS = ("ratio", "count", "keep", "targets")
@@ -100,8 +88,6 @@ class Recipe(Experiment):
     """Directory for results and checkpoints; must not exist."""
     overwrite: bool = False
     """Replace an output that layerimp made."""
-    max_shard_size: Annotated[str, AfterValidator(checked_size)] = SHARD_SIZE
-    """Largest file of a checkpoint's weights, such as 500MB."""
     verify: bool = True
     """Whether checkpoints are loaded back and compared."""
 

@@ -68,12 +68,8 @@ class Check:
         except Exception as error:
             how = str(error) if isinstance(error, BrokenError) else one_line(error)
             who = f"{_kind(self.component).__name__.lower()} {self.component.name!r}"
-            raise ContractError(f"{who} breaks the contract {self.name!r}: {how} ({self.where})") from error
-
-    @property
-    def where(self) -> str:
-        """The place in the documentation that explains the contract."""
-        return f"see {self.name!r} on the page 'Conformance checks' of the documentation"
+            where = f"see {self.name!r} on the page 'Conformance checks' of the documentation"
+            raise ContractError(f"{who} breaks the contract {self.name!r}: {how} ({where})") from error
 
     def __str__(self) -> str:
         return f"{self.component.name} {self.name}".replace(" ", "-")

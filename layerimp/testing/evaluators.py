@@ -29,17 +29,18 @@ def _documents_fit(metric: Metric, what: str) -> None:
         require(math.isclose(mean, metric.value, abs_tol=1e-9), f"{what} is {metric.value}, its documents' mean {mean}")
     if likelihood is not None:
         arrays = [likelihood.totals, likelihood.units, likelihood.unigram or likelihood.totals]
-        lengths = [len(each) for each in arrays]
+        lengths = list(map(len, arrays))
         require(len(set(lengths)) == 1 and lengths[0] > 0, f"the arrays of {what} have {lengths} documents")
         value = likelihood.metric(likelihood.loss)
-        require(
-            math.isclose(value, metric.value, rel_tol=1e-6), f"{what} is {metric.value}, its likelihood says {value}"
-        )
+        near = math.isclose(value, metric.value, rel_tol=1e-6)
+        require(near, f"{what} is {metric.value}, its likelihood says {value}")
     for name, numbers in (("hashes", metric.hashes), ("answers", metric.answers)):
         if numbers is not None and metric.count is not None:
-            require(len(numbers) == metric.count, f"{what} has {len(numbers)} {name} for {metric.count} documents")
             sound = all(isinstance(number, int) and 0 <= number < 1 << 53 for number in numbers)
-            require(sound, f"the {name} of {what} are not whole numbers from 0 up to 2^53")
+            whole = (
+                f"the {name} of {what} are not {metric.count} whole numbers from 0 up to 2^53, one for each document"
+            )
+            require(sound and len(numbers) == metric.count, whole)
     require(metric.floor is None or math.isfinite(metric.floor), f"the floor of {what} is {metric.floor}")
 
 
@@ -77,7 +78,7 @@ class EvaluatorContracts(Contracts[Evaluator]):
         with pruned(model, [1, 2]):
             after = _measured(ready, model)
         intact, left = (
-            sorted((metric.task, metric.name, metric.higher_is_better) for metric in part) for part in (before, after)
+            sorted((each.task, each.name, each.higher_is_better) for each in part) for part in (before, after)
         )
         require(intact == left, f"it measures {left} of a pruned model, and {intact} of the intact one")
 

@@ -76,8 +76,7 @@ class HealerContracts(Contracts[Healer]):
 
         `heal` returns one `Repair` for each gap, in the order of the gaps.
         """
-        others: tuple[tuple[int, ...], ...] = ((1,), (0, 2))
-        for removed in (*others, GONE):
+        for removed in ([1], [0, 2], GONE):
             repairs = self._healed(tiny_model(), removed).repairs
             require(all(repair.done for repair in repairs), "a repair does not say what was done")
 

@@ -187,10 +187,9 @@ class ScorerContracts(Contracts[Scorer]):
 
         Any other exception looks like a crash to a user.
         """
+        labelled = [TEXT[0] | {"labels": torch.tensor([0, 1, 1, 0])}]
         try:
-            _scored(
-                self._fresh(), [TEXT[0] | {"labels": torch.tensor([0, 1, 1, 0])}], tiny_classifier(dtype=torch.float64)
-            )
+            _scored(self._fresh(), labelled, tiny_classifier(dtype=torch.float64))
         except PluginError:
             raise
         except LayerimpError:
@@ -266,13 +265,10 @@ def _silence(block: nn.Module) -> None:
 def _require_same(actual: Importance, expected: Importance, when: str, otherwise: str = "otherwise") -> None:
     """Require scores, columns and scores of windows that are equal up to rounding."""
     ours, theirs = _parts(actual), _parts(expected)
-    same = ours.keys() == theirs.keys()
-    require(same, f"there are {', '.join(ours)} {when}, and {', '.join(theirs)} {otherwise}")
+    shape, usual = ({part: len(values) for part, values in parts.items()} for parts in (ours, theirs))
+    require(shape == usual, f"the numbers of values are {shape} {when}, and {usual} {otherwise}")
     for part, values in theirs.items():
         scale = max(map(abs, values), default=0.0) or 1.0
-        require(
-            len(ours[part]) == len(values), f"{part}: {len(ours[part])} values {when}, and {len(values)} {otherwise}"
-        )
         for block, (own, other) in enumerate(zip(ours[part], values, strict=True)):
             near = abs(own - other) <= ROUNDING * scale
             require(near, f"the {part} of block {block} is {own:.6g} {when}, and {other:.6g} {otherwise}")

@@ -15,15 +15,12 @@ import choice_tables
 import choices
 import chosen
 import claims
-import heat_map
 import pages
 import pytest
 import typer
 from finished import Finished, lines_in
-from support.pictures import alike
 from typer.testing import CliRunner
 
-FIGURE = pages.ROOT / "docs" / "figures" / "which-metric.svg"
 CHOOSE = pages.ROOT / "docs" / "choose"
 PAGE, EVIDENCE = ((CHOOSE / f"{name}.md").read_text(encoding="utf-8") for name in ("index", "evidence"))
 STARTER, MINILM, SMOLLM2, GEMMA = ("starter", 3), ("minilm-sst2", 2), ("smollm2-135m", 7), ("gemma-3-270m", 4)
@@ -40,7 +37,7 @@ def methods(amount: tuple[str, int]) -> list[str]:
 
 
 def test_every_measured_model_is_on_the_pages() -> None:
-    assert {"<!-- generated: choices summary -->", "<!-- generated: figure which-metric -->"} <= set(PAGE.splitlines())
+    assert "<!-- generated: choices summary -->" in PAGE.splitlines()
     for model, _ in chosen.cells():
         for table in ("all", "ahead"):
             assert f"<!-- generated: choices {table} {model} -->" in EVIDENCE
@@ -71,11 +68,6 @@ def test_what_is_stored_was_measured_by_the_commands_of_the_page(monkeypatch: py
     for file, known in by_file.items():
         stored = map(json.loads, chosen.DATA.with_name(file).read_text(encoding="utf-8").splitlines())
         assert {line["setting"] for line in stored} <= known, file
-
-
-def test_the_figure_is_current() -> None:
-    shown = FIGURE.read_text(encoding="utf-8")
-    assert alike(shown, heat_map.picture()), f"python docs/tools/regenerate.py docs/figures/{FIGURE.name}"
 
 
 def test_the_page_has_ten_findings_of_at_most_two_sentences() -> None:

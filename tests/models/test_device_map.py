@@ -282,22 +282,6 @@ def test_a_checkpoint_is_compared_where_the_model_lies(tmp_path: Path, monkeypat
             check_memory(model)
 
 
-def test_a_spread_model_is_saved_in_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pretended devices cannot be written from, so that what is asked of Transformers is looked at."""
-    asked: list[Any] = []
-
-    def record(_model: Any, _directory: Any, max_shard_size: Any = None, **_kwargs: Any) -> None:
-        asked.append(max_shard_size)
-
-    monkeypatch.setattr(PreTrainedModel, "save_pretrained", record)
-    with two_devices():
-        model = spread(tiny(), 2)
-        layerimp.save(model, None, tmp_path / "spread", verify=False)
-        layerimp.save(model, None, tmp_path / "small", verify=False, max_shard_size="500 MB")
-    layerimp.save(tiny(), None, tmp_path / "plain", verify=False)
-    assert asked == ["5GB", "500MB", "5GB"]
-
-
 def test_hooks_of_accelerate_stay_and_do_nothing_else(tmp_path: Path) -> None:
     plain = tiny()
     model = tiny()

@@ -177,13 +177,6 @@ def test_a_recipe_does_not_change() -> None:
         make_recipe({"model": "m"}).model = "other"  # type: ignore[misc]
 
 
-def test_a_shard_size_is_a_size() -> None:
-    assert make_recipe({"max_shard_size": "1.5 GB"}).max_shard_size == "1.5GB"
-    for size in ("big", "0GB", "0.0 MB"):
-        with pytest.raises(OptionError, match=f"max_shard_size '{size}' is no size; give one such as 5GB or 500MB"):
-            make_recipe({"max_shard_size": size})
-
-
 def test_what_is_no_recipe_is_named(tmp_path: Path) -> None:
     for use in (layerimp.run, layerimp.evaluate):
         for given in ({"model": "x"}, "x", None):
