@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING
@@ -148,16 +149,17 @@ class Goal:
         return all(left.of(target.quantity) <= limit for target, limit in self.limits.items())
 
     def _reached(self, plan_for: Plans, count: int, target: Target, limit: float) -> Reached:
-        """Return the value of a count's plan beside a target, and the values with one block less and one block more."""
+        """Return the value of a count's plan beside a target, and that with one block less.
 
-        def value(count: int) -> float | None:
-            try:
-                blocks = plan_for(count).blocks
-            except OptionError:
-                return None
-            return self.ledger.left(blocks).of(target.quantity)
+        With one block more, a search would have to score once more.
+        """
 
-        intact, now = self.intact[target.quantity], value(count)
-        assert now is not None
-        less = intact if count == 1 else value(count - 1)
-        return Reached(target, limit, intact, now, less, value(count + 1))
+        def value(count: int) -> float:
+            return self.ledger.left(plan_for(count).blocks).of(target.quantity)
+
+        intact = self.intact[target.quantity]
+        less = intact if count == 1 else None
+        if count > 1:
+            with suppress(OptionError):  # fewer blocks than are named cannot go
+                less = value(count - 1)
+        return Reached(target, limit, intact, value(count), less)

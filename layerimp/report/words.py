@@ -59,9 +59,9 @@ def asked(quantity: str, target: Target) -> str:
 
 
 def beside(quantity: str, target: Target, reached: ReachedTarget) -> str:
-    """Show a target, the value reached, and the values with one block less or more."""
-    ends = f"one block less {amount(reached.one_less)}, one more {amount(reached.one_more)}"
-    return f"{asked(quantity, target)}; reached {amount(reached.value)}; {ends}"
+    """Show a target, the value reached, and the value with one block less."""
+    less = amount(reached.one_less)
+    return f"{asked(quantity, target)}; reached {amount(reached.value)}; one block less {less}"
 
 
 def recovery(loss: Mapping[str, float], accuracy: Mapping[str, float] | None, recovered: float | None) -> str:

@@ -132,7 +132,6 @@ class Reached:
         value: The pruned model's value.
         less: The value with one block less, which for a single block is the intact model's value. None if there is no
             such plan.
-        more: The value with one block more; None in the same case.
     """
 
     target: Target
@@ -140,4 +139,3 @@ class Reached:
     original: float
     value: float
     less: float | None = None
-    more: float | None = None

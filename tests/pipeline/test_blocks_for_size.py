@@ -13,7 +13,12 @@ from support.mood import Run
 from support.tiny import UNEVEN, classifier, saved, tiny
 
 import layerimp
+from layerimp import PrunePlan, Recipe
 from layerimp.models import sizing
+from layerimp.models.discovery import find_blocks
+from layerimp.pipeline.blocks_for_size import Goal
+from layerimp.progress import SILENT
+from layerimp.pruner import Budget
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +67,6 @@ def test_each_plan_is_the_shortest_that_holds(
             assert removed == by_count[len(removed)]["scorers"][label]["removed"]
             assert reached["value"] == report["parameters"]["pruned"][label] == values[len(removed)] <= target["limit"]
             assert reached["one_less"] == values[len(removed) - 1]
-            assert reached["one_more"] == values.get(len(removed) + 1)
 
 
 def test_scorers_end_at_different_counts(layerimp_command: Run, asking: list[object], task: Path) -> None:
@@ -95,7 +99,6 @@ def test_a_run_tells_what_was_reached(
     assert size == {
         "value": 4 * (whole - 2 * block),
         "one_less": 4 * (whole - block),
-        "one_more": 4 * (whole - 3 * block),
     }
     cache = report["targets"]["kv-cache"]
     assert (cache["original"], cache["limit"], cache["unit"]) == (512, 384, "bytes per token")
@@ -114,7 +117,6 @@ def test_one_step_less_than_is_forced_is_not_asked_for(layerimp_command: Run, as
     out, _ = layerimp_command.done(*arguments, "--target", "parameters=0.95", "--blocks", "2,3")
     reached = by_label(out)["targets"]["parameters"]["reached"]["block-influence"]
     assert reached["one_less"] is None
-    assert reached["one_more"] < reached["value"]
 
 
 def test_what_is_forced_is_part_of_a_target(layerimp_command: Run, asking: list[object]) -> None:
@@ -195,3 +197,18 @@ def test_a_cache_that_is_not_known_by_block(
     monkeypatch.setattr(sizing, "cached_bytes", lambda *_: [1])
     err = layerimp_command.refused("prune", *asking, "--target", target, "--output", tmp_path / "out")
     assert "the size of the cache of Qwen3MoeForCausalLM is not known by block" in err.splitlines()[-1]
+
+
+def test_no_plan_beyond_the_one_that_holds_is_asked_for(model_dir: Path) -> None:
+    """A search would score once more for it."""
+    model = tiny()
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    goal = Goal.of(Recipe(targets={"parameters": whole - 1}), find_blocks(model), SILENT)
+    counts = []
+
+    def ask(budget: Budget) -> PrunePlan:
+        counts.append(budget.count)
+        return PrunePlan(num_blocks=4, blocks=list(range(budget.count)))
+
+    plan, _ = goal.reached(ask)
+    assert counts == [len(plan.blocks)] == [1]

@@ -196,9 +196,7 @@ def test_the_longest_report_fits_a_screen() -> None:
             name: Target(asked="0.75", factor=True, unit="parameters", limit=limit, original=limit)
             for name, limit in quantities.items()
         },
-        "reached": {
-            name: ReachedTarget(value=limit, one_less=limit, one_more=limit) for name, limit in quantities.items()
-        },
+        "reached": {name: ReachedTarget(value=limit, one_less=limit) for name, limit in quantities.items()},
     }
     many["failures"] = {"harness": "the evaluator 'harness' failed on divergence+distill: " + "a long reason " * 9}
     full = lines_of(report.model_copy(update=many))

@@ -137,13 +137,11 @@ class ReachedTarget(Part):
     """The model's value, in the target's unit."""
     one_less: Known
     """The value with one block less, which for a single block is the intact model's; null if there is no such plan."""
-    one_more: Known
-    """The value with one block more; null in the same case."""
 
     @classmethod
     def of(cls, value: Reached) -> ReachedTarget:
         """Return the value that was reached."""
-        return cls(value=value.value, one_less=value.less, one_more=value.more)
+        return cls(value=value.value, one_less=value.less)
 
 
 class PrunedModel(Part):

@@ -203,7 +203,7 @@ def _cost(cost: Record | None, before: Record | None) -> Cell:
 
 
 def targets(model: ModelResults) -> Iterator[Table]:
-    """Yield for each target the value that each model reached, and the values with one block less or more."""
+    """Yield for each target the value that each model reached, and the value with one block less."""
     for quantity, target in model.targets.items():
         here = [removal for removal in pruned(model) if not removal.healer and quantity in removal.models[0].targets]
         reached = [removal.models[0].targets[quantity] for removal in here]
@@ -212,7 +212,6 @@ def targets(model: ModelResults) -> Iterator[Table]:
             Column("reached", [words.amount(value.value) for value in reached]),
             Column("blocks\nremoved", [len(removal.models[0].blocks) for removal in here]),
             Column("with one\nless", [words.amount(value.one_less) for value in reached]),
-            Column("with one\nmore", [words.amount(value.one_more) for value in reached]),
             Column("intact", [words.amount(target.original) for _ in here]),
         ]
         yield Table(columns, f"target {words.asked(quantity, target)}")
