@@ -39,6 +39,11 @@ def perplexity(totals: list[float], units: list[float], task: str = "t") -> Metr
     return Metric(task, "ppl", likelihood.metric(likelihood.loss), 1.0, False, likelihood=likelihood)
 
 
+def of_one_draw(first: Metric, second: Metric) -> Difference:
+    """The difference of two models of one draw, by the documents."""
+    return difference(Estimate.of([first]), Estimate.of([second]), paired=True)
+
+
 # ---- over the draws of calibration text
 
 
@@ -116,7 +121,7 @@ def test_the_p_value_is_the_level_at_which_the_interval_touches_zero() -> None:
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=2, max_size=60))
 def test_right_and_wrong_are_compared_by_mcnemars_exact_test(pairs: list[tuple[int, int]]) -> None:
     first, second = (list(values) for values in zip(*pairs, strict=True))
-    comparison = difference(Estimate.of([accuracy(first)]), Estimate.of([accuracy(second)]), paired=True)
+    comparison = of_one_draw(accuracy(first), accuracy(second))
     table = [[pairs.count((1, 1)), pairs.count((1, 0))], [pairs.count((0, 1)), pairs.count((0, 0))]]
     assert comparison.p == pytest.approx(mcnemar(table, exact=True).pvalue)
     assert comparison.mean == pytest.approx(np.mean(first) - np.mean(second))
@@ -130,7 +135,7 @@ def test_the_interval_of_right_and_wrong_is_that_of_a_published_example() -> Non
     """The example of `ci.prop.ps` in the R package statpsych, by the authors of the interval."""
     both, first, second = [1] * 6 + [0] * 12, [1] * 26 + [0] * 4, [0] * 26 + [1] * 4
     models = (accuracy(both + own) for own in (first, second))
-    comparison = difference(*(Estimate.of([model]) for model in models), paired=True)
+    comparison = of_one_draw(*models)
     assert (comparison.low, comparison.high) == pytest.approx((0.2548067, 0.6251933))
 
 
@@ -141,7 +146,7 @@ def test_intervals_of_right_and_wrong_hold_the_difference_as_often_as_they_say(s
     for _ in range(100):
         kinds = rng.choice(3, documents, p=[*shares, 1 - sum(shares)])
         models = (accuracy([*(kinds == only).astype(int)]) for only in (0, 1))
-        comparison = difference(*(Estimate.of([model]) for model in models), paired=True)
+        comparison = of_one_draw(*models)
         assert comparison.low is not None
         assert comparison.high is not None
         held += comparison.low <= shares[0] - shares[1] <= comparison.high
@@ -154,7 +159,7 @@ def test_equal_repeats_count_as_one(counts: tuple[int, int]) -> None:
     models = [accuracy([1, 1, 1, 1, 1, 0]), accuracy([0, 0, 0, 0, 0, 0])]
     first, second = (Estimate.of([model] * count) for model, count in zip(models, counts, strict=True))
     comparison = difference(first, second, paired=False)
-    assert comparison == difference(*(Estimate.of([model]) for model in models), paired=True)
+    assert comparison == of_one_draw(*models)
     assert comparison.p == pytest.approx(2 * 0.5**5)
     few = [Estimate.of([scores([value] * 3)] * count) for value, count in zip((0.2, 0.9), counts, strict=True)]
     assert difference(*few, paired=False).p == 0.25
@@ -163,7 +168,7 @@ def test_equal_repeats_count_as_one(counts: tuple[int, int]) -> None:
 def test_a_mean_is_compared_by_a_paired_bootstrap() -> None:
     rng = np.random.default_rng(1)
     values, shift = rng.random(80), rng.normal(0.05, 0.1, 80)
-    comparison = difference(Estimate.of([scores([*values])]), Estimate.of([scores([*(values - shift)])]), paired=True)
+    comparison = of_one_draw(scores([*values]), scores([*(values - shift)]))
     expected = stats.bootstrap(
         (values, values - shift),
         lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis),
@@ -187,7 +192,7 @@ def test_perplexities_are_compared_in_the_loss_per_unit() -> None:
     gaps = rng.normal(0.1, 0.05, 60)
     ours = perplexity([*(-losses * units)], [*units])
     theirs = perplexity([*(-(losses + gaps) * units)], [*units])
-    comparison = difference(Estimate.of([theirs]), Estimate.of([ours]), paired=True)
+    comparison = of_one_draw(theirs, ours)
     assert comparison.mean == pytest.approx(float((gaps * units).sum() / units.sum()))
     assert math.exp(comparison.mean) == pytest.approx(theirs.value / ours.value)
     # The ratio estimator: the residuals of the gaps, weighted by the units.
@@ -274,7 +279,7 @@ def test_models_that_differ_by_nothing_are_seldom_told_apart(count: int) -> None
     rejected = 0
     for _ in range(400):
         first, second = rng.normal(0, 1, (2, count))
-        rejected += difference(Estimate.of([scores([*first])]), Estimate.of([scores([*second])]), paired=True).tells
+        rejected += of_one_draw(scores([*first]), scores([*second])).tells
     assert 0.02 < rejected / 400 < 0.08
 
 
@@ -353,7 +358,7 @@ def test_an_average_is_compared_over_the_documents_within_its_tasks() -> None:
     assert first_average.value == pytest.approx(expected)
     assert first_average.stderr == pytest.approx(within(first))
     assert Estimate.of([first_average]).error == pytest.approx(within(first), rel=0.06)
-    comparison = difference(Estimate.of([first_average]), Estimate.of([second_average]), paired=True)
+    comparison = of_one_draw(first_average, second_average)
     assert comparison.mean == pytest.approx(first_average.value - second_average.value)
     half = stats.t.ppf(0.975, 52 - 3) * within(first - second)
     assert ((comparison.high or 0) - (comparison.low or 0)) / 2 == pytest.approx(half, rel=0.06)
@@ -365,7 +370,7 @@ def test_strata_in_proportion_to_their_documents_are_tested_exactly() -> None:
     parts = (Stratum(10, 1 / 3), Stratum(20, 2 / 3))
     whole = [Metric("t", "acc", sum(v) / 30, documents=tuple(v)) for v in (first, second)]
     parted = [Metric("t", "acc", sum(v) / 30, documents=tuple(v), strata=parts) for v in (first, second)]
-    comparisons = [difference(*(Estimate.of([metric]) for metric in pair), paired=True) for pair in (whole, parted)]
+    comparisons = [of_one_draw(*pair) for pair in (whole, parted)]
     assert comparisons[0] == comparisons[1]
 
 
