@@ -310,7 +310,7 @@ def test_a_search_leads_with_how_many_blocks_may_go() -> None:
 def test_what_was_asked_for_and_what_is_missing_is_told() -> None:
     made = report(targets={"parameters": 850}, blocks=[2])
     (target,) = read_targets({"parameters": 850})
-    made.reached = {label: [Reached(target, 850.0, 1000.0, 800.0, 900.0, None)] for label in PLANS}
+    made.reached = {label: [Reached(target, 850.0, 1000.0, 800.0, 900.0)] for label in PLANS}
     made.left_out = {"lrp": "it does not fit"}
     made.failed = {"mine": "ValueError at /home/ann/mine.py"}
     said = words(findings(made))
