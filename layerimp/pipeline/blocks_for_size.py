@@ -157,9 +157,7 @@ class Goal:
         def value(count: int) -> float:
             return self.ledger.left(plan_for(count).blocks).of(target.quantity)
 
-        intact = self.intact[target.quantity]
-        less = intact if count == 1 else None
-        if count > 1:
-            with suppress(OptionError):  # fewer blocks than are named cannot go
-                less = value(count - 1)
+        intact, less = self.intact[target.quantity], None
+        with suppress(OptionError):  # fewer blocks than are named cannot go
+            less = value(count - 1) if count > 1 else intact
         return Reached(target, limit, intact, value(count), less)

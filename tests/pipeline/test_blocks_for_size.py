@@ -199,7 +199,7 @@ def test_a_cache_that_is_not_known_by_block(
     assert "the size of the cache of Qwen3MoeForCausalLM is not known by block" in err.splitlines()[-1]
 
 
-def test_no_plan_beyond_the_one_that_holds_is_asked_for(model_dir: Path) -> None:
+def test_no_plan_beyond_the_one_that_holds_is_asked_for() -> None:
     """A search would score once more for it."""
     model = tiny()
     whole = sum(parameter.numel() for parameter in model.parameters())
