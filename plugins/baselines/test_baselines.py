@@ -17,7 +17,7 @@ from support.tiny import shut, tiny
 
 import layerimp
 from layerimp.errors import OptionError
-from layerimp.scorer import Importance
+from layerimp.scorer import Importance, Scorer
 from layerimp.scoring.engine import measure
 from layerimp.surgery.removal import pruned
 from layerimp.testing import BLOCKS, batch, padded_batch
@@ -50,6 +50,12 @@ def cosine(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (x * y).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(y, axis=-1)
 
 
+def scored(model: Any, batches: list[dict[str, torch.Tensor]], scorer: str | Scorer) -> Importance:
+    """What a single scorer gives."""
+    (importance,) = layerimp.score(model, batches, [scorer]).values()
+    return importance
+
+
 @pytest.fixture(scope="module")
 def setting() -> tuple[Any, list[dict[str, torch.Tensor]], list[Rows]]:
     model = tiny("llama", dtype=torch.float64)
@@ -67,14 +73,14 @@ def test_block_influence_of_a_trained_model() -> None:
     with torch.no_grad():
         states = model.model(**inputs, output_hidden_states=True).hidden_states[:-1]
     rows = [hidden[mask].double().numpy() for hidden in states]
-    scores = layerimp.score(model, [dict(inputs)], ["block-influence"])["block-influence"].scores
+    scores = scored(model, [dict(inputs)], "block-influence").scores
     assert scores[:-1] == pytest.approx([float((1 - cosine(a, b)).mean()) for a, b in pairwise(rows)], rel=1e-4)
 
 
 def test_block_influence(setting: Any) -> None:
     model, batches, kept = setting
     pairs = [(np.concatenate(a), np.concatenate(b)) for a, b in pairwise(kept)]
-    scores = layerimp.score(model, batches, ["block-influence"])["block-influence"].scores
+    scores = scored(model, batches, "block-influence").scores
     np.testing.assert_allclose(scores, [np.mean(1 - cosine(a, b)) for a, b in pairs], rtol=1e-9)
 
 
@@ -82,7 +88,7 @@ def test_relative_magnitude(setting: Any) -> None:
     model, batches, kept = setting
     pairs = [(np.concatenate(a), np.concatenate(b)) for a, b in pairwise(kept)]
     expected = [np.mean(np.linalg.norm(b - a, axis=-1) / np.linalg.norm(b, axis=-1)) for a, b in pairs]
-    scores = layerimp.score(model, batches, ["relative-magnitude"])["relative-magnitude"].scores
+    scores = scored(model, batches, "relative-magnitude").scores
     np.testing.assert_allclose(scores, expected, rtol=1e-9)
 
 
@@ -95,7 +101,7 @@ def test_angular(setting: Any, window: int, tokens: str) -> None:
         float(np.mean(np.arccos(cosine(chosen[s], chosen[s + window])) / math.pi)) for s in range(BLOCKS - window + 1)
     ]
     scorer = Angular(BLOCKS, Angular.Config(window=window, tokens=tokens))
-    importance = layerimp.score(model, batches, [scorer])["angular"]
+    importance = scored(model, batches, scorer)
     np.testing.assert_allclose(importance.spans[window], windows, rtol=1e-8)
     holders = [[w for s, w in enumerate(windows) if s <= block < s + window] for block in range(BLOCKS)]
     np.testing.assert_allclose(importance.scores, [min(each) for each in holders], rtol=1e-8)
@@ -110,7 +116,7 @@ def test_a_block_that_adds_nothing_can_score_above_others_in_wider_windows() -> 
     lowest = {}
     for window in (1, 2):
         scorer = Angular(6, Angular.Config(window=window))
-        lowest[window] = layerimp.score(model, [padded_batch()], [scorer])["angular"].weakest_first()[0]
+        lowest[window] = scored(model, [padded_batch()], scorer).weakest_first()[0]
         assert scorer.identity_scores_least == (lowest[window] == 1)
     assert lowest == {1: 1, 2: 5}
 
@@ -128,7 +134,7 @@ def test_angular_agrees_with_block_influence_on_one_token() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_identity_block_scores_least(architecture: str, name: str, dtype: torch.dtype) -> None:
     model = shut(tiny(architecture, dtype=dtype), 2)
-    scores = layerimp.score(model, [batch()], [name])[name].scores
+    scores = scored(model, [batch()], name).scores
     assert scores[2] == 0
     assert min(scores[:2] + scores[3:]) > 0
 
@@ -139,7 +145,7 @@ def test_bypassed_blocks_are_as_if_removed(scorer: Any) -> None:
     past = measure(layerimp.find_blocks(model), [inputs], {name: scorer(BLOCKS - 1)}, removed=[1])[name]
     assert past.blocks == [0, 2, 3]
     with pruned(model, [1]):
-        np.testing.assert_allclose(past.scores, layerimp.score(model, [inputs], [name])[name].scores, rtol=1e-12)
+        np.testing.assert_allclose(past.scores, scored(model, [inputs], name).scores, rtol=1e-12)
 
 
 def test_all_forward_scorers_share_one_pass() -> None:
@@ -149,18 +155,16 @@ def test_all_forward_scorers_share_one_pass() -> None:
     together = layerimp.score(model, [batch()], [*FORWARD, "avss", "random", "depth"])
     assert len(calls) == 1
     for name in FORWARD:
-        assert together[name].scores == layerimp.score(model, [batch()], [name])[name].scores
+        assert together[name].scores == scored(model, [batch()], name).scores
 
 
 def test_priors() -> None:
     model = tiny("llama")
 
-    def scores(name: str) -> Importance:
-        return layerimp.score(model, [batch()], [name])[name]
-
-    assert scores("depth").weakest_first() == [2, 1, 0, 3]
-    assert scores("random").scores == scores("random").scores
-    assert len(set(scores("random").scores)) == BLOCKS
+    assert scored(model, [batch()], "depth").weakest_first() == [2, 1, 0, 3]
+    chances = scored(model, [batch()], "random").scores
+    assert chances == scored(model, [batch()], "random").scores
+    assert len(set(chances)) == BLOCKS
 
 
 def test_a_search_by_random_removes_at_random() -> None:

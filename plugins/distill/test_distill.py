@@ -130,6 +130,11 @@ class Seen(Healer):
         return [Repair(gap, "nothing") for gap in case.gaps]
 
 
+def see(model: PreTrainedModel, look: Callable[[Case], None]) -> None:
+    """Show a test the case of a model without its second block."""
+    layerimp.heal(model, [1], TEXT, Seen(look))
+
+
 def divergence(pruned: PreTrainedModel, intact: PreTrainedModel) -> float:
     """From whole logits, averaged over the predictions of the last part of the text."""
     inputs = TEXT[2]
@@ -161,7 +166,7 @@ def test_what_is_left_comes_nearer_to_the_intact_model(learns: str) -> None:
             replace(case.pruned.model, path, value)
         distances.append(divergence(case.pruned.model, model))
 
-    layerimp.heal(model, [1], TEXT, Seen(look))
+    see(model, look)
     before, learned, put = distances
     assert learned < 0.9 * before
     assert put == pytest.approx(learned, rel=1e-4), "the values are those that were learned"
@@ -185,7 +190,7 @@ def course(distances: list[Distance], **options: Any) -> tuple[Outcome, list[tor
             )
             results.append(learner.parameters[0].detach().clone())
 
-    layerimp.heal(tiny_model(), [1], TEXT, Seen(look))
+    see(tiny_model(), look)
     return results[0], history, results[1], notes
 
 
@@ -259,7 +264,7 @@ def test_a_training_begins_at_a_five_hundredth_of_the_size_of_the_weights(
         with learning(case, learns, width=1, rank=2) as learner:
             rates.append(trained(case, learner, steps=1, checks=1).checks[0].rate)
 
-    layerimp.heal(model, [1], TEXT, Seen(look))
+    see(model, look)
     assert rates == pytest.approx([rate])
 
 
@@ -369,7 +374,7 @@ def test_an_interrupted_training_comes_to_the_same(tmp_path: Path, learns: str) 
         once(noting, Always(tmp_path))
         once(noting, Always(tmp_path), stop=1)  # nothing is left to do
 
-    layerimp.heal(sharp(tiny_model()), [1], TEXT, Seen(look))
+    see(sharp(tiny_model()), look)
     whole, resumed, done = weights
     assert all(map(torch.equal, whole, resumed))
     assert all(map(torch.equal, whole, done))
@@ -405,7 +410,7 @@ def test_reading_again_what_was_trained_on_takes_no_time(tmp_path: Path, monkeyp
         again = once(reading)
         assert (again.steps, again.seconds, clock[0]) == (7, 100.0, 300.0)
 
-    layerimp.heal(sharp(tiny_model()), [1], TEXT, Seen(look))
+    see(sharp(tiny_model()), look)
 
 
 def test_an_interruption_within_a_step_leaves_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -430,7 +435,7 @@ def test_an_interruption_within_a_step_leaves_the_last_state(tmp_path: Path, mon
             trained(replace_field(case, progress=heard), learner, None, Always(tmp_path / "other"), steps=3, checks=3)
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", interrupted)
-    layerimp.heal(sharp(tiny_model()), [1], TEXT, Seen(look))
+    see(sharp(tiny_model()), look)
     told = [line for line in heard.lines if "cannot be resumed" in line]
     assert told == ["the training cannot be resumed after an interruption: OSError: [Errno 28] No space left on device"]
 
@@ -661,7 +666,7 @@ def test_training_ends_at_the_first_limit() -> None:
         counts.append(int(inputs["attention_mask"].sum()))
         return torch.zeros((), requires_grad=True)
 
-    layerimp.heal(tiny_model(), [1], TEXT, Seen(look))
+    see(tiny_model(), look)
     assert counts == [64] * 5
 
 
@@ -677,7 +682,7 @@ def test_a_loss_that_is_no_number_ends_it(rate: float | None, end: str) -> None:
             assert trained(noting, learner, lowering(case, lambda _batch: broken), steps=5, rate=rate).best is None
 
     notes = Heard()
-    layerimp.heal(tiny_model(), [1], TEXT, Seen(look))
+    see(tiny_model(), look)
     assert end in notes.lines[-1]
 
 
@@ -769,7 +774,7 @@ def test_what_does_not_learn_is_in_memory_once(learns: str) -> None:
         healed = sum(case.pruned.model.get_parameter(path).nbytes for path in learner.values)
         sizes.append(stored_bytes(model, case.pruned.model) - healed)
 
-    layerimp.heal(model, [1], TEXT, Seen(look))
+    see(model, look)
     assert sizes == [stored_bytes(model)] * 2
 
 
@@ -859,7 +864,7 @@ def test_lora_adapts_linear_maps_beside_fused_experts() -> None:
         with learning(case, "lora", width=1, rank=2) as learner:
             paths.append(set(learner.values))
 
-    layerimp.heal(model, [1], TEXT, Seen(look))
+    see(model, look)
     assert "model.layers.0.mlp.gate_proj.weight" in paths[0]
     assert "model.layers.2.mlp.shared_experts.down_proj.weight" in paths[0]
     scope = Scope(gaps=1, length=16)
@@ -918,7 +923,7 @@ def test_the_time_of_interrupted_runs_counts(tmp_path: Path, monkeypatch: pytest
                     trained(case, learner, slow(case, stop), Always(tmp_path), **options)
             trained(case, learner, slow(case, None), Always(tmp_path), **options)
 
-    layerimp.heal(tiny_model(), [1], TEXT, Seen(look))
+    see(tiny_model(), look)
     assert clock[0] == pytest.approx(60, abs=5), "but for a step"
 
 

@@ -114,6 +114,13 @@ def assert_equal(answers: list[tuple[float, bool]], expected: list[tuple[float, 
     assert [greedy for _, greedy in answers] == [greedy for _, greedy in expected]
 
 
+def checked(model: PreTrainedModel, requests: list[Any], longest: int = LONGEST) -> list[bool]:
+    """Compare what is said here with lm-eval's own class, and return the outcomes of the trials."""
+    answers, trials = ours(model, requests, longest=longest)
+    assert_equal(answers, stock(model, requests, longest))
+    return trials
+
+
 def direct(model: PreTrainedModel, request: tuple[None, list[int], list[int]]) -> float:
     """The log-likelihood from a bare forward over one request."""
     _, context, continuation = request
@@ -140,25 +147,19 @@ def test_shared_contexts_give_the_values_of_lm_eval(name: str) -> None:
     architecture, changes = ORDINARY[name]
     model, requests = tiny(architecture, **changes), questions()
     before = Snapshot.of(model)
-    answers, trials = ours(model, requests)
-    assert_equal(answers, stock(model, requests))
-    assert trials == [True]
+    assert checked(model, requests) == [True]
     assert not before.changes(Snapshot.of(model))
 
 
 @pytest.mark.parametrize("name", _STATES)
 def test_a_model_in_which_every_token_leaves_a_state_is_run_without_trees(name: str) -> None:
     model, requests = stateful(name), questions()
-    answers, trials = ours(model, requests)
-    assert_equal(answers, stock(model, requests))
-    assert True not in trials
+    assert True not in checked(model, requests)
 
 
 def test_positions_that_cannot_be_given_are_not_shared() -> None:
     model, requests = tiny("bloom"), questions()
-    answers, trials = ours(model, requests)
-    assert_equal(answers, stock(model, requests))
-    assert trials == []
+    assert checked(model, requests) == []
 
 
 @pytest.mark.parametrize("rows", [1, 2, 64])
@@ -192,7 +193,7 @@ def test_sixteen_bits_are_near(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("longest", [12, 41])
 def test_contexts_that_are_too_long_lose_their_beginning(name: str, longest: int) -> None:
     model, requests = tiny(name), questions()
-    assert_equal(ours(model, requests, longest=longest)[0], stock(model, requests, longest))
+    checked(model, requests, longest)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neo"])
@@ -202,7 +203,7 @@ def test_padding_never_exceeds_the_positions_of_the_model(name: str) -> None:
     requests = [(None, context, rng.choices(range(4, VOCAB), k=64 - len(context))) for context in made for _ in "ab"]
     model = tiny(name)
     with tokens_run(model):
-        assert_equal(ours(model, requests)[0], stock(model, requests))
+        checked(model, requests)
 
 
 def test_windows_of_rolled_texts() -> None:
@@ -342,9 +343,7 @@ def test_a_model_that_answers_differently_in_a_tree_is_run_without(
 
     monkeypatch.setattr(Forest, "run", run)
     model, requests = tiny(), questions()
-    answers, trials = ours(model, requests)
-    assert trials == [False]
-    assert_equal(answers, stock(model, requests))
+    assert checked(model, requests) == [False]
 
 
 @pytest.mark.parametrize("lengths", [(30, 12, 9, 6), (9, 23, 5)])
@@ -361,19 +360,14 @@ def test_a_model_that_does_not_heed_what_it_is_given_is_run_without(ignored: str
         return real(input_ids, **{name: value for name, value in given.items() if name != ignored})
 
     backbone.forward = forward
-    requests = questions(lengths)
-    answers, trials = ours(model, requests, longest=32)
-    assert trials == [False]
-    assert_equal(answers, stock(model, requests, 32))
+    assert checked(model, questions(lengths), 32) == [False]
 
 
 def test_a_window_that_only_a_long_row_shows_is_noticed() -> None:
     sizes = {"vocab_size": VOCAB, "hidden_size": 32, "num_layers": 4, "num_heads": 4, "eos_token_id": 0}
     local = {"attention_types": [[["global", "local"], 2]], "window_size": 16, "max_position_embeddings": LONGEST}
     model = grown(AutoModelForCausalLM, AutoConfig.for_model("gpt_neo", **sizes, **local))
-    answers, trials = ours(model, questions())
-    assert trials == [False]
-    assert_equal(answers, stock(model, questions()))
+    assert checked(model, questions()) == [False]
 
 
 def test_a_model_that_takes_no_mask_is_run_without() -> None:

@@ -18,6 +18,11 @@ from layerimp.report.results.shrunk import ShrinkReport
 from layerimp.report.tables.shrunk import LINES, lines_of
 
 
+def page_of(name: str) -> str:
+    """The text of a page on shrinking, in one line."""
+    return " ".join((pages.ROOT / "docs" / "shrink" / f"{name}.md").read_text("utf-8").split())
+
+
 @pytest.mark.parametrize("page", shrunk.SHOWN_ON, ids=lambda page: page.name)
 def test_the_pages_show_the_record(page: Path) -> None:
     assert shrunk.with_record(page.read_text("utf-8")) == page.read_text("utf-8")
@@ -119,21 +124,21 @@ def test_gemma_takes_few_steps_and_is_poor() -> None:
     texts = [report["fidelity"]["generation"] for report in reports]
     intact, loops = (statistics.fmean(text[name] for text in texts) for name in ("intact_loops", "loops"))
     agreement, error = line["agreement"]
-    page = " ".join((pages.ROOT / "docs" / "shrink" / "smaller-or-quantised.md").read_text("utf-8").split())
+    page = page_of("smaller-or-quantised")
     assert f": {100 * agreement:.1f} ± {100 * error:.1f} % of tokens agree, and {100 * loops:.0f} % of its" in page
     assert f"loop ({100 * intact:.0f} % of the intact model's)" in page
     assert f"a step takes long: there were {steps:.0f}," in page
 
 
 def test_the_guide_says_what_a_classifier_retains() -> None:
-    guide = " ".join((pages.ROOT / "docs" / "shrink" / "index.md").read_text("utf-8").split())
+    guide = page_of("index")
     (trained,) = (line for line in shrunk.rows() if (line["model"], line["by"]) == ("minilm-sst2", "30 minutes"))
     link = "(smaller-or-quantised.md#measured)"
     assert f"[{100 * trained['retained'][0]:.1f} %]{link} after 30 minutes of training." in guide
 
 
 def test_the_page_sets_what_is_retained_beside_other_tools_with_both_errors() -> None:
-    page = " ".join((pages.ROOT / "docs" / "shrink" / "smaller-or-quantised.md").read_text("utf-8").split())
+    page = page_of("smaller-or-quantised")
     lines = {line["by"]: line for line in shrunk.rows() if line["model"] == "smollm2-135m"}
     others = {by: line for by, line in lines.items() if not shrunk.ours(line) and by != "int8 weights"}
     rival = max(line["retained"] for line in others.values())
@@ -154,7 +159,7 @@ def test_the_page_sets_what_is_retained_beside_other_tools_with_both_errors() ->
     first, last = (lines[by]["retained"][0] - lines[since]["retained"][0] for by, since in STEPS)
     assert first > last > 0, "the page on shrinking says that the first minutes gain most"
     gaps = lines["5 minutes"]["report"]["stages"][-1]["healing"]["gaps"]
-    guide = " ".join((pages.ROOT / "docs" / "shrink" / "index.md").read_text("utf-8").split())
+    guide = page_of("index")
     assert f"in its first {round(gaps[0]['numbers']['tokens'], -3):,.0f} tokens." in guide
     assert f"(on a CPU, ×{lines['int8 weights']['decoding'][0]:.2f} was measured)" in page
     agreement, error = lines["5 minutes"]["agreement"]
@@ -166,13 +171,13 @@ def test_the_page_sets_what_is_retained_beside_other_tools_with_both_errors() ->
 
 
 def test_the_page_says_how_far_speeds_of_one_shape_differ() -> None:
-    page = " ".join((pages.ROOT / "docs" / "shrink" / "smaller-or-quantised.md").read_text("utf-8").split())
+    page = page_of("smaller-or-quantised")
     fast = [line["decoding"][0] for line in shrunk.stored() if line["blocks"] and line["model"] == "smollm2-135m"]
     assert f"SmolLM2 without 7 writes ×{min(fast):.2f} to ×{max(fast):.2f} as fast" in page
 
 
 def test_the_page_says_which_models_8_bit_weights_make_faster() -> None:
-    page = " ".join((pages.ROOT / "docs" / "shrink" / "smaller-or-quantised.md").read_text("utf-8").split())
+    page = page_of("smaller-or-quantised")
     rows = {line["model"]: line for line in shrunk.rows() if line["by"] == "int8 weights"}
     assert set(rows) == {"starter", "minilm-sst2", "smollm2-135m", "gemma-3-270m"}
     assert "on a CPU SmolLM2 and MiniLM were faster too" in page
@@ -184,7 +189,7 @@ def test_the_page_says_which_models_8_bit_weights_make_faster() -> None:
 
 
 def test_the_page_sets_gemma_beside_other_tools() -> None:
-    page = " ".join((pages.ROOT / "docs" / "shrink" / "smaller-or-quantised.md").read_text("utf-8").split())
+    page = page_of("smaller-or-quantised")
     lines = {line["by"]: line for line in shrunk.rows() if line["model"] == "gemma-3-270m"}
     own, rival = lines["30 minutes"], lines["short-transformers"]
     others = [line for by, line in lines.items() if not shrunk.ours(line) and by != "int8 weights"]

@@ -28,15 +28,16 @@ from layerimp.fidelity.intact import Intact
 from layerimp.surgery.removal import pruned
 from layerimp.testing import VOCAB, batch, padded_batch
 
+Rows = list[list[tuple[float, bool]]]
 LOGITS = arrays(np.float64, (2, 5), elements=st.floats(-60, 60))
 
 
-def naive(intact: Any, other: Any, inputs: dict[str, Tensor], classes: int = VOCAB) -> list[list[tuple[float, bool]]]:
-    """For each row, the divergence of every prediction and whether both top tokens are the same.
+def naive(intact: Any, other: Any, inputs: dict[str, Tensor], classes: int = VOCAB) -> Rows:
+    """For each row with any, the divergence of every prediction and whether both top tokens are the same.
 
     Each row is read alone and without padding; a loop over tokens adds up in float64.
     """
-    rows: list[list[tuple[float, bool]]] = []
+    rows: Rows = []
     for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True):
         with torch.no_grad():
             both = [model(input_ids=ids[mask][None]).logits[0].double() for model in (intact, other)]
@@ -45,7 +46,11 @@ def naive(intact: Any, other: Any, inputs: dict[str, Tensor], classes: int = VOC
             p, q = (log_softmax(logits[place, :classes].numpy()) for logits in both)
             total = sum(math.exp(a) * (a - b) for a, b in zip(p, q, strict=True))
             rows[-1].append((total, int(np.argmax(p)) == int(np.argmax(q))))
-    return rows
+    return [row for row in rows if row]
+
+
+def totals(rows: Rows) -> list[float]:
+    return [sum(value for value, _ in row) for row in rows]
 
 
 def without_blocks(model: Any, *blocks: int) -> Any:
@@ -68,10 +73,10 @@ def test_every_prediction_is_that_of_a_loop_over_tokens(
     inputs = padded_batch((12, 1, 9), left=left)
     text = [*Checked([inputs], layerimp.find_blocks(intact))]  # which moves padding to the right
     divergence = measured(intact, other, text)
-    expected = [row for row in naive(intact, other, inputs) if row]
+    expected = naive(intact, other, inputs)
     tolerance = {"rel": 1e-4, "abs": 1e-6} if dtype == torch.float32 else {"rel": 1e-9, "abs": 1e-12}
     assert divergence.counts == [11, 8]
-    assert divergence.totals == pytest.approx([sum(value for value, _ in row) for row in expected], **tolerance)
+    assert divergence.totals == pytest.approx(totals(expected), **tolerance)
     assert divergence.agreed == [sum(same for _, same in row) for row in expected]
     flat = [value for row in expected for value, _ in row]
     assert torch.cat(divergence.values).tolist() == pytest.approx(flat, rel=1e-4, abs=1e-6)
@@ -126,8 +131,8 @@ def test_bfloat16_logits_are_compared_in_float32() -> None:
     intact = tiny(dtype=torch.bfloat16)
     other, inputs = without_blocks(intact, 1), padded_batch((12, 5, 9))
     divergence = measured(intact, other, [inputs])
-    expected = [row for row in naive(intact, other, inputs) if row]
-    assert divergence.totals == pytest.approx([sum(value for value, _ in row) for row in expected], rel=0.05)
+    expected = naive(intact, other, inputs)
+    assert divergence.totals == pytest.approx(totals(expected), rel=0.05)
     logits = torch.randn(6, 300, generator=torch.Generator().manual_seed(3)).bfloat16(), torch.zeros(6, 300).bfloat16()
     wide = compared(*(each.double() for each in logits)).divergences
     torch.testing.assert_close(compared(*logits).divergences, wide, rtol=1e-5, atol=1e-6)
@@ -137,11 +142,11 @@ def test_a_padded_vocabulary_is_compared_on_the_tokenizer_s_ids() -> None:
     """In the vocabulary's padding, one model has a high logit; and the other model has no padding at all."""
     intact, inputs = tiny(dtype=torch.float64), padded_batch((12, 5, 9))
     other = without_blocks(intact, 1)
-    expected = [row for row in naive(intact, other, inputs, classes=90) if row]
+    expected = naive(intact, other, inputs, classes=90)
     with torch.no_grad():
         other.lm_head.weight[90:] *= 100
     divergence = measured(intact, other, [inputs], classes=90)
-    assert divergence.totals == pytest.approx([sum(value for value, _ in row) for row in expected], rel=1e-9)
+    assert divergence.totals == pytest.approx(totals(expected), rel=1e-9)
     assert divergence.agreed == [sum(same for _, same in row) for row in expected]
     logits = torch.randn(4, 12, generator=torch.Generator().manual_seed(0))
     padded = torch.cat([logits, torch.full((4, 3), 99.0)], dim=1)

@@ -135,17 +135,18 @@ def test_what_was_found_is_written_and_measured_on_the_documents_that_confirm(
     layerimp_command: Run, command: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    monkeypatch.setattr(Curve, "right", falling(20, 19, 16, 15, 14, 13, 12, 11, confirmed=(20, 20, 20, 9, 9, 9, 9, 9)))
+    monkeypatch.setattr(Curve, "right", falling(20, 19, 16, 15, 14, 13, 12, 11, confirmed=(20, 20, 20, *[9] * 5)))
     report = searched(layerimp_command, *command, "--keep", 0.9, "--output", out)
-    assert report["search"]["removable"]["depth"]["count"] == 2
-    assert report["search"]["removable"]["depth"]["retained"]["mean"] == pytest.approx(0.95)
+    most = report["search"]["removable"]["depth"]
+    assert most["count"] == 2
+    assert most["retained"]["mean"] == pytest.approx(0.95)
     assert report["metrics"]["depth"]["curve"]["acc"]["value"] == 1.0
     assert report["metrics"]["depth"]["curve"]["acc"]["documents"] == HALF
     assert report["retained_worst"]["depth"] == 1.0
     model = AutoModelForCausalLM.from_pretrained(out / "checkpoints" / "depth")
     assert model.config.num_hidden_layers == BLOCKS - 2
     plan = json.loads((out / "plan.json").read_text())["plans"]["depth"]
-    assert plan["blocks"] == report["scorers"]["depth"]["removed"] == report["search"]["removable"]["depth"]["blocks"]
+    assert plan["blocks"] == report["scorers"]["depth"]["removed"] == most["blocks"]
     assert json.loads((out / "recipe.json").read_text())["keep"] == 0.9
     assert results_in(out)["search"] == report["search"]
 
@@ -177,7 +178,7 @@ def test_nothing_may_go(
 def test_plans_that_are_not_nested_are_tried_upwards(
     layerimp_command: Run, command: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Curve, "right", falling(20, 20, 10, 20, 20, 20, 20, 20))
+    monkeypatch.setattr(Curve, "right", falling(20, 20, 10, *[20] * 5))
     report = searched(layerimp_command, *command, "--keep", 0.95, "--pruner", "shifting")
     most = report["search"]["removable"]["depth"]
     assert [trial["count"] for trial in most["tried"]] == [1, 2, 3]
@@ -215,7 +216,7 @@ def test_baselines_without_a_plan_are_left_out_of_the_file() -> None:
 def test_equal_removals_are_measured_once(
     layerimp_command: Run, command: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Curve, "right", falling(20, 20, 19, 10, 10, 10, 10, 10))
+    monkeypatch.setattr(Curve, "right", falling(20, 20, 19, *[10] * 5))
     report = searched(layerimp_command, *command, "--scorer", "again=depth", "--keep", 0.95)
     removable = report["search"]["removable"]
     assert removable["again"] == removable["depth"]
@@ -234,7 +235,7 @@ def test_a_model_that_cannot_be_measured_keeps_nothing(
 def test_forced_blocks_are_the_least_and_protected_ones_the_most(
     layerimp_command: Run, command: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Curve, "right", falling(10, 10, 20, 20, 20, 20, 20, 20))
+    monkeypatch.setattr(Curve, "right", falling(10, 10, *[20] * 6))
     protect = ("--protect", "0,1,2,3")
     five = searched(layerimp_command, *command, "--keep", 0.95, "--blocks", "4,5,6", *protect)["search"]["removable"]
     assert five["depth"]["count"] == 5
@@ -250,7 +251,7 @@ def test_each_healer_has_a_number_of_its_own(
     layerimp_command: Run, command: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Healed models are measured as separate models; here they keep more, according to another curve."""
-    plain, healed = falling(20, 10, 10, 10, 10, 10, 10, 10), falling(20, 20, 20, 19, 10, 10, 10, 10)
+    plain, healed = falling(20, *[10] * 7), falling(20, 20, 20, 19, *[10] * 4)
     original = Curve.evaluate
 
     def evaluate(self: Curve, model: PreTrainedModel, tokenizer: Any) -> list[Metric]:
