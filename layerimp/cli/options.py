@@ -47,7 +47,11 @@ Text, Texts, File = str | None, list[str] | None, Path | None
 trust_remote_code = option(bool, "Run Python that comes with the model.", "--trust-remote-code")
 allow_task_code = option(bool, "Run Python functions that local task YAMLs name.", "--allow-task-code")
 no_baselines = option(bool | None, "Evaluate no baselines beside the scorers.", "--no-baselines")
-pruner = option(Text, f"Pruner. Default: {PRUNER}, but that of the recommended method with it.")
+pruner = option(
+    Text,
+    "Pruner; if one is named, the default scorer is fast. "
+    f"Default: {PRUNER}, but that of the recommended method with it.",
+)
 scorer = option(
     Texts,
     "Scorer, LABEL=SCORER, or all; repeatable. best is the recommended method, which heals as well, and fast the best "
@@ -55,8 +59,8 @@ scorer = option(
 )
 heal = option(
     Texts,
-    "Healer, or LABEL=HEALER, that repairs every pruned model; repeatable; or none. Default: none, but with the "
-    f"recommended method {HEALER}.",
+    "Healer, or LABEL=HEALER, that repairs every pruned model; repeatable; or none, with which the default scorer is "
+    f"fast. Default: none, but with the recommended method {HEALER}.",
 )
 minutes = option(float | None, f"Minutes of training, for a healer that trains, such as {TRAINER}.")
 evaluator = option(
